@@ -1,0 +1,12 @@
+"""Settings, topics and pins, declared as data; loaded once, at the edge."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def state_dir() -> Path:
+    """The one folder that holds everything a run leaves behind: `$TIDEMARK_STATE`, or `.tidemark` in the checkout."""
+    configured = os.environ.get("TIDEMARK_STATE")
+    return Path(configured).expanduser().resolve() if configured else ROOT / ".tidemark"

@@ -1,0 +1,48 @@
+"""The one error class that a user sees, and the place where it becomes one line."""
+
+import os
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import NoReturn
+
+
+class TidemarkError(Exception):
+    """What went wrong and where (`message`), what to do about it (`remedy`), under a stable `code`."""
+
+    def __init__(self, code: str, message: str, remedy: str) -> None:
+        super().__init__(code, message, remedy)
+        self.code = code
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}; {self.remedy}"
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A clause that names the closest of `known`, or lists them when none is close."""
+    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean `{close[0]}`?" if close else f"known: {', '.join(sorted(known))}"
+
+
+def exit_on_error(main: Callable[[], int]) -> NoReturn:
+    """Run `main` and exit with its code; a `TidemarkError` becomes one line on stderr and exit code 1, Ctrl-C exit code 130.
+
+    With `TIDEMARK_DEBUG=1` the traceback is printed too.
+    """
+    try:
+        code = main()
+    except TidemarkError as error:
+        if os.environ.get("TIDEMARK_DEBUG") == "1":
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output is gone; without this Python complains once more while it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)

@@ -1,0 +1,90 @@
+"""Topics as declared in `topics.toml`: what each should be, apart from the cluster that holds it."""
+
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from conf import ROOT
+from conf.errors import TidemarkError, nearest
+
+CleanupPolicy = Literal["delete", "compact"]
+UNIT_MS = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
+FOREVER_MS = -1
+DECLARED = {"partitions", "replication_factor", "retention", "cleanup_policy", "key", "schema", "event_time"}
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One declared topic; `replication_factor` None means the environment's, `retention_ms` -1 means forever."""
+
+    name: str
+    partitions: int
+    key: str
+    schema: str
+    event_time: str | None = None
+    replication_factor: int | None = None
+    retention_ms: int = FOREVER_MS
+    cleanup_policy: CleanupPolicy = "delete"
+
+    @property
+    def subject(self) -> str:
+        """The registry subject of the record values."""
+        return f"{self.name}-value"
+
+
+def load_topics(path: Path | None = None) -> dict[str, Topic]:
+    """Every declared topic by name.
+
+    Raises:
+        TidemarkError: BAD_TOPICS, with the file, the topic and the key, where the file is unreadable or says something unknown.
+    """
+    path = path or ROOT / "conf" / "topics.toml"
+    try:
+        declared = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as exc:
+        raise TidemarkError("BAD_TOPICS", f"{path}: {exc}", "mend the file") from exc
+    return {name: _topic(path, name, table) for name, table in declared.items()}
+
+
+def find_topic(name: str, topics: dict[str, Topic]) -> Topic:
+    """The declared topic `name`; UNKNOWN_TOPIC with the nearest name otherwise."""
+    if name not in topics:
+        raise TidemarkError("UNKNOWN_TOPIC", f"topic `{name}` is not declared in conf/topics.toml", nearest(name, list(topics)))
+    return topics[name]
+
+
+def _topic(path: Path, name: str, table: Any) -> Topic:
+    if not isinstance(table, dict):
+        raise _bad(path, name, "is not a table", "write it as [name] with its keys below")
+    for key in table.keys() - DECLARED:
+        raise _bad(path, name, f"has an unknown key `{key}`", nearest(key, sorted(DECLARED)))
+    for key in ("partitions", "key", "schema"):
+        if key not in table:
+            raise _bad(path, name, f"lacks `{key}`", "every topic declares partitions, key and schema")
+    values = {field.name: table[field.name] for field in fields(Topic) if field.name in table}
+    topic = Topic(name=name, retention_ms=_retention_ms(path, name, table.get("retention", "forever")), **values)
+    _check(path, topic)
+    return topic
+
+
+def _check(path: Path, topic: Topic) -> None:
+    for key, count in (("partitions", topic.partitions), ("replication_factor", topic.replication_factor)):
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise _bad(path, topic.name, f"has {key} = {count!r}", "write a whole number of at least 1")
+    if topic.cleanup_policy not in get_args(CleanupPolicy):
+        raise _bad(path, topic.name, f"has cleanup_policy = {topic.cleanup_policy!r}", "write `delete` or `compact`")
+
+
+def _retention_ms(path: Path, name: str, text: Any) -> int:
+    if text == "forever":
+        return FOREVER_MS
+    match = re.fullmatch(r"(\d+) (minute|hour|day|week)s?", str(text))
+    if match is None:
+        raise _bad(path, name, f"has retention = {text!r}", 'write "forever" or for example "1 day", "2 weeks"')
+    return int(match[1]) * UNIT_MS[match[2]]
+
+
+def _bad(path: Path, name: str, what: str, remedy: str) -> TidemarkError:
+    return TidemarkError("BAD_TOPICS", f"{path}: topic `{name}` {what}", remedy)
