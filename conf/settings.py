@@ -39,8 +39,12 @@ class Kafka(Section):
             TidemarkError: NO_BROKER, where neither is there.
         """
         if not self.bootstrap_servers:
-            remedy = "run `local/tidemark broker start`, or set kafka.bootstrap_servers (TIDEMARK_KAFKA__BOOTSTRAP_SERVERS)"
-            raise TidemarkError("NO_BROKER", "no Kafka broker is configured and the embedded one is not running", remedy)
+            remedy = (
+                "run `local/tidemark broker start`, or set kafka.bootstrap_servers (TIDEMARK_KAFKA__BOOTSTRAP_SERVERS)"
+            )
+            raise TidemarkError(
+                "NO_BROKER", "no Kafka broker is configured and the embedded one is not running", remedy
+            )
         return self.bootstrap_servers
 
     def client_config(self) -> dict[str, str]:
@@ -148,7 +152,9 @@ def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Setti
     """
     environment = environment or os.environ.get("TIDEMARK_ENV") or "local"
     if environment not in ENVIRONMENTS:
-        raise TidemarkError("UNKNOWN_SETTING", f"no environment `{environment}`", nearest(environment, list(ENVIRONMENTS)))
+        raise TidemarkError(
+            "UNKNOWN_SETTING", f"no environment `{environment}`", nearest(environment, list(ENVIRONMENTS))
+        )
     merged = _merge(_read("base"), _read(environment))
     for origin, key, value in [*_from_environment(os.environ), *map(_parse_override, overrides)]:
         merged = _merge(merged, _placed(origin, key, value))
@@ -217,7 +223,12 @@ def _typed(key: str, value: str) -> Any:
 def known_keys() -> list[str]:
     """Every `section.key` that can be set, the per-job ones aside."""
     sections = ((name, field.annotation) for name, field in Settings.model_fields.items())
-    return [f"{name}.{key}" for name, kind in sections if isinstance(kind, type) and issubclass(kind, Section) for key in kind.model_fields]
+    return [
+        f"{name}.{key}"
+        for name, kind in sections
+        if isinstance(kind, type) and issubclass(kind, Section)
+        for key in kind.model_fields
+    ]
 
 
 def _explain(exc: ValidationError) -> TidemarkError:

@@ -51,7 +51,9 @@ def load_topics(path: Path | None = None) -> dict[str, Topic]:
 def find_topic(name: str, topics: dict[str, Topic]) -> Topic:
     """The declared topic `name`; UNKNOWN_TOPIC with the nearest name otherwise."""
     if name not in topics:
-        raise TidemarkError("UNKNOWN_TOPIC", f"topic `{name}` is not declared in conf/topics.toml", nearest(name, list(topics)))
+        raise TidemarkError(
+            "UNKNOWN_TOPIC", f"topic `{name}` is not declared in conf/topics.toml", nearest(name, list(topics))
+        )
     return topics[name]
 
 

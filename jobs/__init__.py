@@ -1,0 +1,1 @@
+"""Spark jobs: one file per question, beside the operations a pipeline needs."""

@@ -1,0 +1,51 @@
+"""The options every job takes; read before any JVM starts, and again by the job itself."""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from conf.errors import TidemarkError
+from conf.settings import ENVIRONMENTS, Settings, load
+
+
+def parser() -> ArgumentParser:
+    """JOB and its options, in the words of spark-submit.sh."""
+    found = ArgumentParser(
+        prog="spark-submit.sh", usage="./spark-submit.sh JOB [job options] [-- spark-submit options]"
+    )
+    found.add_argument(
+        "job", metavar="JOB", help="the job's name; without one, the jobs are listed with their questions"
+    )
+    found.add_argument("--env", choices=ENVIRONMENTS, help="which conf/*.toml lies on base.toml (default: local)")
+    found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    pace = found.add_mutually_exclusive_group()
+    pace.add_argument("--until-caught-up", action="store_true", help="read what is in the topics now, then end")
+    pace.add_argument("--continuous", action="store_true", help="go on until stopped (the default)")
+    found.add_argument(
+        "--from", dest="start", metavar="POSITION", help="a bounded range, as one batch, into tables of its own"
+    )
+    found.add_argument(
+        "--to", dest="end", metavar="POSITION", help="its end, exclusive: a time, offsets as JSON, or latest"
+    )
+    found.add_argument("--checkpoints", metavar="ROOT", help="where checkpoints lie (paths.checkpoints)")
+    found.add_argument("--tables", metavar="ROOT", help="where tables lie (paths.tables)")
+    return found
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The arguments, checked against each other."""
+    args = parser().parse_args(arguments)
+    if is_bounded(args) and (args.until_caught_up or args.continuous):
+        remedy = "leave out --until-caught-up and --continuous"
+        raise TidemarkError("BAD_ARGUMENTS", "--from and --to name a bounded range", remedy)
+    return args
+
+
+def is_bounded(args: Namespace) -> bool:
+    """Whether a bounded range is asked for."""
+    return args.start is not None or args.end is not None
+
+
+def settings_of(args: Namespace) -> Settings:
+    """The settings with --env, --set, --checkpoints and --tables in force."""
+    roots = {"paths.checkpoints": args.checkpoints, "paths.tables": args.tables}
+    return load(args.env, [*args.set, *(f"{key}={value}" for key, value in roots.items() if value)])

@@ -1,0 +1,112 @@
+"""Avro in the Confluent framing, decoded and encoded on the JVM.
+
+A framed value is a zero byte, the schema id (4 bytes, big-endian) and the Avro binary body. Each id is decoded by its own writer
+schema into the reader schema. Spark's `from_avro` stops reading where the schema ends and turns a short body into nulls, so both
+schemas get one more field at their end, a two-byte sentinel that is appended to each body: where a body is too long or too short,
+the sentinel is not found in its place, and the record is rejected instead of passing with wrong values.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.avro.functions import from_avro, to_avro
+
+from conf.errors import TidemarkError
+from schemas.framing import HEADER_LENGTH, frame
+from schemas.registry import RegisteredSchema
+
+END_FIELD = "tidemark_end"
+# Two bytes that no Avro string length, union branch or small number begins with.
+SENTINEL = b"\xa5\xc3"
+WHOLE_REST = 2**31 - 1
+
+NO_VALUE = "NO_VALUE"
+BAD_FRAMING = "BAD_FRAMING"
+UNKNOWN_SCHEMA_ID = "UNKNOWN_SCHEMA_ID"
+UNDECODABLE = "UNDECODABLE"
+
+
+def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str) -> DataFrame:
+    """Decode `value` and keep all rows: accepted ones have `event`, rejected ones an `error`.
+
+    Args:
+        records: any columns, among them `value` binary.
+        writers: the schemas that values may carry, by id.
+        reader: the schema text that events come out in; every writer must be resolvable to it.
+
+    Returns:
+        the columns of `records`, then `schema_id` int (null without framing), `event` struct (its columns: see
+        `accepted`) and `error` string: null, NO_VALUE (a tombstone), BAD_FRAMING, UNKNOWN_SCHEMA_ID or UNDECODABLE.
+    """
+    framed = F.col("value").startswith(F.lit(bytearray(b"\0"))) & (F.length("value") >= HEADER_LENGTH)
+    schema_id = F.when(framed, F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).cast("int"))
+    body = F.concat(F.substring("value", HEADER_LENGTH + 1, WHOLE_REST), F.lit(bytearray(SENTINEL)))
+    decoded = _by_id(body, writers, _with_sentinel(reader))
+    # The optimizer would copy the decoding into every filter on its result; it does not push filters through a generator.
+    exploded = records.select("*", schema_id.alias("schema_id"), F.explode(F.array(decoded)).alias("decoded"))
+    complete = F.col(f"decoded.{END_FIELD}") == F.lit(bytearray(SENTINEL))
+    known = F.col("schema_id").isin([writer.id for writer in writers])
+    error = (
+        F.when(complete, F.lit(None))
+        .when(F.col("value").isNull(), NO_VALUE)
+        .when(F.col("schema_id").isNull(), BAD_FRAMING)
+        .when(~known, UNKNOWN_SCHEMA_ID)
+        .otherwise(UNDECODABLE)
+    )
+    return exploded.select(
+        *records.columns, "schema_id", F.col("decoded").alias("event"), error.cast("string").alias("error")
+    )
+
+
+def accepted(decoded: DataFrame, *beside: str | Column) -> DataFrame:
+    """The events of `decode`'s result: the fields of `event` as columns, then the columns `beside`."""
+    kind = decoded.schema["event"].dataType
+    fields = [F.col("event").getField(name).alias(name) for name in kind.fieldNames() if name != END_FIELD]  # type: ignore[attr-defined]
+    return decoded.where(F.col("error").isNull()).select(*fields, *beside)
+
+
+def rejected(decoded: DataFrame) -> DataFrame:
+    """The rows of `decode`'s result that have an error, without `event`."""
+    return decoded.where(F.col("error").isNotNull()).drop("event")
+
+
+def encode(event: Column, schema: RegisteredSchema) -> Column:
+    """A framed value (binary) of the struct `event`, written by `schema`."""
+    header = F.lit(bytearray(frame(schema.id, b"")))
+    return F.concat(header, to_avro(event, schema.text))
+
+
+def _by_id(body: Column, writers: Sequence[RegisteredSchema], reader: str) -> Column:
+    options = {"avroSchema": reader, "mode": "PERMISSIVE"}
+    header = F.substring("value", 1, HEADER_LENGTH)
+    branches = [
+        (header == F.lit(bytearray(frame(writer.id, b""))), from_avro(body, _with_sentinel(writer.text), options))
+        for writer in writers
+    ]
+    if not branches:
+        raise TidemarkError(
+            "UNKNOWN_SUBJECT", "no writer schema is registered for this topic", "run `local/tidemark schemas register`"
+        )
+    (condition, value), *others = branches
+    return reduce(lambda chain, branch: chain.when(*branch), others, F.when(condition, value))
+
+
+def _with_sentinel(text: str) -> str:
+    schema = _record(text)
+    end = {"name": END_FIELD, "type": {"type": "fixed", "name": "TidemarkEnd", "size": len(SENTINEL)}}
+    return json.dumps({**schema, "fields": [*schema["fields"], end]})
+
+
+def _record(text: str) -> dict[str, Any]:
+    schema = json.loads(text)
+    if not isinstance(schema, dict) or schema.get("type") != "record":
+        raise TidemarkError(
+            "BAD_SCHEMA",
+            f"an event schema must be a record, not {text[:60]}",
+            "wrap the type into a record with one field",
+        )
+    return schema

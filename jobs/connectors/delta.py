@@ -1,0 +1,157 @@
+"""Delta tables as a sink of a stream's micro-batches or of a batch, each write exactly once.
+
+Delta remembers, for every application id, the last version it committed, and silently skips a write whose version is not above it.
+That makes a replayed micro-batch harmless, and makes two writes that share an id, or an id that outlives its checkpoint, lose rows.
+So an id names the query, the table and the statement, and every skip is decided here, in the open, before Delta would.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from conf.errors import TidemarkError
+
+APP_ID = "txnAppId"
+VERSION = "txnVersion"
+METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
+TXN_CONF = "spark.databricks.delta.write."
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table by its name and path; `keys` make it an upserted one, `newest_by` says which of two events of a key stays."""
+
+    name: str
+    path: str
+    keys: tuple[str, ...] = ()
+    newest_by: tuple[str, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Who writes (`query_id`: the checkpoint's, or a range's own), which statement, which batch, from which source offsets."""
+
+    query_id: str
+    statement: str
+    version: int
+    offsets: Mapping[str, Any] = field(default_factory=dict)
+
+    def app_id(self, table: Table) -> str:
+        return f"{self.query_id}/{table.name}/{self.statement}"
+
+    def metadata(self) -> str:
+        written = {
+            "query_id": self.query_id,
+            "statement": self.statement,
+            "batch": self.version,
+            "offsets": dict(self.offsets),
+        }
+        return json.dumps(written, sort_keys=True)
+
+
+def write(frame: DataFrame, table: Table, commit: Commit) -> bool:
+    """Append `frame` to `table`, or merge it by the table's keys; True when rows were written now, False when the batch was there.
+
+    Raises:
+        TidemarkError: CHECKPOINT_ROLLED_BACK, where the table holds a later batch of the same query.
+    """
+    spark = frame.sparkSession
+    create_if_missing(frame, table)
+    if not is_due(spark, table, commit):
+        return False
+    if table.keys:
+        _upsert(frame, table, commit)
+    else:
+        _append(frame, table, commit)
+    return True
+
+
+def is_due(spark: SparkSession, table: Table, commit: Commit) -> bool:
+    """Whether `commit` has not been made yet."""
+    recorded = recorded_version(spark, table.path, commit.app_id(table))
+    if recorded is not None and recorded > commit.version:
+        message = (
+            f"table {table.path} holds batch {recorded} of this query, and batch {commit.version} asks to be written"
+        )
+        raise TidemarkError(
+            "CHECKPOINT_ROLLED_BACK", message, "restore the newest checkpoint; an older one would lose or double rows"
+        )
+    return recorded != commit.version
+
+
+def recorded_version(spark: SparkSession, path: str, app_id: str) -> int | None:
+    """The last version that `app_id` committed to the table at `path`; None for a first one."""
+    jvm: Any = spark._jvm
+    snapshot = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, path).update(
+        False, _none(jvm), _none(jvm)
+    )
+    recorded = snapshot.transactions().get(app_id)
+    return int(recorded.get()) if recorded.isDefined() else None
+
+
+def create_if_missing(frame: DataFrame, table: Table) -> None:
+    """Create `table` with the columns of `frame`, its partitioning and properties; nothing where it exists."""
+    if DeltaTable.isDeltaTable(frame.sparkSession, table.path):
+        return
+    builder = DeltaTable.createIfNotExists(frame.sparkSession).location(table.path).addColumns(frame.schema)
+    if table.partition_by:
+        builder = builder.partitionedBy(*table.partition_by)
+    for name, value in table.properties.items():
+        builder = builder.property(name, value)
+    builder.execute()
+
+
+def newest(frame: DataFrame, keys: Sequence[str], newest_by: Sequence[str]) -> DataFrame:
+    """One row a key: the one whose `newest_by` columns are greatest; `frame` as it is without `newest_by`."""
+    if not newest_by:
+        return frame
+    row = F.max_by(F.struct(*frame.columns), F.struct(*newest_by)).alias("row")
+    return frame.groupBy(*keys).agg(row).select("row.*")
+
+
+def _append(frame: DataFrame, table: Table, commit: Commit) -> None:
+    options = {
+        APP_ID: commit.app_id(table),
+        VERSION: str(commit.version),
+        "userMetadata": commit.metadata(),
+        "mergeSchema": "true",
+    }
+    frame.write.format("delta").mode("append").options(**options).save(table.path)
+
+
+def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
+    # MERGE takes these by session configuration only; a micro-batch has a session of its own.
+    spark = frame.sparkSession
+    conf = {
+        METADATA_CONF: commit.metadata(),
+        TXN_CONF + APP_ID: commit.app_id(table),
+        TXN_CONF + VERSION: str(commit.version),
+    }
+    for name, value in conf.items():
+        spark.conf.set(name, value)
+    try:
+        source = newest(frame, table.keys, table.newest_by).alias("s")
+        same_key = " AND ".join(f"s.`{key}` <=> t.`{key}`" for key in table.keys)
+        merge = DeltaTable.forPath(spark, table.path).alias("t").merge(source, same_key).withSchemaEvolution()
+        merge.whenMatchedUpdateAll(_not_older(table)).whenNotMatchedInsertAll().execute()
+    finally:
+        for name in conf:
+            spark.conf.unset(name)
+
+
+def _not_older(table: Table) -> str | None:
+    if not table.newest_by:
+        return None
+    ours, theirs = (", ".join(f"{side}.`{name}`" for name in table.newest_by) for side in "st")
+    return f"struct({ours}) >= struct({theirs})"
+
+
+def _none(jvm: Any) -> Any:
+    return jvm.scala.Option.empty()

@@ -1,0 +1,55 @@
+"""The script that spark-submit starts: one job, from its arguments to its exit code."""
+
+import signal
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+# spark-submit puts this file's own folder first on the path, where jobs' files would shadow other modules.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from pyspark.sql import SparkSession  # noqa: E402
+
+from conf.errors import exit_on_error  # noqa: E402
+from jobs import arguments, catalog  # noqa: E402
+from jobs.connectors.kafka import Position, parse_position  # noqa: E402
+from jobs.progress import ProgressLines  # noqa: E402
+from jobs.run import Run, await_all  # noqa: E402
+
+
+def main() -> int:
+    args = arguments.parse(sys.argv[1:])
+    settings = arguments.settings_of(args)
+    module = catalog.load(args.job)
+    signal.signal(signal.SIGTERM, _interrupt)
+    spark = SparkSession.builder.appName(args.job).getOrCreate()
+    try:
+        run = Run(spark, settings, args.job, _bounds(args))
+        module.build(run)
+        _execute(spark, run, args)
+    finally:
+        spark.stop()
+    return 0
+
+
+def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
+    if arguments.is_bounded(args):
+        run.write_range()
+        return
+    spark.streams.addListener(ProgressLines())
+    await_all(spark, run.start(continuous=not args.until_caught_up))
+
+
+def _bounds(args: Namespace) -> tuple[Position, Position] | None:
+    if not arguments.is_bounded(args):
+        return None
+    return parse_position(args.start or "earliest"), parse_position(args.end or "latest")
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    exit_on_error(main)

@@ -1,0 +1,268 @@
+"""A run of one job: the one place that knows settings, topics, schemas, tables and checkpoints.
+
+A job's `build(run)` reads, transforms and declares outputs; nothing moves until `start`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming.query import StreamingQuery
+
+from conf.errors import TidemarkError
+from conf.settings import Job, Settings, Source
+from conf.topics import Topic, find_topic, load_topics
+from jobs.checkpoint import batch_offsets
+from jobs.connectors import avro, delta, kafka
+from jobs.progress import REJECTED
+from schemas.registry import RegisteredSchema, Registry, open_registry
+
+OutputMode = Literal["append", "update", "complete"]
+STATE_STORES = {
+    "heap": "org.apache.spark.sql.execution.streaming.state.HDFSBackedStateStoreProvider",
+    "rocksdb": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
+}
+ROCKSDB_CONF = {
+    "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
+    # Counting the rows on every put costs half of its speed.
+    "spark.sql.streaming.stateStore.rocksdb.trackTotalNumberOfRows": "false",
+}
+
+
+@dataclass(frozen=True)
+class Range:
+    """A bounded part of the topics, read as one batch: record offsets from `start` to before `end`."""
+
+    start: kafka.Offsets
+    end: kafka.Offsets
+
+    @property
+    def id(self) -> str:
+        text = json.dumps([self.start, self.end], sort_keys=True)
+        return f"range-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch, or a whole range, as a writer sees it."""
+
+    frame: DataFrame
+    query_id: str
+    version: int
+    offsets: Mapping[str, object] = field(default_factory=dict)
+
+    def commit(self, statement: str) -> delta.Commit:
+        return delta.Commit(self.query_id, statement, self.version, self.offsets)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A declared output: `write` gets every micro-batch, or the whole range at once."""
+
+    job: str
+    name: str
+    frame: DataFrame
+    write: Callable[[Batch], None]
+    mode: OutputMode
+
+    @property
+    def query(self) -> str:
+        return self.job if self.name == self.job.rsplit(".", 1)[-1] else f"{self.job}.{self.name}"
+
+
+class Run:
+    """What a job's `build` works with.
+
+    Args:
+        bounds: None for a stream; positions `(start, end)` for a bounded batch over the topics that the job reads.
+    """
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        job: str,
+        bounds: tuple[kafka.Position, kafka.Position] | None = None,
+    ) -> None:
+        self.spark = spark
+        self.settings = settings
+        self.registry: Registry = open_registry(settings.registry)
+        self.topics: dict[str, Topic] = load_topics()
+        self.outputs: list[Output] = []
+        self._job = job
+        self._bounds = bounds
+        self._ranges: list[Range] = []
+
+    def include(self, job: str, build: Callable[["Run"], None]) -> None:
+        """Declare the outputs of another job in this run, under that job's name, checkpoints and settings."""
+        including, self._job = self._job, job
+        try:
+            build(self)
+        finally:
+            self._job = including
+
+    def records(self, topic: str) -> DataFrame:
+        """The records of `topic` as they are, in Kafka's eight columns."""
+        kafka.require_topics(self.settings.kafka, [topic])
+        subscription = kafka.Subscription((topic,))
+        if self._bounds is None:
+            return kafka.read_stream(self.spark, self.settings.kafka, self._source(), subscription)
+        bounds = Range(*(kafka.resolve(self.settings.kafka, topic, position) for position in self._bounds))
+        self._ranges.append(bounds)
+        return kafka.read_batch(self.spark, self.settings.kafka, self._source(), subscription, bounds.start, bounds.end)
+
+    def decode(self, records: DataFrame, topic: str) -> DataFrame:
+        """`avro.decode` of `records` with every registered version of the topic's subject, into the newest one.
+
+        Rejected rows are counted, and shown with each micro-batch.
+        """
+        versions = self.registry.versions(f"{topic}-value")
+        decoded = avro.decode(records, versions, reader=versions[-1].text)
+        return decoded.observe(f"decode {topic}", F.count_if(F.col("error").isNotNull()).alias(REJECTED))
+
+    def read(self, topic: str) -> DataFrame:
+        """The events of `topic`, its schema's fields as columns. Rejects are counted here and kept by the job `ingest`."""
+        return avro.accepted(self.decode(self.records(topic), topic))
+
+    def append(self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = ()) -> None:
+        """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows."""
+        self.write(frame, table, self._table_writer(self.table(table, partition_by=partition_by)), "append")
+
+    def upsert(self, frame: DataFrame, table: str, keys: tuple[str, ...], newest_by: tuple[str, ...] = ()) -> None:
+        """Merge the rows of `frame` into a Delta table by `keys`, exactly once; a windowed frame gives its open windows too."""
+        self.write(frame, table, self._table_writer(self.table(table, keys=keys, newest_by=newest_by)), "update")
+
+    def publish(self, frame: DataFrame, topic: str) -> None:
+        """Write `frame` (columns value, and key, headers, partition if there are any) to a topic, at least once."""
+        kafka.check_output(frame, topic)
+        kafka.require_topics(self.settings.kafka, [topic])
+        settings = self.settings
+        self.write(
+            frame, topic, lambda batch: kafka.write_batch(batch.frame, settings.kafka, settings.sink, topic), "append"
+        )
+
+    def write(self, frame: DataFrame, name: str, write: Callable[[Batch], None], mode: OutputMode = "append") -> None:
+        """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear being called again."""
+        self.outputs.append(Output(self._job, name, frame, write, mode))
+
+    def latest_schema(self, topic: str) -> RegisteredSchema:
+        """The newest registered schema of the topic's values, to encode by."""
+        return self.registry.latest(find_topic(topic, self.topics).subject)
+
+    def table(
+        self, name: str, keys: tuple[str, ...] = (), newest_by: tuple[str, ...] = (), partition_by: tuple[str, ...] = ()
+    ) -> delta.Table:
+        """The Delta table `name` under the tables root."""
+        return delta.Table(name, f"{self.settings.paths.tables}/{name}", keys, newest_by, partition_by)
+
+    def checkpoint(self, output: Output) -> str:
+        """The checkpoint folder of `output`."""
+        return f"{self.settings.paths.checkpoints}/{output.job}/{output.name}"
+
+    def start(self, continuous: bool) -> list[StreamingQuery]:
+        """Start every declared output as a streaming query; without `continuous` each ends when it has caught up."""
+        return [self._start(output, continuous) for output in self.outputs]
+
+    def write_range(self) -> None:
+        """Write every declared output once, over the whole range; a range written before is left as it is."""
+        range_id = hashlib.sha256("".join(bounds.id for bounds in self._ranges).encode()).hexdigest()[:12]
+        offsets = {"from": [bounds.start for bounds in self._ranges], "until": [bounds.end for bounds in self._ranges]}
+        for output in self.outputs:
+            output.write(Batch(output.frame, f"range-{range_id}", 0, offsets))
+
+    def _start(self, output: Output, continuous: bool) -> StreamingQuery:
+        checkpoint = self.checkpoint(output)
+
+        def write_batch(frame: DataFrame, version: int) -> None:
+            query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+            output.write(Batch(frame, str(query_id), version, batch_offsets(frame.sparkSession, checkpoint, version)))
+
+        for name, value in self._query_conf(output.job).items():
+            self.spark.conf.set(name, value)
+        writer = output.frame.writeStream.queryName(output.query).option("checkpointLocation", checkpoint)
+        writer = writer.outputMode(output.mode).foreachBatch(write_batch)
+        if continuous:
+            return writer.trigger(
+                processingTime=self._job_settings(output.job).trigger or self.settings.spark.trigger
+            ).start()
+        return writer.trigger(availableNow=True).start()
+
+    def _query_conf(self, job: str) -> dict[str, str]:
+        own = self._job_settings(job)
+        partitions = own.shuffle_partitions or self.settings.spark.shuffle_partitions
+        store = STATE_STORES[own.state_store or self.settings.spark.state_store]
+        fixed = {"spark.sql.shuffle.partitions": str(partitions), "spark.sql.streaming.stateStore.providerClass": store}
+        return fixed | ROCKSDB_CONF
+
+    def _job_settings(self, job: str) -> Job:
+        return self.settings.jobs.get(job, Job())
+
+    def _source(self) -> Source:
+        limit = self._job_settings(self._job).max_offsets_per_trigger
+        return (
+            self.settings.source.model_copy(update={"max_offsets_per_trigger": limit})
+            if limit
+            else self.settings.source
+        )
+
+    def _table_writer(self, table: delta.Table) -> Callable[[Batch], None]:
+        def write_table(batch: Batch) -> None:
+            delta.write(batch.frame, table, batch.commit("write"))
+
+        return write_table
+
+
+def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
+    """Wait until every query has ended; the first failure stops the others.
+
+    Raises:
+        TidemarkError: QUERY_FAILED, with the query's name and the cause in one line.
+    """
+    try:
+        while any(query.isActive for query in queries):
+            spark.streams.awaitAnyTermination()
+            spark.streams.resetTerminated()
+            _raise_first(queries)
+        _raise_first(queries)
+    except StreamingQueryException as exc:
+        raise _first_failure(queries) or _failed("a query", str(exc)) from exc
+    finally:
+        for query in queries:
+            query.stop()
+
+
+def _raise_first(queries: list[StreamingQuery]) -> None:
+    failure = _first_failure(queries)
+    if failure is not None:
+        raise failure
+
+
+def _first_failure(queries: list[StreamingQuery]) -> TidemarkError | None:
+    for query in queries:
+        error = None if query.isActive else query.exception()
+        if error is not None:
+            return _failed(query.name, str(error))
+    return None
+
+
+def _failed(name: str, text: str) -> TidemarkError:
+    return TidemarkError(
+        "QUERY_FAILED",
+        f"query {name} stopped: {cause_line(text)}",
+        "see the log; the checkpoint is kept, a new run goes on",
+    )
+
+
+def cause_line(text: str) -> str:
+    """The innermost cause that Spark's text of a failure names, on one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if line.startswith("conf.errors.TidemarkError:")]
+    if named:
+        return named[-1].removeprefix("conf.errors.TidemarkError:").strip()
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    return (causes[-1] if causes else lines[0] if lines else "no cause given").removeprefix("Caused by:").strip()

@@ -1,0 +1,79 @@
+"""From a job's name to spark-submit's command line: packages zipped, jars listed, properties and environment passed."""
+
+import os
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf import ROOT, state_dir
+from conf.errors import exit_on_error
+from conf.settings import Settings
+from jobs import arguments, catalog
+from local.jars import folder, read_lock
+
+PACKAGES = ("conf", "jobs", "schemas")
+# The earliest date a zip can hold: equal sources give equal archives.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def main() -> int:
+    """List the jobs, or become spark-submit."""
+    job_arguments, spark_options = split(sys.argv[1:])
+    if not job_arguments:
+        print(listing())
+        return 0
+    args = arguments.parse(job_arguments)
+    catalog.require(args.job)
+    settings = arguments.settings_of(args)
+    settings.kafka.require_bootstrap_servers()
+    submit = Path(os.environ["SPARK_HOME"]) / "bin" / "spark-submit"
+    os.execv(submit, [str(submit), *command(args.job, settings, spark_options), *job_arguments])  # noqa: RET503
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Job arguments before the first `--`, spark-submit's own options after it."""
+    where = list(argv).index("--") if "--" in argv else len(argv)
+    return list(argv[:where]), list(argv[where + 1 :])
+
+
+def listing() -> str:
+    """Every job and its question."""
+    found = catalog.questions()
+    width = max(map(len, found))
+    lines = [f"  {name:<{width}}  {question}" for name, question in found.items()]
+    return "\n".join(["usage: ./spark-submit.sh JOB [job options] [-- spark-submit options]", "", *lines])
+
+
+def command(job: str, settings: Settings, spark_options: Sequence[str]) -> list[str]:
+    """spark-submit's arguments up to the script and its name; `spark_options` come last, so they win."""
+    logs = Path(settings.paths.logs)
+    logs.mkdir(parents=True, exist_ok=True)
+    java = f"-Dlog4j2.configurationFile={ROOT / 'conf' / 'log4j2.properties'} -Dtidemark.log={logs / job}.log"
+    options = {
+        "--master": settings.spark.master,
+        "--name": job,
+        "--driver-memory": settings.spark.driver_memory,
+        "--properties-file": str(ROOT / "conf" / "spark-defaults.conf"),
+        "--jars": ",".join(str(folder("spark") / jar.file) for jar in read_lock("spark")),
+        "--py-files": str(zipped_packages(state_dir() / "run")),
+        "--driver-java-options": java,
+    }
+    return [*(text for option in options.items() for text in option), *spark_options, str(ROOT / "jobs" / "main.py")]
+
+
+def zipped_packages(folder: Path) -> Path:
+    """The project's packages as a zip for executors, written anew where the sources have changed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "tidemark.zip"
+    # Another submit may read the archive now: it is replaced, never written in place.
+    partial = folder / f"tidemark-{os.getpid()}.zip"
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(source for package in PACKAGES for source in (ROOT / package).rglob("*.py")):
+            archive.writestr(zipfile.ZipInfo(str(path.relative_to(ROOT)), EPOCH), path.read_bytes())
+    partial.replace(target)
+    return target
+
+
+if __name__ == "__main__":
+    exit_on_error(main)
