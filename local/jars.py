@@ -1,0 +1,158 @@
+"""The jars that pyspark does not bring: two sets, locked in conf/jars.lock, kept in `<state>/jars/<set>/`."""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from conf import ROOT, state_dir
+from conf.errors import TidemarkError, exit_on_error
+from local import ivy, processes
+
+SETS = ("spark", "broker")
+LOCK = ROOT / "conf" / "jars.lock"
+
+
+@dataclass(frozen=True, order=True)
+class Jar:
+    """One locked jar; `coordinate` is `group:artifact:version`."""
+
+    jar_set: str
+    coordinate: str
+    file: str
+    sha256: str
+
+
+def folder(jar_set: str) -> Path:
+    """Where the jars of a set lie."""
+    return state_dir() / "jars" / jar_set
+
+
+def read_lock(jar_set: str) -> list[Jar]:
+    """The locked jars of `jar_set` ("spark" or "broker").
+
+    Raises:
+        TidemarkError: BAD_JAR_LOCK, where the lock is missing, malformed or has nothing for the set.
+    """
+    try:
+        lines = [line.split() for line in LOCK.read_text().splitlines() if line and not line.startswith("#")]
+        jars = [Jar(*fields) for fields in lines if fields[0] == jar_set]
+    except (OSError, TypeError) as exc:
+        raise TidemarkError("BAD_JAR_LOCK", f"{LOCK}: {exc}", "run `local/tidemark lock`") from exc
+    if not jars:
+        raise TidemarkError("BAD_JAR_LOCK", f"{LOCK} has no jars for `{jar_set}`", "run `local/tidemark lock`")
+    return jars
+
+
+def class_path(jar_set: str) -> str:
+    """The jars of a set as Java's -cp takes them."""
+    return ":".join(str(folder(jar_set) / jar.file) for jar in read_lock(jar_set))
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def problems(jar_set: str) -> dict[Jar, str]:
+    """What is wrong with each jar of the set that is missing or has another checksum than the lock."""
+    found = {}
+    for jar in read_lock(jar_set):
+        path = folder(jar_set) / jar.file
+        if not path.is_file():
+            found[jar] = "is missing"
+        elif (actual := sha256(path)) != jar.sha256:
+            found[jar] = f"has sha256 {actual}, conf/jars.lock says {jar.sha256}"
+    return found
+
+
+def fetch(jar_set: str) -> None:
+    """Make the set's folder hold exactly the locked jars; only what is missing or wrong is downloaded.
+
+    Raises:
+        TidemarkError: JAR_DOWNLOAD, or JAR_CHECKSUM with the jar, the actual and the locked sum; such a jar is removed.
+    """
+    with processes.exclusive(state_dir() / "jars" / "lock"):
+        _remove_strays(jar_set)
+        wrong = problems(jar_set)
+        for jar, problem in wrong.items():
+            if "sha256" in problem:
+                print(f"jars: {jar.file} {problem}: removed, fetching it anew", file=sys.stderr)
+                (folder(jar_set) / jar.file).unlink()
+        if wrong:
+            _download(jar_set, list(wrong))
+
+
+def _download(jar_set: str, jars: Sequence[Jar]) -> None:
+    staging = state_dir() / "ivy" / "retrieved"
+    shutil.rmtree(staging, ignore_errors=True)
+    progress = _Progress(f"jars for {jar_set}", len(jars))
+    pattern = str(staging / "[artifact]-[revision].[ext]")
+    try:
+        ivy.retrieve([jar.coordinate for jar in jars], pattern, on_jar=progress.step)
+    finally:
+        progress.end()
+    _install(jars, staging)
+    ivy.clear_cache()
+
+
+def _remove_strays(jar_set: str) -> None:
+    wanted = {jar.file for jar in read_lock(jar_set)}
+    folder(jar_set).mkdir(parents=True, exist_ok=True)
+    for path in folder(jar_set).iterdir():
+        if path.name not in wanted:
+            path.unlink()
+
+
+def _install(jars: Iterable[Jar], staging: Path) -> None:
+    refused = []
+    for jar in jars:
+        fetched = staging / jar.file
+        actual = sha256(fetched) if fetched.is_file() else "none: the repository has no such file"
+        if actual == jar.sha256:
+            fetched.replace(folder(jar.jar_set) / jar.file)
+        else:
+            ivy.forget(*jar.coordinate.split(":")[:2])
+            refused.append(f"{jar.file}: sha256 is {actual}, conf/jars.lock says {jar.sha256}")
+    shutil.rmtree(staging, ignore_errors=True)
+    if refused:
+        remedy = "removed; run the same command again, and if it stays so find out who changed repository or lock"
+        raise TidemarkError("JAR_CHECKSUM", "; ".join(refused), remedy)
+
+
+class _Progress:
+    """One line that counts on a terminal; elsewhere a line for every tenth jar."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self._title, self._total, self._done = title, total, 0
+        self._on_terminal = sys.stderr.isatty()
+        self._show("asking the repository")
+
+    def step(self, module: str) -> None:
+        self._done += 1
+        if self._on_terminal or self._done % 10 == 0 or self._done == self._total:
+            self._show(module.split("#")[-1].replace(";", " "))
+
+    def end(self) -> None:
+        if self._on_terminal:
+            print(file=sys.stderr)
+
+    def _show(self, what: str) -> None:
+        line = f"{self._title}: {self._done} of {self._total} downloaded, {what}"
+        start, end = ("\r\033[K", "") if self._on_terminal else ("", "\n")
+        print(start + line, end=end, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fetch the sets named."""
+    processes.end_on_signal()
+    for jar_set in argv:
+        fetch(jar_set)
+    return 0
+
+
+if __name__ == "__main__":
+    exit_on_error(lambda: main(sys.argv[1:]))

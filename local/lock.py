@@ -1,0 +1,120 @@
+"""Makes the locks in conf/ anew: the packages' from pyproject.toml, the jars' from conf/jars.toml."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conf import ROOT, state_dir
+from conf.errors import TidemarkError
+from local import ivy
+from local.jars import LOCK, SETS, Jar, sha256
+
+WANTED = ROOT / "conf" / "jars.toml"
+JARS_HEADER = "# Written by `local/tidemark lock` from conf/jars.toml: set, group:artifact:version, file, sha256.\n"
+PIP_TOOLS = "pip-tools==7.6.2"
+# No address may stand in a lock: pip asks the index that its user has configured.
+COMPILE = "--quiet --generate-hashes --no-emit-index-url --no-emit-find-links --allow-unsafe --strip-extras --no-header"
+BUILD_LOCK = "conf/build.lock"
+# Each lock holds the one before it, at the same versions.
+PACKAGE_LOCKS = {
+    "conf/requirements.lock": [],
+    "conf/requirements-dev.lock": ["--extra=dev", "--constraint=conf/requirements.lock"],
+    "conf/requirements-notebook.lock": [
+        "--extra=dev",
+        "--extra=notebook",
+        "--constraint=conf/requirements-dev.lock",
+    ],
+}
+
+
+def lock_packages(upgrade: bool) -> None:
+    """Write conf/build.lock and conf/requirements*.lock, with the hashes of every file of each version.
+
+    Args:
+        upgrade: take the newest versions that pyproject.toml allows; otherwise what is locked and fits stays.
+
+    Raises:
+        TidemarkError: LOCK_FAILED, where pip's resolver finds no answer; it says why before.
+    """
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["build"]
+    with tempfile.TemporaryDirectory() as folder:
+        print("making the lock tool's own virtual environment", file=sys.stderr)
+        venv.create(folder, with_pip=True)
+        tool = Path(folder) / "bin" / "python"
+        _run([str(tool), "-m", "pip", "install", "--quiet", PIP_TOOLS])
+        newest = ["--upgrade"] if upgrade else []
+        _compile(tool, ["-", *newest], BUILD_LOCK, stdin="\n".join(build))
+        for target, options in PACKAGE_LOCKS.items():
+            _compile(tool, ["pyproject.toml", *options, *newest], target)
+
+
+def _compile(tool: Path, options: Sequence[str], target: str, stdin: str = "") -> None:
+    print(f"locking {target}: a minute or so", file=sys.stderr)
+    _run([str(tool), "-m", "piptools", "compile", *COMPILE.split(), *options, f"--output-file={target}"], stdin)
+
+
+def _run(command: Sequence[str], stdin: str = "") -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
+    done = subprocess.run(command, input=stdin, text=True, cwd=ROOT, env=environment, check=False)
+    if done.returncode != 0:
+        raise TidemarkError("LOCK_FAILED", f"`{' '.join(command[1:4])}` failed", "it says why above")
+
+
+def lock_jars() -> None:
+    """Resolve conf/jars.toml and write conf/jars.lock.
+
+    Raises:
+        TidemarkError: JAR_DOWNLOAD, where a root or something that it needs is not to be had.
+    """
+    wanted = tomllib.loads(WANTED.read_text())
+    jars = [jar for jar_set in SETS for jar in _resolve(jar_set, wanted[jar_set])]
+    names = max(len(jar.coordinate) for jar in jars)
+    files = max(len(jar.file) for jar in jars)
+    rows = [f"{jar.jar_set:6} {jar.coordinate:{names}} {jar.file:{files}} {jar.sha256}\n" for jar in sorted(jars)]
+    LOCK.write_text(JARS_HEADER + "".join(rows))
+    print(f"{LOCK}: {len(jars)} jars")
+
+
+def _resolve(jar_set: str, wanted: dict[str, Any]) -> list[Jar]:
+    print(f"resolving the jars for {jar_set} with their poms: a minute or so", file=sys.stderr)
+    out = state_dir() / "ivy" / "resolved" / jar_set
+    shutil.rmtree(out, ignore_errors=True)
+    pattern = f"{out}/[organisation]/[artifact]/[revision]/[artifact]-[revision].[ext]"
+    ivy.retrieve(wanted["roots"], pattern, transitive=True, exclude=wanted.get("exclude", ()))
+    found = [_described(jar_set, path) for path in out.glob("*/*/*/*.jar")]
+    shutil.rmtree(out)
+    shipped = [path.name for path in ivy.pyspark_jars().glob("*.jar")] if wanted.get("shipped_by_pyspark") else []
+    return [jar for jar in found if not _among(shipped, jar)]
+
+
+def _described(jar_set: str, path: Path) -> Jar:
+    group, artifact, version = path.parts[-4:-1]
+    return Jar(jar_set, f"{group}:{artifact}:{version}", path.name, sha256(path))
+
+
+def _among(shipped: Sequence[str], jar: Jar) -> bool:
+    """Whether pyspark brings the same artifact, in whatever version."""
+    artifact = jar.coordinate.split(":")[1]
+    return any(name.startswith(f"{artifact}-") and name[len(artifact) + 1].isdigit() for name in shipped)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the locks named by --packages or --jars; both where neither is given."""
+    parser = argparse.ArgumentParser(prog="local/tidemark lock", description=main.__doc__)
+    parser.add_argument("--packages", action="store_true", help="only conf/build.lock and conf/requirements*.lock")
+    parser.add_argument("--jars", action="store_true", help="only conf/jars.lock")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest packages that pyproject.toml allows")
+    options = parser.parse_args(argv)
+    if options.packages or not options.jars:
+        lock_packages(options.upgrade)
+    if options.jars or not options.packages:
+        lock_jars()
+    return 0
