@@ -4,7 +4,6 @@
 #
 #   tidemark_bootstrap [runtime|dev|notebook]   all of it but the jars; exports what Spark's scripts read
 #   tidemark_jars spark|broker                  the jars of that set, fetched when missing and verified
-#   tidemark_jar_list spark|broker              those jars on one line, separated by commas, for spark-submit --jars
 #   tidemark_python                             prints the Python to use; 1 and one line on stderr when there is none
 #   tidemark_java                               prints the java to use; 1 and one line on stderr when there is none
 #
@@ -43,18 +42,24 @@ _tidemark_interrupted() {
 }
 
 tidemark_python() {
-    local name found refusal=
+    _tidemark_find_python 'import ensurepip, venv' && return
+    local found refusal="no Python 3.11 or newer on PATH"
+    ! found=$(_tidemark_find_python pass) || refusal="$found cannot make virtual environments"
+    _tidemark_error "$refusal; install it, on Debian: apt-get install python3.11-venv"
+    return 1
+}
+
+# The first Python 3.11 or newer that can run the statement. A version manager's shim can be on PATH with no Python
+# behind it, so only running it tells.
+_tidemark_find_python() {
+    local name found
     for name in python3.11 python3.12 python3.13 python3; do
         found=$(command -v "$name") || continue
-        # A shim of a version manager can be on PATH and still have no Python behind it: only running it tells.
-        "$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
-        if "$found" -c 'import ensurepip, venv' 2>/dev/null; then
+        if "$found" -c "import sys; assert sys.version_info >= (3, 11); $1" 2>/dev/null; then
             echo "$found"
             return
         fi
-        refusal="$found cannot make virtual environments"
     done
-    _tidemark_error "${refusal:-no Python 3.11 or newer on PATH}; install it, on Debian: apt-get install python3.11-venv"
     return 1
 }
 
@@ -119,6 +124,18 @@ tidemark_environment() {
     unset PYTHONHOME
 }
 
+# `clean` removes only a folder that was ours from its beginning.
+_tidemark_state() {
+    local marker=$TIDEMARK_STATE/.tidemark-state
+    [[ ! -e $marker ]] || return 0
+    mkdir -p "$TIDEMARK_STATE" || return
+    if [[ $TIDEMARK_STATE != "$TIDEMARK_ROOT/.tidemark" && -n $(ls -A "$TIDEMARK_STATE") ]]; then
+        _tidemark_error "TIDEMARK_STATE is $TIDEMARK_STATE, which holds other files; name a new or an empty folder"
+        return 1
+    fi
+    echo "Made by Tidemark ($TIDEMARK_ROOT); \`local/tidemark clean\` removes this folder." >"$marker"
+}
+
 _tidemark_lock_of() {
     case $1 in
         runtime) echo conf/requirements.lock ;;
@@ -138,7 +155,7 @@ _tidemark_venv() {
     lock=$(_tidemark_lock_of "$profile") || return
     stamp=$(_tidemark_stamp "$lock")
     _tidemark_installed "$profile" "$stamp" && return
-    mkdir -p "$TIDEMARK_STATE"
+    _tidemark_state || return
     # Two commands started together must not fill one virtual environment at once.
     if command -v flock >/dev/null; then
         exec {gate}>"$TIDEMARK_STATE/venv.lock"
@@ -209,10 +226,6 @@ tidemark_jars() {
     # Reading 25 MB costs 20 ms, starting Python to do it ten times that.
     _tidemark_jar_sums "$1" | (cd "$TIDEMARK_STATE/jars/$1" 2>/dev/null && sha256sum --check --status 2>/dev/null) ||
         _tidemark_run "$TIDEMARK_VENV/bin/python" -P -m local.jars "$1" >&2
-}
-
-tidemark_jar_list() {
-    _tidemark_jar_sums "$1" | sed "s|^[0-9a-f]* *|$TIDEMARK_STATE/jars/$1/|" | paste -s -d, -
 }
 
 _tidemark_jar_sums() {

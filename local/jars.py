@@ -47,8 +47,16 @@ def read_lock(jar_set: str) -> list[Jar]:
 
 
 def class_path(jar_set: str) -> str:
-    """The jars of a set as Java's -cp takes them."""
-    return ":".join(str(folder(jar_set) / jar.file) for jar in read_lock(jar_set))
+    """The jars of a set as Java's -cp takes them.
+
+    Raises:
+        TidemarkError: NO_JARS, where one is missing.
+    """
+    paths = [folder(jar_set) / jar.file for jar in read_lock(jar_set)]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise TidemarkError("NO_JARS", f"{folder(jar_set)} lacks {missing[0]}", "run `local/tidemark setup`")
+    return ":".join(map(str, paths))
 
 
 def sha256(path: Path) -> str:

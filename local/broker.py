@@ -1,0 +1,260 @@
+"""The embedded Kafka cluster: real brokers in KRaft mode, on loopback, as processes of their own.
+
+One node for work on a laptop; three (replication 3, min in-sync 2, no unclean election) for tests that take one away.
+"""
+
+import base64
+import json
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from conf.errors import TidemarkError
+from local.node import Node
+from local.processes import exclusive
+
+HOST = "127.0.0.1"
+READY_SECONDS = 60
+INTERNAL_PARTITIONS = 4  # of each internal topic: Kafka's 50 are for clusters, and cost files and start-up time here
+
+
+class Cluster:
+    """One or three nodes under `home`; a context manager that starts it, and stops it at the end.
+
+    Args:
+        home: holds data, ports and pids; data stays over restarts, and so do the ports while they are free.
+        logs: gets one `broker-<node>.log` per node.
+        port: of the first node, the others' follow; 0 takes free ones.
+        heap_mb: of each node.
+        attached: the nodes die with this process, even when it is killed.
+    """
+
+    def __init__(
+        self, home: Path, logs: Path, *, nodes: int = 1, port: int = 0, heap_mb: int = 512, attached: bool = False
+    ) -> None:
+        self._home, self._logs = home.resolve(), logs.resolve()
+        self._count, self._port, self._heap_mb, self._attached = nodes, port, heap_mb, attached
+        self._layout = self._home / "cluster.json"
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> "Cluster":
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Its nodes, in order of their ids from 1; empty before the first start."""
+        if not self._layout.exists():
+            return []
+        layout = json.loads(self._layout.read_text())["nodes"]
+        return [self._node(id, ports["port"], ports["controller_port"]) for id, ports in enumerate(layout, start=1)]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The nodes' addresses, as clients take them."""
+        return ",".join(node.address for node in self.nodes)
+
+    def running(self) -> list[Node]:
+        """The nodes whose process runs."""
+        return [node for node in self.nodes if node.pid() is not None]
+
+    def start(self) -> bool:
+        """Start every node that does not run, and return when all answer; False when all ran already.
+
+        Raises:
+            TidemarkError: BROKER_FAILED, PORT_TAKEN, BROKER_NODES (the data was made for another number of nodes).
+        """
+        with exclusive(self._home / "lock"), ExitStack() as undo:
+            running = {node.id for node in self.running()}
+            if len(running) == self._count:
+                return False
+            cluster_id = self._settle(bool(running))
+            for node in self.nodes:
+                if node.id not in running:
+                    undo.callback(node.wait_stopped, 0)
+                    node.configure(self._settings(node))
+                    node.format(cluster_id)
+                    self._processes[node.id] = node.start(self._heap_mb, self._attached)
+            self.wait_ready()
+            (self._home / "bootstrap.servers").write_text(f"{self.bootstrap_servers}\n")
+            undo.pop_all()
+        return True
+
+    def stop(self) -> bool:
+        """End all nodes, by force when they take too long; False when none ran."""
+        with exclusive(self._home / "lock"):
+            (self._home / "bootstrap.servers").unlink(missing_ok=True)
+            running = self.running()
+            for node in running:
+                node.signal(signal.SIGTERM)
+                node.signal(signal.SIGCONT)
+            for node in running:
+                node.wait_stopped()
+        return bool(running)
+
+    def kill(self, node: int) -> None:
+        """End a node at once, as a power cut would."""
+        self._at(node).wait_stopped(0)
+
+    def pause(self, node: int) -> None:
+        """Stop a node's process from running, as a long garbage collection would; `resume` lets it go on."""
+        self._at(node).signal(signal.SIGSTOP)
+
+    def resume(self, node: int) -> None:
+        """Let a paused node go on."""
+        self._at(node).signal(signal.SIGCONT)
+
+    def restart(self, node: int) -> None:
+        """End a node in order if it runs, start it anew, and return when it answers."""
+        stopped = self._at(node)
+        stopped.signal(signal.SIGTERM)
+        stopped.wait_stopped()
+        self._processes[node] = stopped.start(self._heap_mb, self._attached)
+        self.wait_ready()
+
+    def leader_of(self, topic: str, partition: int) -> int:
+        """The id of the node that leads a partition; -1 while none does."""
+        metadata = self._admin().list_topics(topic, timeout=10)
+        return int(metadata.topics[topic].partitions[partition].leader)
+
+    def wait_ready(self, seconds: float = READY_SECONDS) -> None:
+        """Return when every running node is part of the cluster and answers.
+
+        Raises:
+            TidemarkError: BROKER_FAILED, with the last log line that tells of trouble and the log's path.
+        """
+        started = self.running()
+        wait_for(lambda: self._all_answer(started), seconds, lambda: self._failure(started[0], "does not answer"))
+
+    def _all_answer(self, nodes: Sequence[Node]) -> bool:
+        for node in nodes:
+            if node.pid() is None:
+                raise self._failure(node, "ended")
+        # Asking only once the ports are open spares the log of a client that complains.
+        if not all(_listens(node.port) for node in nodes):
+            return False
+        try:
+            known = self._admin().list_topics(timeout=2).brokers
+        except KafkaException:
+            return False
+        return {node.id for node in nodes} <= known.keys()
+
+    def _failure(self, node: Node, what: str) -> TidemarkError:
+        return TidemarkError("BROKER_FAILED", f"broker node {node.id} {what}: {node.last_words()}", f"log: {node.log}")
+
+    def _admin(self) -> AdminClient:
+        servers = ",".join(node.address for node in self.running()) or self.bootstrap_servers
+        return AdminClient({"bootstrap.servers": servers, "log_level": 0, "allow.auto.create.topics": False})
+
+    def _at(self, id: int) -> Node:
+        return self.nodes[id - 1]
+
+    def _node(self, id: int, port: int, controller_port: int) -> Node:
+        return Node(id, self._home / f"node-{id}", self._logs / f"broker-{id}.log", port, controller_port)
+
+    def _settle(self, some_run: bool) -> str:
+        """Decide on the ports, write them down, and return the cluster's id."""
+        known: dict[str, Any] = json.loads(self._layout.read_text()) if self._layout.exists() else {"nodes": []}
+        known.setdefault("id", _new_id())
+        if known["nodes"] and len(known["nodes"]) != self._count:
+            message = f"the data in {self._home} is of {len(known['nodes'])} nodes, broker.nodes is {self._count}"
+            raise TidemarkError("BROKER_NODES", message, "set it back, or begin anew with `local/tidemark clean`")
+        if not some_run:
+            wanted = [self._port + index if self._port else 0 for index in range(self._count)]
+            taken = [port for port in wanted if port and _listens(port)]
+            if taken:
+                remedy = "set broker.port to another one, or to 0 for a free one"
+                raise TidemarkError("PORT_TAKEN", f"another program listens on {HOST}:{taken[0]}", remedy)
+            known["nodes"] = _ports(wanted, known["nodes"])
+            self._layout.write_text(json.dumps(known, indent=1))
+        return str(known["id"])
+
+    def _settings(self, node: Node) -> dict[str, str]:
+        nodes = self.nodes
+        copies, in_sync = (3, 2) if len(nodes) > 1 else (1, 1)
+        internal = {
+            f"{topic}.{setting}": str(value)
+            for topic in ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
+            for setting, value in (("num.partitions", INTERNAL_PARTITIONS), ("replication.factor", copies))
+        }
+        return {
+            "process.roles": "broker,controller",
+            "node.id": str(node.id),
+            "controller.quorum.voters": ",".join(f"{each.id}@{HOST}:{each.controller_port}" for each in nodes),
+            "listeners": f"PLAINTEXT://{node.address},CONTROLLER://{HOST}:{node.controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{node.address}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "log.dirs": str(node.home / "data"),
+            **internal,
+            "default.replication.factor": str(copies),
+            "min.insync.replicas": str(in_sync),
+            "transaction.state.log.min.isr": str(in_sync),
+            "share.coordinator.state.topic.min.isr": str(in_sync),
+            "unclean.leader.election.enable": "false",
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": "0",
+            # Records carry event times of years ago: retention by time is a topic's own decision, never the default.
+            "log.retention.ms": "-1",
+            # The cleaner takes its buffer, 128 MB by default, from the heap at once.
+            "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+            "num.network.threads": "2",
+            "num.io.threads": "4",
+        }
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, failure: Callable[[], Exception]) -> None:
+    """Return when `condition` holds; raise `failure` when it does not within `seconds`."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise failure()
+        time.sleep(0.05)
+
+
+def _new_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _ports(wanted: Sequence[int], before: Sequence[dict[str, int]]) -> list[dict[str, int]]:
+    """Ports for each node: the wanted one, else the one it had, else a free one."""
+    chosen = []
+    with ExitStack() as held:
+        for index, port in enumerate(wanted):
+            had = before[index] if before else {"port": 0, "controller_port": 0}
+            ports = {"port": port or _free(held, had["port"]), "controller_port": _free(held, had["controller_port"])}
+            chosen.append(ports)
+    return chosen
+
+
+def _free(held: ExitStack, preferred: int) -> int:
+    """A port that is free now, kept bound until `held` closes so that no two calls give the same one."""
+    for port in (preferred, 0):
+        probe = held.enter_context(socket.socket())
+        # Without this a port whose last connections linger in TIME_WAIT counts as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            continue
+        return int(probe.getsockname()[1])
+    raise TidemarkError("PORT_TAKEN", f"no free port on {HOST}", "end programs that hold ports")

@@ -1,0 +1,208 @@
+"""Topics as code: what conf/topics.toml declares against what the cluster has; `plan` shows it, `apply` carries it out.
+
+Nothing is ever shrunk or deleted.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
+
+from conf.errors import TidemarkError, exit_on_error
+from conf.settings import ENVIRONMENTS, Settings, load
+from conf.topics import Topic, load_topics
+
+TIMEOUT_SECONDS = 15
+Kind = Literal["create", "grow", "configure", "refuse", "undeclared"]
+SIGNS: dict[Kind, str] = {"create": "+", "grow": "~", "configure": "~", "refuse": "!", "undeclared": "?"}
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A topic as the cluster has it; `config` holds the settings that a declaration can make."""
+
+    partitions: int
+    replication_factor: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between declaration and cluster, and what `apply` needs to remove it."""
+
+    kind: Kind
+    topic: str
+    text: str
+    partitions: int = 0
+    replication_factor: int = 0
+    config: Mapping[str, str] | None = None
+
+    def __str__(self) -> str:
+        return f"{SIGNS[self.kind]} {self.topic}: {self.text}"
+
+
+def declared_config(topic: Topic) -> dict[str, str]:
+    """The topic-level settings that a declaration makes."""
+    return {"cleanup.policy": topic.cleanup_policy, "retention.ms": str(topic.retention_ms)}
+
+
+def plan(
+    declared: Iterable[Topic], existing: Mapping[str, Existing], *, brokers: int, replication_factor: int
+) -> list[Change]:
+    """What would make the cluster as declared; nothing where they are in step.
+
+    Args:
+        replication_factor: of topics that declare none.
+    """
+    changes = []
+    names = set()
+    for topic in declared:
+        names.add(topic.name)
+        copies = topic.replication_factor or replication_factor
+        if topic.name in existing:
+            changes += _differences(topic, existing[topic.name], copies)
+        else:
+            changes.append(_creation(topic, copies, brokers))
+    changes += [
+        Change("undeclared", name, "on the cluster, not declared; left as it is")
+        for name in sorted(existing.keys() - names)
+    ]
+    return changes
+
+
+def _creation(topic: Topic, copies: int, brokers: int) -> Change:
+    if copies > brokers:
+        return Change("refuse", topic.name, f"replication factor {copies} needs {copies} brokers, there are {brokers}")
+    config = declared_config(topic)
+    settings = ", ".join(f"{key}={value}" for key, value in config.items())
+    text = f"create with partitions {topic.partitions}, replication factor {copies}, {settings}"
+    return Change("create", topic.name, text, topic.partitions, copies, config)
+
+
+def _differences(topic: Topic, there: Existing, copies: int) -> list[Change]:
+    changes = []
+    if topic.partitions > there.partitions:
+        text = f"partitions {there.partitions} -> {topic.partitions}; new records of a key may go to another partition"
+        changes.append(Change("grow", topic.name, text, partitions=topic.partitions))
+    elif topic.partitions < there.partitions:
+        text = f"{there.partitions} partitions cannot become {topic.partitions}: Kafka never takes partitions away"
+        changes.append(Change("refuse", topic.name, text))
+    if copies != there.replication_factor:
+        text = f"replication factor {there.replication_factor} cannot become {copies} here: reassign the partitions"
+        changes.append(Change("refuse", topic.name, text))
+    config = {key: value for key, value in declared_config(topic).items() if there.config.get(key) != value}
+    if config:
+        text = ", ".join(f"{key} {there.config.get(key)} -> {value}" for key, value in config.items())
+        changes.append(Change("configure", topic.name, text, config=config))
+    return changes
+
+
+def read_cluster(admin: AdminClient, declared: Iterable[Topic]) -> tuple[dict[str, Existing], int]:
+    """The cluster's topics, Kafka's own left out, and the number of its brokers.
+
+    Raises:
+        TidemarkError: NO_BROKER, where no broker answers.
+    """
+    try:
+        metadata = admin.list_topics(timeout=TIMEOUT_SECONDS)
+        found = {name: topic for name, topic in metadata.topics.items() if not name.startswith("__")}
+        configs = _read_configs(admin, [topic for topic in declared if topic.name in found])
+    except KafkaException as exc:
+        remedy = "check kafka.bootstrap_servers and that the broker runs (`local/tidemark broker status`)"
+        raise TidemarkError("NO_BROKER", f"the cluster does not answer: {exc.args[0].str()}", remedy) from exc
+    topics = {
+        name: Existing(len(topic.partitions), len(topic.partitions[0].replicas), configs.get(name, {}))
+        for name, topic in found.items()
+    }
+    return topics, len(metadata.brokers)
+
+
+def _read_configs(admin: AdminClient, topics: Sequence[Topic]) -> dict[str, dict[str, str]]:
+    if not topics:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, topic.name) for topic in topics]
+    answers = admin.describe_configs(resources, request_timeout=TIMEOUT_SECONDS)
+    entries = {resource.name: answer.result() for resource, answer in answers.items()}
+    return {topic.name: {key: entries[topic.name][key].value for key in declared_config(topic)} for topic in topics}
+
+
+def apply(admin: AdminClient, changes: Iterable[Change]) -> None:
+    """Carry out what can be: refusals and undeclared topics are passed over.
+
+    Raises:
+        TidemarkError: TOPIC_FAILED, with the topic and what the broker said.
+    """
+    for change in changes:
+        answer = _send(admin, change)
+        try:
+            if answer is not None:
+                answer.result(TIMEOUT_SECONDS)
+        except KafkaException as exc:
+            message = f"`{change.topic}`, {change.kind}: {exc.args[0].str()}"
+            raise TidemarkError("TOPIC_FAILED", message, "mend that and run the same command again") from exc
+
+
+def _send(admin: AdminClient, change: Change) -> "Future[None] | None":
+    if change.kind == "create":
+        new = NewTopic(change.topic, change.partitions, change.replication_factor, config=dict(change.config or {}))
+        return admin.create_topics([new])[change.topic]
+    if change.kind == "grow":
+        return admin.create_partitions([NewPartitions(change.topic, change.partitions)])[change.topic]
+    if change.kind == "configure":
+        entries = [
+            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+            for key, value in (change.config or {}).items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, change.topic, incremental_configs=entries)
+        return next(iter(admin.incremental_alter_configs([resource]).values()))
+    return None
+
+
+def in_step_with(settings: Settings, declared: Mapping[str, Topic]) -> list[Change]:
+    """Apply the declaration to the cluster of `settings`; what was done, and what was refused."""
+    return _run(settings, declared, carry_out=True)
+
+
+def _run(settings: Settings, declared: Mapping[str, Topic], carry_out: bool) -> list[Change]:
+    admin = AdminClient({**settings.kafka.client_config(), "log_level": "0"})
+    topics = list(declared.values())
+    existing, brokers = read_cluster(admin, topics)
+    changes = plan(topics, existing, brokers=brokers, replication_factor=settings.kafka.replication_factor)
+    if carry_out:
+        apply(admin, changes)
+    return changes
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare conf/topics.toml with the cluster (plan), or make the cluster so (apply); 1 on a refusal."""
+    parser = argparse.ArgumentParser(prog="local/tidemark topics", description=main.__doc__)
+    parser.add_argument("action", choices=("plan", "apply"))
+    parser.add_argument("--env", choices=ENVIRONMENTS)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args(argv)
+    settings = load(options.env, options.set)
+    changes = _run(settings, load_topics(), carry_out=options.action == "apply")
+    for change in changes:
+        print(change, file=sys.stderr if change.kind == "refuse" else sys.stdout)
+    if all(change.kind == "undeclared" for change in changes):
+        print(f"in step: {settings.kafka.bootstrap_servers} has every declared topic as declared")
+    else:
+        print("applied" if options.action == "apply" else "nothing was changed: `local/tidemark topics apply` does it")
+    return int(any(change.kind == "refuse" for change in changes))
+
+
+if __name__ == "__main__":
+    exit_on_error(lambda: main(sys.argv[1:]))
