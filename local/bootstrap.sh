@@ -67,7 +67,8 @@ tidemark_java() {
     local java origin version remedy="install Java 17 or newer, on Debian: apt-get install openjdk-17-jre-headless"
     if [[ -n ${JAVA_HOME:-} ]]; then
         java=$JAVA_HOME/bin/java origin="JAVA_HOME is $JAVA_HOME, which"
-        remedy="point JAVA_HOME to a Java 17 or newer, or unset it and $remedy"
+        if command -v java >/dev/null; then remedy="or unset it to use the one on PATH"; else remedy="or unset it and $remedy"; fi
+        remedy="point JAVA_HOME to a Java 17 or newer, $remedy"
         [[ -x $java ]] || { _tidemark_error "$origin has no bin/java; $remedy"; return 1; }
     else
         java=$(command -v java) || { _tidemark_error "no Java on PATH; $remedy"; return 1; }
