@@ -133,7 +133,7 @@ def _column(field: dict[str, Any]) -> tuple[pa.DataType, bool, Column]:
 def _physical(avro_type: Any) -> tuple[pa.DataType, Column] | None:
     if isinstance(avro_type, list):
         return None
-    declared = {"type": avro_type} if isinstance(avro_type, str) else avro_type
+    declared: dict[str, Any] = {"type": avro_type} if isinstance(avro_type, str) else avro_type
     logical = declared.get("logicalType", declared["type"])
     if logical == "decimal" and declared["type"] == "bytes" and declared["precision"] <= 18:
         return pa.decimal128(declared["precision"], declared.get("scale", 0)), _decimals

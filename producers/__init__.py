@@ -1,0 +1,1 @@
+"""What fills the topics: pure generators of events, and the one publisher behind them. Imports no Spark."""

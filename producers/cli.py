@@ -1,0 +1,120 @@
+"""The `publish` command: flights into their topics, or any file into any topic."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from datetime import date
+
+from conf import settings
+from conf.errors import exit_on_error
+from producers.delivery import Report
+from producers.flights import END_DAY, FIRST_DAY
+from producers.interrupt import Interrupt
+from producers.pacing import Pace
+from producers.publish_flights import Disorder, publish_flights
+
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+DESCRIPTION = "Publish events to Kafka: keyed, Avro in Confluent framing, acknowledged, none dropped."
+EXIT_CODES = "exit code: 0 all delivered, 1 failure, 2 wrong usage, 130 interrupted (after a flush, with counts)"
+FLIGHTS = """\
+Every flight out of New York's three airports in 2013, as events in event-time order: departures, arrivals,
+cancellations, hourly weather, and planes before all else. As fast as possible, unless --speed or --rate say otherwise.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `publish ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
+    arguments = build_parser().parse_args(argv)
+    loaded = settings.load(arguments.env, arguments.set)
+    interrupt = Interrupt()
+    report = arguments.run(loaded, arguments, interrupt)
+    return finish(report, interrupt)
+
+
+def finish(report: Report, interrupt: Interrupt) -> int:
+    """Print the summary; the exit code, or TidemarkError DELIVERY_FAILED."""
+    print(f"published {report}")
+    if report.interrupted:
+        print("interrupted: what was not yet read was not published", file=sys.stderr)
+        return 128 + interrupt.signum
+    report.require_complete()
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="publish", description=DESCRIPTION, epilog=EXIT_CODES)
+    sources = parser.add_subparsers(dest="source", required=True, metavar="flights|file")
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("settings")
+    group.add_argument("--env", metavar="NAME", help="settings overlay: local (default) or cluster")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    _add_flights(sources.add_parser("flights", parents=[common], help="the flights of 2013", description=FLIGHTS))
+    return parser
+
+
+def _add_flights(parser: argparse.ArgumentParser) -> None:
+    days = "days of New York, by the timetable; the range takes in its first day and leaves out its last"
+    group = parser.add_argument_group("range", days)
+    group.add_argument("--from", dest="first", type=_day, default=FIRST_DAY, metavar="DAY", help="default 2013-01-01")
+    group.add_argument("--to", dest="end", type=_day, default=END_DAY, metavar="DAY", help="default 2014-01-01")
+    group = parser.add_argument_group("pace")
+    group.add_argument(
+        "--speed", type=_positive, metavar="N", help="seconds of event time per second: 3600 is an hour a second"
+    )
+    group.add_argument("--rate", type=_positive, metavar="N", help="at most N events per second")
+    late = "so that lateness can be shown; records of one key may then change their order"
+    group = parser.add_argument_group("disorder", late)
+    group.add_argument(
+        "--disorder", type=_duration, default=0.0, metavar="TIME", help="delay events by up to this: 30s, 10m, 2h"
+    )
+    group.add_argument("--duplicates", type=_share, default=0.0, metavar="SHARE", help="repeat this share: 0.01")
+    group.add_argument("--seed", type=int, default=0, help="the same seed gives the same disorder; default 0")
+    parser.set_defaults(run=_run_flights)
+
+
+def _run_flights(loaded: settings.Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
+    if arguments.end <= arguments.first:
+        build_parser().error(f"--to {arguments.end} must lie after --from {arguments.first}")
+    disorder = Disorder(arguments.seed, round(arguments.disorder * 1000), arguments.duplicates)
+    pace = Pace(arguments.speed, arguments.rate)
+    return publish_flights(loaded, arguments.first, arguments.end, pace, disorder, interrupt)
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day like 2013-01-31") from None
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share between 0 and 1")
+    return share
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time like 30s, 10m or 2h")
+    return float(match[1]) * SECONDS[match[2]]
+
+
+if __name__ == "__main__":
+    exit_on_error(lambda: main(sys.argv[1:]))
