@@ -1,6 +1,7 @@
 """One node of the embedded Kafka cluster: its folder, its configuration, its process."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ LOG_CONFIG = ROOT / "local" / "broker-log4j2.properties"
 STOP_SECONDS = 15
 LOG_LIMIT_BYTES = 10_000_000
 STARTING = "==== starting"
+EXCEPTION = re.compile(r"(Caused by: )?[\w.$]+(Exception|Error): ")
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,9 @@ class Node:
         """The last log line that tells of trouble, or the last one at all."""
         since_start = self.log.read_text(errors="replace").rpartition(STARTING)[2]
         lines = [line.strip() for line in since_start.splitlines() if line.strip()]
-        trouble = [line for line in lines if " ERROR " in line or " FATAL " in line or line.startswith("Caused by:")]
-        return (trouble or lines or ["it logged nothing"])[-1]
+        causes = [line for line in lines if EXCEPTION.match(line)]
+        errors = [line for line in lines if " ERROR " in line]
+        return (causes or errors or lines or ["it logged nothing"])[-1]
 
 
 def _gone(pid: int, seconds: float) -> bool:

@@ -5,12 +5,13 @@ Nothing is ever shrunk or deleted.
 
 import argparse
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -110,19 +111,34 @@ def _differences(topic: Topic, there: Existing, copies: int) -> list[Change]:
     return changes
 
 
-def read_cluster(admin: AdminClient, declared: Iterable[Topic]) -> tuple[dict[str, Existing], int]:
-    """The cluster's topics, Kafka's own left out, and the number of its brokers.
+def connect(settings: Settings) -> AdminClient:
+    """A client of the cluster, once that has answered.
 
     Raises:
-        TidemarkError: NO_BROKER, where no broker answers.
+        TidemarkError: NO_BROKER, where none is configured or none answers, with what the connection failed of.
     """
-    try:
-        metadata = admin.list_topics(timeout=TIMEOUT_SECONDS)
-        found = {name: topic for name, topic in metadata.topics.items() if not name.startswith("__")}
-        configs = _read_configs(admin, [topic for topic in declared if topic.name in found])
-    except KafkaException as exc:
-        remedy = "check kafka.bootstrap_servers and that the broker runs (`local/tidemark broker status`)"
-        raise TidemarkError("NO_BROKER", f"the cluster does not answer: {exc.args[0].str()}", remedy) from exc
+    failures: list[KafkaError] = []
+    config: dict[str, Any] = {**settings.kafka.client_config(), "log_level": "0", "error_cb": failures.append}
+    admin = AdminClient(config)
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while True:
+        try:
+            admin.list_topics(timeout=1)
+            return admin
+        except KafkaException as exc:
+            admin.poll(0)
+            all_down = any(failure.code() == KafkaError._ALL_BROKERS_DOWN for failure in failures)
+            if all_down or time.monotonic() > until:
+                cause = failures[0] if failures else exc.args[0]
+                remedy = "check kafka.bootstrap_servers and that the broker runs (`local/tidemark broker status`)"
+                raise TidemarkError("NO_BROKER", f"the cluster does not answer: {cause.str()}", remedy) from exc
+
+
+def read_cluster(admin: AdminClient, declared: Iterable[Topic]) -> tuple[dict[str, Existing], int]:
+    """The cluster's topics, Kafka's own left out, and the number of its brokers."""
+    metadata = admin.list_topics(timeout=TIMEOUT_SECONDS)
+    found = {name: topic for name, topic in metadata.topics.items() if not name.startswith("__")}
+    configs = _read_configs(admin, [topic for topic in declared if topic.name in found])
     topics = {
         name: Existing(len(topic.partitions), len(topic.partitions[0].replicas), configs.get(name, {}))
         for name, topic in found.items()
@@ -177,7 +193,7 @@ def in_step_with(settings: Settings, declared: Mapping[str, Topic]) -> list[Chan
 
 
 def _run(settings: Settings, declared: Mapping[str, Topic], carry_out: bool) -> list[Change]:
-    admin = AdminClient({**settings.kafka.client_config(), "log_level": "0"})
+    admin = connect(settings)
     topics = list(declared.values())
     existing, brokers = read_cluster(admin, topics)
     changes = plan(topics, existing, brokers=brokers, replication_factor=settings.kafka.replication_factor)

@@ -1,11 +1,14 @@
 """What the whole test run shares: one Spark session, one broker."""
 
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 
 import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
 from pyspark.sql import SparkSession
 
 from conf.settings import load
+from local.broker import Cluster
 from local.session import spark_session
 
 
@@ -16,3 +19,24 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session = spark_session(load("local", overrides), "tests", tmp_path_factory.mktemp("logs") / "spark.log")
     yield session
     session.stop()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One real single-node broker on a free port; it ends with the test run, however that ends."""
+    folder = tmp_path_factory.mktemp("broker")
+    with Cluster(folder, folder / "logs", attached=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def new_topic(broker: Cluster) -> Callable[[int], str]:
+    """Makes an empty topic with the given number of partitions and a name of its own."""
+
+    def make(partitions: int = 1) -> str:
+        name = f"topic-{uuid.uuid4().hex[:12]}"
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+        admin.create_topics([NewTopic(name, partitions, 1)])[name].result()
+        return name
+
+    return make
