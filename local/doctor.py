@@ -61,9 +61,11 @@ def _found_by_bootstrap(name: str, function: str, version: str) -> Finding:
 def check_packages() -> Iterator[Finding]:
     """The virtual environment holds what conf/requirements.lock pins."""
     installed = _installed()
-    locked = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "conf" / "requirements.lock").read_text(), re.MULTILINE)
+    pins = _pins()
     wrong = [
-        f"{name} {installed.get(name, 'missing')}, locked {pin}" for name, pin in locked if installed.get(name) != pin
+        f"{name} {installed.get(name, 'missing')}, locked {pin}"
+        for name, pin in pins.items()
+        if installed.get(name) != pin
     ]
     if not installed:
         yield Finding(f"packages: no virtual environment in {state_dir()}", SETUP)
@@ -71,7 +73,12 @@ def check_packages() -> Iterator[Finding]:
         repair = f"rm -r {state_dir() / 'venv'} && {SETUP}"
         yield Finding(f"packages: {'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}", repair)
     else:
-        yield Finding(f"packages: {len(locked)} as locked")
+        yield Finding(f"packages: {len(pins)} as locked")
+
+
+def _pins() -> dict[str, str]:
+    lock = (ROOT / "conf" / "requirements.lock").read_text()
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))
 
 
 def _installed() -> dict[str, str]:
@@ -83,7 +90,7 @@ def _installed() -> dict[str, str]:
 
 def check_versions() -> Iterator[Finding]:
     """Spark's and Delta's jars are made for the pyspark and the delta-spark that are locked beside them."""
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "conf" / "requirements.lock").read_text(), re.MULTILINE))
+    pins = _pins()
     locked = {jar.coordinate.split(":")[1]: jar.coordinate.split(":")[2] for jar in jars.read_lock("spark")}
     spark, delta = pins["pyspark"], pins["delta-spark"]
     series = ".".join(spark.split(".")[:2])

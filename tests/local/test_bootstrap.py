@@ -1,0 +1,181 @@
+"""The set-up on machines that lack something; Python and pip are stand-ins that note their calls."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conf import ROOT
+from local.broker import wait_for
+
+TOOLS = (
+    "bash",
+    "cat",
+    "chmod",
+    "dirname",
+    "env",
+    "flock",
+    "grep",
+    "ls",
+    "mkdir",
+    "readlink",
+    "rm",
+    "sha256sum",
+    "sleep",
+)
+PYTHON = """#!/bin/bash
+echo "$@" >>"{calls}"
+case "$*" in
+    *"-m venv "*)
+        mkdir -p "${{@: -1}}/bin" "${{@: -1}}/lib/python3.11/site-packages"
+        cat "$0" >"${{@: -1}}/bin/python"
+        chmod +x "${{@: -1}}/bin/python" ;;
+    *"pip install"*) {pip} ;;
+    *ensurepip*) {ensurepip} ;;
+esac
+"""
+
+
+class Machine:
+    """A PATH with the basic tools, and what a test adds to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bin, self.state, self.calls = folder / "bin", folder / "state", folder / "calls"
+        self.bin.mkdir()
+        for tool in TOOLS:
+            (self.bin / tool).symlink_to(shutil.which(tool) or tool)
+        self.calls.touch()
+
+    def has_java(self, version: str = "17.0.9") -> "Machine":
+        home = self.bin.parent / "java"
+        (home / "bin").mkdir(parents=True)
+        (home / "bin" / "java").touch(0o755)
+        (home / "release").write_text(f'JAVA_VERSION="{version}"\nMODULES="jdk.incubator.vector"\n')
+        (self.bin / "java").symlink_to(home / "bin" / "java")
+        return self
+
+    def has_python(self, pip: str = "true", ensurepip: str = "true") -> "Machine":
+        python = self.bin / "python3.11"
+        python.write_text(PYTHON.format(calls=self.calls, pip=pip, ensurepip=ensurepip))
+        python.chmod(0o755)
+        venv_python = self.state / "venv" / "bin" / "python"
+        if venv_python.exists():
+            venv_python.write_text(python.read_text())
+        return self
+
+    def start(self, command: str = "tidemark_bootstrap runtime") -> "subprocess.Popen[str]":
+        script = f"set -euo pipefail; source {ROOT}/local/bootstrap.sh; {command} || exit"
+        environment = {"PATH": str(self.bin), "HOME": str(self.bin.parent), "TIDEMARK_STATE": str(self.state)}
+        return subprocess.Popen(
+            [str(self.bin / "bash"), "-c", script], env=environment, text=True, stderr=subprocess.PIPE
+        )
+
+    def run(self, command: str = "tidemark_bootstrap runtime") -> tuple[int, list[str]]:
+        """Exit code and lines on stderr."""
+        process = self.start(command)
+        _, told = process.communicate(timeout=30)
+        return process.returncode, told.splitlines()
+
+    def pip_calls(self) -> int:
+        return sum("pip install" in line for line in self.calls.read_text().splitlines())
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_without_java_one_line_names_the_package(machine: Machine) -> None:
+    assert machine.has_python().run() == (
+        1,
+        ["error: no Java on PATH; install Java 17 or newer, on Debian: apt-get install openjdk-17-jre-headless"],
+    )
+    assert not machine.state.exists()
+
+
+def test_an_old_java_is_named_with_its_version(machine: Machine) -> None:
+    code, (line,) = machine.has_python().has_java("1.8.0_292").run()
+    assert code == 1
+    assert line.startswith(f"error: {machine.bin}/java is Java 8, too old; install Java 17")
+
+
+def test_without_python_one_line_names_the_package(machine: Machine) -> None:
+    assert machine.has_java().run() == (
+        1,
+        ["error: no Python 3.11 or newer on PATH; install it, on Debian: apt-get install python3.11-venv"],
+    )
+
+
+def test_a_python_that_cannot_make_environments_is_named(machine: Machine) -> None:
+    code, (line,) = machine.has_java().has_python(ensurepip="exit 1").run()
+    assert code == 1
+    assert line.startswith(f"error: {machine.bin}/python3.11 cannot make virtual environments; install it, on Debian: ")
+
+
+def test_a_second_run_installs_nothing(machine: Machine) -> None:
+    machine.has_java().has_python()
+    assert machine.run()[0] == 0
+    calls = machine.calls.read_text()
+    assert machine.pip_calls() == 2
+    assert machine.run() == (0, [])
+    assert machine.calls.read_text() == calls
+
+
+def test_the_checkout_is_importable_from_the_environment(machine: Machine) -> None:
+    machine.has_java().has_python().run()
+    (path_file,) = machine.state.glob("venv/lib/python3.*/site-packages/tidemark.pth")
+    assert path_file.read_text() == f"{ROOT}\n"
+
+
+def test_the_larger_package_set_serves_the_smaller_one(machine: Machine) -> None:
+    machine.has_java().has_python().run("tidemark_bootstrap dev")
+    assert machine.run("tidemark_bootstrap runtime") == (0, [])
+
+
+def test_a_failed_installation_is_told_and_tried_again(machine: Machine) -> None:
+    machine.has_java().has_python(pip="exit 1")
+    code, told = machine.run()
+    assert code == 1
+    assert told[-1] == "error: the packages were not installed, pip says why above; run the same command again"
+    machine.has_python(pip="true")
+    assert machine.run()[0] == 0
+
+
+def test_a_signal_to_the_shell_alone_ends_pip_and_the_next_run_goes_on(machine: Machine) -> None:
+    machine.has_java().has_python(pip='echo "pid $$" >>"$TIDEMARK_STATE/../calls"; sleep 600')
+    process = machine.start()
+    wait_for(lambda: "pid " in machine.calls.read_text(), 10, lambda: AssertionError("pip was not started"))
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "interrupted; run the same command again to go on"
+    pip = int(machine.calls.read_text().rpartition("pid ")[2])
+    with pytest.raises(ProcessLookupError):
+        os.killpg(pip, 0)
+    machine.has_python(pip="true")
+    assert machine.run()[0] == 0
+
+
+def test_a_broken_environment_is_made_anew(machine: Machine) -> None:
+    machine.has_java().has_python().run()
+    (machine.state / "venv" / "bin" / "python").unlink()
+    assert machine.run()[0] == 0
+    assert machine.pip_calls() == 4
+
+
+def test_a_folder_with_other_things_in_it_is_not_taken_for_the_state(machine: Machine) -> None:
+    machine.state.mkdir()
+    (machine.state / "letters.txt").touch()
+    code, (line,) = machine.has_java().has_python().run()
+    assert code == 1
+    assert "which holds other files" in line
+
+
+@pytest.mark.parametrize("command", ["doctor", "demo"])
+def test_the_command_itself_tells_what_is_missing(machine: Machine, command: str) -> None:
+    code, told = machine.run(f"{ROOT}/local/tidemark {command}")
+    assert code == 1
+    assert any("openjdk-17-jre-headless" in line for line in told)
