@@ -37,7 +37,7 @@ def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
     if arguments.is_bounded(args):
         run.write_range()
         return
-    spark.streams.addListener(ProgressLines())
+    spark.streams.addListener(ProgressLines(run.rejected))
     await_all(spark, run.start(continuous=not args.until_caught_up))
 
 

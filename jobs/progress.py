@@ -18,13 +18,21 @@ REJECTED = "rejected"
 
 
 class ProgressLines(StreamingQueryListener):
-    """Prints `progress_line` for every micro-batch of every query of the session."""
+    """Prints `progress_line` for every micro-batch of every query of the session.
+
+    Args:
+        rejected: records that outputs rejected by their own count, by query id and batch.
+    """
+
+    def __init__(self, rejected: Mapping[tuple[str, int], int]) -> None:
+        self._rejected = rejected
 
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
         """Nothing to say yet."""
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        print(progress_line(event.progress), file=sys.stderr, flush=True)
+        own = self._rejected.get((str(event.progress.id), event.progress.batchId), 0)
+        print(progress_line(event.progress, own), file=sys.stderr, flush=True)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         """An idle query has no news."""
@@ -33,7 +41,7 @@ class ProgressLines(StreamingQueryListener):
         """How a query ended is said by the one who awaits it."""
 
 
-def progress_line(progress: StreamingQueryProgress) -> str:
+def progress_line(progress: StreamingQueryProgress, also_rejected: int = 0) -> str:
     """The micro-batch in one line; what does not apply (no watermark, no state) is left out."""
     rate = progress.processedRowsPerSecond or 0.0
     parts = [
@@ -47,7 +55,7 @@ def progress_line(progress: StreamingQueryProgress) -> str:
     if progress.stateOperators:
         parts.append(f"state {sum(op.numRowsTotal for op in progress.stateOperators):,} rows")
         parts.append(f"late {sum(op.numRowsDroppedByWatermark for op in progress.stateOperators):,}")
-    parts.append(f"rejected {rejected(progress.observedMetrics):,}")
+    parts.append(f"rejected {rejected(progress.observedMetrics) + also_rejected:,}")
     return f"{progress.name:<28} " + "  ".join(parts)
 
 

@@ -94,6 +94,7 @@ class Run:
         self.registry: Registry = open_registry(settings.registry)
         self.topics: dict[str, Topic] = load_topics()
         self.outputs: list[Output] = []
+        self.rejected: dict[tuple[str, int], int] = {}
         self._job = job
         self._bounds = bounds
         self._ranges: list[Range] = []
@@ -149,6 +150,10 @@ class Run:
     def write(self, frame: DataFrame, name: str, write: Callable[[Batch], None], mode: OutputMode = "append") -> None:
         """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear being called again."""
         self.outputs.append(Output(self._job, name, frame, write, mode))
+
+    def count_rejected(self, batch: Batch, records: int) -> None:
+        """Report what an output of your own rejected in `batch`, to be shown with the batch's progress."""
+        self.rejected[batch.query_id, batch.version] = records
 
     def latest_schema(self, topic: str) -> RegisteredSchema:
         """The newest registered schema of the topic's values, to encode by."""

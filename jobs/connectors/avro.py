@@ -9,11 +9,12 @@ the sentinel is not found in its place, and the record is rejected instead of pa
 import json
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro, to_avro
+from pyspark.sql.types import StructType
 
 from conf.errors import TidemarkError
 from schemas.framing import HEADER_LENGTH, frame
@@ -40,7 +41,7 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
 
     Returns:
         the columns of `records`, then `schema_id` int (null without framing), `event` struct (its columns: see
-        `accepted`) and `error` string: null, NO_VALUE (a tombstone), BAD_FRAMING, UNKNOWN_SCHEMA_ID or UNDECODABLE.
+        `event_fields`) and `error` string: null, NO_VALUE (a tombstone), BAD_FRAMING, UNKNOWN_SCHEMA_ID or UNDECODABLE.
     """
     framed = F.col("value").startswith(F.lit(bytearray(b"\0"))) & (F.length("value") >= HEADER_LENGTH)
     schema_id = F.when(framed, F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).cast("int"))
@@ -62,11 +63,15 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
     )
 
 
-def accepted(decoded: DataFrame, *beside: str | Column) -> DataFrame:
+def event_fields(decoded: DataFrame) -> dict[str, Column]:
+    """The fields of `event` in `decode`'s result, as columns by name; null where nothing was decoded."""
+    kind = cast(StructType, decoded.schema["event"].dataType)
+    return {name: F.col("event").getField(name).alias(name) for name in kind.fieldNames() if name != END_FIELD}
+
+
+def accepted(decoded: DataFrame, *beside: Column) -> DataFrame:
     """The events of `decode`'s result: the fields of `event` as columns, then the columns `beside`."""
-    kind = decoded.schema["event"].dataType
-    fields = [F.col("event").getField(name).alias(name) for name in kind.fieldNames() if name != END_FIELD]  # type: ignore[attr-defined]
-    return decoded.where(F.col("error").isNull()).select(*fields, *beside)
+    return decoded.where(F.col("error").isNull()).select(*event_fields(decoded).values(), *beside)
 
 
 def rejected(decoded: DataFrame) -> DataFrame:

@@ -1,12 +1,16 @@
 """How late does each carrier leave each airport, hour by hour?
 
-topic departures -> decode -> hourly_delays -> Delta table hourly_delays
+topic departures -> decode -> without repeats -> hourly_delays -> Delta table hourly_delays
     ./spark-submit.sh flights.hourly_delays --until-caught-up
+
+Update mode: an hour's row is merged into the table with every micro-batch that adds to the hour, so the table holds open hours too.
 """
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.flights.measures import MEASURES, delay_measures
+from jobs.flights.repeats import without_repeats
 from jobs.run import Run
 
 WINDOW = "1 hour"
@@ -15,27 +19,21 @@ KEYS = ("hour", "origin", "carrier")
 
 
 def hourly_delays(departures: DataFrame) -> DataFrame:
-    """One row per hour of event time (UTC), origin and carrier.
+    """One row per hour of event time (UTC), origin and carrier; a departure that is reported again counts once.
 
     Args:
-        departures: `departed_at` timestamp, `origin` string, `carrier` string, `delay_minutes` int.
+        departures: `flight_id` string, `departed_at` timestamp, `origin` string, `carrier` string, `delay_minutes` int.
 
     Returns:
         `hour` timestamp, `origin`, `carrier`, `departures` long, `delayed` long (15 minutes or more),
         `mean_delay_minutes` double, `max_delay_minutes` int.
     """
-    counts = (
-        departures.withWatermark("departed_at", LATENESS)
+    hours = (
+        without_repeats(departures, ["flight_id"], "departed_at", LATENESS)
         .groupBy(F.window("departed_at", WINDOW), "origin", "carrier")
-        .agg(
-            F.count("*").alias("departures"),
-            F.count_if(F.col("delay_minutes") >= 15).alias("delayed"),
-            F.avg("delay_minutes").alias("mean_delay_minutes"),
-            F.max("delay_minutes").alias("max_delay_minutes"),
-        )
+        .agg(*delay_measures())
     )
-    measures = ("departures", "delayed", "mean_delay_minutes", "max_delay_minutes")
-    return counts.select(F.col("window.start").alias("hour"), "origin", "carrier", *measures)
+    return hours.select(F.col("window.start").alias("hour"), "origin", "carrier", *MEASURES)
 
 
 def build(run: Run) -> None:
