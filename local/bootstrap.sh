@@ -176,6 +176,8 @@ _tidemark_install() {
     _tidemark_venv_works || _tidemark_make_venv || return
     rm -f "$TIDEMARK_VENV"/.installed-*
     echo "installing the packages of $lock into $TIDEMARK_VENV" >&2
+    # An interrupted pip leaves its work behind: here it is found and removed.
+    rm -rf "$TIDEMARK_STATE/tmp" && mkdir "$TIDEMARK_STATE/tmp"
     # pyspark's wheel holds jars, packed already: packing them again only costs time.
     printf '[bdist_wheel]\ncompression = stored\n' >"$TIDEMARK_VENV/dist.cfg"
     { _tidemark_pip -r conf/build.lock && _tidemark_pip -r "$lock" --no-build-isolation; } || {
@@ -185,6 +187,7 @@ _tidemark_install() {
     for site in "$TIDEMARK_VENV"/lib/python3.*/site-packages; do
         echo "$TIDEMARK_ROOT" >"$site/tidemark.pth"
     done
+    rm -rf "$TIDEMARK_STATE/tmp"
     _tidemark_mark "$profile"
     echo "packages installed in $((SECONDS - began)) s" >&2
 }
@@ -218,9 +221,9 @@ _tidemark_venv_works() {
 
 _tidemark_pip() {
     # Modules are compiled when they are first imported: most of what is installed never is.
-    PIP_USER=0 DIST_EXTRA_CONFIG=$TIDEMARK_VENV/dist.cfg _tidemark_run env -u PYTHONHOME -u PYTHONPATH -u PIP_TARGET \
-        -u PIP_PREFIX "$TIDEMARK_VENV/bin/python" -I -m pip install --disable-pip-version-check --no-compile --require-hashes \
-        "$1" "$TIDEMARK_ROOT/$2" "${@:3}" >&2
+    TMPDIR=$TIDEMARK_STATE/tmp PIP_USER=0 DIST_EXTRA_CONFIG=$TIDEMARK_VENV/dist.cfg _tidemark_run \
+        env -u PYTHONHOME -u PYTHONPATH -u PIP_TARGET -u PIP_PREFIX "$TIDEMARK_VENV/bin/python" -I -m pip install \
+        --disable-pip-version-check --no-compile --require-hashes "$1" "$TIDEMARK_ROOT/$2" "${@:3}" >&2
 }
 
 tidemark_jars() {
