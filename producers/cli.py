@@ -44,7 +44,7 @@ def finish(report: Report, interrupt: Interrupt) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(prog="publish", description=DESCRIPTION, epilog=EXIT_CODES)
+    parser = argparse.ArgumentParser(prog="local/tidemark publish", description=DESCRIPTION, epilog=EXIT_CODES)
     sources = parser.add_subparsers(dest="source", required=True, metavar="flights|file")
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("settings")

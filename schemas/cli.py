@@ -47,7 +47,9 @@ def register_contracts(registry: Registry) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="schemas", description="The topics' schemas, by subject and id.")
+    parser = argparse.ArgumentParser(
+        prog="local/tidemark schemas", description="The topics' schemas, by subject and id."
+    )
     parser.add_argument("--env", help="settings overlay: local or cluster")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -24,9 +24,7 @@ def test_register_is_idempotent_and_numbers_topics_as_declared(
     capsys.readouterr()
     assert run(tmp_path, "list") == 0
     listed = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    expected = [
-        [str(number), topic.subject, "1"] for number, topic in enumerate(load_topics().values(), start=1)
-    ]
+    expected = [[str(number), topic.subject, "1"] for number, topic in enumerate(load_topics().values(), start=1)]
     assert listed == expected
 
 

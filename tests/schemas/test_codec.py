@@ -73,9 +73,7 @@ def test_every_cut_and_every_trailing_byte_is_refused(registry: FileRegistry, sc
 
 
 @pytest.mark.parametrize("payload", [b"\x04\xff\xfe\x02\x00", b"\x02x\x02\x06", b"\xff" * 12])
-def test_bytes_that_are_no_such_value_are_one_error(
-    registry: FileRegistry, schema_id: int, payload: bytes
-) -> None:
+def test_bytes_that_are_no_such_value_are_one_error(registry: FileRegistry, schema_id: int, payload: bytes) -> None:
     with pytest.raises(CodecError, match=f"DECODE_FAILED: by schema id {schema_id}"):
         Decoder(registry)(frame(schema_id, payload))
 

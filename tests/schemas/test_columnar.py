@@ -56,10 +56,7 @@ def test_nulls_among_values_and_a_sliced_column_survive(
 ) -> None:
     holed = [None, values[0], None, *values, None]
     assert through(tmp_path, ["null", avro_type], pa.array(holed, arrow_type)) == holed
-    assert (
-        through(tmp_path, ["null", avro_type], pa.array([*values, *holed], arrow_type)[len(values) :])
-        == holed
-    )
+    assert through(tmp_path, ["null", avro_type], pa.array([*values, *holed], arrow_type)[len(values) :]) == holed
     assert through(tmp_path, ["null", avro_type], pa.nulls(3, arrow_type)) == [None] * 3
 
 

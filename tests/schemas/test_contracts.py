@@ -78,9 +78,7 @@ def test_timestamps_and_measures_name_their_unit(name: str) -> None:
 def test_optional_fields_default_to_null(name: str) -> None:
     fields = json.loads(contract(name))["fields"]
     optional = [field for field in fields if isinstance(field["type"], list)]
-    assert [
-        field["name"] for field in optional if field["type"][0] != "null" or field["default"] is not None
-    ] == []
+    assert [field["name"] for field in optional if field["type"][0] != "null" or field["default"] is not None] == []
 
 
 @pytest.mark.parametrize("topic", load_topics().values(), ids=lambda topic: topic.name)

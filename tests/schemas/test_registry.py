@@ -28,9 +28,7 @@ def registry(tmp_path: Path) -> FileRegistry:
     return FileRegistry(tmp_path / "registry")
 
 
-def test_registering_twice_gives_the_same_id_and_changes_no_file(
-    registry: FileRegistry, tmp_path: Path
-) -> None:
+def test_registering_twice_gives_the_same_id_and_changes_no_file(registry: FileRegistry, tmp_path: Path) -> None:
     first = registry.register("a-value", record("x"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "registry").iterdir()}
     assert registry.register("a-value", record("x")) == first
@@ -75,18 +73,14 @@ def test_what_is_not_there_is_named(registry: FileRegistry) -> None:
         registry.latest("departure-value")
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "[]]", '{"type": "recrod"}', '{"type": "record", "name": "R"}', '"x"', "7"]
-)
+@pytest.mark.parametrize("text", ["{", "[]]", '{"type": "recrod"}', '{"type": "record", "name": "R"}', '"x"', "7"])
 def test_what_is_no_avro_schema_is_refused(registry: FileRegistry, text: str) -> None:
     with pytest.raises(TidemarkError, match="INVALID_SCHEMA"):
         registry.register("a-value", text)
     assert registry.subjects() == []
 
 
-def test_a_schema_edited_by_hand_is_noticed_and_its_file_named(
-    registry: FileRegistry, tmp_path: Path
-) -> None:
+def test_a_schema_edited_by_hand_is_noticed_and_its_file_named(registry: FileRegistry, tmp_path: Path) -> None:
     registry.register("a-value", record("x"))
     path = tmp_path / "registry" / "1.avsc"
     path.write_text(path.read_text().replace("long", "string"))

@@ -1,0 +1,194 @@
+"""A value fits its type exactly, or is refused with its field and the reason."""
+
+import json
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pytest
+
+from schemas.codec import Decoder, Encoder
+from schemas.registry import FileRegistry
+from schemas.values import Reading, UnfitError, record_converter
+
+TEXT, TYPED = Reading(from_text=True), Reading()
+MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+LOCAL = {"type": "long", "logicalType": "local-timestamp-micros"}
+DATE = {"type": "int", "logicalType": "date"}
+TIME = {"type": "int", "logicalType": "time-millis"}
+MONEY = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
+UUID = {"type": "string", "logicalType": "uuid"}
+SIZE = {"type": "enum", "name": "Size", "symbols": ["S", "M"]}
+POINT = {"type": "record", "name": "Point", "fields": [{"name": "x", "type": "int"}]}
+MOMENT = 1_357_034_400_250_000  # 2013-01-01T10:00:00.25Z
+
+
+def schema(avro_type: Any, **attributes: Any) -> str:
+    return json.dumps({"type": "record", "name": "R", "fields": [{"name": "v", "type": avro_type, **attributes}]})
+
+
+def nanoseconds(count: int) -> Any:
+    """What Arrow makes of a timestamp in nanoseconds: a datetime that knows more digits."""
+    return pa.scalar(count, pa.timestamp("ns", "UTC")).as_py()
+
+
+def convert(avro_type: Any, value: Any, reading: Reading = TYPED) -> Any:
+    return record_converter(schema(avro_type), reading)({"v": value})["v"]
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "text", "expected"),
+    [
+        ("int", "-2147483648", -(2**31)),
+        ("long", " 9223372036854775807 ", 2**63 - 1),
+        ("double", "10.357019999999999", 10.357019999999999),
+        ("double", "-Infinity", float("-inf")),
+        ("float", "1e-3", 0.001),
+        ("boolean", "TRUE", True),
+        ("string", " NA ", " NA "),
+        (DATE, "1970-01-11", 10),
+        (TIME, "00:00:01.5", 1500),
+        (MICROS, "2013-01-01T10:00:00.25Z", MOMENT),
+        (MICROS, "2013-01-01 05:00:00.250-0500", MOMENT),
+        (LOCAL, "2013-01-01 10:00:00.25", MOMENT),
+        (MONEY, "-9999.9", Decimal("-9999.90")),
+        (UUID, "9B2E1C7E-0F5B-4F8C-9D1E-3C9E4B7A2A11", "9b2e1c7e-0f5b-4f8c-9d1e-3c9e4b7a2a11"),
+        (SIZE, "M", "M"),
+        (POINT, '{"x": 1}', {"x": 1}),
+        ({"type": "array", "items": ["null", "long"]}, "[1, null]", [1, None]),
+        (["null", "long"], "", None),
+    ],
+)
+def test_text_that_fits_is_converted(avro_type: Any, text: str, expected: Any) -> None:
+    assert convert(avro_type, text, TEXT) == expected
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "text", "says"),
+    [
+        ("int", "2147483648", "out of the range of int"),
+        ("long", "9" * 5000, "out of the range of long"),
+        ("long", "1_000", "'1_000' is no long"),
+        ("long", "1.0", "'1.0' is no long"),
+        ("long", "", "a value is required"),
+        ("double", "1,5", "'1,5' is no double"),
+        ("double", "1e999", "out of the range of double"),
+        ("float", "1e39", "out of the range of float"),
+        ("boolean", "yes", "'yes' is no boolean"),
+        (DATE, "2013-02-30", "is no date"),
+        (MILLIS, "2013-01-01T10:00:00.0005Z", "is finer than its type, which holds millis"),
+        (MILLIS, "01/02/2013", "is no time"),
+        (LOCAL, "2013-01-01T10:00:00Z", "has an offset"),
+        (TIME, "24:00:00", "is no time of day"),
+        (MONEY, "0.001", r"does not fit decimal\(6, 2\)"),
+        (MONEY, "12345.00", r"does not fit decimal\(6, 2\)"),
+        (MONEY, "NaN", r"does not fit decimal\(6, 2\)"),
+        (UUID, "9b2e", "is no UUID"),
+        (SIZE, "XL", "is none of S, M"),
+        (POINT, "{x: 1}", "is no JSON"),
+    ],
+)
+def test_text_that_does_not_fit_is_refused(avro_type: Any, text: str, says: str) -> None:
+    with pytest.raises(UnfitError, match=f"field `v`: .*{says}"):
+        convert(avro_type, text, TEXT)
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "value", "expected"),
+    [
+        ("double", 3, 3.0),
+        (MICROS, datetime(2013, 1, 1, 10, 0, 0, 250_000, UTC), MOMENT),
+        (MICROS, datetime(2013, 1, 1, 10, 0, 0, 250_000), MOMENT),
+        (MILLIS, 1_357_034_400_250, 1_357_034_400_250),
+        (MICROS, nanoseconds(1_357_034_400_250_000_000), MOMENT),
+        (DATE, date(1969, 12, 31), -1),
+        (TIME, time(0, 0, 1), 1000),
+        (MONEY, 12.5, Decimal("12.50")),
+        (MONEY, b"\x00\x80", Decimal("1.28")),
+        ({"type": "map", "values": "int"}, [("a", 1)], {"a": 1}),
+        (["null", "long", "string"], "x", ("string", "x")),
+    ],
+)
+def test_a_typed_value_that_fits_is_converted(avro_type: Any, value: Any, expected: Any) -> None:
+    assert convert(avro_type, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "value"),
+    [
+        ("int", True),
+        ("long", 1.0),
+        ("long", "1"),
+        ("double", "1.5"),
+        ("double", 2**53 + 1),
+        ("double", True),
+        ("string", 1),
+        ("string", None),
+        ("bytes", "x"),
+        (MICROS, nanoseconds(1)),
+        (MONEY, True),
+        (DATE, datetime(2013, 1, 1, 10)),
+        ({"type": "map", "values": "int"}, [("a", 1), ("a", 2)]),
+        ({"type": "array", "items": "int"}, "abc"),
+        ({"type": "fixed", "name": "F", "size": 2}, b"abc"),
+        (["null", "long", "string"], 1.5),
+    ],
+)
+def test_a_typed_value_of_another_kind_is_refused(avro_type: Any, value: Any) -> None:
+    with pytest.raises(UnfitError, match="field `v`"):
+        convert(avro_type, value)
+
+
+def test_a_time_without_offset_is_read_in_the_given_zone() -> None:
+    new_york = Reading(from_text=True, zone=ZoneInfo("America/New_York"))
+    assert convert(MICROS, "2013-01-01T05:00:00.25", new_york) == MOMENT
+    assert convert(MICROS, "2013-01-01T10:00:00.25Z", new_york) == MOMENT
+
+
+def test_the_path_of_a_nested_field_is_named() -> None:
+    nested = {"type": "array", "items": POINT}
+    with pytest.raises(UnfitError, match=r"field `v\.x`: 'a' is no int"):
+        convert(nested, [{"x": 1}, {"x": "a"}])
+
+
+def test_missing_and_unknown_fields_are_refused_unless_a_default_or_the_caller_says_otherwise() -> None:
+    strict = record_converter(schema("int"), Reading())
+    with pytest.raises(UnfitError, match="field `v`: it is missing"):
+        strict({})
+    with pytest.raises(UnfitError, match="the schema has no field `w`"):
+        strict({"v": 1, "w": 2})
+    assert record_converter(schema("int"), Reading(ignore_extra=True))({"v": 1, "w": 2}) == {"v": 1}
+    assert record_converter(schema(["null", "int"], default=None), Reading())({}) == {}
+
+
+def test_a_field_is_found_by_its_source_name() -> None:
+    converter = record_converter(schema("int", source="Unit price"), Reading())
+    assert converter({"Unit price": 3}) == {"v": 3}
+
+
+def test_a_json_field_takes_anything_as_json_text() -> None:
+    converter = record_converter(schema(["null", "string"], json=True), Reading())
+    values = [converter({"v": value})["v"] for value in (None, "a", 1, {"b": [True]})]
+    assert values == [None, "a", "1", '{"b": [true]}']
+
+
+def test_a_record_nested_too_deeply_is_refused() -> None:
+    linked = '{"type": "record", "name": "R", "fields": [{"name": "v", "type": ["null", "R"]}]}'
+    deep: dict[str, Any] = {"v": None}
+    for _ in range(5000):
+        deep = {"v": deep}
+    with pytest.raises(UnfitError, match="too deeply"):
+        record_converter(linked, Reading())(deep)
+
+
+@pytest.mark.parametrize("value", [5, "five", {"x": 1}, None, 2.5])
+def test_the_branch_that_fits_is_the_branch_that_is_written(tmp_path: Path, value: Any) -> None:
+    text = schema(["null", "double", "long", "string", POINT])
+    registry = FileRegistry(tmp_path)
+    encode = Encoder(registry.register("r-value", text), text)
+    decoded = Decoder(registry)(encode(record_converter(text, Reading())({"v": value})))["v"]
+    assert decoded == value
