@@ -84,14 +84,14 @@ def _write(run: Run, versions: Sequence[RegisteredSchema], topic: str, key: str 
         rows = silver(frame) if key is None else silver_by_key(frame, key)
         table = run.table(f"silver/{topic}", keys=(key,) if key else (), newest_by=("_offset",) if key else ())
         if delta.write(rows, table, batch.commit("silver")):
-            seen["silver"], rejected = counted.get["records"], counted.get["rejected"]
+            records, rejected = counted.get["records"], counted.get["rejected"]
+            seen["silver"] = records
         else:
-            rejected = decoded.where(bad).count()
+            records, rejected = decoded.agg(F.count("*"), F.count_if(bad)).collect()[0]
+        run.count(batch, records, rejected)
         if rejected:
-            delta.write(
-                quarantine(avro.rejected(decoded.where(bad))), run.table("quarantine"), batch.commit("quarantine")
-            )
-            run.count_rejected(batch, rejected)
+            rows = quarantine(avro.rejected(decoded.where(bad)))
+            delta.write(rows, run.table("quarantine"), batch.commit("quarantine"))
 
     in_parallel(batch.frame.sparkSession, write_bronze, write_silver)
     _check_accounted(topic, batch, seen)

@@ -1,5 +1,6 @@
 """The script that spark-submit starts: one job, from its arguments to its exit code."""
 
+import logging
 import signal
 import sys
 from argparse import Namespace
@@ -11,7 +12,8 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pyspark.sql import SparkSession  # noqa: E402
 
-from conf.errors import exit_on_error  # noqa: E402
+from conf.errors import TidemarkError, exit_on_error  # noqa: E402
+from conf.settings import Settings  # noqa: E402
 from jobs import arguments, catalog  # noqa: E402
 from jobs.connectors.kafka import Position, parse_position  # noqa: E402
 from jobs.progress import ProgressLines  # noqa: E402
@@ -22,12 +24,16 @@ def main() -> int:
     args = arguments.parse(sys.argv[1:])
     settings = arguments.settings_of(args)
     module = catalog.load(args.job)
+    log = _log_to_file(settings, args.job)
     signal.signal(signal.SIGTERM, _interrupt)
     spark = SparkSession.builder.appName(args.job).getOrCreate()
     try:
         run = Run(spark, settings, args.job, _bounds(args))
         module.build(run)
         _execute(spark, run, args)
+    except TidemarkError:
+        print(f"log: {log} and beside it", file=sys.stderr)
+        raise
     finally:
         spark.stop()
     return 0
@@ -37,8 +43,16 @@ def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
     if arguments.is_bounded(args):
         run.write_range()
         return
-    spark.streams.addListener(ProgressLines(run.rejected))
+    spark.streams.addListener(ProgressLines(run.counted))
     await_all(spark, run.start(continuous=not args.until_caught_up))
+
+
+def _log_to_file(settings: Settings, job: str) -> Path:
+    """Python's own log, beside the JVM's `<job>.log`; the terminal is for progress."""
+    path = Path(settings.paths.logs) / f"{job}.python.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(filename=path, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return path
 
 
 def _bounds(args: Namespace) -> tuple[Position, Position] | None:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql.streaming.listener import (
@@ -17,21 +18,32 @@ from pyspark.sql.streaming.listener import (
 REJECTED = "rejected"
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Records of a micro-batch and how many of them were rejected, by an output's own count.
+
+    An output that reads its batch more than once needs one: Spark's count of input rows grows with every reading.
+    """
+
+    records: int
+    rejected: int
+
+
 class ProgressLines(StreamingQueryListener):
     """Prints `progress_line` for every micro-batch of every query of the session.
 
     Args:
-        rejected: records that outputs rejected by their own count, by query id and batch.
+        counted: what outputs counted themselves, by query id and batch.
     """
 
-    def __init__(self, rejected: Mapping[tuple[str, int], int]) -> None:
-        self._rejected = rejected
+    def __init__(self, counted: Mapping[tuple[str, int], Counted]) -> None:
+        self._counted = counted
 
     def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
         """Nothing to say yet."""
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        own = self._rejected.get((str(event.progress.id), event.progress.batchId), 0)
+        own = self._counted.get((str(event.progress.id), event.progress.batchId))
         print(progress_line(event.progress, own), file=sys.stderr, flush=True)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
@@ -41,12 +53,15 @@ class ProgressLines(StreamingQueryListener):
         """How a query ended is said by the one who awaits it."""
 
 
-def progress_line(progress: StreamingQueryProgress, also_rejected: int = 0) -> str:
+def progress_line(progress: StreamingQueryProgress, counted: Counted | None = None) -> str:
     """The micro-batch in one line; what does not apply (no watermark, no state) is left out."""
-    rate = progress.processedRowsPerSecond or 0.0
+    counted = counted or Counted(progress.numInputRows, rejected(progress.observedMetrics))
+    count = counted.records
+    seconds = progress.durationMs.get("triggerExecution", 0) / 1000
+    rate = count / seconds if seconds else 0.0
     parts = [
         f"batch {progress.batchId}",
-        f"{progress.numInputRows:,} rows",
+        f"{count:,} rows",
         f"{rate:,.0f} rows/s",
         f"lag {lag(progress):,}",
     ]
@@ -55,7 +70,7 @@ def progress_line(progress: StreamingQueryProgress, also_rejected: int = 0) -> s
     if progress.stateOperators:
         parts.append(f"state {sum(op.numRowsTotal for op in progress.stateOperators):,} rows")
         parts.append(f"late {sum(op.numRowsDroppedByWatermark for op in progress.stateOperators):,}")
-    parts.append(f"rejected {rejected(progress.observedMetrics) + also_rejected:,}")
+    parts.append(f"rejected {counted.rejected:,}")
     return f"{progress.name:<28} " + "  ".join(parts)
 
 
@@ -63,7 +78,7 @@ def lag(progress: StreamingQueryProgress) -> int:
     """Records that are in the topics and not in this or an earlier micro-batch."""
     behind = 0
     for source in progress.sources:
-        latest, end = _offsets(source.latestOffset), _offsets(source.endOffset)
+        end, latest = _offsets(source.endOffset), _offsets(source.latestOffset)
         behind += sum(offset - end.get(partition, 0) for partition, offset in latest.items())
     return max(behind, 0)
 
@@ -77,9 +92,5 @@ def _offsets(text: str | None) -> dict[tuple[str, str], int]:
     if not text or not text.startswith("{"):
         return {}
     found = json.loads(text)
-    return {
-        (topic, p): int(o)
-        for topic, partitions in found.items()
-        if isinstance(partitions, dict)
-        for p, o in partitions.items()
-    }
+    tables = ((topic, partitions) for topic, partitions in found.items() if isinstance(partitions, dict))
+    return {(topic, partition): int(offset) for topic, partitions in tables for partition, offset in partitions.items()}

@@ -5,6 +5,7 @@ A job's `build(run)` reads, transforms and declares outputs; nothing moves until
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,9 +20,11 @@ from conf.settings import Job, Settings, Source
 from conf.topics import Topic, find_topic, load_topics
 from jobs.checkpoint import batch_offsets
 from jobs.connectors import avro, delta, kafka
-from jobs.progress import REJECTED
+from jobs.progress import REJECTED, Counted
 from schemas.registry import RegisteredSchema, Registry, open_registry
 
+OWN_ERROR = "conf.errors.TidemarkError:"
+JAVA_CAUSE = "Caused by:"
 OutputMode = Literal["append", "update", "complete"]
 STATE_STORES = {
     "heap": "org.apache.spark.sql.execution.streaming.state.HDFSBackedStateStoreProvider",
@@ -94,7 +97,7 @@ class Run:
         self.registry: Registry = open_registry(settings.registry)
         self.topics: dict[str, Topic] = load_topics()
         self.outputs: list[Output] = []
-        self.rejected: dict[tuple[str, int], int] = {}
+        self.counted: dict[tuple[str, int], Counted] = {}
         self._job = job
         self._bounds = bounds
         self._ranges: list[Range] = []
@@ -151,9 +154,9 @@ class Run:
         """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear being called again."""
         self.outputs.append(Output(self._job, name, frame, write, mode))
 
-    def count_rejected(self, batch: Batch, records: int) -> None:
-        """Report what an output of your own rejected in `batch`, to be shown with the batch's progress."""
-        self.rejected[batch.query_id, batch.version] = records
+    def count(self, batch: Batch, records: int, rejected: int) -> None:
+        """Report what an output of your own read and rejected in `batch`, to be shown with the batch's progress."""
+        self.counted[batch.query_id, batch.version] = Counted(records, rejected)
 
     def latest_schema(self, topic: str) -> RegisteredSchema:
         """The newest registered schema of the topic's values, to encode by."""
@@ -185,7 +188,8 @@ class Run:
 
         def write_batch(frame: DataFrame, version: int) -> None:
             query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
-            output.write(Batch(frame, str(query_id), version, batch_offsets(frame.sparkSession, checkpoint, version)))
+            batch = Batch(frame, str(query_id), version, batch_offsets(frame.sparkSession, checkpoint, version))
+            _one_line_failures(lambda: output.write(batch))
 
         for name, value in self._query_conf(output.job).items():
             self.spark.conf.set(name, value)
@@ -263,11 +267,24 @@ def _failed(name: str, text: str) -> TidemarkError:
     )
 
 
+def _one_line_failures(write: Callable[[], None]) -> None:
+    """Run `write`; what it raises becomes a TidemarkError, and goes to the log whole.
+
+    Spark takes the text of a failure apart with a regular expression that overflows the stack on a long one.
+    """
+    try:
+        write()
+    except TidemarkError:
+        raise
+    except Exception as exc:
+        logging.getLogger(__name__).exception("a micro-batch failed")
+        raise TidemarkError("BATCH_FAILED", cause_line(str(exc)), "the cause is in the log, whole") from None
+
+
 def cause_line(text: str) -> str:
     """The innermost cause that Spark's text of a failure names, on one line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith("conf.errors.TidemarkError:")]
-    if named:
-        return named[-1].removeprefix("conf.errors.TidemarkError:").strip()
-    causes = [line for line in lines if line.startswith("Caused by:")]
-    return (causes[-1] if causes else lines[0] if lines else "no cause given").removeprefix("Caused by:").strip()
+    ours = [line.removeprefix(OWN_ERROR) for line in lines if line.startswith(OWN_ERROR)]
+    java = [line.removeprefix(JAVA_CAUSE) for line in lines if line.startswith(JAVA_CAUSE)]
+    first = [lines[0]] if lines else ["no cause given"]
+    return (ours or java or first)[-1].strip()

@@ -18,15 +18,22 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
     """
     log = log or Path(settings.paths.logs) / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    java = f"-Dlog4j2.configurationFile={ROOT / 'conf' / 'log4j2.properties'} -Dtidemark.log={log}"
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     # The driver's memory and options hold only when its JVM is started with them.
     submit = ["--driver-memory", settings.spark.driver_memory, "--driver-class-path", class_path("spark")]
-    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*submit, f'--driver-java-options "{java}"', "pyspark-shell"])
+    os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join(
+        [*submit, f'--driver-java-options "{java_options(log)}"', "pyspark-shell"]
+    )
     builder = SparkSession.builder.appName(name).master(settings.spark.master)
     for key, value in properties().items():
         builder = builder.config(key, value)
     return builder.config("spark.sql.warehouse.dir", str(state_dir() / "warehouse")).getOrCreate()
+
+
+def java_options(log: Path) -> str:
+    """Options of the driver's JVM: where it logs, and stacks deep enough for the regular expressions that Spark puts
+    long failure messages through (with the default of 1 MB its stream threads died of them)."""
+    return f"-Xss16m -Dlog4j2.configurationFile={ROOT / 'conf' / 'log4j2.properties'} -Dtidemark.log={log}"
 
 
 def properties() -> dict[str, str]:

@@ -11,6 +11,7 @@ from conf.errors import exit_on_error
 from conf.settings import Settings
 from jobs import arguments, catalog
 from local.jars import folder, read_lock
+from local.session import java_options
 
 PACKAGES = ("conf", "jobs", "schemas")
 # The earliest date a zip can hold: equal sources give equal archives.
@@ -49,7 +50,7 @@ def command(job: str, settings: Settings, spark_options: Sequence[str]) -> list[
     """spark-submit's arguments up to the script and its name; `spark_options` come last, so they win."""
     logs = Path(settings.paths.logs)
     logs.mkdir(parents=True, exist_ok=True)
-    java = f"-Dlog4j2.configurationFile={ROOT / 'conf' / 'log4j2.properties'} -Dtidemark.log={logs / job}.log"
+    java = java_options(logs / f"{job}.log")
     options = {
         "--master": settings.spark.master,
         "--name": job,
