@@ -6,11 +6,9 @@ One node for work on a laptop; three (replication 3, min in-sync 2, no unclean e
 import base64
 import json
 import signal
-import socket
 import subprocess
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +18,10 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError
+from local import ports
 from local.node import Node
-from local.processes import exclusive
+from local.processes import exclusive, wait_for
 
-HOST = "127.0.0.1"
 READY_SECONDS = 60
 INTERNAL_PARTITIONS = 4  # of each internal topic: Kafka's 50 are for clusters, and cost files and start-up time here
 
@@ -60,7 +58,7 @@ class Cluster:
         if not self._layout.exists():
             return []
         layout = json.loads(self._layout.read_text())["nodes"]
-        return [self._node(id, ports["port"], ports["controller_port"]) for id, ports in enumerate(layout, start=1)]
+        return [self._node(id, had["port"], had["controller_port"]) for id, had in enumerate(layout, start=1)]
 
     @property
     def bootstrap_servers(self) -> str:
@@ -144,7 +142,7 @@ class Cluster:
             if node.pid() is None:
                 raise self._failure(node, "ended")
         # Asking only once the ports are open spares the log of a client that complains.
-        if not all(_listens(node.port) for node in nodes):
+        if not all(ports.listens(node.port) for node in nodes):
             return False
         try:
             known = self._admin().list_topics(timeout=2).brokers
@@ -174,11 +172,7 @@ class Cluster:
             raise TidemarkError("BROKER_NODES", message, "set it back, or begin anew with `local/tidemark clean`")
         if not some_run:
             wanted = [self._port + index if self._port else 0 for index in range(self._count)]
-            taken = [port for port in wanted if port and _listens(port)]
-            if taken:
-                remedy = "set broker.port to another one, or to 0 for a free one"
-                raise TidemarkError("PORT_TAKEN", f"another program listens on {HOST}:{taken[0]}", remedy)
-            known["nodes"] = _ports(wanted, known["nodes"])
+            known["nodes"] = ports.choose(wanted, known["nodes"])
             self._layout.write_text(json.dumps(known, indent=1))
         return str(known["id"])
 
@@ -193,8 +187,8 @@ class Cluster:
         return {
             "process.roles": "broker,controller",
             "node.id": str(node.id),
-            "controller.quorum.voters": ",".join(f"{each.id}@{HOST}:{each.controller_port}" for each in nodes),
-            "listeners": f"PLAINTEXT://{node.address},CONTROLLER://{HOST}:{node.controller_port}",
+            "controller.quorum.voters": ",".join(f"{each.id}@{ports.HOST}:{each.controller_port}" for each in nodes),
+            "listeners": f"PLAINTEXT://{node.address},CONTROLLER://{ports.HOST}:{node.controller_port}",
             "advertised.listeners": f"PLAINTEXT://{node.address}",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
@@ -216,45 +210,5 @@ class Cluster:
         }
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, failure: Callable[[], Exception]) -> None:
-    """Return when `condition` holds; raise `failure` when it does not within `seconds`."""
-    until = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > until:
-            raise failure()
-        time.sleep(0.05)
-
-
 def _new_id() -> str:
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((HOST, port)) == 0
-
-
-def _ports(wanted: Sequence[int], before: Sequence[dict[str, int]]) -> list[dict[str, int]]:
-    """Ports for each node: the wanted one, else the one it had, else a free one."""
-    chosen = []
-    with ExitStack() as held:
-        for index, port in enumerate(wanted):
-            had = before[index] if before else {"port": 0, "controller_port": 0}
-            ports = {"port": port or _free(held, had["port"]), "controller_port": _free(held, had["controller_port"])}
-            chosen.append(ports)
-    return chosen
-
-
-def _free(held: ExitStack, preferred: int) -> int:
-    """A port that is free now, kept bound until `held` closes so that no two calls give the same one."""
-    for port in (preferred, 0):
-        probe = held.enter_context(socket.socket())
-        # Without this a port whose last connections linger in TIME_WAIT counts as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            continue
-        return int(probe.getsockname()[1])
-    raise TidemarkError("PORT_TAKEN", f"no free port on {HOST}", "end programs that hold ports")

@@ -3,7 +3,6 @@
 import argparse
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from conf import ROOT, state_dir
 from conf.errors import TidemarkError
-from local import jars
+from local import jars, ports
 
 DISK_GB = 3.0  # packages 1.0, jars 0.1, the year of flights in topics, tables and checkpoints 1.0, and room to work
 MEMORY_GB = 4.0  # what a whole run takes at most: Spark's driver, the broker, the publisher
@@ -131,21 +130,11 @@ def check_broker() -> Iterator[Finding]:
         yield Finding(f"broker: kafka.bootstrap_servers is {settings.kafka.bootstrap_servers}, none is started here")
     elif running:
         yield Finding(f"broker: runs at {embedded(settings).bootstrap_servers}")
-    elif port and not _is_free(port):
+    elif port and ports.listens(port):
         repair = "end that program, or set TIDEMARK_BROKER__PORT=0 for a free port"
         yield Finding(f"broker: another program holds port {port}", repair)
     else:
         yield Finding(f"broker: not running; port {port} is free" if port else "broker: not running; takes a free port")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def check_disk() -> Iterator[Finding]:

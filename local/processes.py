@@ -1,4 +1,4 @@
-"""Child processes that end with us."""
+"""Child processes that end with us, and waiting for what they bring about."""
 
 import fcntl
 import os
@@ -6,7 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def exclusive(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, failure: Callable[[], Exception]) -> None:
+    """Return when `condition` holds; raise `failure` when it does not within `seconds`."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise failure()
+        time.sleep(0.05)
 
 
 @contextmanager

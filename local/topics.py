@@ -25,9 +25,11 @@ from confluent_kafka.admin import (
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import ENVIRONMENTS, Settings, load
 from conf.topics import Topic, load_topics
+from local.processes import wait_for
 
 TIMEOUT_SECONDS = 15
 Kind = Literal["create", "grow", "configure", "refuse", "undeclared"]
+PASSED_OVER: tuple[Kind, ...] = ("refuse", "undeclared")
 SIGNS: dict[Kind, str] = {"create": "+", "grow": "~", "configure": "~", "refuse": "!", "undeclared": "?"}
 
 
@@ -156,7 +158,7 @@ def _read_configs(admin: AdminClient, topics: Sequence[Topic]) -> dict[str, dict
 
 
 def apply(admin: AdminClient, changes: Iterable[Change]) -> None:
-    """Carry out what can be: refusals and undeclared topics are passed over.
+    """Carry out what can be carried out.
 
     Raises:
         TidemarkError: TOPIC_FAILED, with the topic and what the broker said.
@@ -187,18 +189,27 @@ def _send(admin: AdminClient, change: Change) -> "Future[None] | None":
     return None
 
 
-def in_step_with(settings: Settings, declared: Mapping[str, Topic]) -> list[Change]:
-    """Apply the declaration to the cluster of `settings`; what was done, and what was refused."""
-    return _run(settings, declared, carry_out=True)
+def compare(admin: AdminClient, declared: Sequence[Topic], replication_factor: int) -> list[Change]:
+    """The plan for a cluster as it is now."""
+    existing, brokers = read_cluster(admin, declared)
+    return plan(declared, existing, brokers=brokers, replication_factor=replication_factor)
 
 
-def _run(settings: Settings, declared: Mapping[str, Topic], carry_out: bool) -> list[Change]:
-    admin = connect(settings)
-    topics = list(declared.values())
-    existing, brokers = read_cluster(admin, topics)
-    changes = plan(topics, existing, brokers=brokers, replication_factor=settings.kafka.replication_factor)
-    if carry_out:
-        apply(admin, changes)
+def bring_in_step(admin: AdminClient, declared: Sequence[Topic], replication_factor: int) -> list[Change]:
+    """Apply the plan and return it when the brokers show its effect, which comes a little after their answer.
+
+    Raises:
+        TidemarkError: TOPIC_FAILED.
+    """
+    changes = compare(admin, declared, replication_factor)
+    apply(admin, changes)
+    remedy = "look at the brokers' logs"
+    late = TidemarkError("TOPIC_FAILED", f"the changes are not to be seen after {TIMEOUT_SECONDS} s", remedy)
+
+    def all_seen() -> bool:
+        return all(change.kind in PASSED_OVER for change in compare(admin, declared, replication_factor))
+
+    wait_for(all_seen, TIMEOUT_SECONDS, lambda: late)
     return changes
 
 
@@ -210,7 +221,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(argv)
     settings = load(options.env, options.set)
-    changes = _run(settings, load_topics(), carry_out=options.action == "apply")
+    act = bring_in_step if options.action == "apply" else compare
+    changes = act(connect(settings), list(load_topics().values()), settings.kafka.replication_factor)
     for change in changes:
         print(change, file=sys.stderr if change.kind == "refuse" else sys.stdout)
     if all(change.kind == "undeclared" for change in changes):

@@ -35,7 +35,7 @@ def new_topic(broker: Cluster) -> Callable[[int], str]:
 
     def make(partitions: int = 1) -> str:
         name = f"topic-{uuid.uuid4().hex[:12]}"
-        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
         admin.create_topics([NewTopic(name, partitions, 1)])[name].result()
         return name
 

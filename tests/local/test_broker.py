@@ -13,7 +13,8 @@ from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
-from local.broker import Cluster, _ports, wait_for
+from local.broker import Cluster
+from local.processes import wait_for
 
 YEAR_2013_MS = 1_356_998_400_000
 
@@ -31,7 +32,9 @@ def produce(servers: str, topic: str, value: bytes, timeout_ms: int = 20_000) ->
 
 def consume(servers: str, topic: str) -> tuple[bytes | None, int]:
     """The first record of a topic: its value and its timestamp."""
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": "test", "auto.offset.reset": "earliest"})
+    consumer = Consumer(
+        {"bootstrap.servers": servers, "group.id": "test", "auto.offset.reset": "earliest", "log_level": 0}
+    )
     consumer.subscribe([topic])
     record = consumer.poll(20)
     consumer.close()
@@ -40,7 +43,7 @@ def consume(servers: str, topic: str) -> tuple[bytes | None, int]:
 
 
 def create(servers: str, topic: str, replication_factor: int = 1) -> None:
-    admin = AdminClient({"bootstrap.servers": servers})
+    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
     admin.create_topics([NewTopic(topic, 1, replication_factor)])[topic].result(20)
 
 
@@ -110,12 +113,6 @@ def test_data_of_one_node_is_not_taken_for_three(own: Cluster) -> None:
     home = own.nodes[0].home.parent
     with pytest.raises(TidemarkError, match=r"BROKER_NODES.*of 1 nodes, broker\.nodes is 3"):
         Cluster(home, home / "logs", nodes=3).start()
-
-
-def test_a_free_port_is_kept_over_restarts() -> None:
-    ports = [_ports([0], [{"port": 0, "controller_port": 0}])]
-    ports.append(_ports([0], ports[0]))
-    assert ports[0] == ports[1]
 
 
 def test_a_port_that_another_program_holds_is_named(tmp_path: Path) -> None:

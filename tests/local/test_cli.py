@@ -11,8 +11,9 @@ import pytest
 from conf import ROOT
 from conf.errors import TidemarkError
 from local import broker_command, clean, cli
-from local.broker import Cluster, wait_for
+from local.broker import Cluster
 from local.jars import folder
+from local.processes import wait_for
 
 TIDEMARK = str(ROOT / "local" / "tidemark")
 

@@ -10,7 +10,7 @@ from conf.errors import TidemarkError
 from conf.topics import Topic
 from local import topics
 from local.broker import Cluster
-from local.topics import Change, Existing, apply, plan, read_cluster
+from local.topics import Change, Existing, apply, bring_in_step, compare, plan, read_cluster
 
 FOREVER = {"cleanup.policy": "delete", "retention.ms": "-1"}
 
@@ -67,32 +67,38 @@ def test_undeclared_topics_are_named_and_left() -> None:
 
 @pytest.fixture
 def admin(broker: Cluster) -> AdminClient:
-    return AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    return AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
 
 
-def against(admin: AdminClient, *declared: Topic) -> list[Change]:
-    existing, brokers = read_cluster(admin, declared)
-    changes = plan(declared, existing, brokers=brokers, replication_factor=1)
-    return [change for change in changes if change.kind != "undeclared"]
+def against(admin: AdminClient, declared: Topic) -> list[Change]:
+    return [change for change in compare(admin, [declared], 1) if change.kind != "undeclared"]
 
 
 def test_after_apply_the_cluster_is_in_step(admin: AdminClient) -> None:
     name = f"topic-{uuid.uuid4().hex}"
-    apply(admin, against(admin, topic(name, retention_ms=60_000)))
+    bring_in_step(admin, [topic(name, retention_ms=60_000)], 1)
     assert against(admin, topic(name, retention_ms=60_000)) == []
     grown = topic(name, partitions=5, cleanup_policy="compact")
     assert [change.kind for change in against(admin, grown)] == ["grow", "configure"]
-    apply(admin, against(admin, grown))
+    bring_in_step(admin, [grown], 1)
     assert against(admin, grown) == []
     existing, _ = read_cluster(admin, [grown])
     assert existing[name] == Existing(5, 1, {"cleanup.policy": "compact", "retention.ms": "-1"})
+
+
+def test_refusals_do_not_keep_the_rest_from_being_done(admin: AdminClient) -> None:
+    name = f"topic-{uuid.uuid4().hex}"
+    bring_in_step(admin, [topic(name)], 1)
+    smaller = topic(name, partitions=1, retention_ms=60_000)
+    assert [c.kind for c in bring_in_step(admin, [smaller], 1) if c.topic == name] == ["refuse", "configure"]
+    assert [change.kind for change in against(admin, smaller)] == ["refuse"]
 
 
 def test_settings_that_are_not_declared_are_kept(admin: AdminClient) -> None:
     name = f"topic-{uuid.uuid4().hex}"
     admin.create_topics([NewTopic(name, 2, 1, config={"max.message.bytes": "5000"})])[name].result()
     declared = topic(name, cleanup_policy="compact")
-    apply(admin, against(admin, declared))
+    bring_in_step(admin, [declared], 1)
     kept = ConfigResource(ResourceType.TOPIC, name)
     assert admin.describe_configs([kept])[kept].result()["max.message.bytes"].value == "5000"
 
