@@ -68,7 +68,7 @@ class Machine:
         return self
 
     def start(self, command: str = "tidemark_bootstrap runtime") -> "subprocess.Popen[str]":
-        script = f"set -euo pipefail; source {ROOT}/local/bootstrap.sh; {command} || exit"
+        script = f"set -euo pipefail; source {ROOT}/local/bootstrap.sh; {command}"
         environment = {"PATH": str(self.bin), "HOME": str(self.bin.parent), "TIDEMARK_STATE": str(self.state)}
         return subprocess.Popen(
             [str(self.bin / "bash"), "-c", script], env=environment, text=True, stderr=subprocess.PIPE
