@@ -9,6 +9,8 @@ from datetime import date
 from conf import settings
 from conf.errors import exit_on_error
 from producers.delivery import Report
+from producers.file_arguments import FILE, add_file_arguments, file_request
+from producers.files import infer_only, publish_files
 from producers.flights import END_DAY, FIRST_DAY
 from producers.interrupt import Interrupt
 from producers.pacing import Pace
@@ -28,15 +30,15 @@ def main(argv: Sequence[str]) -> int:
     arguments = build_parser().parse_args(argv)
     loaded = settings.load(arguments.env, arguments.set)
     interrupt = Interrupt()
-    report = arguments.run(loaded, arguments, interrupt)
-    return finish(report, interrupt)
+    report: Report | None = arguments.run(loaded, arguments, interrupt)
+    return finish(report, interrupt) if report else 0
 
 
 def finish(report: Report, interrupt: Interrupt) -> int:
     """Print the summary; the exit code, or TidemarkError DELIVERY_FAILED."""
     print(f"published {report}")
     if report.interrupted:
-        print("interrupted: what was not yet read was not published", file=sys.stderr)
+        print("interrupted: what comes after that was not published", file=sys.stderr)
         return 128 + interrupt.signum
     report.require_complete()
     return 0
@@ -50,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = common.add_argument_group("settings")
     group.add_argument("--env", metavar="NAME", help="settings overlay: local (default) or cluster")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    add_file_arguments(sources.add_parser("file", parents=[common], help="any file", description=FILE), _run_file)
     _add_flights(sources.add_parser("flights", parents=[common], help="the flights of 2013", description=FLIGHTS))
     return parser
 
@@ -80,6 +83,14 @@ def _run_flights(loaded: settings.Settings, arguments: argparse.Namespace, inter
     disorder = Disorder(arguments.seed, round(arguments.disorder * 1000), arguments.duplicates)
     pace = Pace(arguments.speed, arguments.rate)
     return publish_flights(loaded, arguments.first, arguments.end, pace, disorder, interrupt)
+
+
+def _run_file(loaded: settings.Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report | None:
+    request = file_request(arguments)
+    if arguments.infer_only:
+        infer_only(request)
+        return None
+    return publish_files(loaded, request, interrupt)
 
 
 def _day(text: str) -> date:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from conf.errors import TidemarkError
 
@@ -13,6 +14,7 @@ class Report:
 
     `failed`: (topic, librdkafka's error name) -> events that the client or the broker refused.
     `undelivered`: topic -> events that were given up before the broker acknowledged them.
+    `cause`: what ended the events before their time; those before it are accounted for.
     """
 
     delivered: Mapping[str, int]
@@ -20,6 +22,7 @@ class Report:
     undelivered: Mapping[str, int]
     seconds: float
     interrupted: bool = False
+    cause: TidemarkError | None = None
 
     @property
     def delivered_count(self) -> int:
@@ -28,8 +31,8 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether everything handed over was delivered and nobody interrupted."""
-        return not (self.failed or self.undelivered or self.interrupted)
+        """Whether all events came, and all were delivered."""
+        return not (self.failed or self.undelivered or self.interrupted or self.cause)
 
     def __str__(self) -> str:
         rate = self.delivered_count / self.seconds if self.seconds > 0 else 0.0
@@ -43,24 +46,26 @@ class Report:
         return text
 
     def require_complete(self) -> None:
-        """Raises TidemarkError DELIVERY_FAILED, with the counts, where an event failed or was given up."""
+        """Raises TidemarkError DELIVERY_FAILED, with counts, where events failed or were given up; then `cause`."""
         if self.failed or self.undelivered:
             lost = [f"{count:,} to {topic} ({error})" for (topic, error), count in sorted(self.failed.items())]
             lost += [f"{count:,} to {topic} (given up)" for topic, count in sorted(self.undelivered.items())]
             errors = {error for _, error in self.failed}
             remedy = "; ".join(REMEDIES[error] for error in sorted(errors & REMEDIES.keys()))
             raise TidemarkError("DELIVERY_FAILED", ", ".join(lost), remedy or "see the broker's log, and publish again")
+        if self.cause:
+            raise self.cause
 
 
-def report(handed_over: Counter[str], failed: Counter[tuple[str, str]], seconds: float, interrupted: bool) -> Report:
-    """Settle the accounts once nothing is under way any more."""
+def settle(handed_over: Counter[str], failed: Counter[tuple[str, str]], **circumstances: Any) -> Report:
+    """The accounts once nothing is under way any more; `circumstances` are the report's other fields."""
     given_up = Counter({topic: count for (topic, error), count in failed.items() if error in GIVEN_UP})
     refused = {where: count for where, count in failed.items() if where[1] not in GIVEN_UP}
     lost: Counter[str] = Counter()
     for (topic, _), count in failed.items():
         lost[topic] += count
     delivered = {topic: count - lost[topic] for topic, count in handed_over.items()}
-    return Report(delivered, refused, given_up, seconds, interrupted)
+    return Report(delivered, refused, given_up, **circumstances)
 
 
 GIVEN_UP = ("_PURGE_QUEUE", "_PURGE_INFLIGHT")

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from conf.errors import TidemarkError, nearest
+from conf.topics import Topic
 
 # A broker on the way up answers within this; one that is away is not waited for longer.
 METADATA_SECONDS = 5.0
@@ -18,10 +19,31 @@ REFUSALS = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, K
 
 @dataclass(frozen=True)
 class Limits:
-    """What a topic does to the records it gets: bytes of the largest batch, and ms for which it keeps records."""
+    """What a topic does with records, None where that is not known or without limit.
+
+    `max_message_bytes`: the largest batch it takes. `retention_ms`: how long it keeps records. `ahead_ms`: how far
+    a record's timestamp may lie ahead of the broker's clock.
+    """
 
     max_message_bytes: int | None = None
     retention_ms: int | None = None
+    ahead_ms: int | None = None
+
+
+def create_topic(admin: AdminClient, topic: Topic, replication_factor: int) -> bool:
+    """Create `topic` unless it is there; whether it was created. Raises TidemarkError TOPIC_NOT_CREATED."""
+    config = {"cleanup.policy": topic.cleanup_policy, "retention.ms": str(topic.retention_ms)}
+    copies = topic.replication_factor or replication_factor
+    new = NewTopic(topic.name, topic.partitions, copies, config=config)
+    try:
+        admin.create_topics([new], request_timeout=METADATA_SECONDS)[topic.name].result()
+    except KafkaException as exc:
+        error = exc.args[0]
+        if error.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        remedy = "check that the broker is there, and that this user may create topics"
+        raise TidemarkError("TOPIC_NOT_CREATED", f"topic {topic.name}: {error.str()}", remedy) from exc
+    return True
 
 
 def require_topics(admin: AdminClient, servers: str, topics: Collection[str], refusal: list[KafkaError]) -> None:
@@ -36,7 +58,11 @@ def require_topics(admin: AdminClient, servers: str, topics: Collection[str], re
         names = " ".join(missing)
         close = f" ({nearest(missing[0], sorted(known))})" if known and len(missing) == 1 else ""
         what = f"no topic {names} on {servers}{close}"
-        raise TidemarkError("NO_TOPIC", what, "create it: `local/tidemark topics apply` creates the declared ones")
+        raise TidemarkError(
+            "NO_TOPIC",
+            what,
+            "create the declared ones with `local/tidemark topics apply`, any with `publish file --create-topic`",
+        )
 
 
 def _topic_names(admin: AdminClient, servers: str, refusal: list[KafkaError]) -> set[str]:
@@ -92,4 +118,5 @@ def _limits(config: Mapping[str, Any]) -> Limits:
     return Limits(
         max_message_bytes=int(config["max.message.bytes"].value),
         retention_ms=retention if deletes and retention >= 0 else None,
+        ahead_ms=int(config["message.timestamp.after.max.ms"].value),
     )

@@ -16,8 +16,9 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
+from conf.errors import TidemarkError
 from conf.settings import Batching, Kafka
-from producers.delivery import Report, report
+from producers.delivery import Report, settle
 from producers.preflight import Limits, require_topics, retention_warning, topic_limits
 from producers.progress import Progress
 
@@ -81,20 +82,23 @@ class Publisher:
         """Send every event of `batches`, in order, and wait until each is acknowledged or has failed.
 
         `stopped` is asked between batches and while waiting; once it says yes, what is queued is still flushed,
-        for a bounded time.
+        for a bounded time. A TidemarkError of the `batches` ends them, and is the report's cause.
         """
-        started = time.monotonic()
-        for batch in batches:
-            self._warn_of_retention(batch)
-            self._send(batch, stopped)
-            if progress:
-                progress.show(self._handed_over.total(), batch.timestamps[-1] if batch.timestamps else 0)
-            if stopped() or self._should_give_up():
-                break
+        started, cause = time.monotonic(), None
+        try:
+            for batch in batches:
+                self._send(batch, stopped)
+                if progress and batch.timestamps:
+                    progress.show(self._handed_over.total(), batch.timestamps[-1])
+                if stopped() or self._should_give_up():
+                    break
+        except TidemarkError as error:
+            cause = error
         self._flush(stopped)
         if progress:
             progress.clear()
-        return report(self._handed_over, self._failed, time.monotonic() - started, stopped())
+        seconds = time.monotonic() - started
+        return settle(self._handed_over, self._failed, seconds=seconds, interrupted=stopped(), cause=cause)
 
     def wait(self, seconds: float) -> None:
         """Let time pass and serve the connection."""
@@ -103,6 +107,7 @@ class Publisher:
             self._producer.poll(left)
 
     def _send(self, batch: Batch, stopped: Callable[[], bool]) -> None:
+        self._warn_of_retention(batch)
         produce, count = self._producer.produce, 0
         headers = batch.headers or repeat(None)
         for event in zip(batch.topics, batch.values, batch.keys, batch.timestamps, headers, strict=False):
@@ -113,7 +118,7 @@ class Publisher:
                 if not self._send_when_free(event, stopped):
                     break
             except KafkaException as exc:
-                self._failed[topic, exc.args[0].name()] += 1
+                self._note_refusal(topic, exc)
             count += 1
         self._handed_over.update(batch.topics[:count])
         self._producer.poll(0)
@@ -127,8 +132,13 @@ class Publisher:
                 self._producer.produce(topic, value, key, PARTITIONER, None, None, timestamp, headers)
             except BufferError:
                 continue
+            except KafkaException as exc:
+                self._note_refusal(topic, exc)
             return True
         return False
+
+    def _note_refusal(self, topic: str, refusal: KafkaException) -> None:
+        self._failed[topic, refusal.args[0].name()] += 1
 
     def _flush(self, stopped: Callable[[], bool]) -> None:
         deadline = None

@@ -1,0 +1,145 @@
+"""A record's key, event time and headers, out of the fields of a converted value."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+from conf.errors import TidemarkError, nearest
+from producers.publisher import Headers
+from schemas.moments import EPOCH, EPOCH_DAY, LOCAL_EPOCH, instant
+from schemas.values import UnfitError, source_name
+
+# Units of a whole number that stands for a time, per millisecond; "s" has less than one.
+PER_MS = {"s": 0.001, "ms": 1, "us": 1_000}
+LOGICAL_PER_MS = {"millis": 1, "micros": 1_000, "nanos": 1_000_000}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which fields make a record's key, timestamp and headers; by their names in the schema or in the input.
+
+    `key` None: no key. `event_time` None: the record's timestamp is the time of publishing. `unit`: what a whole
+    number means that is to be the event time: s, ms or us. `headers`: the same for all records.
+    """
+
+    key: str | None
+    event_time: str | None = None
+    unit: str = "ms"
+    zone: tzinfo = UTC
+    headers: Sequence[tuple[str, str]] = ()
+    header_fields: Sequence[str] = ()
+
+
+class PartsReader:
+    """Takes the parts out of values of one schema."""
+
+    def __init__(self, parts: Parts, schema: Mapping[str, Any]) -> None:
+        """Raises TidemarkError UNKNOWN_FIELD or UNFIT_FIELD, where a field cannot be what it is to be."""
+        fields = {name: field for field in schema["fields"] for name in (source_name(field), field["name"])}
+        self._key = _Part("key", parts.key, fields, _key_text) if parts.key else None
+        moment = _event_time(parts.zone, parts.unit)
+        self._event_time = _Part("event time", parts.event_time, fields, moment) if parts.event_time else None
+        self._headers = [(name, text) for name, text in parts.headers]
+        self._header_fields = [(name, _Part("header", name, fields, _text)) for name in parts.header_fields]
+
+    def key(self, value: Mapping[str, Any]) -> str | bytes | None:
+        """The key, None where the topic has none; raises UnfitError where the field is null."""
+        return self._key.required(value) if self._key else None
+
+    def timestamp(self, value: Mapping[str, Any]) -> int:
+        """Milliseconds since 1970, 0 for now; raises UnfitError where the field is null, or not after 1970."""
+        if self._event_time is None:
+            return 0
+        moment = int(self._event_time.required(value))
+        if moment <= 0:
+            raise UnfitError("a record's timestamp must lie after 1970-01-01T00:00Z", self._event_time.name)
+        return moment
+
+    def headers(self, value: Mapping[str, Any]) -> Headers:
+        """The headers; a field that is null gives a header that is null."""
+        if not self._headers and not self._header_fields:
+            return None
+        own = [(name, part.optional(value)) for name, part in self._header_fields]
+        return [*self._headers, *own]
+
+
+class _Part:
+    """One field's value, put into another form."""
+
+    def __init__(
+        self, role: str, name: str, fields: Mapping[str, Any], form: Callable[[Any], Callable[[Any], Any] | None]
+    ) -> None:
+        if name not in fields:
+            raise TidemarkError(
+                "UNKNOWN_FIELD", f"the schema has no field `{name}` for the {role}", nearest(name, [*fields])
+            )
+        self.name = str(fields[name]["name"])
+        self._default = fields[name].get("default")
+        avro_type = fields[name]["type"]
+        branches = [each for each in avro_type if each != "null"] if isinstance(avro_type, list) else [avro_type]
+        shape = form(branches[0]) if len(branches) == 1 else None
+        if shape is None:
+            what = f"field `{name}` is {avro_type}, which cannot be the {role}"
+            raise TidemarkError("UNFIT_FIELD", what, "name another field")
+        self._form = shape
+
+    def required(self, value: Mapping[str, Any]) -> Any:
+        found = self.optional(value)
+        if found is None:
+            raise UnfitError("it is null, and a record needs it", self.name)
+        return found
+
+    def optional(self, value: Mapping[str, Any]) -> Any:
+        found = value.get(self.name, self._default)
+        return None if found is None else self._form(found)
+
+
+def _key_text(avro_type: Any) -> Callable[[Any], str | bytes] | None:
+    # Doubles make bad keys: 0.0 and -0.0 are equal, NaN is not even itself.
+    kind = avro_type["type"] if isinstance(avro_type, dict) else avro_type
+    return None if kind in ("double", "float") else _text(avro_type)
+
+
+def _text(avro_type: Any) -> Callable[[Any], str | bytes] | None:
+    declared = avro_type if isinstance(avro_type, dict) else {"type": avro_type}
+    logical, kind = str(declared.get("logicalType")), declared["type"]
+    base, _, unit = logical.rpartition("-")
+    if base in ("timestamp", "local-timestamp"):
+        epoch = EPOCH if base == "timestamp" else LOCAL_EPOCH
+        return lambda value: _moment(epoch, value, unit).isoformat().replace("+00:00", "Z")
+    if logical == "date":
+        return lambda value: (EPOCH_DAY + timedelta(days=value)).isoformat()
+    if logical == "decimal":
+        return lambda value: f"{value:f}"
+    if kind == "boolean":
+        return lambda value: "true" if value else "false"
+    if kind in ("bytes", "fixed"):
+        return bytes
+    return str if kind in ("string", "int", "long", "enum", "double", "float") else None
+
+
+def _event_time(zone: tzinfo, unit: str) -> Callable[[Any], Callable[[Any], int] | None]:
+    def form(avro_type: Any) -> Callable[[Any], int] | None:
+        declared = avro_type if isinstance(avro_type, dict) else {"type": avro_type}
+        base, _, logical_unit = str(declared.get("logicalType")).rpartition("-")
+        if base == "timestamp":
+            return lambda value: int(value // LOGICAL_PER_MS[logical_unit])
+        if base == "local-timestamp":
+            return lambda value: _ms(_moment(LOCAL_EPOCH, value, logical_unit).replace(tzinfo=zone))
+        if declared.get("logicalType") == "date":
+            return lambda value: _ms(datetime.combine(EPOCH_DAY + timedelta(days=value), datetime.min.time(), zone))
+        if declared["type"] == "string":
+            parse = instant("nanos", zone)
+            return lambda value: parse(value) // LOGICAL_PER_MS["nanos"]
+        return (lambda value: int(value // PER_MS[unit])) if declared["type"] in ("int", "long") else None
+
+    return form
+
+
+def _moment(epoch: datetime, value: int, unit: str) -> datetime:
+    return epoch + timedelta(microseconds=value * 1_000 // LOGICAL_PER_MS[unit])
+
+
+def _ms(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(milliseconds=1)

@@ -1,0 +1,66 @@
+"""What every kind of input file becomes: rows that know where they came from."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from conf.errors import TidemarkError
+
+# What reading a damaged or vanished file was seen to raise, archives included.
+READ_ERRORS = (OSError, EOFError, zlib.error, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a file.
+
+    `line` is its first line, or, in files without lines, its number from 1. `raw` is its text as it stands there,
+    where bytes that are no UTF-8 are lone surrogates (Python's surrogateescape); empty in files that are no text.
+    `values` maps names to values; it is None where the row cannot be read, and `problem` says why.
+    """
+
+    line: int
+    raw: str
+    values: Mapping[str, Any] | None
+    problem: str = ""
+
+    def text(self) -> str:
+        """What the row was, for a person who has to mend it."""
+        return self.raw or json.dumps(self.values, default=str)
+
+
+class Input(Protocol):
+    """One open file, or one member of an archive."""
+
+    name: str
+    # Whether all values are text, to be read by the schema's types.
+    from_text: bool
+
+    def columns(self) -> list[str] | None:
+        """The names of the columns, where the file names them up front; None where each row does."""
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, once; raises TidemarkError BAD_FILE, after the rows before it, where the rest cannot be read."""
+
+
+def bad_file(name: str, what: str) -> TidemarkError:
+    """A file that cannot be read, or not to its end."""
+    return TidemarkError("BAD_FILE", f"{name}: {what}", "mend or leave out the file")
+
+
+def unique_names(names: list[str]) -> list[str]:
+    """The names, the second and later of the same numbered: a, a -> a, a_2."""
+    taken: set[str] = set(names)
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        number, candidate = 1, name
+        while candidate in seen or (number > 1 and candidate in taken):
+            number += 1
+            candidate = f"{name}_{number}"
+        seen.add(candidate)
+        unique.append(candidate)
+    return unique
