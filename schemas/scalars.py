@@ -79,16 +79,22 @@ def _integer(bits: int, name: str, from_text: bool) -> Convert:
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
     def convert(value: Any) -> int:
-        if from_text and INTEGER.fullmatch(value.strip()):
-            # Python refuses to read more digits than this by default; none of those fits anyway.
-            value = int(value) if len(value) < 64 else high + 1
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"{shown(value)} is no {name}")
         if not low <= value <= high:
             raise ValueError(f"{shown(value)} is out of the range of {name}")
         return value
 
-    return convert
+    def convert_text(text: str) -> int:
+        if not INTEGER.fullmatch(text.strip()):
+            raise ValueError(f"{shown(text)} is no {name}")
+        # Python refuses to read thousands of digits; so many do not fit anyway.
+        number = int(text) if len(text) < 64 else high + 1
+        if not low <= number <= high:
+            raise ValueError(f"{shown(text)} is out of the range of {name}")
+        return number
+
+    return convert_text if from_text else convert
 
 
 def _floating(largest: float, name: str, from_text: bool) -> Convert:

@@ -4,7 +4,7 @@ fastavro writes True, 1.5 and 2**40 into an int without complaint. Here each val
 loss or is refused with the path of its field.
 
 Beyond Avro's own attributes, a field may have `source` (the name under which the input has it, where that is no
-Avro name) and `json` (a string that takes any value, as its JSON text).
+Avro name), and a string type may have `json` (it takes any value, as its JSON text).
 """
 
 import json
@@ -82,25 +82,23 @@ class _Types:
         if isinstance(schema, list):
             return self._union(schema, self.value)
         declared = schema if isinstance(schema, dict) else {"type": schema}
+        if declared.get("json"):
+            return _json_text
         convert = scalar(declared, self._reading.zone, from_text=False)
         return convert or self._complex(declared)
 
     def cell(self, schema: Any) -> Convert:
         """The conversion of a cell of text."""
         if isinstance(schema, list):
-            return self._union(schema, self.cell)
-        declared = schema if isinstance(schema, dict) else {"type": schema}
-        convert = scalar(declared, self._reading.zone, from_text=True)
-        if convert is None and declared["type"] == "enum":
-            convert = self._complex(declared)
-        return self._filled(convert or _of_json(self._complex(declared)))
+            return self._union(schema, self._filled_cell)
+        return _required(self._filled_cell(schema), self._reading.nulls)
 
     def record(self, declared: Mapping[str, Any], compile_field: Callable[[Any], Convert]) -> Convert:
         """The conversion of a record, field by field."""
         fields: list[tuple[str, str, Convert, bool]] = []
         self._named[declared["name"]] = lambda value: convert(value)
         for field in declared["fields"]:
-            compiled = _json_text(field["type"]) if field.get("json") else compile_field(field["type"])
+            compiled = compile_field(field["type"])
             fields.append((field["name"], source_name(field), compiled, "default" in field))
         known = {source for _, source, _, _ in fields}
         ignore_extra = self._reading.ignore_extra
@@ -113,6 +111,13 @@ class _Types:
             return dict(_converted(value, fields))
 
         return convert
+
+    def _filled_cell(self, schema: Any) -> Convert:
+        declared = schema if isinstance(schema, dict) else {"type": schema}
+        convert = scalar(declared, self._reading.zone, from_text=True)
+        if convert is None and declared["type"] == "enum":
+            convert = self._complex(declared)
+        return convert or _of_json(self._complex(declared))
 
     def _complex(self, declared: Mapping[str, Any]) -> Convert:
         kind = declared["type"]
@@ -129,26 +134,29 @@ class _Types:
 
     def _union(self, branches: list[Any], compile_branch: Callable[[Any], Convert]) -> Convert:
         nullable = "null" in branches
-        nulls = self._reading.nulls if compile_branch == self.cell else frozenset()
+        nulls = self._reading.nulls if compile_branch == self._filled_cell else frozenset()
         converts = [(branch, compile_branch(branch)) for branch in branches if branch != "null"]
         convert = converts[0][1] if len(converts) == 1 else _first_fit(converts)
 
+        if not nullable:
+            return _required(convert, nulls)
+
         def convert_or_null(value: Any) -> Any:
-            if nullable and (value is None or (nulls and value in nulls)):
-                return None
-            return convert(value)
+            return None if value is None or (nulls and value in nulls) else convert(value)
 
         return convert_or_null
 
-    def _filled(self, convert: Convert) -> Convert:
-        nulls = self._reading.nulls
 
-        def convert_filled(value: Any) -> Any:
-            if value in nulls:
-                raise ValueError("a value is required")
-            return convert(value)
+def _required(convert: Convert, nulls: frozenset[str]) -> Convert:
+    if not nulls:
+        return convert
 
-        return convert_filled
+    def convert_filled(value: Any) -> Any:
+        if value in nulls:
+            raise ValueError("a value is required")
+        return convert(value)
+
+    return convert_filled
 
 
 def _converted(value: Mapping[str, Any], fields: list[tuple[str, str, Convert, bool]]) -> Any:
@@ -234,12 +242,5 @@ def _of_json(convert: Convert) -> Convert:
     return convert_json
 
 
-def _json_text(schema: Any) -> Convert:
-    nullable = isinstance(schema, list) and "null" in schema
-
-    def convert(value: Any) -> str | None:
-        if value is None and nullable:
-            return None
-        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-    return convert
+def _json_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=float)
