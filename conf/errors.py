@@ -27,7 +27,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def exit_on_error(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and exit with its code; a `TidemarkError` becomes one line on stderr and exit code 1, Ctrl-C exit code 130.
+    """Run `main` and exit with its code; a `TidemarkError` becomes one line on stderr and code 1, Ctrl-C code 130.
 
     With `TIDEMARK_DEBUG=1` the traceback is printed too.
     """

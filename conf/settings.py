@@ -1,26 +1,28 @@
-"""Settings: `base.toml`, an environment's overlay, environment variables and `--set`, merged once into one frozen object."""
+"""Settings: `base.toml`, an environment's overlay, environment variables and `--set`, merged into one frozen object."""
 
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from conf import ROOT, state_dir
+from conf import ROOT, sources, state_dir
 from conf.errors import TidemarkError, nearest
 
-PREFIX = "TIDEMARK_"
-# Variables with our prefix that are not settings: they say where state lies, which overlay holds, and how setup runs.
-NOT_SETTINGS = {"TIDEMARK_STATE", "TIDEMARK_ENV", "TIDEMARK_DEBUG", "TIDEMARK_IVY_SETTINGS"}
 ENVIRONMENTS = ("local", "cluster")
 StateStore = Literal["heap", "rocksdb"]
 
 
+def _listed(value: Any) -> Any:
+    """A list, or its texts with commas between them, as a variable or --set gives it."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Kafka(Section):
@@ -70,7 +72,7 @@ class Paths(Section):
 
 
 class Broker(Section):
-    nodes: Literal[1, 3]
+    nodes: Annotated[Literal[1, 3], BeforeValidator(int)]  # a variable gives a text, which Literal would refuse
     port: int = Field(ge=0, le=65535)
     heap_mb: int = Field(ge=128)
 
@@ -100,7 +102,7 @@ class Spark(Section):
 
 
 class Ingest(Section):
-    topics: tuple[str, ...]
+    topics: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class Job(Section):
@@ -112,10 +114,22 @@ class Job(Section):
     trigger: str | None = None
 
 
+def _by_name(jobs: Mapping[str, Any], within: str = "") -> dict[str, dict[str, Any]]:
+    """Tables of jobs by the job's whole name: a dot in a name has made tables within tables."""
+    named: dict[str, dict[str, Any]] = {}
+    for part, value in jobs.items():
+        if isinstance(value, dict):
+            for name, table in _by_name(value, f"{within}{part}.").items():
+                named[name] = named.get(name, {}) | table
+        else:
+            named.setdefault(within.removesuffix("."), {})[part] = value
+    return named
+
+
 class Settings(BaseSettings):
     """Everything that can be set; frozen."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__")
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     kafka: Kafka
     registry: Registry
@@ -126,19 +140,7 @@ class Settings(BaseSettings):
     sink: Batching
     spark: Spark
     ingest: Ingest
-    jobs: dict[str, Job]
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        # The files arrive as init arguments with --set already on top of the environment: see load().
-        return (init_settings,)
+    jobs: Annotated[Mapping[str, Job], BeforeValidator(_by_name)]
 
 
 def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Settings:
@@ -148,18 +150,20 @@ def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Setti
         overrides: `section.key=value`, each stronger than files and environment variables.
 
     Raises:
-        TidemarkError: UNKNOWN_SETTING, MISSING_SETTING or BAD_SETTING, with the nearest name.
+        TidemarkError: UNKNOWN_SETTING, MISSING_SETTING or BAD_SETTING, with where it was set and the nearest name.
     """
     environment = environment or os.environ.get("TIDEMARK_ENV") or "local"
     if environment not in ENVIRONMENTS:
         raise TidemarkError(
             "UNKNOWN_SETTING", f"no environment `{environment}`", nearest(environment, list(ENVIRONMENTS))
         )
-    merged = _merge(_read("base"), _read(environment))
-    for origin, key, value in [*_from_environment(os.environ), *map(_parse_override, overrides)]:
-        merged = _merge(merged, _placed(origin, key, value))
+    folder = ROOT / "conf"
+    texts = dict([*sources.variables(Settings, os.environ), *sources.overrides(Settings, overrides)])
+    files = [sources.file(Settings, folder / f"{name}.toml") for name in (environment, "base")]
+    # The strongest first. This argument of pydantic-settings is no field, so mypy must not see it by name.
+    built: dict[str, Any] = {"_build_sources": ((sources.texts(Settings, texts), *files), {})}
     try:
-        settings = Settings(**merged)
+        settings = Settings(**built)
     except ValidationError as exc:
         raise _explain(exc) from exc
     return _resolved(settings)
@@ -175,67 +179,11 @@ def show(settings: Settings) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _read(name: str) -> dict[str, Any]:
-    path = ROOT / "conf" / f"{name}.toml"
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as exc:
-        raise TidemarkError("BAD_SETTING", f"{path}: {exc}", "mend the file") from exc
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both_tables = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_tables else value
-    return merged
-
-
-def _from_environment(environ: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    names = sorted(name for name in environ if name.startswith(PREFIX) and name not in NOT_SETTINGS)
-    return [(f"variable {name}", name.removeprefix(PREFIX).lower().replace("__", "."), environ[name]) for name in names]
-
-
-def _parse_override(text: str) -> tuple[str, str, str]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise TidemarkError("BAD_SETTING", f"--set {text!r} has no `=`", "write --set section.key=value")
-    return "--set", key.strip(), value.strip()
-
-
-def _placed(origin: str, key: str, value: str) -> dict[str, Any]:
-    known = known_keys()
-    if key not in known and not key.startswith("jobs."):
-        raise TidemarkError("UNKNOWN_SETTING", f"{origin} names no setting: `{key}`", nearest(key, known))
-    placed: Any = _typed(key, value)
-    # A job's own name has a dot in it (jobs.flights.hourly_delays.trigger): section, name, key.
-    section, _, rest = key.partition(".")
-    path = [section, *rest.rsplit(".", 1)] if section == "jobs" else [section, rest]
-    for part in reversed(path):
-        placed = {part: placed}
-    return dict(placed)
-
-
-def _typed(key: str, value: str) -> Any:
-    return [part.strip() for part in value.split(",") if part.strip()] if key == "ingest.topics" else value
-
-
-def known_keys() -> list[str]:
-    """Every `section.key` that can be set, the per-job ones aside."""
-    sections = ((name, field.annotation) for name, field in Settings.model_fields.items())
-    return [
-        f"{name}.{key}"
-        for name, kind in sections
-        if isinstance(kind, type) and issubclass(kind, Section)
-        for key in kind.model_fields
-    ]
-
-
 def _explain(exc: ValidationError) -> TidemarkError:
     problem = exc.errors(include_url=False, include_input=False)[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return TidemarkError("UNKNOWN_SETTING", f"no setting `{key}`", nearest(key, known_keys()))
+        return TidemarkError("UNKNOWN_SETTING", f"no setting `{key}`", nearest(key, sources.known_keys(Settings)))
     if problem["type"] == "missing":
         return TidemarkError("MISSING_SETTING", f"setting `{key}` is missing", "conf/base.toml must hold every key")
     return TidemarkError("BAD_SETTING", f"setting `{key}`: {problem['msg']}", "see conf/base.toml for what it takes")
@@ -257,4 +205,4 @@ def embedded_bootstrap_servers() -> str:
 
 
 def _under(folder: Path, value: str) -> str:
-    return value if "://" in value else str(folder / value)
+    return value if urlsplit(value).scheme else str(folder / value)

@@ -38,7 +38,7 @@ def load_topics(path: Path | None = None) -> dict[str, Topic]:
     """Every declared topic by name.
 
     Raises:
-        TidemarkError: BAD_TOPICS, with the file, the topic and the key, where the file is unreadable or says something unknown.
+        TidemarkError: BAD_TOPICS, with the file, the topic and the key.
     """
     path = path or ROOT / "conf" / "topics.toml"
     try:
@@ -73,8 +73,11 @@ def _topic(path: Path, name: str, table: Any) -> Topic:
 
 def _check(path: Path, topic: Topic) -> None:
     for key, count in (("partitions", topic.partitions), ("replication_factor", topic.replication_factor)):
-        if count is not None and (not isinstance(count, int) or count < 1):
+        if count is not None and (type(count) is not int or count < 1):
             raise _bad(path, topic.name, f"has {key} = {count!r}", "write a whole number of at least 1")
+    for key, text in (("key", topic.key), ("schema", topic.schema), ("event_time", topic.event_time)):
+        if text is not None and not (isinstance(text, str) and text):
+            raise _bad(path, topic.name, f"has {key} = {text!r}", "write a name in quotes")
     if topic.cleanup_policy not in get_args(CleanupPolicy):
         raise _bad(path, topic.name, f"has cleanup_policy = {topic.cleanup_policy!r}", "write `delete` or `compact`")
 
@@ -82,7 +85,7 @@ def _check(path: Path, topic: Topic) -> None:
 def _retention_ms(path: Path, name: str, text: Any) -> int:
     if text == "forever":
         return FOREVER_MS
-    match = re.fullmatch(r"(\d+) (minute|hour|day|week)s?", str(text))
+    match = re.fullmatch(r"([1-9][0-9]*) (minute|hour|day|week)s?", str(text))
     if match is None:
         raise _bad(path, name, f"has retention = {text!r}", 'write "forever" or for example "1 day", "2 weeks"')
     return int(match[1]) * UNIT_MS[match[2]]

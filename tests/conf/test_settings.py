@@ -1,0 +1,209 @@
+"""Which value of a setting wins, and what a wrong one is answered with."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from conf import ROOT, settings
+from conf.errors import TidemarkError
+from conf.settings import Settings, load, show
+
+SERVERS = "TIDEMARK_KAFKA__BOOTSTRAP_SERVERS"
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the real settings files in its conf/, to be changed; the state folder is empty."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("TIDEMARK_ENV", raising=False)
+    return tmp_path
+
+
+def change(checkout: Path, name: str, old: str, new: str) -> None:
+    path = checkout / "conf" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def refusal(environment: str | None = None, overrides: tuple[str, ...] = ()) -> str:
+    with pytest.raises(TidemarkError) as refused:
+        load(environment, overrides)
+    return str(refused.value)
+
+
+def test_override_beats_variable_beats_overlay_beats_base(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def partitions(*overrides: str) -> int:
+        return load("cluster", overrides).spark.shuffle_partitions
+
+    assert load("local").spark.shuffle_partitions == 2
+    assert partitions() == 16
+    monkeypatch.setenv("TIDEMARK_SPARK__SHUFFLE_PARTITIONS", "32")
+    assert partitions() == 32
+    assert partitions("spark.shuffle_partitions=64") == 64
+    assert partitions("spark.shuffle_partitions=64", "spark.shuffle_partitions=128") == 128
+
+
+def test_an_overlay_changes_its_keys_and_leaves_the_others_of_the_section() -> None:
+    assert load("cluster").spark.state_store == "rocksdb"
+    assert load("cluster").spark.trigger == load("local").spark.trigger
+
+
+def test_the_environment_comes_from_a_variable_where_the_caller_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_ENV", "cluster")
+    assert load().kafka.replication_factor == 3
+    assert load("local").kafka.replication_factor == 1
+
+
+def test_texts_become_the_types_of_their_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_BROKER__NODES", "3")
+    monkeypatch.setenv("TIDEMARK_INGEST__TOPICS", "departures, weather")
+    loaded = load(overrides=["source.max_poll_records=7"])
+    assert loaded.broker.nodes == 3
+    assert loaded.ingest.topics == ("departures", "weather")
+    assert loaded.source.max_poll_records == 7
+
+
+def test_a_jobs_settings_merge_key_by_key_from_files_variables_and_overrides(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(checkout, "base.toml", "[jobs]", '[jobs."flights.hourly_delays"]\nshuffle_partitions = 3\ntrigger = "9 s"')
+    change(checkout, "local.toml", "#", '[jobs.flights.hourly_delays]\nmax_offsets_per_trigger = 5\ntrigger = "8 s"\n#')
+    monkeypatch.setenv("TIDEMARK_JOBS__FLIGHTS__HOURLY_DELAYS__STATE_STORE", "rocksdb")
+    job = load(overrides=["jobs.flights.hourly_delays.trigger=1 minute"]).jobs["flights.hourly_delays"]
+    expected = settings.Job(state_store="rocksdb", shuffle_partitions=3, max_offsets_per_trigger=5, trigger="1 minute")
+    assert job == expected
+
+
+def test_settings_cannot_be_changed() -> None:
+    loaded = load()
+    with pytest.raises(ValidationError, match="frozen"):
+        loaded.kafka = loaded.kafka
+    with pytest.raises(ValidationError, match="frozen"):
+        loaded.kafka.bootstrap_servers = "elsewhere:1"
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("kafka.bootstrap_server", "kafka.bootstrap_servers"),
+        ("kafak.sasl_username", "kafka.sasl_username"),
+        ("jobs.flights.hourly_delays.triger", "jobs.flights.hourly_delays.trigger"),
+        ("jobs.trigger", "jobs.NAME.trigger"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_origin_and_the_nearest_name(
+    key: str, nearest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = f"names no setting: `{key}`; did you mean `{nearest}`?"
+    assert refusal(overrides=(f"{key}=1",)) == f"UNKNOWN_SETTING: --set {expected}"
+    variable = f"TIDEMARK_{key.upper().replace('.', '__')}"
+    monkeypatch.setenv(variable, "1")
+    assert refusal() == f"UNKNOWN_SETTING: variable {variable} {expected}"
+
+
+def test_an_unknown_key_in_a_file_is_named_with_the_file_and_the_nearest_name(checkout: Path) -> None:
+    change(checkout, "cluster.toml", "[spark]", "[spark]\nshuffle_partition = 5")
+    load("local")
+    path = checkout / "conf" / "cluster.toml"
+    expected = "names no setting: `spark.shuffle_partition`; did you mean `spark.shuffle_partitions`?"
+    assert refusal("cluster") == f"UNKNOWN_SETTING: {path} {expected}"
+
+
+def test_a_section_that_does_not_exist_is_refused_though_it_is_empty(checkout: Path) -> None:
+    change(checkout, "local.toml", "#", "[kafak]\n#")
+    assert refusal().startswith("UNKNOWN_SETTING: no setting `kafak`")
+
+
+def test_a_missing_key_is_named(checkout: Path) -> None:
+    change(checkout, "base.toml", 'driver_memory = "1500m"', "")
+    assert refusal() == "MISSING_SETTING: setting `spark.driver_memory` is missing; conf/base.toml must hold every key"
+
+
+def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
+    change(checkout, "base.toml", "[registry]", "[registry")
+    text = refusal()
+    assert text.startswith(f"BAD_SETTING: {checkout / 'conf' / 'base.toml'}: ")
+    assert "line" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("broker.port=many", "`broker.port`: Input should be a valid integer"),
+        ("broker.port=70000", "`broker.port`: Input should be less than or equal to 65535"),
+        ("broker.nodes=2", "`broker.nodes`: Input should be 1 or 3"),
+        ("kafka.security_protocol=TLS", "`kafka.security_protocol`: Input should be 'PLAINTEXT', 'SSL'"),
+        ("jobs.ingest.state_store=disk", "`jobs.ingest.state_store`: Input should be 'heap' or 'rocksdb'"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_name(override: str, expected: str) -> None:
+    text = refusal(overrides=(override,))
+    assert text.startswith("BAD_SETTING: ")
+    assert expected in text
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    assert "`=`" in refusal(overrides=("broker.port",))
+
+
+def test_an_unknown_environment_is_refused_with_the_nearest() -> None:
+    assert refusal("clutser") == "UNKNOWN_SETTING: no environment `clutser`; did you mean `cluster`?"
+
+
+def with_password() -> Settings:
+    secure = ["kafka.security_protocol=SASL_SSL", "kafka.sasl_mechanism=PLAIN", "kafka.sasl_username=reader"]
+    return load(overrides=[*secure, "kafka.sasl_password=hunter2", "kafka.bootstrap_servers=host:9092"])
+
+
+def test_a_password_shows_nowhere_but_in_what_clients_get() -> None:
+    loaded = with_password()
+    for text in (show(loaded), repr(loaded), str(loaded), repr(loaded.kafka), loaded.model_dump_json()):
+        assert "hunter2" not in text
+        assert "reader" in text
+    assert loaded.kafka.client_config()["sasl.password"] == "hunter2"
+
+
+def test_a_password_of_the_wrong_kind_does_not_show_in_the_error(checkout: Path) -> None:
+    change(checkout, "base.toml", 'sasl_password = ""', "sasl_password = 31337")
+    with pytest.raises(TidemarkError, match=r"kafka\.sasl_password") as refused:
+        load()
+    assert "31337" not in f"{refused.value} {refused.value.__cause__}"
+
+
+def test_show_prints_every_section_and_the_merged_values() -> None:
+    lines = show(load(overrides=["spark.trigger=3 seconds", "jobs.ingest.trigger=4 seconds"])).splitlines()
+    assert [line for line in lines if line.startswith("[")] == [f"[{name}]" for name in Settings.model_fields]
+    assert "trigger = '3 seconds'" in lines
+    assert any(line.startswith("ingest = ") and "4 seconds" in line for line in lines)
+
+
+def test_relative_folders_lie_in_the_state_folder_and_uris_stay(checkout: Path) -> None:
+    loaded = load(overrides=["paths.tables=out", "paths.checkpoints=s3a://bucket/checkpoints"])
+    assert loaded.paths.tables == str(checkout / "state" / "out")
+    assert loaded.paths.checkpoints == "s3a://bucket/checkpoints"
+    assert load(overrides=["paths.tables=file:/srv/tables"]).paths.tables == "file:/srv/tables"
+    assert load(overrides=["paths.tables=/srv/tables"]).paths.tables == "/srv/tables"
+
+
+def test_without_servers_the_embedded_brokers_are_used_and_without_any_the_error_names_both_ways(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(TidemarkError, match=f"NO_BROKER.*local/tidemark broker start.*{SERVERS}"):
+        load().kafka.client_config()
+    record = checkout / "state" / "broker" / "bootstrap.servers"
+    record.parent.mkdir(parents=True)
+    record.write_text("127.0.0.1:4242\n")
+    assert load().kafka.bootstrap_servers == "127.0.0.1:4242"
+    monkeypatch.setenv(SERVERS, "host:9092")
+    assert load().kafka.bootstrap_servers == "host:9092"
+
+
+def test_every_key_of_the_model_stands_in_base_toml(checkout: Path) -> None:
+    change(checkout, "local.toml", "#", "#")
+    (checkout / "conf" / "local.toml").unlink()
+    assert load().model_fields_set == set(Settings.model_fields)
