@@ -78,6 +78,7 @@ class Cluster:
         with exclusive(self._home / "lock"), ExitStack() as undo:
             running = {node.id for node in self.running()}
             if len(running) == self._count:
+                self._announce()
                 return False
             cluster_id = self._settle(bool(running))
             for node in self.nodes:
@@ -87,9 +88,13 @@ class Cluster:
                     node.format(cluster_id)
                     self._processes[node.id] = node.start(self._heap_mb, self._attached)
             self.wait_ready()
-            (self._home / "bootstrap.servers").write_text(f"{self.bootstrap_servers}\n")
+            self._announce()
             undo.pop_all()
         return True
+
+    def _announce(self) -> None:
+        """Write the addresses where `conf.settings` looks for them."""
+        (self._home / "bootstrap.servers").write_text(f"{self.bootstrap_servers}\n")
 
     def stop(self) -> bool:
         """End all nodes, by force when they take too long; False when none ran."""

@@ -45,6 +45,8 @@ def _start(settings: Settings) -> int:
             f"kafka.bootstrap_servers is {settings.kafka.bootstrap_servers}: that cluster is used, nothing is started"
         )
         return 0
+    if not embedded(settings).running():
+        print("starting the broker", file=sys.stderr)
     started = ensure(settings)
     servers = embedded(settings).bootstrap_servers
     print(f"broker started: {servers}" if started else f"broker runs already: {servers}")

@@ -96,7 +96,7 @@ def test_interrupting_a_start_leaves_no_broker(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "local.cli", "broker", "start"]
     pid_file = state / "broker" / "node-1" / "pid"
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: pid_file.exists() and pid_file.read_text() != "", 20, lambda: AssertionError("no broker"))
+        wait_for(lambda: pid_file.exists() and pid_file.read_text() != "", 60, lambda: AssertionError("no broker"))
         pid = int(pid_file.read_text())
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
