@@ -130,8 +130,8 @@ class Cluster:
 
     def leader_of(self, topic: str, partition: int) -> int:
         """The id of the node that leads a partition; -1 while none does."""
-        metadata = self._admin().list_topics(topic, timeout=10)
-        return int(metadata.topics[topic].partitions[partition].leader)
+        partitions = self._admin().list_topics(topic, timeout=10).topics[topic].partitions
+        return int(partitions[partition].leader) if partition in partitions else -1
 
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         """Return when every running node is part of the cluster and answers.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
@@ -137,12 +137,22 @@ def test_a_broker_that_dies_at_its_start_says_why_and_leaves_nothing(tmp_path: P
 def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("three")
     with Cluster(folder, folder / "logs", nodes=3, heap_mb=256, attached=True) as cluster:
-        create(cluster.bootstrap_servers, "replicated", replication_factor=3)
+        # A node that answers clients can still be unknown to the controller, on a busy machine for seconds.
+        wait_for(lambda: created(cluster), 60, lambda: AssertionError("three nodes never take a topic"))
         yield cluster
+
+
+def created(cluster: Cluster) -> bool:
+    try:
+        create(cluster.bootstrap_servers, "replicated", replication_factor=3)
+    except KafkaException as exc:
+        return bool(exc.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS)
+    return True
 
 
 @pytest.mark.slow
 def test_three_nodes_survive_one_and_refuse_with_one_left(three_nodes: Cluster) -> None:
+    wait_for(lambda: three_nodes.leader_of("replicated", 0) > 0, 60, lambda: AssertionError("no leader"))
     leader = three_nodes.leader_of("replicated", 0)
     three_nodes.kill(leader)
     assert produce(three_nodes.bootstrap_servers, "replicated", b"two left", timeout_ms=40_000) is None
