@@ -20,6 +20,7 @@ from conf.settings import Job, Settings, Source
 from conf.topics import Topic, find_topic, load_topics
 from jobs.checkpoint import batch_offsets
 from jobs.connectors import avro, delta, kafka
+from jobs.parallel import in_parallel
 from jobs.progress import REJECTED, Counted
 from schemas.registry import RegisteredSchema, Registry, open_registry
 
@@ -241,8 +242,8 @@ def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
     except StreamingQueryException as exc:
         raise _first_failure(queries) or _failed("a query", str(exc)) from exc
     finally:
-        for query in queries:
-            query.stop()
+        # One after the other, the last would go on for as long as all before it take to end.
+        in_parallel(spark, *(query.stop for query in queries))
 
 
 def _raise_first(queries: list[StreamingQuery]) -> None:

@@ -1,0 +1,89 @@
+"""What the demo shows: short answers read from the Delta tables and the topics, no JVM needed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from confluent_kafka import Consumer, TopicPartition
+from deltalake import DeltaTable
+
+from conf.settings import Settings
+
+TIMEOUT_S = 10
+WIND_MPH = (0, 10, 20, 100)
+
+
+def carriers(settings: Settings) -> str:
+    """The carriers by mean departure delay, from the table hourly_delays."""
+    hours = _read(settings, "hourly_delays")
+    hours["minutes"] = hours["mean_delay_minutes"] * hours["departures"]
+    sums = hours.groupby("carrier")[["departures", "delayed", "minutes"]].sum()
+    sums["mean delay, min"] = (sums["minutes"] / sums["departures"]).round(1)
+    sums["15 min late, %"] = (100 * sums["delayed"] / sums["departures"]).round(1)
+    shown = ["departures", "15 min late, %", "mean delay, min"]
+    return _table(sums.sort_values("mean delay, min", ascending=False)[shown].head(8).reset_index())
+
+
+def weather(settings: Settings) -> str:
+    """Mean delay by wind and rain at the airport, from the table weather_impact."""
+    flights = _read(settings, "weather_impact", ["delay_minutes", "wind_speed_mph", "precipitation_inches"])
+    labels = [f"{low} to {high} mph" for low, high in zip(WIND_MPH, WIND_MPH[1:], strict=False)]
+    wind = pd.cut(flights["wind_speed_mph"], WIND_MPH, labels=labels, right=False)
+    rain = flights["precipitation_inches"].astype(float).gt(0).map({True: "rain or snow", False: "dry"})
+    delays = flights.groupby([wind.rename("wind"), rain.rename("mean delay, min")], observed=True)["delay_minutes"]
+    return _table(delays.mean().round(1).unstack().reset_index())
+
+
+def alerts(settings: Settings) -> str:
+    """How many alerts are in the topic, and the worst runs of delays, from the table disruptions."""
+    sessions = _read(settings, "disruptions")
+    worst = sessions.sort_values("departures", ascending=False).head(5)
+    return (
+        f"{records_in(settings, 'delay_alerts'):,} alerts in the topic delay_alerts; the longest runs of delays:\n"
+        + _table(worst)
+    )
+
+
+def accounts(settings: Settings) -> str:
+    """Records in each topic against rows in bronze, silver and quarantine."""
+    rejected = (
+        _read(settings, "quarantine", ["topic"])["topic"].value_counts() if _exists(settings, "quarantine") else {}
+    )
+    rows = []
+    for topic in settings.ingest.topics:
+        bronze, silver = (_rows(settings, f"{layer}/{topic}") for layer in ("bronze", "silver"))
+        rows.append((topic, records_in(settings, topic), bronze, silver, int(rejected.get(topic, 0))))
+    return _table(pd.DataFrame(rows, columns=["topic", "records in topic", "bronze", "silver", "quarantine"]))
+
+
+def records_in(settings: Settings, topic: str) -> int:
+    """Offsets between the start and the end of `topic`, over all partitions."""
+    consumer = Consumer({**settings.kafka.client_config(), "group.id": "tidemark-answers", "enable.auto.commit": False})
+    try:
+        partitions = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions
+        edges = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=TIMEOUT_S) for p in partitions]
+        return sum(end - start for start, end in edges)
+    finally:
+        consumer.close()
+
+
+def _path(settings: Settings, table: str) -> str:
+    return f"{settings.paths.tables}/{table}"
+
+
+def _exists(settings: Settings, table: str) -> bool:
+    return Path(_path(settings, table), "_delta_log").is_dir()
+
+
+def _read(settings: Settings, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    found = DeltaTable(_path(settings, table)).to_pyarrow_table(columns=list(columns) if columns else None)
+    return found.to_pandas()
+
+
+def _rows(settings: Settings, table: str) -> int:
+    return int(DeltaTable(_path(settings, table)).count()) if _exists(settings, table) else 0
+
+
+def _table(frame: pd.DataFrame) -> str:
+    text = frame.to_string(index=False, formatters={c: "{:,}".format for c in frame.select_dtypes("integer")})
+    return "\n".join(f"  {line}" for line in text.splitlines())
