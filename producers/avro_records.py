@@ -1,6 +1,7 @@
 """Avro record schemas out of the names and types that inference found."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -20,16 +21,21 @@ class Field:
 def record(name: str, fields: Iterable[Field], **attributes: str) -> dict[str, Any]:
     """A record of nullable fields; a name that Avro does not allow is changed, and kept as the field's `source`."""
     listed = list(fields)
-    names = unique_names([avro_name(field.source) for field in listed])
-    described = [_described(field, avro) for field, avro in zip(listed, names, strict=True)]
-    return {"type": "record", "name": name, **attributes, "fields": described}
+    names = _field_names([field.source for field in listed])
+    return {
+        "type": "record",
+        "name": name,
+        **attributes,
+        "fields": [_described(each, names[each.source]) for each in listed],
+    }
 
 
 def avro_name(source: str) -> str:
     """The name itself where Avro allows it; otherwise the nearest that it allows: `Unit price ($)` -> Unit_price."""
     if NAME.fullmatch(source):
         return source
-    bare = re.sub(r"[^A-Za-z0-9]+", "_", source).strip("_")
+    plain = unicodedata.normalize("NFKD", source).encode("ascii", "ignore").decode()
+    bare = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")
     return bare if NAME.fullmatch(bare) else f"_{bare}" if bare else "column"
 
 
@@ -49,6 +55,13 @@ def renamed(schema: Any) -> list[tuple[str, str]]:
     for child in (*(field["type"] for field in schema.get("fields", ())), schema.get("items"), schema.get("values")):
         pairs += renamed(child)
     return pairs
+
+
+def _field_names(sources: list[str]) -> dict[str, str]:
+    """Source -> name. Names differ by more than case, which is all the same to Spark; proper names are kept first."""
+    ordered = sorted(sources, key=lambda source: avro_name(source) != source)
+    unique = unique_names([avro_name(source) for source in ordered], fold=str.lower)
+    return dict(zip(ordered, unique, strict=True))
 
 
 def _described(field: Field, name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,16 +51,16 @@ def bad_file(name: str, what: str) -> TidemarkError:
     return TidemarkError("BAD_FILE", f"{name}: {what}", "mend or leave out the file")
 
 
-def unique_names(names: list[str]) -> list[str]:
-    """The names, the second and later of the same numbered: a, a -> a, a_2."""
-    taken: set[str] = set(names)
+def unique_names(names: list[str], fold: Callable[[str], str] = str) -> list[str]:
+    """The names, the second and later of the same numbered: a, a -> a, a_2. `fold` makes equal what counts as equal."""
+    given = {fold(name) for name in names}
     seen: set[str] = set()
     unique = []
     for name in names:
         number, candidate = 1, name
-        while candidate in seen or (number > 1 and candidate in taken):
+        while fold(candidate) in seen or (number > 1 and fold(candidate) in given):
             number += 1
             candidate = f"{name}_{number}"
-        seen.add(candidate)
+        seen.add(fold(candidate))
         unique.append(candidate)
     return unique
