@@ -3,8 +3,8 @@
 topic departures -> decode -> delay_alerts -> encode -> topic delay_alerts
     ./spark-submit.sh flights.delay_alerts
 
-Append mode, stateless: an alert leaves with the micro-batch that brings its departure. No watermark, so nothing is too late, and a
-departure that is reported again is alerted again, under the same key. Delivery is at least once.
+Append mode, stateless: an alert leaves with the micro-batch that brings its departure. No watermark, so nothing is too
+late, and a departure that is reported again is alerted again, under the same key. Delivery is at least once.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,12 @@ def delay_alerts(departures: DataFrame) -> DataFrame:
     """One row per departure an hour late or more.
 
     Args:
-        departures: `flight_id`, `carrier`, `origin`, `destination` string, `departed_at` timestamp, `delay_minutes` int.
+        departures: `flight_id`, `carrier`, `origin`, `destination` string, `departed_at` timestamp, `delay_minutes`
+            int.
 
     Returns:
-        the fields of the contract delay_alert: those columns, and `severity`: late, very_late (three hours) or extreme (six).
+        the fields of the contract delay_alert: those columns, and `severity`: late, very_late (from three hours on) or
+        extreme (from six).
     """
     severity = (
         F.when(F.col("delay_minutes") >= EXTREME_MINUTES, "extreme")
@@ -44,7 +46,7 @@ def delay_alerts(departures: DataFrame) -> DataFrame:
 
 
 def as_records(schema: RegisteredSchema) -> Callable[[DataFrame], DataFrame]:
-    """Makes Kafka records of alerts: `key` string (the flight_id), `value` binary (framed Avro by `schema`), `headers`."""
+    """Makes Kafka records of alerts: `key` string (the flight_id), `value` binary (framed Avro), `headers`."""
 
     def records(alerts: DataFrame) -> DataFrame:
         value = avro.encode(F.struct(*alerts.columns), schema)

@@ -3,7 +3,8 @@
 topic departures -> decode -> without repeats -> disruptions -> Delta table disruptions
     ./spark-submit.sh flights.disruptions --until-caught-up
 
-Append mode: a disruption is written once, when the watermark has passed its last delayed departure by GAP; the latest are still open.
+Append mode: a disruption is written once, when the watermark has passed its last delayed departure by GAP; the latest
+are still open.
 """
 
 from pyspark.sql import DataFrame
@@ -13,20 +14,20 @@ from jobs.flights.repeats import without_repeats
 from jobs.run import Run
 
 LONG_DELAY_MINUTES = 30
-GAP = "30 minutes"  # a runway's queue is worked off in less; after half an hour without a long delay the airport runs again
+GAP = "30 minutes"  # half an hour without a long delay: the airport runs again
 MIN_DEPARTURES = 5  # fewer are single flights with troubles of their own
 LATENESS = "1 hour"  # a disruption is told this much later than it ended
 
 
 def disruptions(departures: DataFrame) -> DataFrame:
-    """One row per session of at least five departures from one airport, each 30 minutes late or more, less than GAP apart.
+    """One row per session: at least five departures from one airport, each 30 minutes late or more, at most GAP apart.
 
     Args:
         departures: `flight_id` string, `departed_at` timestamp, `origin` string, `delay_minutes` int.
 
     Returns:
-        `airport`, `began_at` timestamp (first delayed departure), `ended_at` timestamp (the last one), `departures` long,
-        `mean_delay_minutes` double, `max_delay_minutes` int.
+        `airport`, `began_at` timestamp (first delayed departure), `ended_at` timestamp (the last one), `departures`
+        long, `mean_delay_minutes` double, `max_delay_minutes` int.
     """
     delayed = departures.where(F.col("delay_minutes") >= LONG_DELAY_MINUTES)
     sessions = (

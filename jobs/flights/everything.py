@@ -1,10 +1,10 @@
 """What do all jobs on flights say, kept up to date by one application?
 
-topics departures, arrivals, cancellations, weather, planes -> ingest and every job of this folder -> their tables and topics
+topics departures, arrivals, cancellations, weather, planes -> ingest, every job of this folder -> their tables, topics
     ./spark-submit.sh flights.everything --until-caught-up
 
-Every query keeps the name, checkpoint and settings of its own job, so that it can be stopped here and started alone, or the
-other way round, without reading anything twice.
+Every query keeps the name, checkpoint and settings of its own job, so that it can be stopped here and started alone, or
+the other way round, without reading anything twice.
 """
 
 from jobs import ingest

@@ -3,7 +3,7 @@
 topic departures -> decode -> without repeats -> hourly_delays -> Delta table hourly_delays
     ./spark-submit.sh flights.hourly_delays --until-caught-up
 
-Update mode: an hour's row is merged into the table with every micro-batch that adds to the hour, so the table holds open hours too.
+Update mode: an hour's row is merged into the table with every micro-batch that adds to it, so open hours are there too.
 """
 
 from pyspark.sql import DataFrame

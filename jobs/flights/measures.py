@@ -9,7 +9,7 @@ MEASURES = ("departures", "delayed", "mean_delay_minutes", "max_delay_minutes")
 
 
 def delay_measures() -> list[Column]:
-    """Aggregates of `delay_minutes` int, named as in MEASURES: two counts (long), a mean (double), a greatest one (int)."""
+    """Aggregates of `delay_minutes` int, named as in MEASURES: two counts (long), mean (double), maximum (int)."""
     return [
         F.count("*").alias("departures"),
         F.count_if(F.col("delay_minutes") >= DELAYED_MINUTES).alias("delayed"),

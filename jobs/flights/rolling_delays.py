@@ -3,7 +3,8 @@
 topic departures -> decode -> without repeats -> rolling_delays -> Delta table rolling_delays
     ./spark-submit.sh flights.rolling_delays --until-caught-up
 
-Update mode: a window's row is merged into the table with every micro-batch that adds to it, so the table holds open windows too.
+Update mode: a window's row is merged into the table with every micro-batch that adds to it, so open windows are there
+too.
 """
 
 from pyspark.sql import DataFrame

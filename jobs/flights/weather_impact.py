@@ -1,9 +1,9 @@
 """What was the weather when each flight left, and who flew it?
 
-topics departures, weather -> decode -> join with the static frame airlines -> weather_impact -> Delta table weather_impact
+topics departures, weather -> decode -> join, airlines too -> weather_impact -> Delta table weather_impact
     ./spark-submit.sh flights.weather_impact --until-caught-up
 
-Append mode: a departure is written as soon as it and its observation are there; one without an observation is never written.
+Append mode: a departure is written as soon as it and its observation are there; one without an observation never is.
 """
 
 from pyspark.sql import DataFrame
@@ -29,12 +29,13 @@ OBSERVED = (
 
 
 def weather_impact(departures: DataFrame, weather: DataFrame, airlines: DataFrame) -> DataFrame:
-    """One row per departure and observation at its origin from the hour up to the departure: one, where reports are hourly.
+    """One row per departure and observation at its origin in the hour up to it: one row, where reports are hourly.
 
-    The join is on the hour as well as on the airport: on the airport alone, every departure would meet all that is remembered.
+    The join is on the hour, too: on the airport alone, every departure would be compared with all that is remembered.
 
     Args:
-        departures: `flight_id`, `carrier`, `origin`, `destination` string, `departed_at` timestamp, `delay_minutes` int.
+        departures: `flight_id`, `carrier`, `origin`, `destination` string, `departed_at` timestamp, `delay_minutes`
+            int.
         weather: `station` string, `observed_at` timestamp and the columns of the contract weather_observation.
         airlines: `carrier` string, `airline` string; static.
 
