@@ -31,6 +31,7 @@ QUEUE_KIBIBYTES = 65_536
 BATCH_MESSAGES = 100_000
 # After this many refused events the rest would most likely be refused too.
 MAX_FAILURES = 1_000
+DEFAULT_MESSAGE_BYTES = 1_000_000  # librdkafka's own, where the topics do not say what they take
 INTERRUPT_FLUSH_SECONDS = 10.0
 WAIT_SECONDS = 0.1
 # Errors after which no further event can be delivered by this producer.
@@ -192,4 +193,5 @@ def producer_config(batching: Batching, limits: Iterable[Limits]) -> dict[str, A
         "compression.type": batching.compression,
         # The broker refuses a batch above the topic's limit whole, with every record in it.
         "batch.size": min([batching.batch_bytes, *largest]),
+        "message.max.bytes": max(largest, default=DEFAULT_MESSAGE_BYTES),
     }
