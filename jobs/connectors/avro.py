@@ -1,9 +1,9 @@
 """Avro in the Confluent framing, decoded and encoded on the JVM.
 
-A framed value is a zero byte, the schema id (4 bytes, big-endian) and the Avro binary body. Each id is decoded by its own writer
-schema into the reader schema. Spark's `from_avro` stops reading where the schema ends and turns a short body into nulls, so both
-schemas get one more field at their end, a two-byte sentinel that is appended to each body: where a body is too long or too short,
-the sentinel is not found in its place, and the record is rejected instead of passing with wrong values.
+A framed value is a zero byte, the schema id (4 bytes, big-endian) and the Avro binary body. Each id is decoded by its
+own writer schema into the reader schema. Spark's `from_avro` stops reading where the schema ends and turns a short body
+into nulls, so both schemas get one more field at their end, a sentinel that is appended to each body: where a body is
+too long or too short, it is not found in its place, and the record is rejected instead of passing with wrong values.
 """
 
 import json
@@ -14,15 +14,15 @@ from typing import Any, cast
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro, to_avro
-from pyspark.sql.types import StructType
+from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructType
 
 from conf.errors import TidemarkError
 from schemas.framing import HEADER_LENGTH, frame
 from schemas.registry import RegisteredSchema
 
 END_FIELD = "tidemark_end"
-# Two bytes that no Avro string length, union branch or small number begins with.
-SENTINEL = b"\xa5\xc3"
+# Long enough that bytes left over after an event begin with it by chance once in four billion.
+SENTINEL = b"\xa5\xc3\x96\xf1"
 WHOLE_REST = 2**31 - 1
 
 NO_VALUE = "NO_VALUE"
@@ -44,12 +44,13 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
         `event_fields`) and `error` string: null, NO_VALUE (a tombstone), BAD_FRAMING, UNKNOWN_SCHEMA_ID or UNDECODABLE.
     """
     framed = F.col("value").startswith(F.lit(bytearray(b"\0"))) & (F.length("value") >= HEADER_LENGTH)
-    schema_id = F.when(framed, F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).cast("int"))
+    schema_id = F.when(framed, F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).try_cast("int"))
     body = F.concat(F.substring("value", HEADER_LENGTH + 1, WHOLE_REST), F.lit(bytearray(SENTINEL)))
     decoded = _by_id(body, writers, _with_sentinel(reader))
-    # The optimizer would copy the decoding into every filter on its result; it does not push filters through a generator.
+    # The optimizer copies the decoding into every filter on its result, but pushes none through a generator.
     exploded = records.select("*", schema_id.alias("schema_id"), F.explode(F.array(decoded)).alias("decoded"))
     complete = F.col(f"decoded.{END_FIELD}") == F.lit(bytearray(SENTINEL))
+    complete &= _is_text(F.col("decoded"), exploded.schema["decoded"].dataType)
     known = F.col("schema_id").isin([writer.id for writer in writers])
     error = (
         F.when(complete, F.lit(None))
@@ -83,6 +84,20 @@ def encode(event: Column, schema: RegisteredSchema) -> Column:
     """A framed value (binary) of the struct `event`, written by `schema`."""
     header = F.lit(bytearray(frame(schema.id, b"")))
     return F.concat(header, to_avro(event, schema.text))
+
+
+def _is_text(value: Column, kind: DataType) -> Column:
+    """Whether all strings in `value` are UTF-8: Spark takes any bytes for one, at which readers of the table stop."""
+    if isinstance(kind, StringType):
+        return F.coalesce(F.is_valid_utf8(value), F.lit(True))
+    if isinstance(kind, StructType):
+        return reduce(Column.__and__, (_is_text(value.getField(f.name), f.dataType) for f in kind.fields), F.lit(True))
+    if isinstance(kind, ArrayType):
+        return F.coalesce(F.forall(value, lambda item: _is_text(item, kind.elementType)), F.lit(True))
+    if isinstance(kind, MapType):
+        entries = ArrayType(StructType().add("key", kind.keyType).add("value", kind.valueType))
+        return _is_text(F.map_entries(value), entries)
+    return F.lit(True)
 
 
 def _by_id(body: Column, writers: Sequence[RegisteredSchema], reader: str) -> Column:

@@ -1,8 +1,9 @@
 """Delta tables as a sink of a stream's micro-batches or of a batch, each write exactly once.
 
-Delta remembers, for every application id, the last version it committed, and silently skips a write whose version is not above it.
-That makes a replayed micro-batch harmless, and makes two writes that share an id, or an id that outlives its checkpoint, lose rows.
-So an id names the query, the table and the statement, and every skip is decided here, in the open, before Delta would.
+Delta remembers, for every application id, the last version it committed, and silently skips a write whose version is
+not above it. That makes a replayed micro-batch harmless, and makes two writes that share an id, or an id that outlives
+its checkpoint, lose rows. So an id names the query, the table and the statement, and every skip is decided here, in the
+open, before Delta would.
 """
 
 import json
@@ -24,7 +25,7 @@ TXN_CONF = "spark.databricks.delta.write."
 
 @dataclass(frozen=True)
 class Table:
-    """A table by its name and path; `keys` make it an upserted one, `newest_by` says which of two events of a key stays."""
+    """A table by its name and path; `keys` make it an upserted one, `newest_by` says which event of a key stays."""
 
     name: str
     path: str
@@ -36,7 +37,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Commit:
-    """Who writes (`query_id`: the checkpoint's, or a range's own), which statement, which batch, from which source offsets."""
+    """Who writes (`query_id`: the checkpoint's, or a range's own), which statement, which batch, from which offsets."""
 
     query_id: str
     statement: str
@@ -57,7 +58,7 @@ class Commit:
 
 
 def write(frame: DataFrame, table: Table, commit: Commit) -> bool:
-    """Append `frame` to `table`, or merge it by the table's keys; True when rows were written now, False when the batch was there.
+    """Append `frame` to `table`, or merge it by the table's keys; False when the batch was there already.
 
     Raises:
         TidemarkError: CHECKPOINT_ROLLED_BACK, where the table holds a later batch of the same query.

@@ -21,7 +21,7 @@ METADATA_TIMEOUT_S = 10
 
 Offsets = Mapping[str, Mapping[int, int]]
 Position = Literal["earliest", "latest"] | datetime | Offsets
-"""Where reading starts or ends: an end of the log, a record timestamp, or offsets by topic and partition (end exclusive)."""
+"""Where reading starts, or ends before: an end of the log, a record timestamp, or offsets by topic and partition."""
 
 # Correctness needs these two: an aborted transaction's records are no records, and lost data must not pass unseen.
 ENFORCED = {"kafka.isolation.level": "read_committed", "failOnDataLoss": "true", "includeHeaders": "true"}
@@ -46,7 +46,8 @@ def read_stream(spark: SparkSession, kafka: Kafka, source: Source, subscription:
     """A stream of records: key and value binary, topic string, partition int, offset long, timestamp timestamp,
     timestampType int, headers array<struct<key string, value binary>>.
 
-    It starts at `source.starting_offsets` where there is no checkpoint, and admits `source.max_offsets_per_trigger` a batch.
+    It starts at `source.starting_offsets` where there is no checkpoint; a batch has `source.max_offsets_per_trigger`
+    records at most.
     """
     options = source_options(kafka, source, subscription)
     options |= _position("starting", parse_position(source.starting_offsets))
@@ -119,7 +120,8 @@ def require_topics(kafka: Kafka, names: Sequence[str]) -> None:
         raise unreachable(kafka) from exc
     for name in names:
         if name not in present:
-            remedy = f"create it with `local/tidemark topics apply`; {nearest(name, [t for t in present if not t.startswith('__')])}"
+            others = [topic for topic in present if not topic.startswith("__")]
+            remedy = f"create it with `local/tidemark topics apply`; {nearest(name, others)}"
             raise TidemarkError("TOPIC_MISSING", f"topic `{name}` is not on {kafka.bootstrap_servers}", remedy)
 
 
@@ -182,7 +184,7 @@ def check_output(frame: DataFrame, topic: str | None = None) -> None:
 
 
 def write_stream(frame: DataFrame, kafka: Kafka, sink: Batching, topic: str | None = None) -> DataStreamWriter:
-    """A writer of `frame` (checked by `check_output`) to Kafka, at least once: a batch that is run again is written again."""
+    """A writer of `frame` (checked by `check_output`) to Kafka, at least once: a batch run again is written again."""
     check_output(frame, topic)
     return frame.writeStream.format("kafka").options(**sink_options(kafka, sink, topic, frame))
 
