@@ -1,0 +1,103 @@
+"""How fast do the flights of 2013 get into their topics? Prints events/s of every part of the way.
+
+    local/tidemark setup
+    .tidemark/venv/bin/python -m bench.publish [--rounds 3]
+
+The broker is one of its own, on the same machine, and goes when the benchmark ends. `publish` is the whole of encoding,
+sending and waiting for every acknowledgement; `encode` is its first part alone, and `encode, row by row` what it would be
+with fastavro, which writes one record at a time. The first round is cold: shown, but not in the medians.
+"""
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from conf.errors import exit_on_error
+from conf.settings import load
+from conf.topics import load_topics
+from local.broker import Cluster
+from producers.flights import TOPICS, flight_events
+from producers.nycflights import load_source
+from producers.pacing import Pacer
+from producers.publisher import Publisher, never
+from producers.timeline import batches, in_order
+from schemas.codec import Encoder
+from schemas.columnar import ColumnarEncoder
+from schemas.contracts import contract
+
+# Row by row takes ten times as long: a part of the departures is enough to tell the speed.
+ROWS_ONE_BY_ONE = 50_000
+MIB = 1 << 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Cluster(Path(scratch), Path(scratch) / "logs", attached=True) as cluster,
+    ):
+        admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0})
+        for future in admin.create_topics([NewTopic(name, load_topics()[name].partitions) for name in TOPICS]).values():
+            future.result()
+        _measure(cluster.bootstrap_servers, rounds)
+    return 0
+
+
+def _measure(servers: str, rounds: int) -> None:
+    speeds: dict[str, list[float]] = {}
+    for number in range(rounds + 1):
+        for name, speed in _round(servers).items():
+            speeds.setdefault(name, []).append(speed)
+        if number == 0:
+            print("events/s" + "".join(f"{name:>22}" for name in speeds))
+        print(f"{'cold' if number == 0 else number:<8}" + "".join(f"{each[-1]:>22,.0f}" for each in speeds.values()))
+    print("median  " + "".join(f"{statistics.median(each[1:] or each):>22,.0f}" for each in speeds.values()))
+    print(
+        f"peak resident memory of the producer: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // MIB} MiB"
+    )
+
+
+def _round(servers: str) -> dict[str, float]:
+    declared, settings = load_topics(), load(overrides=[f"kafka.bootstrap_servers={servers}"])
+    started = time.monotonic()
+    events, _ = flight_events(load_source())
+    timeline = in_order(events)
+    generated = time.monotonic() - started
+    encoders = {name: ColumnarEncoder(1, contract(declared[name].schema)) for name in TOPICS}
+    keys = {name: declared[name].key for name in TOPICS}
+    row_by_row = Encoder(1, contract("departure"))
+    rows = events["departures"].table.slice(0, ROWS_ONE_BY_ONE).to_pylist()
+    publisher = Publisher(settings.kafka, settings.producer, TOPICS)
+
+    def encode() -> None:
+        for _ in batches(timeline, events, encoders, keys, Pacer(len(timeline)), never):
+            pass
+
+    def publish() -> None:
+        made = batches(timeline, events, encoders, keys, Pacer(len(timeline)), never)
+        publisher.publish(made).require_complete()
+
+    return {
+        "generate": len(timeline) / generated,
+        "encode, row by row": _speed(len(rows), lambda: [row_by_row(row) for row in rows]),
+        "encode": _speed(len(timeline), encode),
+        "publish": _speed(len(timeline), publish),
+    }
+
+
+def _speed(count: int, work: Callable[[], object]) -> float:
+    started = time.monotonic()
+    work()
+    return count / (time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    exit_on_error(main)
