@@ -4,7 +4,7 @@
     .tidemark/venv/bin/python -m bench.publish [--rounds 3]
 
 The broker is one of its own, on the same machine, and goes when the benchmark ends. `publish` is the whole of encoding,
-sending and waiting for every acknowledgement; `encode` is its first part alone, and `encode, row by row` what it would be
+sending and waiting for every acknowledgement; `encode` is its first part alone, `encode, row by row` what it would be
 with fastavro, which writes one record at a time. The first round is cold: shown, but not in the medians.
 """
 
