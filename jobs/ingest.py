@@ -103,9 +103,10 @@ def _counted(frame: DataFrame, **counts: Column) -> tuple[DataFrame, Observation
 
 
 def _check_accounted(topic: str, batch: Batch, seen: dict[str, int]) -> None:
-    """Both tables were written from readings of their own: had the topic changed between them, records would be missing."""
+    """Each table was written from a reading of its own: had the topic changed between them, records would be missing."""
     if len(seen) == 2 and seen["bronze"] != seen["silver"]:
-        message = f"batch {batch.version} of {topic}: {seen['bronze']} records went to bronze, {seen['silver']} to silver or quarantine"
+        found = f"{seen['bronze']} records went to bronze, {seen['silver']} to silver or quarantine"
+        message = f"batch {batch.version} of {topic}: {found}"
         raise TidemarkError("UNACCOUNTED", message, "compare the topic's retention with the time that a batch takes")
 
 

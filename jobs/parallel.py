@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 
 def in_parallel(spark: SparkSession, *actions: Callable[[], None]) -> None:
-    """Run `actions` in threads that inherit this thread's Spark properties (a stop of the query reaches their jobs too).
+    """Run `actions` in threads that inherit this thread's Spark properties: a stop of the query reaches their jobs too.
 
     All are awaited; the first failure is raised.
     """

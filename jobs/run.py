@@ -131,7 +131,7 @@ class Run:
         return decoded.observe(f"decode {topic}", F.count_if(F.col("error").isNotNull()).alias(REJECTED))
 
     def read(self, topic: str) -> DataFrame:
-        """The events of `topic`, its schema's fields as columns. Rejects are counted here and kept by the job `ingest`."""
+        """The events of `topic`, its schema's fields as columns. Rejects are counted here, and kept by `ingest`."""
         return avro.accepted(self.decode(self.records(topic), topic))
 
     def append(self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = ()) -> None:
@@ -139,7 +139,7 @@ class Run:
         self.write(frame, table, self._table_writer(self.table(table, partition_by=partition_by)), "append")
 
     def upsert(self, frame: DataFrame, table: str, keys: tuple[str, ...], newest_by: tuple[str, ...] = ()) -> None:
-        """Merge the rows of `frame` into a Delta table by `keys`, exactly once; a windowed frame gives its open windows too."""
+        """Merge the rows of `frame` into a Delta table by `keys`, exactly once; open windows are written too."""
         self.write(frame, table, self._table_writer(self.table(table, keys=keys, newest_by=newest_by)), "update")
 
     def publish(self, frame: DataFrame, topic: str) -> None:
@@ -152,7 +152,7 @@ class Run:
         )
 
     def write(self, frame: DataFrame, name: str, write: Callable[[Batch], None], mode: OutputMode = "append") -> None:
-        """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear being called again."""
+        """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear a second call."""
         self.outputs.append(Output(self._job, name, frame, write, mode))
 
     def count(self, batch: Batch, records: int, rejected: int) -> None:

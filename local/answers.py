@@ -1,6 +1,7 @@
 """What the demo shows: short answers read from the Delta tables and the topics, no JVM needed."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +28,7 @@ def carriers(settings: Settings) -> str:
 def weather(settings: Settings) -> str:
     """Mean delay by wind and rain at the airport, from the table weather_impact."""
     flights = _read(settings, "weather_impact", ["delay_minutes", "wind_speed_mph", "precipitation_inches"])
-    labels = [f"{low} to {high} mph" for low, high in zip(WIND_MPH, WIND_MPH[1:], strict=False)]
+    labels = [f"{low} to {high} mph" for low, high in pairwise(WIND_MPH)]
     wind = pd.cut(flights["wind_speed_mph"], WIND_MPH, labels=labels, right=False)
     rain = flights["precipitation_inches"].astype(float).gt(0).map({True: "rain or snow", False: "dry"})
     delays = flights.groupby([wind.rename("wind"), rain.rename("mean delay, min")], observed=True)["delay_minutes"]
@@ -85,5 +86,5 @@ def _rows(settings: Settings, table: str) -> int:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    text = frame.to_string(index=False, formatters={c: "{:,}".format for c in frame.select_dtypes("integer")})
+    text = frame.to_string(index=False, formatters=dict.fromkeys(frame.select_dtypes("integer"), "{:,}".format))
     return "\n".join(f"  {line}" for line in text.splitlines())

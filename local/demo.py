@@ -1,4 +1,4 @@
-"""`local/tidemark demo`: from nothing to answers. A broker, the flights of 2013, every flight job through spark-submit."""
+"""`local/tidemark demo`: from nothing to answers. A broker, the flights of 2013, every job through spark-submit."""
 
 import argparse
 import subprocess

@@ -29,7 +29,7 @@ def main() -> int:
     settings = arguments.settings_of(args)
     settings.kafka.require_bootstrap_servers()
     submit = Path(os.environ["SPARK_HOME"]) / "bin" / "spark-submit"
-    os.execv(submit, [str(submit), *command(args.job, settings, spark_options), *job_arguments])  # noqa: RET503
+    os.execv(submit, [str(submit), *command(args.job, settings, spark_options), *job_arguments])
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,112 @@
+"""How fast does a backlog become tables? Prints records/s of `ingest` and of a bare decode into one Delta table.
+
+    local/tidemark broker start && local/tidemark topics apply && local/tidemark publish flights
+    .tidemark/venv/bin/python -m bench.ingest [--millions 4] [--rounds 3]
+
+The backlog is the topic departures, copied record for record into the topic bench_departures until it is long enough.
+Every round reads it anew, in one warm JVM, and both jobs take turns: the ratio within a round holds on a noisy machine
+too. The first round is cold (code is compiled while it runs) and is shown, but stays out of the medians.
+"""
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from conf import ROOT, state_dir
+from conf.errors import exit_on_error
+from conf.settings import Kafka, load
+from jobs import ingest
+from jobs.run import Run, await_all
+from local.answers import records_in
+from local.session import spark_session
+from schemas.registry import FileRegistry
+
+TOPIC = "bench_departures"
+PARTITIONS = 4
+
+
+def bare_decode(run: Run) -> None:
+    """The least that a pipeline does: topic, decode, one table."""
+    run.append(run.read(TOPIC), table="bare_decode")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--millions", type=float, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=state_dir()) as scratch:
+        _measure(Path(scratch), int(options.millions * 1_000_000), options.rounds)
+    return 0
+
+
+def _measure(scratch: Path, wanted: int, rounds: int) -> None:
+    shutil.copytree(ROOT / "schemas" / "registry", scratch / "registry")
+    registry = FileRegistry(scratch / "registry")
+    registry.register(f"{TOPIC}-value", registry.latest("departures-value").text)
+    base = [f"registry.path={scratch / 'registry'}", f"ingest.topics={TOPIC}"]
+    settings = load(overrides=base)
+    records = _fill(settings.kafka, wanted, records_in(settings, "departures"))
+    spark = spark_session(settings, "bench")
+    speeds: dict[str, list[float]] = {"ingest": [], "bare decode": []}
+    print(f"{records:,} records in {TOPIC}\n{'round':<8}{'ingest':>16}{'bare decode':>16}   records/s")
+    for number in range(rounds + 1):
+        for name, build in (("ingest", ingest.build), ("bare decode", bare_decode)):
+            folder = scratch / f"{number}-{name.replace(' ', '-')}"
+            roots = [f"paths.tables={folder / 'tables'}", f"paths.checkpoints={folder / 'checkpoints'}"]
+            run = Run(spark, load(overrides=base + roots), name)
+            build(run)
+            began = time.monotonic()
+            await_all(spark, run.start(continuous=False))
+            speeds[name].append(records / (time.monotonic() - began))
+            shutil.rmtree(folder)
+        label = "cold" if number == 0 else str(number)
+        print(f"{label:<8}{speeds['ingest'][-1]:>16,.0f}{speeds['bare decode'][-1]:>16,.0f}", flush=True)
+    medians = [statistics.median(values[1:]) for values in speeds.values()]
+    print(f"{'median':<8}{medians[0]:>16,.0f}{medians[1]:>16,.0f}")
+    spark.stop()
+
+
+def _fill(kafka: Kafka, wanted: int, available: int) -> int:
+    """Copy the topic departures into TOPIC until that holds `wanted` records; how many it holds then."""
+    admin = AdminClient(kafka.client_config())
+    if TOPIC not in admin.list_topics(timeout=10).topics:
+        admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)])[TOPIC].result()
+    settings = load()
+    held = records_in(settings, TOPIC)
+    if held >= wanted:
+        return held
+    values = _read_all(kafka, available)
+    producer = Producer({**kafka.client_config(), "linger.ms": 50, "batch.size": 1_000_000, "compression.type": "lz4"})
+    for number in range(wanted - held):
+        value, key = values[number % len(values)]
+        while True:
+            try:
+                producer.produce(TOPIC, value, key)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    producer.flush()
+    return records_in(settings, TOPIC)
+
+
+def _read_all(kafka: Kafka, count: int) -> list[tuple[bytes, bytes]]:
+    consumer = Consumer({**kafka.client_config(), "group.id": "bench", "enable.auto.commit": False})
+    partitions = consumer.list_topics("departures", timeout=10).topics["departures"].partitions
+    consumer.assign([TopicPartition("departures", partition, 0) for partition in partitions])
+    values: list[tuple[bytes, bytes]] = []
+    while len(values) < count:
+        for message in consumer.consume(10_000, timeout=10):
+            values.append((message.value() or b"", message.key() or b""))
+    consumer.close()
+    return values
+
+
+if __name__ == "__main__":
+    exit_on_error(main)
