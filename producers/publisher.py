@@ -74,6 +74,8 @@ class Publisher:
         self.limits: dict[str, Limits] = topic_limits(admin, topics)
         self._handed_over: Counter[str] = Counter()
         self._failed: Counter[tuple[str, str]] = Counter()
+        self._stopped: Callable[[], bool] = never
+        self._progress = Progress()
         own = producer_config(batching, self.limits.values())
         self._producer = Producer({**connection, **own, "on_delivery": self._note_failure})
 
@@ -86,18 +88,18 @@ class Publisher:
         for a bounded time. A TidemarkError of the `batches` ends them, and is the report's cause.
         """
         started, cause = time.monotonic(), None
+        self._stopped, self._progress = stopped, progress or Progress()
         try:
             for batch in batches:
-                self._send(batch, stopped)
-                if progress and batch.timestamps:
-                    progress.show(self._handed_over.total(), batch.timestamps[-1])
+                self._send(batch)
+                if batch.timestamps:
+                    self._progress.show(self._handed_over.total(), batch.timestamps[-1])
                 if stopped() or self._should_give_up():
                     break
         except TidemarkError as error:
             cause = error
-        self._flush(stopped)
-        if progress:
-            progress.clear()
+        self._flush()
+        self._progress.clear()
         seconds = time.monotonic() - started
         return settle(self._handed_over, self._failed, seconds=seconds, interrupted=stopped(), cause=cause)
 
@@ -107,7 +109,7 @@ class Publisher:
         while (left := deadline - time.monotonic()) > 0:
             self._producer.poll(left)
 
-    def _send(self, batch: Batch, stopped: Callable[[], bool]) -> None:
+    def _send(self, batch: Batch) -> None:
         self._warn_of_retention(batch)
         produce, count = self._producer.produce, 0
         headers = batch.headers or repeat(None)
@@ -116,7 +118,7 @@ class Publisher:
             try:
                 produce(topic, value, key, PARTITIONER, None, None, timestamp, header)
             except BufferError:
-                if not self._send_when_free(event, stopped):
+                if not self._send_when_free(event):
                     break
             except KafkaException as exc:
                 self._note_refusal(topic, exc)
@@ -124,11 +126,12 @@ class Publisher:
         self._handed_over.update(batch.topics[:count])
         self._producer.poll(0)
 
-    def _send_when_free(self, event: Event, stopped: Callable[[], bool]) -> bool:
+    def _send_when_free(self, event: Event) -> bool:
         """Whether the event was handed over; it is not when we are stopped, or give up, before there is room."""
         topic, value, key, timestamp, headers = event
-        while not (stopped() or self._should_give_up()):
+        while not (self._stopped() or self._should_give_up()):
             self._producer.poll(WAIT_SECONDS)
+            self._progress.show_waiting(len(self._producer))
             try:
                 self._producer.produce(topic, value, key, PARTITIONER, None, None, timestamp, headers)
             except BufferError:
@@ -141,10 +144,11 @@ class Publisher:
     def _note_refusal(self, topic: str, refusal: KafkaException) -> None:
         self._failed[topic, refusal.args[0].name()] += 1
 
-    def _flush(self, stopped: Callable[[], bool]) -> None:
+    def _flush(self) -> None:
         deadline = None
         while len(self._producer):
-            if stopped() and deadline is None:
+            self._progress.show_waiting(len(self._producer))
+            if self._stopped() and deadline is None:
                 deadline = time.monotonic() + INTERRUPT_FLUSH_SECONDS
             if self._is_hopeless() or (deadline and time.monotonic() > deadline):
                 self._producer.purge()

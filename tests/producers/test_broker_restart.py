@@ -1,4 +1,4 @@
-"""A broker that goes away for a while costs nothing: no event lost, none twice, order kept."""
+"""A broker that goes away: for a while it costs nothing, for good it is a failure with counts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,36 +7,85 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from conf.errors import TidemarkError
 from conf.settings import load
 from local.broker import Cluster
+from producers import publisher as module
 from producers.publisher import Batch, Publisher
 
+pytestmark = pytest.mark.faults
 BATCHES, SIZE = 40, 500
 
 
-@pytest.mark.faults
-def test_a_restart_of_the_broker_loses_and_repeats_nothing(tmp_path: Path) -> None:
-    with Cluster(tmp_path, tmp_path / "logs", attached=True) as cluster:
-        servers = cluster.bootstrap_servers
-        admin = AdminClient({"bootstrap.servers": servers})
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A broker that a test may stop, with an empty topic t."""
+    with Cluster(tmp_path, tmp_path / "logs", attached=True) as started:
+        admin = AdminClient({"bootstrap.servers": started.bootstrap_servers})
         admin.create_topics([NewTopic("t", 1, 1)])["t"].result()
-        settings = load("local", [f"kafka.bootstrap_servers={servers}"])
-        publisher = Publisher(settings.kafka, settings.producer, ["t"])
+        yield started
 
-        def events() -> Iterator[Batch]:
-            for number in range(BATCHES):
-                if number == BATCHES // 4:
-                    cluster.stop()
-                if number == BATCHES // 2:
-                    cluster.start()
-                values = [b"%d" % (number * SIZE + each) for each in range(SIZE)]
-                yield Batch(["t"] * SIZE, values, ["key"] * SIZE, [0] * SIZE)
-                publisher.wait(0.02)
 
-        report = publisher.publish(events())
-        assert report.complete, report
-        assert cluster.bootstrap_servers == servers
-        assert read(servers, BATCHES * SIZE) == list(range(BATCHES * SIZE))
+def publisher_to(cluster: Cluster) -> Publisher:
+    settings = load("local", [f"kafka.bootstrap_servers={cluster.bootstrap_servers}"])
+    return Publisher(settings.kafka, settings.producer, ["t"])
+
+
+def batch(number: int) -> Batch:
+    values = [b"%d" % (number * SIZE + each) for each in range(SIZE)]
+    return Batch(["t"] * SIZE, values, ["key"] * SIZE, [0] * SIZE)
+
+
+def test_a_restart_of_the_broker_loses_and_repeats_nothing(cluster: Cluster) -> None:
+    publisher, servers = publisher_to(cluster), cluster.bootstrap_servers
+
+    def events() -> Iterator[Batch]:
+        for number in range(BATCHES):
+            if number == BATCHES // 4:
+                cluster.stop()
+            if number == BATCHES // 2:
+                cluster.start()
+            yield batch(number)
+            publisher.wait(0.02)
+
+    report = publisher.publish(events())
+    assert report.complete, report
+    assert cluster.bootstrap_servers == servers
+    assert read(servers, BATCHES * SIZE) == list(range(BATCHES * SIZE))
+
+
+def test_a_broker_that_stays_away_is_a_failure_with_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MESSAGE_TIMEOUT_MS", 2_000)
+    publisher = publisher_to(cluster)
+
+    def endless() -> Iterator[Batch]:
+        yield batch(0)
+        publisher.wait(1.0)
+        cluster.stop()
+        number = 0
+        while number := number + 1:
+            yield batch(number)
+            publisher.wait(0.05)
+
+    report = publisher.publish(endless())
+    lost = sum(report.failed.values()) + sum(report.undelivered.values())
+    assert report.delivered == {"t": SIZE}
+    assert report.failed["t", "_MSG_TIMED_OUT"] > 0
+    assert lost % SIZE == 0
+    with pytest.raises(TidemarkError, match=r"DELIVERY_FAILED: .* to t \(_MSG_TIMED_OUT\).*the broker was away"):
+        report.require_complete()
+
+
+def test_an_interrupt_while_the_broker_is_away_gives_up_after_a_while_with_counts(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "INTERRUPT_FLUSH_SECONDS", 0.5)
+    publisher = publisher_to(cluster)
+    cluster.stop()
+    report = publisher.publish([batch(0)], lambda: True)
+    assert report.interrupted
+    assert (report.delivered, report.undelivered) == ({"t": 0}, {"t": SIZE})
+    assert f"undelivered: {SIZE} to t" in str(report)
 
 
 def read(servers: str, count: int) -> list[int]:
