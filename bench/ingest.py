@@ -22,7 +22,8 @@ from conf import ROOT, state_dir
 from conf.errors import exit_on_error
 from conf.settings import Kafka, load
 from jobs import ingest
-from jobs.run import Run, await_all
+from jobs.failures import await_all
+from jobs.run import Run
 from local.answers import records_in
 from local.session import spark_session
 from schemas.registry import FileRegistry

@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 
 
 def batch_offsets(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, Any]:
-    """The source offsets of micro-batch `batch`: `from` (null for a first batch) and `until` (exclusive), one entry a source."""
+    """The source offsets of micro-batch `batch`: `from` (null for a first batch) and `until` (exclusive), by source."""
     return {"from": _sources(spark, checkpoint, batch - 1), "until": _sources(spark, checkpoint, batch)}
 
 

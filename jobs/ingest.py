@@ -3,7 +3,7 @@
 topic -> Delta table bronze/<topic>; decode -> Delta tables silver/<topic> and quarantine
     ./spark-submit.sh ingest --until-caught-up --set ingest.topics=departures,weather
 
-Each topic is a query of its own, so that one topic's trouble holds up no other. No watermark: nothing is ever too late here.
+Each topic is a query of its own: one topic's trouble holds up no other. No watermark: nothing is ever too late here.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def silver_by_key(decoded: DataFrame, key: str) -> DataFrame:
 
 
 def quarantine(rejected: DataFrame) -> DataFrame:
-    """One row per rejected record: Kafka's eight columns, `schema_id` int, `error` string (its code), `reason` string."""
+    """One row per rejected record: Kafka's eight columns, `schema_id` int, `error` string (code), `reason` string."""
     reason = F.coalesce(*(F.when(F.col("error") == code, F.lit(text)) for code, text in REASONS.items()))
     return rejected.select("*", reason.alias("reason"))
 
@@ -103,7 +103,7 @@ def _counted(frame: DataFrame, **counts: Column) -> tuple[DataFrame, Observation
 
 
 def _check_accounted(topic: str, batch: Batch, seen: dict[str, int]) -> None:
-    """Each table was written from a reading of its own: had the topic changed between them, records would be missing."""
+    """Each table was written from a reading of its own: had the topic changed in between, records would be missing."""
     if len(seen) == 2 and seen["bronze"] != seen["silver"]:
         found = f"{seen['bronze']} records went to bronze, {seen['silver']} to silver or quarantine"
         message = f"batch {batch.version} of {topic}: {found}"

@@ -15,9 +15,10 @@ from pyspark.sql import SparkSession  # noqa: E402
 from conf.errors import TidemarkError, exit_on_error  # noqa: E402
 from conf.settings import Settings  # noqa: E402
 from jobs import arguments, catalog  # noqa: E402
-from jobs.connectors.kafka import Position, parse_position  # noqa: E402
+from jobs.connectors.positions import Position, parse_position  # noqa: E402
+from jobs.failures import await_all  # noqa: E402
 from jobs.progress import ProgressLines  # noqa: E402
-from jobs.run import Run, await_all  # noqa: E402
+from jobs.run import Run  # noqa: E402
 
 
 def main() -> int:

@@ -5,27 +5,22 @@ A job's `build(run)` reads, transforms and declares outputs; nothing moves until
 
 import hashlib
 import json
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
-from conf.errors import TidemarkError
 from conf.settings import Job, Settings, Source
 from conf.topics import Topic, find_topic, load_topics
 from jobs.checkpoint import batch_offsets
-from jobs.connectors import avro, delta, kafka
-from jobs.parallel import in_parallel
+from jobs.connectors import avro, delta, kafka, positions
+from jobs.failures import in_one_line
 from jobs.progress import REJECTED, Counted
 from schemas.registry import RegisteredSchema, Registry, open_registry
 
-OWN_ERROR = "conf.errors.TidemarkError:"
-JAVA_CAUSE = "Caused by:"
 OutputMode = Literal["append", "update", "complete"]
 STATE_STORES = {
     "heap": "org.apache.spark.sql.execution.streaming.state.HDFSBackedStateStoreProvider",
@@ -42,8 +37,8 @@ ROCKSDB_CONF = {
 class Range:
     """A bounded part of the topics, read as one batch: record offsets from `start` to before `end`."""
 
-    start: kafka.Offsets
-    end: kafka.Offsets
+    start: positions.Offsets
+    end: positions.Offsets
 
     @property
     def id(self) -> str:
@@ -91,7 +86,7 @@ class Run:
         spark: SparkSession,
         settings: Settings,
         job: str,
-        bounds: tuple[kafka.Position, kafka.Position] | None = None,
+        bounds: tuple[positions.Position, positions.Position] | None = None,
     ) -> None:
         self.spark = spark
         self.settings = settings
@@ -117,7 +112,7 @@ class Run:
         subscription = kafka.Subscription((topic,))
         if self._bounds is None:
             return kafka.read_stream(self.spark, self.settings.kafka, self._source(), subscription)
-        bounds = Range(*(kafka.resolve(self.settings.kafka, topic, position) for position in self._bounds))
+        bounds = Range(*(positions.resolve(self.settings.kafka, topic, position) for position in self._bounds))
         self._ranges.append(bounds)
         return kafka.read_batch(self.spark, self.settings.kafka, self._source(), subscription, bounds.start, bounds.end)
 
@@ -190,7 +185,7 @@ class Run:
         def write_batch(frame: DataFrame, version: int) -> None:
             query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
             batch = Batch(frame, str(query_id), version, batch_offsets(frame.sparkSession, checkpoint, version))
-            _one_line_failures(lambda: output.write(batch))
+            in_one_line(lambda: output.write(batch))
 
         for name, value in self._query_conf(output.job).items():
             self.spark.conf.set(name, value)
@@ -225,67 +220,3 @@ class Run:
             delta.write(batch.frame, table, batch.commit("write"))
 
         return write_table
-
-
-def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
-    """Wait until every query has ended; the first failure stops the others.
-
-    Raises:
-        TidemarkError: QUERY_FAILED, with the query's name and the cause in one line.
-    """
-    try:
-        while any(query.isActive for query in queries):
-            spark.streams.awaitAnyTermination()
-            spark.streams.resetTerminated()
-            _raise_first(queries)
-        _raise_first(queries)
-    except StreamingQueryException as exc:
-        raise _first_failure(queries) or _failed("a query", str(exc)) from exc
-    finally:
-        # One after the other, the last would go on for as long as all before it take to end.
-        in_parallel(spark, *(query.stop for query in queries))
-
-
-def _raise_first(queries: list[StreamingQuery]) -> None:
-    failure = _first_failure(queries)
-    if failure is not None:
-        raise failure
-
-
-def _first_failure(queries: list[StreamingQuery]) -> TidemarkError | None:
-    for query in queries:
-        error = None if query.isActive else query.exception()
-        if error is not None:
-            return _failed(query.name, str(error))
-    return None
-
-
-def _failed(name: str, text: str) -> TidemarkError:
-    return TidemarkError(
-        "QUERY_FAILED",
-        f"query {name} stopped: {cause_line(text)}",
-        "see the log; the checkpoint is kept, a new run goes on",
-    )
-
-
-def _one_line_failures(write: Callable[[], None]) -> None:
-    """Run `write`; what it raises becomes a TidemarkError, and goes to the log whole.
-
-    Spark takes the text of a failure apart with a regular expression that overflows the stack on a long one.
-    """
-    try:
-        write()
-    except TidemarkError:
-        raise
-    except Exception as exc:
-        logging.getLogger(__name__).exception("a micro-batch failed")
-        raise TidemarkError("BATCH_FAILED", cause_line(str(exc)), "the cause is in the log, whole") from None
-
-
-def cause_line(text: str) -> str:
-    """The innermost cause that Spark's text of a failure names, on one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    ours = [line.removeprefix(OWN_ERROR) for line in lines if line.startswith(OWN_ERROR)]
-    java = [line.removeprefix(JAVA_CAUSE) for line in lines if line.startswith(JAVA_CAUSE)]
-    first = [lines[0]] if lines else ["no cause given"]
-    return (ours or java or first)[-1].strip()

@@ -1,8 +1,10 @@
 """What the demo shows: short answers read from the Delta tables and the topics, no JVM needed."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 from confluent_kafka import Consumer, TopicPartition
@@ -47,14 +49,17 @@ def alerts(settings: Settings) -> str:
 
 def accounts(settings: Settings) -> str:
     """Records in each topic against rows in bronze, silver and quarantine."""
-    rejected = (
-        _read(settings, "quarantine", ["topic"])["topic"].value_counts() if _exists(settings, "quarantine") else {}
-    )
+    rejected = _rejected(settings)
     rows = []
     for topic in settings.ingest.topics:
         bronze, silver = (_rows(settings, f"{layer}/{topic}") for layer in ("bronze", "silver"))
-        rows.append((topic, records_in(settings, topic), bronze, silver, int(rejected.get(topic, 0))))
+        rows.append((topic, records_in(settings, topic), bronze, silver, rejected[topic]))
     return _table(pd.DataFrame(rows, columns=["topic", "records in topic", "bronze", "silver", "quarantine"]))
+
+
+def _rejected(settings: Settings) -> Counter[str]:
+    """Rows in quarantine by topic."""
+    return Counter(_read(settings, "quarantine", ["topic"])["topic"]) if _exists(settings, "quarantine") else Counter()
 
 
 def records_in(settings: Settings, topic: str) -> int:
@@ -77,8 +82,8 @@ def _exists(settings: Settings, table: str) -> bool:
 
 
 def _read(settings: Settings, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    found = DeltaTable(_path(settings, table)).to_pyarrow_table(columns=list(columns) if columns else None)
-    return found.to_pandas()
+    found = DeltaTable(_path(settings, table)).to_pandas(columns=list(columns) if columns else None)
+    return cast(pd.DataFrame, found)
 
 
 def _rows(settings: Settings, table: str) -> int:
@@ -86,5 +91,6 @@ def _rows(settings: Settings, table: str) -> int:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    text = frame.to_string(index=False, formatters=dict.fromkeys(frame.select_dtypes("integer"), "{:,}".format))
+    whole = list(frame.select_dtypes("integer").columns)
+    text = frame.to_string(index=False, formatters=dict.fromkeys(whole, "{:,}".format))
     return "\n".join(f"  {line}" for line in text.splitlines())
