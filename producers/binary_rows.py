@@ -10,7 +10,7 @@ import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from producers.rows import READ_ERRORS, Row, bad_file, unique_names
+from producers.rows import READ_ERRORS, Row, bad_file, unique_columns
 
 BATCH_ROWS = 5_000
 # fastavro has no error class of its own for bytes that are no Avro.
@@ -29,7 +29,7 @@ class ParquetInput:
             self._file = pq.ParquetFile(path)
         except (OSError, pa.ArrowException) as exc:
             raise bad_file(name, f"it is no Parquet file: {exc}") from exc
-        self._columns = unique_names(self._file.schema_arrow.names)
+        self._columns, self.notes = unique_columns(name, self._file.schema_arrow.names)
 
     @property
     def schema(self) -> pa.Schema:
@@ -63,6 +63,7 @@ class AvroInput:
     def __init__(self, name: str, stream: io.BufferedReader) -> None:
         """Reads the header; raises TidemarkError BAD_FILE where there is none, or no record schema in it."""
         self.name = name
+        self.notes: list[str] = []
         try:
             reader = fastavro.reader(stream)
             self.schema: Any = json.loads(reader.metadata["avro.schema"])

@@ -6,7 +6,7 @@ import io
 from collections import deque
 from collections.abc import Iterator
 
-from producers.rows import READ_ERRORS, Row, bad_file, unique_names
+from producers.rows import READ_ERRORS, Row, bad_file, unique_columns
 
 DELIMITERS = ",;\t|"
 SNIFFED_BYTES = 65_536
@@ -34,7 +34,7 @@ class CsvInput:
         self.delimiter = delimiter or sniff_delimiter(start.decode("utf-8-sig", "replace"))
         text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._lines = _Lines(text)
-        self._columns = self._header()
+        self._columns, self.notes = unique_columns(name, self._header())
 
     def columns(self) -> list[str] | None:
         """The header, with names made unique; empty for an empty file."""
@@ -53,7 +53,7 @@ class CsvInput:
         for _, raw, cells, problem in self._records(None):
             if problem or not _is_utf8(raw):
                 raise bad_file(self.name, f"its header cannot be read: {problem or 'it is not UTF-8'}")
-            return unique_names([cell.strip() for cell in cells])
+            return [cell.strip() for cell in cells]
         return []
 
     def _records(self, width: int | None) -> Iterator[tuple[int, str, list[str], str]]:

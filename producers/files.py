@@ -19,7 +19,7 @@ from conf.settings import Settings
 from conf.topics import Topic, load_topics
 from producers.delivery import Report
 from producers.file_schema import find_schema, infer_and_write
-from producers.inputs import Opening, open_inputs
+from producers.inputs import Opening, open_inputs, require_files
 from producers.interrupt import Interrupt
 from producers.preflight import Limits, create_topic
 from producers.progress import Progress
@@ -71,6 +71,7 @@ def publish_files(settings: Settings, request: FileRequest, interrupt: Interrupt
         TidemarkError: of the broker (NO_BROKER, BROKER_UNREACHABLE, NO_TOPIC), the files, the schema, the registry,
             and UNKNOWN_FIELD or UNFIT_FIELD; all before anything is sent. What comes later is the report's cause.
     """
+    require_files(request.paths)
     declared = load_topics().get(request.topic)
     if request.create_partitions:
         _create(settings, declared or Topic(request.topic, request.create_partitions, key="", schema=""))

@@ -58,19 +58,21 @@ def infer_schema(topic: str, inputs: Iterable[Input], nulls: frozenset[str]) -> 
     """
     types: Types | AvroTypes | None = None
     first: Input | None = None
-    names = []
+    names, notes = [], []
     for each in inputs:
         first, types = first or each, types or _types_for(each, nulls)
         if type(each) is not type(first):
             raise mixed(f"{each.name} is of another kind than {first.name}")
         types.add(each)
         names.append(each.name)
+        notes += each.notes
     if types is None or not types.count:
         what = f"there is no row to infer a schema from in {', '.join(names) or 'no file'}"
         raise TidemarkError("NO_ROWS", what, "give the schema with --schema")
     if isinstance(types, AvroTypes):
-        return Inferred(pretty(types.schema), [])
-    return _described(topic, types, names)
+        return Inferred(pretty(types.schema), notes)
+    described = _described(topic, types, names)
+    return Inferred(described.text, notes + described.notes)
 
 
 def pretty(schema: Mapping[str, Any]) -> str:

@@ -47,14 +47,20 @@ def open_inputs(paths: Sequence[Path], opening: Opening) -> Iterator[Input]:
     Raises:
         TidemarkError: NO_FILE, UNKNOWN_FORMAT, BAD_FILE.
     """
+    require_files(paths)
     for path in paths:
         for name, stream in _streams(path):
             yield _opened(name, stream, path, opening)
 
 
+def require_files(paths: Sequence[Path]) -> None:
+    """Raises TidemarkError NO_FILE for the first that is no file."""
+    for path in paths:
+        if not path.is_file():
+            raise TidemarkError("NO_FILE", f"no file {path}", "check the path")
+
+
 def _streams(path: Path) -> Iterator[tuple[str, io.BufferedReader]]:
-    if not path.is_file():
-        raise TidemarkError("NO_FILE", f"no file {path}", "check the path")
     try:
         if path.suffix == ".zip":
             yield from _members(path)

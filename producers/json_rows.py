@@ -20,6 +20,7 @@ class JsonLinesInput:
 
     def __init__(self, name: str, stream: io.BufferedReader, exact: bool = False) -> None:
         self.name = name
+        self.notes: list[str] = []
         self._stream = stream
         self._decode = json.JSONDecoder(
             object_pairs_hook=_object, parse_float=Decimal if exact else None, parse_constant=float

@@ -92,7 +92,10 @@ class _Part:
 
     def optional(self, value: Mapping[str, Any]) -> Any:
         found = value.get(self.name, self._default)
-        return None if found is None else self._form(found)
+        try:
+            return None if found is None else self._form(found)
+        except (ValueError, OverflowError) as exc:
+            raise UnfitError(str(exc), self.name) from exc
 
 
 def _key_text(avro_type: Any) -> Callable[[Any], str | bytes] | None:

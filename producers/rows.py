@@ -38,6 +38,8 @@ class Input(Protocol):
     name: str
     # Whether all values are text, to be read by the schema's types.
     from_text: bool
+    # What a person should know of it.
+    notes: list[str]
 
     def columns(self) -> list[str] | None:
         """The names of the columns, where the file names them up front; None where each row does."""
@@ -49,6 +51,13 @@ class Input(Protocol):
 def bad_file(name: str, what: str) -> TidemarkError:
     """A file that cannot be read, or not to its end."""
     return TidemarkError("BAD_FILE", f"{name}: {what}", "mend or leave out the file")
+
+
+def unique_columns(name: str, given: list[str]) -> tuple[list[str], list[str]]:
+    """The names of a file's columns, made unique, and a note on each that had to be."""
+    unique = unique_names(given)
+    changed = [(old, new) for old, new in zip(given, unique, strict=True) if old != new]
+    return unique, [f"{name} has column {old!r} more than once: a later one is `{new}`" for old, new in changed]
 
 
 def unique_names(names: list[str], fold: Callable[[str], str] = str) -> list[str]:

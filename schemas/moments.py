@@ -12,6 +12,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOCAL_EPOCH = datetime(1970, 1, 1)
 EPOCH_DAY = date(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)
+DAY_NS = 86_400 * 10**9
+DAYS_LIMIT = 1 << 31  # Avro keeps days in an int
 # Logical type -> nanoseconds in its unit.
 UNIT_NS = {"millis": 1_000_000, "micros": 1_000, "nanos": 1}
 INSTANT = re.compile(
@@ -46,7 +48,7 @@ def day(value: Any) -> int:
         value = value.date()
     if isinstance(value, date):
         return (value - EPOCH_DAY).days
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and -DAYS_LIMIT <= value < DAYS_LIMIT:
         return value
     raise ValueError(f"{value!r} is no date")
 
@@ -56,7 +58,7 @@ def time_of_day(unit: str) -> Callable[[Any], int]:
     unit_ns = UNIT_NS[unit]
 
     def convert(value: Any) -> int:
-        if isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value * unit_ns < DAY_NS:
             return value
         text = value.isoformat() if isinstance(value, time) and value.tzinfo is None else value
         match = CLOCK.fullmatch(text) if isinstance(text, str) else None

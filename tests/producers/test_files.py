@@ -304,6 +304,19 @@ def test_a_field_that_cannot_be_what_it_is_to_be_is_refused_before_anything_is_s
     desk.records(0)
 
 
+def test_a_missing_file_is_noticed_before_anything_is_sent(desk: Desk) -> None:
+    with pytest.raises(TidemarkError, match=r"NO_FILE: no file .*missing\.csv"):
+        desk.publish(desk.write("in.csv", HEADER + GOOD), desk.folder / "missing.csv")
+    desk.records(0)
+
+
+def test_an_event_time_of_text_that_is_no_time_is_rejected(desk: Desk) -> None:
+    path = desk.write("in.csv", HEADER + GOOD.replace(",x", ",2013-01-01T00:00Z") + GOOD)
+    desk.publish(path, parts=Parts("id", "note"))
+    assert desk.records(1)[0].timestamp()[1] == 1_356_998_400_000
+    assert desk.rejected()[0][:2] == (3, "field `note`: 'x' is no time like 2013-01-31T13:45:00Z")
+
+
 def test_a_missing_topic_is_created_on_request_only(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     path = desk.write("in.csv", HEADER + GOOD)
     desk.topic += "-new"

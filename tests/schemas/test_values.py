@@ -132,6 +132,8 @@ def test_a_typed_value_that_fits_is_converted(avro_type: Any, value: Any, expect
         (MICROS, nanoseconds(1)),
         (MONEY, True),
         (DATE, datetime(2013, 1, 1, 10)),
+        (DATE, 2**31),
+        (TIME, 86_400_000),
         ({"type": "map", "values": "int"}, [("a", 1), ("a", 2)]),
         ({"type": "array", "items": "int"}, "abc"),
         ({"type": "fixed", "name": "F", "size": 2}, b"abc"),
