@@ -30,9 +30,9 @@ def overdue(departures: DataFrame, arrivals: DataFrame) -> DataFrame:
         `flight_id`, `carrier`, `flight` int, `tail_number`, `origin`, `destination`, `departed_at` timestamp,
         `scheduled_arrival_at` timestamp, `overdue_at` timestamp (the deadline).
     """
-    scheduled = departures.where(F.col("scheduled_arrival_at").isNotNull())
-    left = without_repeats(scheduled, ["flight_id"], "departed_at", LATENESS)
-    expected = left.withColumn("overdue_at", F.col("scheduled_arrival_at") + F.expr(f"INTERVAL {GRACE}"))
+    left = without_repeats(departures, ["flight_id"], "departed_at", LATENESS)
+    deadline = F.col("scheduled_arrival_at") + F.expr(f"INTERVAL {GRACE}")
+    expected = left.withColumn("overdue_at", deadline).where(F.col("overdue_at").isNotNull())
     flagged = _watched(expected, arrivals) if expected.isStreaming else _looked_up(expected, arrivals)
     flight = ("flight_id", "carrier", "flight", "tail_number", "origin", "destination")
     return flagged.select(*flight, "departed_at", "scheduled_arrival_at", "overdue_at")

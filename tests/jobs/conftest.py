@@ -1,0 +1,40 @@
+"""What the tests of jobs share: a feed of inline rows."""
+
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.run import ROCKSDB_CONF, STATE_STORES
+from tests.jobs.feed import Feed
+
+
+@pytest.fixture(params=["batch", "stream"])
+def feed(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) -> Feed:
+    """Runs its test twice: with batches, and with streams."""
+    return Feed(_with_state(spark, "heap"), tmp_path, request.param)
+
+
+@pytest.fixture
+def stream(spark: SparkSession, tmp_path: Path) -> Feed:
+    """For what only streams do: watermarks, late rows, windows that close."""
+    return Feed(_with_state(spark, "heap"), tmp_path, "stream")
+
+
+@pytest.fixture(params=["batch", "stream"])
+def rocksdb_feed(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) -> Feed:
+    """`feed`, with the state where transformWithState needs it."""
+    return Feed(_with_state(spark, "rocksdb"), tmp_path, request.param)
+
+
+@pytest.fixture
+def rocksdb_stream(spark: SparkSession, tmp_path: Path) -> Feed:
+    """`stream`, with the state where transformWithState needs it."""
+    return Feed(_with_state(spark, "rocksdb"), tmp_path, "stream")
+
+
+def _with_state(spark: SparkSession, store: str) -> SparkSession:
+    fixed = {"spark.sql.shuffle.partitions": "1", "spark.sql.streaming.stateStore.providerClass": STATE_STORES[store]}
+    for name, value in (fixed | ROCKSDB_CONF).items():
+        spark.conf.set(name, value)
+    return spark

@@ -1,0 +1,101 @@
+"""weather_impact: departures joined with the observation of the hour up to them, and with the airlines' names."""
+
+from typing import Any
+
+import pytest
+from chispa import assert_df_equality
+
+from jobs.flights.weather_impact import OBSERVED, weather_impact
+from tests.jobs.feed import Feed, Rows
+
+DEPARTURES = (
+    "flight_id string, carrier string, origin string, destination string, departed_at timestamp, delay_minutes int"
+)
+MEASURES = (
+    "temperature_f decimal(5,2), dew_point_f decimal(5,2), humidity_percent decimal(5,2), wind_direction_degrees int, "
+    "wind_speed_mph double, wind_gust_mph double, precipitation_inches decimal(6,2), pressure_millibars decimal(6,1), "
+    "visibility_miles decimal(5,2)"
+)
+WEATHER = f"station string, observed_at timestamp, {MEASURES}"
+AIRLINES = "carrier string, airline string"
+IMPACT = (
+    "flight_id string, carrier string, airline string, origin string, destination string, departed_at timestamp, "
+    f"delay_minutes int, observed_at timestamp, {MEASURES}"
+)
+FINE = (39.02, 28.04, 64.43, 260, 12.65858, None, 0.0, 1011.9, 10.0)
+UNITED = [("UA", "United Air Lines Inc.")]
+
+
+def flight(flight_id: str, departed_at: str, origin: str = "EWR", carrier: str = "UA") -> tuple[Any, ...]:
+    return (flight_id, carrier, origin, "IAH", departed_at, 2)
+
+
+def joined(feed: Feed, departures: list[Rows], weather: list[Rows]) -> Any:
+    frames = feed.rows(DEPARTURES, *departures), feed.rows(WEATHER, *weather), feed.batch(AIRLINES, UNITED)
+    return feed.table(weather_impact(*frames))
+
+
+def pairs(feed: Feed, departures: list[Rows], weather: list[Rows]) -> list[tuple[str, str]]:
+    rows = joined(feed, departures, weather).selectExpr("flight_id", "date_format(observed_at, 'HH:mm')").collect()
+    return sorted((row[0], row[1]) for row in rows)
+
+
+def test_a_departure_gets_the_weather_of_its_hour_and_its_airline(feed: Feed) -> None:
+    actual = joined(feed, [[flight("a", "2013-01-01 11:17")]], [[("EWR", "2013-01-01 11:00", *FINE)]])
+    expected = [("a", "UA", UNITED[0][1], "EWR", "IAH", "2013-01-01 11:17", 2, "2013-01-01 11:00", *FINE)]
+    assert_df_equality(actual, feed.batch(IMPACT, expected), ignore_nullable=True)
+
+
+def test_missing_measures_and_an_unknown_carrier_stay_null(feed: Feed) -> None:
+    nothing = (None,) * len(OBSERVED)
+    weather = [("EWR", "2013-01-01 11:00", *nothing)]
+    actual = joined(feed, [[flight("a", "2013-01-01 11:17", carrier="ZZ")]], [weather])
+    expected = [("a", "ZZ", None, "EWR", "IAH", "2013-01-01 11:17", 2, "2013-01-01 11:00", *nothing)]
+    assert_df_equality(actual, feed.batch(IMPACT, expected), ignore_nullable=True)
+
+
+@pytest.mark.parametrize(
+    ("observed_at", "departed_at", "found"),
+    [
+        ("11:00", "11:00", True),
+        ("11:00", "11:59", True),
+        ("11:00", "12:00", False),
+        ("11:01", "11:00", False),
+        ("10:51", "11:05", True),
+        ("10:05", "11:05", False),
+    ],
+)
+def test_an_observation_holds_from_its_time_on_for_an_hour(
+    feed: Feed, observed_at: str, departed_at: str, found: bool
+) -> None:
+    departures = [flight("a", f"2013-01-01 {departed_at}")]
+    weather = [("EWR", f"2013-01-01 {observed_at}", *FINE)]
+    assert pairs(feed, [departures], [weather]) == ([("a", observed_at)] if found else [])
+
+
+def test_the_weather_of_another_airport_does_not_count(feed: Feed) -> None:
+    weather = [("JFK", "2013-01-01 11:00", *FINE)]
+    assert pairs(feed, [[flight("a", "2013-01-01 11:17", origin="LGA")]], [weather]) == []
+
+
+def test_either_side_may_come_first(feed: Feed) -> None:
+    departures = [[flight("a", "2013-01-01 11:17")], [], [flight("c", "2013-01-01 12:17")]]
+    weather = [[], [("EWR", "2013-01-01 11:00", *FINE), ("EWR", "2013-01-01 12:00", *FINE)], []]
+    assert pairs(feed, departures, weather) == [("a", "11:00"), ("c", "12:00")]
+
+
+def test_repeats_on_either_side_give_no_more_rows(feed: Feed) -> None:
+    one, observation = flight("a", "2013-01-01 11:17"), ("EWR", "2013-01-01 11:00", *FINE)
+    assert pairs(feed, [[one, one], [one]], [[observation], [observation, observation]]) == [("a", "11:00")]
+
+
+def test_a_departure_is_late_only_when_both_topics_are_past_it(stream: Feed) -> None:
+    early = [flight("a", "2013-01-01 11:17")]
+    ahead = [[flight("b", "2013-01-01 20:17")], [flight("c", "2013-01-01 20:18")], early]
+    behind = [("EWR", "2013-01-01 11:00", *FINE)]
+    assert pairs(stream, ahead, [behind, [], []]) == [("a", "11:00")]
+    assert stream.late == 0
+
+    at_night = [("EWR", "2013-01-01 20:00", *FINE)]
+    assert pairs(stream, ahead, [[*behind, *at_night], [], []]) == [("b", "20:00"), ("c", "20:00")]
+    assert stream.late == 1
