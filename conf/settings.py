@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conf import ROOT, sources, state_dir
@@ -28,11 +28,17 @@ class Section(BaseModel):
 class Kafka(Section):
     bootstrap_servers: str
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-    sasl_mechanism: str
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
     sasl_username: str
     sasl_password: SecretStr
     ssl_ca_location: str
     replication_factor: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _require_credentials(self) -> "Kafka":
+        if self.security_protocol.startswith("SASL") and not (self.sasl_mechanism and self.sasl_username):
+            raise ValueError(f"{self.security_protocol} needs sasl_mechanism, sasl_username and sasl_password")
+        return self
 
     def require_bootstrap_servers(self) -> str:
         """The configured or embedded broker's address.

@@ -1,12 +1,12 @@
 """Kafka as a source (all eight columns) and as a sink of a stream or a batch."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, cast
+from typing import Literal
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.readwriter import DataStreamWriter
@@ -14,14 +14,10 @@ from pyspark.sql.types import BinaryType, StringType
 
 from conf.errors import TidemarkError, nearest
 from conf.settings import Batching, Kafka, Source
+from jobs.connectors.positions import METADATA_TIMEOUT_S, Position, milliseconds, parse_position, unreachable
 
 COLUMNS = ("key", "value", "topic", "partition", "offset", "timestamp", "timestampType", "headers")
 HEADERS = "array<struct<key:string,value:binary>>"
-METADATA_TIMEOUT_S = 10
-
-Offsets = Mapping[str, Mapping[int, int]]
-Position = Literal["earliest", "latest"] | datetime | Offsets
-"""Where reading starts, or ends before: an end of the log, a record timestamp, or offsets by topic and partition."""
 
 # Correctness needs these two: an aborted transaction's records are no records, and lost data must not pass unseen.
 ENFORCED = {"kafka.isolation.level": "read_committed", "failOnDataLoss": "true", "includeHeaders": "true"}
@@ -94,19 +90,6 @@ def connection_options(kafka: Kafka) -> dict[str, str]:
     return options
 
 
-def parse_position(text: str) -> Position:
-    """`earliest`, `latest`, an ISO timestamp (UTC where it names no zone) or JSON offsets by topic and partition."""
-    if text in ("earliest", "latest"):
-        return cast(Literal["earliest", "latest"], text)
-    try:
-        if text.lstrip().startswith("{"):
-            return {topic: {int(p): int(o) for p, o in offsets.items()} for topic, offsets in json.loads(text).items()}
-        return datetime.fromisoformat(text)
-    except (ValueError, AttributeError) as exc:
-        remedy = 'write earliest, latest, 2013-01-31T00:00:00+00:00 or {"topic": {"0": 42}}'
-        raise TidemarkError("BAD_POSITION", f"`{text}` is no position in a topic", remedy) from exc
-
-
 def require_topics(kafka: Kafka, names: Sequence[str]) -> None:
     """Ask the broker for `names`.
 
@@ -123,34 +106,6 @@ def require_topics(kafka: Kafka, names: Sequence[str]) -> None:
             others = [topic for topic in present if not topic.startswith("__")]
             remedy = f"create it with `local/tidemark topics apply`; {nearest(name, others)}"
             raise TidemarkError("TOPIC_MISSING", f"topic `{name}` is not on {kafka.bootstrap_servers}", remedy)
-
-
-def unreachable(kafka: Kafka) -> TidemarkError:
-    remedy = "check kafka.bootstrap_servers, or start the embedded broker: `local/tidemark broker start`"
-    return TidemarkError("BROKER_UNREACHABLE", f"no Kafka broker answers at {kafka.bootstrap_servers}", remedy)
-
-
-def resolve(kafka: Kafka, topic: str, position: Position) -> Offsets:
-    """`position` in `topic` as offsets: for each partition the first record at or after it, or the partition's end."""
-    if isinstance(position, Mapping):
-        return {topic: dict(position[topic])} if topic in position else resolve(kafka, topic, "latest")
-    consumer = Consumer(kafka.client_config() | {"group.id": "tidemark-resolve", "enable.auto.commit": "false"})
-    try:
-        partitions = consumer.list_topics(topic, timeout=METADATA_TIMEOUT_S).topics[topic].partitions
-        return {topic: {number: _resolve_partition(consumer, topic, number, position) for number in partitions}}
-    except KafkaException as exc:
-        raise unreachable(kafka) from exc
-    finally:
-        consumer.close()
-
-
-def _resolve_partition(consumer: Consumer, topic: str, number: int, position: Position) -> int:
-    first, end = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=METADATA_TIMEOUT_S)
-    if isinstance(position, datetime):
-        wanted = TopicPartition(topic, number, int(position.timestamp() * 1000))
-        found = int(consumer.offsets_for_times([wanted], timeout=METADATA_TIMEOUT_S)[0].offset)
-        return found if found >= 0 else int(end)
-    return int(first if position == "earliest" else end)
 
 
 def check_output(frame: DataFrame, topic: str | None = None) -> None:
@@ -212,7 +167,7 @@ def _position(edge: Literal["starting", "ending"], position: Position) -> dict[s
     if isinstance(position, datetime):
         # A time past a partition's last record means its end, not an error.
         strategy = {"startingOffsetsByTimestampStrategy": "latest"} if edge == "starting" else {}
-        return {f"{edge}Timestamp": str(int(position.timestamp() * 1000)), **strategy}
+        return {f"{edge}Timestamp": str(milliseconds(position)), **strategy}
     return {
         f"{edge}Offsets": position
         if isinstance(position, str)

@@ -138,6 +138,8 @@ def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
         ("broker.port=70000", "`broker.port`: Input should be less than or equal to 65535"),
         ("broker.nodes=2", "`broker.nodes`: Input should be 1 or 3"),
         ("kafka.security_protocol=TLS", "`kafka.security_protocol`: Input should be 'PLAINTEXT', 'SSL'"),
+        ("kafka.sasl_mechanism=GSSAPI", "`kafka.sasl_mechanism`: Input should be '', 'PLAIN'"),
+        ("kafka.security_protocol=SASL_SSL", "SASL_SSL needs sasl_mechanism, sasl_username and sasl_password"),
         ("jobs.ingest.state_store=disk", "`jobs.ingest.state_store`: Input should be 'heap' or 'rocksdb'"),
     ],
 )
