@@ -103,6 +103,7 @@ class Spark(Section):
     master: str
     shuffle_partitions: int = Field(ge=1)
     driver_memory: str
+    driver_java_options: str
     state_store: StateStore
     trigger: str
 

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import cast
 
 import pandas as pd
 from confluent_kafka import Consumer, TopicPartition
@@ -82,8 +81,7 @@ def _exists(settings: Settings, table: str) -> bool:
 
 
 def _read(settings: Settings, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    found = DeltaTable(_path(settings, table)).to_pandas(columns=list(columns) if columns else None)
-    return cast(pd.DataFrame, found)
+    return DeltaTable(_path(settings, table)).to_pandas(columns=list(columns) if columns else None)
 
 
 def _rows(settings: Settings, table: str) -> int:

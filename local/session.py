@@ -26,7 +26,7 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
     submit = {
         "--driver-memory": settings.spark.driver_memory,
         "--driver-class-path": class_path("spark"),
-        "--driver-java-options": java_options(log),
+        "--driver-java-options": java_options(settings, log),
         "--properties-file": str(PROPERTIES),
     }
     words = [word for option in submit.items() for word in option]
@@ -35,7 +35,8 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
     return builder.config("spark.sql.warehouse.dir", str(state_dir() / "warehouse")).getOrCreate()
 
 
-def java_options(log: Path) -> str:
+def java_options(settings: Settings, log: Path) -> str:
     """Options of the driver's JVM: where it logs, and stacks deep enough for the regular expressions that Spark puts
     long failure messages through (with the default of 1 MB its stream threads died of them)."""
-    return f"-Xss16m -Dlog4j2.configurationFile={ROOT / 'conf' / 'log4j2.properties'} -Dtidemark.log={log}"
+    own = f"-Xss16m -Dlog4j2.configurationFile={ROOT / 'conf' / 'log4j2.properties'} -Dtidemark.log={log}"
+    return f"{own} {settings.spark.driver_java_options}"

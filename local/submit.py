@@ -50,7 +50,7 @@ def command(job: str, settings: Settings, spark_options: Sequence[str]) -> list[
     """spark-submit's arguments up to the script and its name; `spark_options` come last, so they win."""
     logs = Path(settings.paths.logs)
     logs.mkdir(parents=True, exist_ok=True)
-    java = java_options(logs / f"{job}.log")
+    java = java_options(settings, logs / f"{job}.log")
     options = {
         "--master": settings.spark.master,
         "--name": job,
