@@ -52,14 +52,13 @@ def _measure(environment: dict[str, str]) -> int:
     code = process.wait()
     sampler.join()
     whole = time.monotonic() - began
-    print(
-        f"\nfirst answer after {first:.0f} s, everything after {whole:.0f} s, peak resident memory {peak[0] / 2**30:.2f} GiB"
-    )
+    print(f"\nfirst answer after {first:.0f} s, everything after {whole:.0f} s")
+    print(f"peak resident memory of all processes {peak[0] / 2**30:.2f} GiB, pages that several share counted once")
     return code
 
 
 def _sample(state: str, process: "subprocess.Popen[str]", peak: list[int]) -> None:
-    """Resident memory of every process that was started for this state folder, shared pages counted each time."""
+    """Resident memory of every process that was started for this state folder."""
     while process.poll() is None:
         peak[0] = max(peak[0], sum(_resident(each, state) for each in psutil.process_iter()))
         time.sleep(SAMPLE_S)
@@ -68,7 +67,7 @@ def _sample(state: str, process: "subprocess.Popen[str]", peak: list[int]) -> No
 def _resident(process: psutil.Process, state: str) -> int:
     try:
         ours = process.environ().get("TIDEMARK_STATE") == state
-        return int(process.memory_info().rss) if ours else 0
+        return int(process.memory_full_info().pss) if ours else 0
     except psutil.Error:
         return 0
 
