@@ -9,9 +9,12 @@ open, before Delta would.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
+from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -21,11 +24,20 @@ APP_ID = "txnAppId"
 VERSION = "txnVersion"
 METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 TXN_CONF = "spark.databricks.delta.write."
+# Delta fails one of two queries that make the same table at the same moment.
+_CREATING = Lock()
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table by its name and path; `keys` make it an upserted one, `newest_by` says which event of a key stays."""
+    """A table by its name and path.
+
+    Args:
+        keys: make it an upserted table, with one row a key; nulls are equal.
+        newest_by: which of two events of a key stays: the greater, the later one of equals. Left out, a batch must hold
+            one row a key, as a windowed aggregate does, and replaces what is there.
+        partition_by, properties: of the table when it is made.
+    """
 
     name: str
     path: str
@@ -99,14 +111,21 @@ def recorded_version(spark: SparkSession, path: str, app_id: str) -> int | None:
 
 def create_if_missing(frame: DataFrame, table: Table) -> None:
     """Create `table` with the columns of `frame`, its partitioning and properties; nothing where it exists."""
-    if DeltaTable.isDeltaTable(frame.sparkSession, table.path):
-        return
-    builder = DeltaTable.createIfNotExists(frame.sparkSession).location(table.path).addColumns(frame.schema)
-    if table.partition_by:
-        builder = builder.partitionedBy(*table.partition_by)
-    for name, value in table.properties.items():
-        builder = builder.property(name, value)
-    builder.execute()
+    spark = frame.sparkSession
+    with _CREATING:
+        if DeltaTable.isDeltaTable(spark, table.path):
+            return
+        builder = DeltaTable.createIfNotExists(spark).location(table.path).addColumns(frame.schema)
+        if table.partition_by:
+            builder = builder.partitionedBy(*table.partition_by)
+        for name, value in table.properties.items():
+            builder = builder.property(name, value)
+        try:
+            builder.execute()
+        except (DeltaConcurrentModificationException, AnalysisException):
+            # Another process may have made it at the same moment.
+            if not DeltaTable.isDeltaTable(spark, table.path):
+                raise
 
 
 def newest(frame: DataFrame, keys: Sequence[str], newest_by: Sequence[str]) -> DataFrame:

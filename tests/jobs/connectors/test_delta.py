@@ -1,0 +1,197 @@
+"""Writes into Delta tables: each batch once, the newest event of a key, and a commit that says where it came from."""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from conf.errors import TidemarkError
+from jobs.connectors import delta
+from jobs.connectors.delta import Commit, Table
+
+EVENTS = "id int, at int, note string"
+Rows = list[tuple[Any, ...]]
+
+
+def events(spark: SparkSession, *rows: tuple[Any, ...], schema: str = EVENTS) -> DataFrame:
+    return spark.createDataFrame(rows, schema)
+
+
+def batch(number: int, query: str = "query", statement: str = "write") -> Commit:
+    return Commit(query, statement, number)
+
+
+def stored(spark: SparkSession, table: Table) -> Rows:
+    rows = spark.read.format("delta").load(table.path).collect()
+    return sorted((tuple(row) for row in rows), key=str)
+
+
+def commits(spark: SparkSession, table: Table) -> list[Mapping[str, Any]]:
+    """Every commit after the table's creation, oldest first."""
+    history = DeltaTable.forPath(spark, table.path).history().orderBy("version").collect()
+    return [row.asDict() for row in history if row.operation != "CREATE TABLE"]
+
+
+@pytest.fixture
+def appended(tmp_path: Path) -> Table:
+    return Table("events", str(tmp_path / "events"))
+
+
+@pytest.fixture
+def upserted(tmp_path: Path) -> Table:
+    return Table("latest", str(tmp_path / "latest"), keys=("id",), newest_by=("at",))
+
+
+@pytest.mark.parametrize("keys", [(), ("id",)])
+def test_a_batch_written_again_changes_nothing(keys: tuple[str, ...], spark: SparkSession, tmp_path: Path) -> None:
+    table = Table("events", str(tmp_path / "events"), keys=keys)
+    assert delta.write(events(spark, (1, 1, "a")), table, batch(0))
+    assert delta.write(events(spark, (2, 1, "b")), table, batch(1))
+    made = len(commits(spark, table))
+    assert not delta.write(events(spark, (3, 1, "never written")), table, batch(1))
+    assert stored(spark, table) == [(1, 1, "a"), (2, 1, "b")]
+    assert len(commits(spark, table)) == made == 2
+
+
+@pytest.mark.parametrize("keys", [(), ("id",)])
+def test_a_batch_older_than_the_last_one_stops_instead_of_vanishing(
+    keys: tuple[str, ...], spark: SparkSession, tmp_path: Path
+) -> None:
+    table = Table("events", str(tmp_path / "events"), keys=keys)
+    delta.write(events(spark, (1, 1, "a")), table, batch(7))
+    with pytest.raises(TidemarkError, match="CHECKPOINT_ROLLED_BACK") as stopped:
+        delta.write(events(spark, (2, 1, "b")), table, batch(6))
+    assert "holds batch 7 of this query, and batch 6 asks to be written" in str(stopped.value)
+    assert stored(spark, table) == [(1, 1, "a")]
+
+
+def test_two_statements_of_a_query_two_queries_and_two_ranges_share_a_table_and_a_batch_number(
+    spark: SparkSession, appended: Table
+) -> None:
+    writers = [batch(0), batch(0, statement="other"), batch(0, "second"), batch(0, "range-1"), batch(0, "range-2")]
+    for number, commit in enumerate(writers):
+        assert delta.write(events(spark, (number, 1, "x")), appended, commit)
+    assert [row[0] for row in stored(spark, appended)] == [0, 1, 2, 3, 4]
+
+
+def test_two_tables_get_one_batch_of_one_statement(spark: SparkSession, appended: Table, tmp_path: Path) -> None:
+    second = Table("copy", str(tmp_path / "copy"))
+    for table in (appended, second):
+        assert delta.write(events(spark, (1, 1, "a")), table, batch(0))
+        assert stored(spark, table) == [(1, 1, "a")]
+
+
+def test_the_newest_event_of_a_key_wins_within_a_batch(spark: SparkSession, upserted: Table) -> None:
+    rows = events(spark, (1, 5, "newest"), (1, 3, "older"), (2, None, "no time"), (2, 0, "some time"), (1, 4, "old"))
+    delta.write(rows, upserted, batch(0))
+    assert stored(spark, upserted) == [(1, 5, "newest"), (2, 0, "some time")]
+
+
+def test_an_older_event_that_comes_later_loses_and_an_equal_one_wins(spark: SparkSession, upserted: Table) -> None:
+    delta.write(events(spark, (1, 5, "first"), (2, 5, "first"), (3, 5, "first")), upserted, batch(0))
+    delta.write(events(spark, (1, 4, "late"), (2, 5, "again"), (3, None, "no time"), (4, 1, "new")), upserted, batch(1))
+    assert stored(spark, upserted) == [(1, 5, "first"), (2, 5, "again"), (3, 5, "first"), (4, 1, "new")]
+
+
+def test_several_columns_decide_in_their_order(spark: SparkSession, upserted: Table) -> None:
+    table = replace(upserted, newest_by=("at", "note"))
+    delta.write(events(spark, (1, 5, "a"), (1, 5, "b"), (1, 4, "z")), table, batch(0))
+    delta.write(events(spark, (1, 5, "ab")), table, batch(1))
+    assert stored(spark, table) == [(1, 5, "b")]
+    delta.write(events(spark, (1, 6, "a")), table, batch(2))
+    assert stored(spark, table) == [(1, 6, "a")]
+
+
+def test_of_two_equal_events_in_one_batch_one_whole_row_stays(spark: SparkSession, upserted: Table) -> None:
+    delta.write(events(spark, (1, 5, "a"), (1, 5, None)), upserted, batch(0))
+    assert stored(spark, upserted) in ([(1, 5, "a")], [(1, 5, None)])
+
+
+def test_a_null_key_is_a_key(spark: SparkSession, tmp_path: Path) -> None:
+    table = Table("pairs", str(tmp_path / "pairs"), keys=("id", "note"), newest_by=("at",))
+    delta.write(events(spark, (None, 1, "x"), (1, 1, None)), table, batch(0))
+    delta.write(events(spark, (None, 2, "x"), (1, 2, None), (None, 2, None)), table, batch(1))
+    assert stored(spark, table) == [(1, 2, None), (None, 2, "x"), (None, 2, None)]
+
+
+def test_without_newest_by_the_later_batch_replaces_the_row(spark: SparkSession, tmp_path: Path) -> None:
+    table = Table("windows", str(tmp_path / "windows"), keys=("id",))
+    delta.write(events(spark, (1, 9, "open")), table, batch(0))
+    delta.write(events(spark, (1, 2, "closed")), table, batch(1))
+    assert stored(spark, table) == [(1, 2, "closed")]
+
+
+@pytest.mark.parametrize("keys", [(), ("id",)])
+def test_a_new_column_is_added_and_a_missing_one_is_null(
+    keys: tuple[str, ...], spark: SparkSession, tmp_path: Path
+) -> None:
+    table = Table("events", str(tmp_path / "events"), keys=keys)
+    delta.write(events(spark, (1, 1, "a")), table, batch(0))
+    delta.write(events(spark, (2, 2.5, "b"), schema="id int, price double, note string"), table, batch(1))
+    assert spark.read.format("delta").load(table.path).columns == ["id", "at", "note", "price"]
+    assert stored(spark, table) == [(1, 1, "a", None), (2, None, "b", 2.5)]
+
+
+def test_partitioning_and_properties_are_set_when_the_table_is_made(spark: SparkSession, tmp_path: Path) -> None:
+    properties = {"delta.appendOnly": "true"}
+    table = Table("events", str(tmp_path / "events"), partition_by=("note",), properties=properties)
+    delta.write(events(spark, (1, 1, "a"), (2, 1, "b")), table, batch(0))
+    delta.write(events(spark, (3, 1, "a")), table, batch(1))
+    detail = DeltaTable.forPath(spark, table.path).detail().collect()[0]
+    assert detail.partitionColumns == ["note"]
+    assert detail.properties["delta.appendOnly"] == "true"
+    assert sorted(path.name for path in Path(table.path).glob("note=*")) == ["note=a", "note=b"]
+    assert len(stored(spark, table)) == 3
+
+
+@pytest.mark.parametrize("keys", [(), ("id",)])
+def test_the_commit_tells_query_batch_and_source_offsets(
+    keys: tuple[str, ...], spark: SparkSession, tmp_path: Path
+) -> None:
+    table = Table("events", str(tmp_path / "events"), keys=keys)
+    offsets = {"from": None, "until": [{"departures": {"0": 42}}]}
+    delta.write(events(spark, (1, 1, "a")), table, Commit("4711", "silver", 3, offsets))
+    delta.write(events(spark, (2, 1, "b")), table, Commit("4711", "silver", 4))
+    first, second = (json.loads(commit["userMetadata"]) for commit in commits(spark, table))
+    assert first == {"query_id": "4711", "statement": "silver", "batch": 3, "offsets": offsets}
+    assert second == {"query_id": "4711", "statement": "silver", "batch": 4, "offsets": {}}
+
+
+def test_an_upsert_leaves_the_session_as_it_was(spark: SparkSession, upserted: Table, appended: Table) -> None:
+    delta.write(events(spark, (1, 1, "a")), upserted, batch(0))
+    assert spark.conf.get(delta.METADATA_CONF, "unset") == "unset"
+    for _ in range(2):
+        events(spark, (1, 1, "a")).write.format("delta").mode("append").save(appended.path)
+    assert len(stored(spark, appended)) == 2
+
+
+@pytest.mark.parametrize("keys", [(), ("id",)])
+def test_an_empty_batch_is_remembered_as_written(keys: tuple[str, ...], spark: SparkSession, tmp_path: Path) -> None:
+    table = Table("events", str(tmp_path / "events"), keys=keys)
+    assert delta.write(events(spark), table, batch(0))
+    delta.write(events(spark, (1, 1, "a")), table, batch(1))
+    assert stored(spark, table) == [(1, 1, "a")]
+
+
+def test_queries_that_begin_together_write_into_one_new_table(spark: SparkSession, appended: Table) -> None:
+    def write(number: int) -> bool:
+        session = spark.newSession()
+        return delta.write(events(session, (number, 1, "x")), appended, batch(0, f"query {number}"))
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(write, range(6)))
+    assert [row[0] for row in stored(spark, appended)] == list(range(6))
+
+
+def test_newest_keeps_columns_and_their_order(spark: SparkSession) -> None:
+    rows = events(spark, (1, 5, "a"), (1, 6, "b"))
+    assert delta.newest(rows, ["id"], ["at"]).columns == rows.columns
+    assert delta.newest(rows, ["id"], ["at"]).select(F.col("note")).collect()[0].note == "b"
+    assert delta.newest(rows, ["id"], []).count() == 2
