@@ -15,8 +15,9 @@ from local.session import spark_session
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """One session for all tests, set up as a job's is."""
-    overrides = ["spark.master=local[2,4]", "spark.driver_memory=1500m"]
-    session = spark_session(load("local", overrides), "tests", tmp_path_factory.mktemp("logs") / "spark.log")
+    settings = load("local", ["spark.master=local[2,4]", "spark.driver_memory=1500m"])
+    session = spark_session(settings, "tests", tmp_path_factory.mktemp("logs") / "spark.log")
+    session.conf.set("spark.sql.shuffle.partitions", settings.spark.shuffle_partitions)
     yield session
     session.stop()
 

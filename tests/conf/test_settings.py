@@ -30,6 +30,11 @@ def change(checkout: Path, name: str, old: str, new: str) -> None:
     path.write_text(text.replace(old, new, 1))
 
 
+def add(checkout: Path, name: str, text: str) -> None:
+    path = checkout / "conf" / name
+    path.write_text(f"{path.read_text()}\n{text}\n")
+
+
 def refusal(environment: str | None = None, overrides: tuple[str, ...] = ()) -> str:
     with pytest.raises(TidemarkError) as refused:
         load(environment, overrides)
@@ -71,10 +76,10 @@ def test_texts_become_the_types_of_their_settings(monkeypatch: pytest.MonkeyPatc
 def test_a_jobs_settings_merge_key_by_key_from_files_variables_and_overrides(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(checkout, "base.toml", "[jobs]", '[jobs."flights.hourly_delays"]\nshuffle_partitions = 3\ntrigger = "9 s"')
-    change(checkout, "local.toml", "#", '[jobs.flights.hourly_delays]\nmax_offsets_per_trigger = 5\ntrigger = "8 s"\n#')
-    monkeypatch.setenv("TIDEMARK_JOBS__FLIGHTS__HOURLY_DELAYS__STATE_STORE", "rocksdb")
-    job = load(overrides=["jobs.flights.hourly_delays.trigger=1 minute"]).jobs["flights.hourly_delays"]
+    add(checkout, "base.toml", '[jobs."flights.invented"]\nshuffle_partitions = 3\ntrigger = "9 seconds"')
+    add(checkout, "local.toml", '[jobs.flights.invented]\nmax_offsets_per_trigger = 5\ntrigger = "8 seconds"')
+    monkeypatch.setenv("TIDEMARK_JOBS__FLIGHTS__INVENTED__STATE_STORE", "rocksdb")
+    job = load(overrides=["jobs.flights.invented.trigger=1 minute"]).jobs["flights.invented"]
     expected = settings.Job(state_store="rocksdb", shuffle_partitions=3, max_offsets_per_trigger=5, trigger="1 minute")
     assert job == expected
 
@@ -115,7 +120,7 @@ def test_an_unknown_key_in_a_file_is_named_with_the_file_and_the_nearest_name(ch
 
 
 def test_a_section_that_does_not_exist_is_refused_though_it_is_empty(checkout: Path) -> None:
-    change(checkout, "local.toml", "#", "[kafak]\n#")
+    add(checkout, "local.toml", "[kafak]")
     assert refusal().startswith("UNKNOWN_SETTING: no setting `kafak`")
 
 
@@ -206,6 +211,5 @@ def test_without_servers_the_embedded_brokers_are_used_and_without_any_the_error
 
 
 def test_every_key_of_the_model_stands_in_base_toml(checkout: Path) -> None:
-    change(checkout, "local.toml", "#", "#")
     (checkout / "conf" / "local.toml").unlink()
     assert load().model_fields_set == set(Settings.model_fields)
