@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -13,7 +13,8 @@ from pyspark.sql.types import StructType
 
 from jobs.connectors.delta import newest
 
-Rows = Sequence[tuple[Any, ...]]
+Row = tuple[Any, ...]
+Rows = Sequence[Row]
 
 
 class Feed:
@@ -56,7 +57,7 @@ class Feed:
         self._frames += 1
         folder = self._folder / f"input-{self._frames}"
         folder.mkdir()
-        names = StructType.fromDDL(schema).fieldNames()
+        names = cast(StructType, StructType.fromDDL(schema)).fieldNames()
         for number, rows in enumerate(batches):
             file = folder / f"{number}.json"
             file.write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows))

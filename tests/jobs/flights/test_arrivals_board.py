@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -43,7 +44,7 @@ class Board:
     def waiting(self) -> list[str]:
         return sorted(flight_id for (flight_id,) in self._tester.peekMapState("waiting", DESTINATION))
 
-    def _note(self, told: pd.DataFrame) -> None:
+    def _note(self, told: Any) -> None:
         self.overdue += told["flight_id"].tolist() if len(told) else []
 
 

@@ -1,11 +1,11 @@
 """busiest_routes: the top ten of every day by the clock in New York."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from chispa import assert_df_equality
 
 from jobs.flights.busiest_routes import TOP, busiest_routes
-from tests.jobs.feed import Feed, Rows
+from tests.jobs.feed import Feed, Row, Rows
 
 DEPARTURES = "flight_id string, departed_at timestamp, origin string, destination string"
 ROUTES = "day date, rank int, origin string, destination string, departures long"
@@ -13,13 +13,13 @@ ROUTES = "day date, rank int, origin string, destination string, departures long
 LATER = ("later", "2014-02-01 12:00", "ZZZ", "ZZZ")
 
 
-def check(feed: Feed, departures: list[Rows], routes: list[tuple[Any, ...]]) -> None:
+def check(feed: Feed, departures: Sequence[Rows], routes: Rows) -> None:
     ranked = feed.table(busiest_routes(feed.rows(DEPARTURES, *departures, [LATER])))
     actual = ranked.where("origin <> 'ZZZ'")
     assert_df_equality(actual, feed.batch(ROUTES, routes), ignore_row_order=True, ignore_nullable=True)
 
 
-def flights(day: str, *times: str, route: tuple[str, str] = ("JFK", "LAX")) -> list[tuple[Any, ...]]:
+def flights(day: str, *times: str, route: tuple[str, str] = ("JFK", "LAX")) -> list[Row]:
     return [(f"{route}{day}{time}", f"{day} {time}", *route) for time in times]
 
 

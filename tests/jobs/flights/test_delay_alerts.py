@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from chispa import assert_df_equality
 
@@ -10,7 +9,7 @@ from jobs.flights.delay_alerts import as_records, delay_alerts
 from schemas.codec import Decoder
 from schemas.contracts import contract
 from schemas.registry import FileRegistry
-from tests.jobs.feed import Feed
+from tests.jobs.feed import Feed, Row
 
 DEPARTURES = (
     "flight_id string, carrier string, origin string, destination string, departed_at timestamp, delay_minutes int"
@@ -18,7 +17,7 @@ DEPARTURES = (
 ALERTS = f"{DEPARTURES}, severity string"
 
 
-def departure(flight_id: str, delay_minutes: int) -> tuple[Any, ...]:
+def departure(flight_id: str, delay_minutes: int) -> Row:
     return (flight_id, "UA", "EWR", "IAH", "2013-01-01 10:17", delay_minutes)
 
 

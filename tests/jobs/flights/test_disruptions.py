@@ -1,11 +1,11 @@
 """disruptions: session windows of delayed departures per airport."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from chispa import assert_df_equality
 
 from jobs.flights.disruptions import MIN_DEPARTURES, disruptions
-from tests.jobs.feed import Feed, Rows
+from tests.jobs.feed import Feed, Row, Rows
 
 DEPARTURES = "flight_id string, departed_at timestamp, origin string, delay_minutes int"
 SESSIONS = (
@@ -16,12 +16,12 @@ SESSIONS = (
 LATER = [("later", "2013-01-02 00:00", "EWR", 0)]
 
 
-def check(feed: Feed, departures: list[Rows], sessions: list[tuple[Any, ...]]) -> None:
+def check(feed: Feed, departures: Sequence[Rows], sessions: Rows) -> None:
     actual = feed.table(disruptions(feed.rows(DEPARTURES, *departures, LATER)))
     assert_df_equality(actual, feed.batch(SESSIONS, sessions), ignore_row_order=True, ignore_nullable=True)
 
 
-def at(*minutes: int, origin: str = "EWR", delay: int = 40, hour: int = 10) -> list[tuple[Any, ...]]:
+def at(*minutes: int, origin: str = "EWR", delay: int = 40, hour: int = 10) -> list[Row]:
     """Departures at these minutes after the full hour, each a flight of its own."""
     return [
         (f"{origin}{hour}{minute}", f"2013-01-01 {hour + minute // 60}:{minute % 60:02}", origin, delay)

@@ -1,9 +1,11 @@
 """hourly_delays: tumbling windows per origin and carrier."""
 
+from collections.abc import Sequence
+
 from chispa import assert_df_equality
 
 from jobs.flights.hourly_delays import KEYS, hourly_delays
-from tests.jobs.feed import Feed
+from tests.jobs.feed import Feed, Rows
 
 DEPARTURES = "flight_id string, departed_at timestamp, origin string, carrier string, delay_minutes int"
 HOURS = (
@@ -12,7 +14,7 @@ HOURS = (
 )
 
 
-def check(feed: Feed, departures: list[list[tuple[object, ...]]], hours: list[tuple[object, ...]]) -> None:
+def check(feed: Feed, departures: Sequence[Rows], hours: Rows) -> None:
     actual = feed.table(hourly_delays(feed.rows(DEPARTURES, *departures)), *KEYS)
     assert_df_equality(actual, feed.batch(HOURS, hours), ignore_row_order=True, ignore_nullable=True)
 

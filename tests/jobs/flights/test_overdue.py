@@ -1,18 +1,18 @@
 """overdue: departures that did not arrive by their deadline, in a batch and by state and timers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from chispa import assert_df_equality
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.flights.overdue import overdue
-from tests.jobs.feed import Feed, Rows
+from tests.jobs.feed import Feed, Row, Rows
 
 FLIGHT = "flight_id string, carrier string, flight int, tail_number string, origin string, destination string"
 DEPARTURES = f"{FLIGHT}, departed_at timestamp, scheduled_arrival_at timestamp"
 ARRIVALS = f"{FLIGHT}, arrived_at timestamp"
 OVERDUE = f"{DEPARTURES}, overdue_at timestamp"
-Row = tuple[Any, ...]
 
 
 def flight(flight_id: str, destination: str = "IAH", tail_number: str | None = "N14228") -> Row:
@@ -31,11 +31,11 @@ def arrived(flight_id: str, at: str, **more: Any) -> Row:
 LATER = left("later", at="03 10:00", due="03 13:00"), arrived("later", at="03 13:00")
 
 
-def told(feed: Feed, departures: list[Rows], arrivals: list[Rows]) -> DataFrame:
+def told(feed: Feed, departures: Sequence[Rows], arrivals: Sequence[Rows]) -> DataFrame:
     return feed.table(overdue(feed.rows(DEPARTURES, *departures), feed.rows(ARRIVALS, *arrivals)))
 
 
-def told_ids(feed: Feed, departures: list[Rows], arrivals: list[Rows]) -> list[str]:
+def told_ids(feed: Feed, departures: Sequence[Rows], arrivals: Sequence[Rows]) -> list[str]:
     return sorted(row.flight_id for row in told(feed, departures, arrivals).collect())
 
 
@@ -83,13 +83,13 @@ def test_destinations_do_not_mix(rocksdb_feed: Feed) -> None:
 
 def test_nothing_is_told_while_one_topic_is_behind(rocksdb_stream: Feed) -> None:
     departures = [[left("a")], [LATER[0]], [left("b", at="03 10:00", due="03 13:00")]]
-    silent: list[Rows] = [[arrived("z", "01 10:30")], [], []]
+    silent: Sequence[Rows] = [[arrived("z", "01 10:30")], [], []]
     assert told_ids(rocksdb_stream, departures, silent) == []
 
 
 def test_an_arrival_that_is_read_half_an_hour_too_late_is_dropped(rocksdb_stream: Feed) -> None:
     departures = [[left("a"), LATER[0]], [], []]
-    arrivals: list[Rows] = [[LATER[1]], [], [arrived("a", "01 13:00")]]
+    arrivals: Sequence[Rows] = [[LATER[1]], [], [arrived("a", "01 13:00")]]
     assert told_ids(rocksdb_stream, departures, arrivals) == ["a"]
     assert rocksdb_stream.late == 1
 

@@ -1,6 +1,6 @@
 """rolling_delays: sliding windows per origin."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from chispa import assert_df_equality
 
@@ -14,7 +14,7 @@ WINDOWS = (
 )
 
 
-def check(feed: Feed, departures: list[Rows], windows: list[tuple[Any, ...]]) -> None:
+def check(feed: Feed, departures: Sequence[Rows], windows: Rows) -> None:
     actual = feed.table(rolling_delays(feed.rows(DEPARTURES, *departures)), *KEYS)
     assert_df_equality(actual, feed.batch(WINDOWS, windows), ignore_row_order=True, ignore_nullable=True)
 

@@ -1,19 +1,19 @@
 """unique_departures: every departure once, in the columns of its contract."""
 
 import json
+from collections.abc import Sequence
 
 from chispa import assert_df_equality
 
 from jobs.flights.unique_departures import COLUMNS, unique_departures
 from schemas.contracts import contract
-from tests.jobs.feed import Feed
+from tests.jobs.feed import Feed, Row, Rows
 
 DEPARTURES = (
     "flight_id string, carrier string, flight int, tail_number string, origin string, destination string, "
     "scheduled_departure_at timestamp, departed_at timestamp, delay_minutes int, scheduled_arrival_at timestamp, "
     "distance_miles int"
 )
-Row = tuple[object, ...]
 
 
 def departure(flight_id: str, departed_at: str, tail_number: str | None = "N14228") -> Row:
@@ -21,7 +21,7 @@ def departure(flight_id: str, departed_at: str, tail_number: str | None = "N1422
     return (flight_id, "UA", 1545, tail_number, "EWR", "IAH", *timetable)
 
 
-def check(feed: Feed, departures: list[list[Row]], unique: list[Row]) -> None:
+def check(feed: Feed, departures: Sequence[Rows], unique: Rows) -> None:
     actual = feed.table(unique_departures(feed.rows(DEPARTURES, *departures)))
     assert_df_equality(actual, feed.batch(DEPARTURES, unique), ignore_row_order=True, ignore_nullable=True)
 

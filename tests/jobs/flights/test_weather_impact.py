@@ -1,12 +1,13 @@
 """weather_impact: departures joined with the observation of the hour up to them, and with the airlines' names."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from chispa import assert_df_equality
 
 from jobs.flights.weather_impact import OBSERVED, weather_impact
-from tests.jobs.feed import Feed, Rows
+from tests.jobs.feed import Feed, Row, Rows
 
 DEPARTURES = (
     "flight_id string, carrier string, origin string, destination string, departed_at timestamp, delay_minutes int"
@@ -26,16 +27,16 @@ FINE = (39.02, 28.04, 64.43, 260, 12.65858, None, 0.0, 1011.9, 10.0)
 UNITED = [("UA", "United Air Lines Inc.")]
 
 
-def flight(flight_id: str, departed_at: str, origin: str = "EWR", carrier: str = "UA") -> tuple[Any, ...]:
+def flight(flight_id: str, departed_at: str, origin: str = "EWR", carrier: str = "UA") -> Row:
     return (flight_id, carrier, origin, "IAH", departed_at, 2)
 
 
-def joined(feed: Feed, departures: list[Rows], weather: list[Rows]) -> Any:
+def joined(feed: Feed, departures: Sequence[Rows], weather: Sequence[Rows]) -> Any:
     frames = feed.rows(DEPARTURES, *departures), feed.rows(WEATHER, *weather), feed.batch(AIRLINES, UNITED)
     return feed.table(weather_impact(*frames))
 
 
-def pairs(feed: Feed, departures: list[Rows], weather: list[Rows]) -> list[tuple[str, str]]:
+def pairs(feed: Feed, departures: Sequence[Rows], weather: Sequence[Rows]) -> list[tuple[str, str]]:
     rows = joined(feed, departures, weather).selectExpr("flight_id", "date_format(observed_at, 'HH:mm')").collect()
     return sorted((row[0], row[1]) for row in rows)
 
