@@ -7,7 +7,7 @@ open, before Delta would.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -17,6 +17,7 @@ from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
 from conf.errors import TidemarkError
 
@@ -24,6 +25,7 @@ APP_ID = "txnAppId"
 VERSION = "txnVersion"
 METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 TXN_CONF = "spark.databricks.delta.write."
+WIDENING = "delta.enableTypeWidening"
 # Delta fails one of two queries that make the same table at the same moment.
 _CREATING = Lock()
 
@@ -73,12 +75,14 @@ def write(frame: DataFrame, table: Table, commit: Commit) -> bool:
     """Append `frame` to `table`, or merge it by the table's keys; False when the batch was there already.
 
     Raises:
-        TidemarkError: CHECKPOINT_ROLLED_BACK, where the table holds a later batch of the same query.
+        TidemarkError: CHECKPOINT_ROLLED_BACK, where the table holds a later batch of the same query; TYPE_CHANGED,
+            where a column has another type than in the table. A new column is added to the table.
     """
     spark = frame.sparkSession
     create_if_missing(frame, table)
     if not is_due(spark, table, commit):
         return False
+    _check_types(frame, table)
     if table.keys:
         _upsert(frame, table, commit)
     else:
@@ -101,11 +105,7 @@ def is_due(spark: SparkSession, table: Table, commit: Commit) -> bool:
 
 def recorded_version(spark: SparkSession, path: str, app_id: str) -> int | None:
     """The last version that `app_id` committed to the table at `path`; None for a first one."""
-    jvm: Any = spark._jvm
-    snapshot = jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, path).update(
-        False, _none(jvm), _none(jvm)
-    )
-    recorded = snapshot.transactions().get(app_id)
+    recorded = _snapshot(spark, path).transactions().get(app_id)
     return int(recorded.get()) if recorded.isDefined() else None
 
 
@@ -173,5 +173,33 @@ def _not_older(table: Table) -> str | None:
     return f"struct({ours}) >= struct({theirs})"
 
 
-def _none(jvm: Any) -> Any:
-    return jvm.scala.Option.empty()
+def _check_types(frame: DataFrame, table: Table) -> None:
+    """Delta would refuse the types in words of its own, or cast them to the table's until a value does not fit."""
+    snapshot = _snapshot(frame.sparkSession, table.path)
+    widening = snapshot.metadata().configuration().get(WIDENING)
+    if widening.isDefined() and widening.get() == "true":
+        return
+    schema = StructType.fromJson(json.loads(snapshot.schema().json()))
+    for change in _type_changes(schema, frame.schema, ""):
+        remedy = f"write to a new table, or allow Delta to widen it: ALTER TABLE delta.`{table.path}` SET TBLPROPERTIES"
+        raise TidemarkError("TYPE_CHANGED", f"table {table.path}: {change}", f"{remedy} ('{WIDENING}' = 'true')")
+
+
+def _type_changes(old: DataType, new: DataType, name: str) -> Iterator[str]:
+    if isinstance(old, StructType) and isinstance(new, StructType):
+        for field in old.fields:
+            if field.name in new.names:
+                yield from _type_changes(field.dataType, new[field.name].dataType, f"{name}.{field.name}".lstrip("."))
+    elif isinstance(old, ArrayType) and isinstance(new, ArrayType):
+        yield from _type_changes(old.elementType, new.elementType, f"{name}[]")
+    elif isinstance(old, MapType) and isinstance(new, MapType):
+        yield from _type_changes(old.keyType, new.keyType, f"{name} keys")
+        yield from _type_changes(old.valueType, new.valueType, f"{name} values")
+    elif old != new:
+        yield f"column {name} is {old.simpleString()} there and {new.simpleString()} in what is written"
+
+
+def _snapshot(spark: SparkSession, path: str) -> Any:
+    jvm: Any = spark._jvm
+    none = jvm.scala.Option.empty()
+    return jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, path).update(False, none, none)
