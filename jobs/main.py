@@ -43,6 +43,7 @@ def main() -> int:
 def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
     if arguments.is_bounded(args):
         run.write_range()
+        print(f"the range is in {run.tables_root}")
         return
     spark.streams.addListener(ProgressLines(run.counted))
     await_all(spark, run.start(continuous=not args.until_caught_up))

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
@@ -39,11 +40,6 @@ class Range:
 
     start: positions.Offsets
     end: positions.Offsets
-
-    @property
-    def id(self) -> str:
-        text = json.dumps([self.start, self.end], sort_keys=True)
-        return f"range-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 @dataclass(frozen=True)
@@ -131,11 +127,11 @@ class Run:
 
     def append(self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = ()) -> None:
         """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows."""
-        self.write(frame, table, self._table_writer(self.table(table, partition_by=partition_by)), "append")
+        self.write(frame, table, partial(self._write_table, table, partition_by=partition_by), "append")
 
     def upsert(self, frame: DataFrame, table: str, keys: tuple[str, ...], newest_by: tuple[str, ...] = ()) -> None:
         """Merge the rows of `frame` into a Delta table by `keys`, exactly once; open windows are written too."""
-        self.write(frame, table, self._table_writer(self.table(table, keys=keys, newest_by=newest_by)), "update")
+        self.write(frame, table, partial(self._write_table, table, keys=keys, newest_by=newest_by), "update")
 
     def publish(self, frame: DataFrame, topic: str) -> None:
         """Write `frame` (columns value, and key, headers, partition if there are any) to a topic, at least once."""
@@ -161,8 +157,20 @@ class Run:
     def table(
         self, name: str, keys: tuple[str, ...] = (), newest_by: tuple[str, ...] = (), partition_by: tuple[str, ...] = ()
     ) -> delta.Table:
-        """The Delta table `name` under the tables root."""
-        return delta.Table(name, f"{self.settings.paths.tables}/{name}", keys, newest_by, partition_by)
+        """The Delta table `name` under the tables root; for a range, once `build` has read its topics."""
+        return delta.Table(name, f"{self.tables_root}/{name}", keys, newest_by, partition_by)
+
+    @property
+    def tables_root(self) -> str:
+        """Where tables lie: a range has a folder of its own there, and leaves the live tables alone."""
+        root = self.settings.paths.tables
+        return root if self._bounds is None else f"{root}/{self.range_id}"
+
+    @property
+    def range_id(self) -> str:
+        """Names the offsets that a bounded run reads."""
+        offsets = json.dumps([[bounds.start, bounds.end] for bounds in self._ranges], sort_keys=True)
+        return f"range-{hashlib.sha256(offsets.encode()).hexdigest()[:12]}"
 
     def checkpoint(self, output: Output) -> str:
         """The checkpoint folder of `output`."""
@@ -174,10 +182,9 @@ class Run:
 
     def write_range(self) -> None:
         """Write every declared output once, over the whole range; a range written before is left as it is."""
-        range_id = hashlib.sha256("".join(bounds.id for bounds in self._ranges).encode()).hexdigest()[:12]
         offsets = {"from": [bounds.start for bounds in self._ranges], "until": [bounds.end for bounds in self._ranges]}
         for output in self.outputs:
-            output.write(Batch(output.frame, f"range-{range_id}", 0, offsets))
+            output.write(Batch(output.frame, self.range_id, 0, offsets))
 
     def _start(self, output: Output, continuous: bool) -> StreamingQuery:
         checkpoint = self.checkpoint(output)
@@ -215,8 +222,5 @@ class Run:
             else self.settings.source
         )
 
-    def _table_writer(self, table: delta.Table) -> Callable[[Batch], None]:
-        def write_table(batch: Batch) -> None:
-            delta.write(batch.frame, table, batch.commit("write"))
-
-        return write_table
+    def _write_table(self, name: str, batch: Batch, **how: tuple[str, ...]) -> None:
+        delta.write(batch.frame, self.table(name, **how), batch.commit("write"))
