@@ -42,8 +42,8 @@ def main() -> int:
 
 def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
     if arguments.is_bounded(args):
-        run.write_range()
-        print(f"the range is in {run.tables_root}")
+        for line in run.write_range():
+            print(line)
         return
     spark.streams.addListener(ProgressLines(run.counted))
     await_all(spark, run.start(continuous=not args.until_caught_up))

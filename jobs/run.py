@@ -3,8 +3,6 @@
 A job's `build(run)` reads, transforms and declares outputs; nothing moves until `start`.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,12 +12,14 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
+from conf.errors import TidemarkError
 from conf.settings import Job, Settings, Source
 from conf.topics import Topic, find_topic, load_topics
 from jobs.checkpoint import batch_offsets
 from jobs.connectors import avro, delta, kafka, positions
 from jobs.failures import in_one_line
 from jobs.progress import REJECTED, Counted
+from jobs.ranges import Ranges
 from schemas.registry import RegisteredSchema, Registry, open_registry
 
 OutputMode = Literal["append", "update", "complete"]
@@ -32,14 +32,6 @@ ROCKSDB_CONF = {
     # Counting the rows on every put costs half of its speed.
     "spark.sql.streaming.stateStore.rocksdb.trackTotalNumberOfRows": "false",
 }
-
-
-@dataclass(frozen=True)
-class Range:
-    """A bounded part of the topics, read as one batch: record offsets from `start` to before `end`."""
-
-    start: positions.Offsets
-    end: positions.Offsets
 
 
 @dataclass(frozen=True)
@@ -91,8 +83,8 @@ class Run:
         self.outputs: list[Output] = []
         self.counted: dict[tuple[str, int], Counted] = {}
         self._job = job
-        self._bounds = bounds
-        self._ranges: list[Range] = []
+        self._ranges = Ranges(settings.kafka, *bounds) if bounds else None
+        self._tables: dict[str, delta.Table] = {}
 
     def include(self, job: str, build: Callable[["Run"], None]) -> None:
         """Declare the outputs of another job in this run, under that job's name, checkpoints and settings."""
@@ -106,11 +98,10 @@ class Run:
         """The records of `topic` as they are, in Kafka's eight columns."""
         kafka.require_topics(self.settings.kafka, [topic])
         subscription = kafka.Subscription((topic,))
-        if self._bounds is None:
+        if self._ranges is None:
             return kafka.read_stream(self.spark, self.settings.kafka, self._source(), subscription)
-        bounds = Range(*(positions.resolve(self.settings.kafka, topic, position) for position in self._bounds))
-        self._ranges.append(bounds)
-        return kafka.read_batch(self.spark, self.settings.kafka, self._source(), subscription, bounds.start, bounds.end)
+        start, end = self._ranges.of(topic)
+        return kafka.read_batch(self.spark, self.settings.kafka, self._source(), subscription, start, end)
 
     def decode(self, records: DataFrame, topic: str) -> DataFrame:
         """`avro.decode` of `records` with every registered version of the topic's subject, into the newest one.
@@ -119,7 +110,8 @@ class Run:
         """
         versions = self.registry.versions(f"{topic}-value")
         decoded = avro.decode(records, versions, reader=versions[-1].text)
-        return decoded.observe(f"decode {topic}", F.count_if(F.col("error").isNotNull()).alias(REJECTED))
+        observer = self._ranges.observation(topic) if self._ranges else f"decode {topic}"
+        return decoded.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
 
     def read(self, topic: str) -> DataFrame:
         """The events of `topic`, its schema's fields as columns. Rejects are counted here, and kept by `ingest`."""
@@ -134,8 +126,14 @@ class Run:
         self.write(frame, table, partial(self._write_table, table, keys=keys, newest_by=newest_by), "update")
 
     def publish(self, frame: DataFrame, topic: str) -> None:
-        """Write `frame` (columns value, and key, headers, partition if there are any) to a topic, at least once."""
+        """Write `frame` (columns value, and key, headers, partition if there are any) to a topic, at least once.
+
+        Of a range the records go into a table of the topic's name: a live topic is no place to try out the past.
+        """
         kafka.check_output(frame, topic)
+        if self._ranges:
+            self.append(frame, topic)
+            return
         kafka.require_topics(self.settings.kafka, [topic])
         settings = self.settings
         self.write(
@@ -158,19 +156,14 @@ class Run:
         self, name: str, keys: tuple[str, ...] = (), newest_by: tuple[str, ...] = (), partition_by: tuple[str, ...] = ()
     ) -> delta.Table:
         """The Delta table `name` under the tables root; for a range, once `build` has read its topics."""
-        return delta.Table(name, f"{self.tables_root}/{name}", keys, newest_by, partition_by)
+        self._tables[name] = delta.Table(name, f"{self.tables_root}/{name}", keys, newest_by, partition_by)
+        return self._tables[name]
 
     @property
     def tables_root(self) -> str:
         """Where tables lie: a range has a folder of its own there, and leaves the live tables alone."""
         root = self.settings.paths.tables
-        return root if self._bounds is None else f"{root}/{self.range_id}"
-
-    @property
-    def range_id(self) -> str:
-        """Names the offsets that a bounded run reads."""
-        offsets = json.dumps([[bounds.start, bounds.end] for bounds in self._ranges], sort_keys=True)
-        return f"range-{hashlib.sha256(offsets.encode()).hexdigest()[:12]}"
+        return f"{root}/{self._ranges.id}" if self._ranges else root
 
     def checkpoint(self, output: Output) -> str:
         """The checkpoint folder of `output`."""
@@ -178,13 +171,28 @@ class Run:
 
     def start(self, continuous: bool) -> list[StreamingQuery]:
         """Start every declared output as a streaming query; without `continuous` each ends when it has caught up."""
-        return [self._start(output, continuous) for output in self.outputs]
+        return [self._start(output, continuous) for output in self._declared()]
 
-    def write_range(self) -> None:
-        """Write every declared output once, over the whole range; a range written before is left as it is."""
-        offsets = {"from": [bounds.start for bounds in self._ranges], "until": [bounds.end for bounds in self._ranges]}
-        for output in self.outputs:
-            output.write(Batch(output.frame, self.range_id, 0, offsets))
+    def write_range(self) -> list[str]:
+        """Write every declared output once, over the whole range; a range written before is left as it is.
+
+        Returns:
+            a line for each topic that was read, and for each table with the rows it holds now.
+        """
+        if self._ranges is None:
+            raise ValueError("a run without bounds has no range")
+        for output in self._declared():
+            self._configure(output.job)
+            in_one_line(partial(output.write, Batch(output.frame, self._ranges.id, 0, self._ranges.offsets)))
+        return [*self._ranges.lines(), *map(self._line, self._tables.values())]
+
+    def _line(self, table: delta.Table) -> str:
+        return f"{table.name:<28} {self.spark.read.format('delta').load(table.path).count():,} rows  {table.path}"
+
+    def _declared(self) -> list[Output]:
+        if not self.outputs:
+            raise TidemarkError("NO_OUTPUT", f"job {self._job} writes nothing", "see its settings, or its build()")
+        return self.outputs
 
     def _start(self, output: Output, continuous: bool) -> StreamingQuery:
         checkpoint = self.checkpoint(output)
@@ -194,8 +202,7 @@ class Run:
             batch = Batch(frame, str(query_id), version, batch_offsets(frame.sparkSession, checkpoint, version))
             in_one_line(lambda: output.write(batch))
 
-        for name, value in self._query_conf(output.job).items():
-            self.spark.conf.set(name, value)
+        self._configure(output.job)
         writer = output.frame.writeStream.queryName(output.query).option("checkpointLocation", checkpoint)
         writer = writer.outputMode(output.mode).foreachBatch(write_batch)
         if continuous:
@@ -204,12 +211,13 @@ class Run:
             ).start()
         return writer.trigger(availableNow=True).start()
 
-    def _query_conf(self, job: str) -> dict[str, str]:
+    def _configure(self, job: str) -> None:
         own = self._job_settings(job)
         partitions = own.shuffle_partitions or self.settings.spark.shuffle_partitions
         store = STATE_STORES[own.state_store or self.settings.spark.state_store]
         fixed = {"spark.sql.shuffle.partitions": str(partitions), "spark.sql.streaming.stateStore.providerClass": store}
-        return fixed | ROCKSDB_CONF
+        for name, value in (fixed | ROCKSDB_CONF).items():
+            self.spark.conf.set(name, value)
 
     def _job_settings(self, job: str) -> Job:
         return self.settings.jobs.get(job, Job())
