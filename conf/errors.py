@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from typing import NoReturn
@@ -19,6 +20,10 @@ class TidemarkError(Exception):
     def __str__(self) -> str:
         return f"{self.code}: {self.message}; {self.remedy}"
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows; the name is IPython's."""
+        return traceback.format_exception(self) if _debug() else [f"error: {self}"]
+
 
 def nearest(name: str, known: list[str]) -> str:
     """A clause that names the closest of `known`, or lists them when none is close."""
@@ -34,7 +39,7 @@ def exit_on_error(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
     except TidemarkError as error:
-        if os.environ.get("TIDEMARK_DEBUG") == "1":
+        if _debug():
             raise
         print(f"error: {error}", file=sys.stderr)
         code = 1
@@ -46,3 +51,7 @@ def exit_on_error(main: Callable[[], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     sys.exit(code)
+
+
+def _debug() -> bool:
+    return os.environ.get("TIDEMARK_DEBUG") == "1"

@@ -32,6 +32,7 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
     words = [word for option in submit.items() for word in option]
     os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*words, "pyspark-shell"])
     builder = SparkSession.builder.appName(name).master(settings.spark.master)
+    builder = builder.config("spark.sql.shuffle.partitions", settings.spark.shuffle_partitions)
     return builder.config("spark.sql.warehouse.dir", str(state_dir() / "warehouse")).getOrCreate()
 
 

@@ -1,0 +1,30 @@
+"""The Delta tables that the jobs left, as a notebook finds them."""
+
+from collections.abc import Sequence
+
+from deltalake import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+
+from conf.errors import TidemarkError
+from conf.settings import Settings
+
+
+def require_tables(settings: Settings, names: Sequence[str]) -> None:
+    """Look for `names` under the tables root.
+
+    Raises:
+        TidemarkError: NO_TABLES, with those that are missing.
+    """
+    missing = [name for name in names if not DeltaTable.is_deltatable(_path(settings, name))]
+    if missing:
+        message = f"{settings.paths.tables} lacks the tables {', '.join(missing)}"
+        raise TidemarkError("NO_TABLES", message, "run `local/tidemark demo` first")
+
+
+def read_table(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
+    """The table `name`, as it is now."""
+    return spark.read.format("delta").load(_path(settings, name))
+
+
+def _path(settings: Settings, name: str) -> str:
+    return f"{settings.paths.tables}/{name}"
