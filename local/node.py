@@ -57,7 +57,7 @@ class Node:
         if (self.home / "data" / "meta.properties").exists():
             return
         tool = [java(), "-XX:TieredStopAtLevel=1", "-cp", jars.class_path("broker"), "kafka.tools.StorageTool"]
-        command = [*tool, "format", "--ignore-formatted", "-t", cluster_id, "-c", str(self.properties)]
+        command = [*tool, "format", "--ignore-formatted", f"--cluster-id={cluster_id}", "-c", str(self.properties)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]

@@ -164,3 +164,11 @@ def test_three_nodes_survive_one_and_refuse_with_one_left(three_nodes: Cluster) 
     three_nodes.restart(leader)
     assert produce(three_nodes.bootstrap_servers, "replicated", b"all again", timeout_ms=40_000) is None
     assert consume(three_nodes.bootstrap_servers, "replicated")[0] == b"two left"
+
+
+def test_a_cluster_id_that_begins_with_a_dash_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.broker._new_id", lambda: "-TCpg4ipTGSTmdJvEMM_HQ")
+
+    with Cluster(tmp_path, tmp_path / "logs", attached=True) as cluster:
+        assert "-TCpg4ipTGSTmdJvEMM_HQ" in (tmp_path / "node-1" / "data" / "meta.properties").read_text()
+        assert cluster.running()

@@ -1,0 +1,217 @@
+"""Jobs as users start them: through spark-submit.sh, to their exit code."""
+
+import os
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from confluent_kafka import Producer
+from deltalake import DeltaTable
+
+from conf import ROOT
+from conf.settings import Settings, load
+from conf.topics import load_topics
+from local.broker import Cluster
+from local.processes import end_group, wait_for
+from local.topics import bring_in_step, connect
+from producers import cli as publish
+from producers.nycflights import package_data
+
+DAYS = ["--from", "2013-01-01", "--to", "2013-01-08"]
+
+
+@pytest.fixture(scope="module")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A broker of this module's own with a week of flights."""
+    folder = tmp_path_factory.mktemp("flights")
+    with Cluster(folder, folder / "logs", attached=True) as broker:
+        servers = f"kafka.bootstrap_servers={broker.bootstrap_servers}"
+        bring_in_step(connect(load(overrides=[servers])), list(load_topics().values()), 1)
+        assert publish.main(["flights", *DAYS, "--set", servers]) == 0
+        yield broker
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has; the one who takes it may still come second."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def arguments(servers: str, folder: Path, *more: str) -> list[str]:
+    """Job options that read from `servers` and keep all that is written under `folder`."""
+    settings = {"kafka.bootstrap_servers": servers, "paths.logs": str(folder / "logs")}
+    sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    return [*sets, "--tables", str(folder / "tables"), "--checkpoints", str(folder / "checkpoints"), *more]
+
+
+def submit(job: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Run a job; `stdout` holds what it printed on either stream: spark-submit gives a script only one of the two."""
+    command = [str(ROOT / "spark-submit.sh"), job, *options]
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    return subprocess.run(command, stdout=pipe, stderr=both, text=True, timeout=280, check=False)
+
+
+def hours(folder: Path) -> list[tuple[object, ...]]:
+    """The rows of hourly_delays, sorted."""
+    table = DeltaTable(str(folder / "tables" / "hourly_delays")).to_pyarrow_table().to_pylist()
+    return sorted(tuple(row.values()) for row in table)
+
+
+def departures_by_the_file() -> int:
+    """Flights of the week that left, counted in the CSV file."""
+    flights = pd.read_csv(package_data() / "flights.csv.zip", usecols=["month", "day", "dep_time"])
+    return int(((flights["month"] == 1) & (flights["day"] <= 7) & flights["dep_time"].notna()).sum())
+
+
+def errors(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("error: ")]
+
+
+def test_a_job_that_catches_up_exits_with_0_and_shows_its_batches(flights: Cluster, tmp_path: Path) -> None:
+    ran = submit("flights.hourly_delays", *arguments(flights.bootstrap_servers, tmp_path, "--until-caught-up"))
+
+    assert ran.returncode == 0, ran.stdout
+    assert errors(ran.stdout) == []
+    assert any(line.startswith("flights.hourly_delays") and "lag 0" in line for line in ran.stdout.splitlines())
+    assert sum(int(str(row[3])) for row in hours(tmp_path)) == departures_by_the_file()
+
+
+def test_a_missing_topic_is_one_line_and_exit_code_1(broker: Cluster, tmp_path: Path) -> None:
+    ran = submit("flights.hourly_delays", *arguments(broker.bootstrap_servers, tmp_path, "--until-caught-up"))
+
+    assert ran.returncode == 1
+    assert len(errors(ran.stdout)) == 1
+    assert "TOPIC_MISSING: topic `departures`" in ran.stdout and "topics apply" in ran.stdout
+    assert "Traceback" not in ran.stdout and "\tat " not in ran.stdout
+
+
+@pytest.mark.slow
+def test_a_broker_that_is_not_there_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    ran = submit("flights.hourly_delays", *arguments(f"127.0.0.1:{free_port()}", tmp_path, "--until-caught-up"))
+
+    assert ran.returncode == 1
+    assert len(errors(ran.stdout)) == 1
+    assert "BROKER_UNREACHABLE" in ran.stdout and "Traceback" not in ran.stdout
+
+
+@pytest.mark.slow
+def test_a_query_that_fails_says_why_in_one_line(flights: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "tables").write_text("a file where the tables' folder should be")
+
+    ran = submit("flights.hourly_delays", *arguments(flights.bootstrap_servers, tmp_path, "--until-caught-up"))
+
+    assert ran.returncode == 1
+    [error] = errors(ran.stdout)
+    assert error.startswith("error: QUERY_FAILED: query flights.hourly_delays stopped: ")
+    assert "Traceback" not in ran.stdout and "\tat " not in ran.stdout
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_continuous_job_with_130_and_a_later_run_goes_on(flights: Cluster, tmp_path: Path) -> None:
+    options = arguments(flights.bootstrap_servers, tmp_path)
+    command = [str(ROOT / "spark-submit.sh"), "flights.hourly_delays", *options, "--continuous"]
+    with (tmp_path / "output").open("w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, text=True, process_group=0)
+        try:
+            wait_for(
+                lambda: "lag 0" in (tmp_path / "output").read_text(),
+                120,
+                lambda: AssertionError("no batch was written"),
+            )
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(60) == 130
+        finally:
+            end_group(process)
+    assert "Traceback" not in (tmp_path / "output").read_text()
+    before = hours(tmp_path)
+
+    again = submit("flights.hourly_delays", *options, "--until-caught-up")
+
+    assert again.returncode == 0, again.stdout
+    assert hours(tmp_path) == before
+
+
+@pytest.mark.slow
+def test_a_corrupt_record_goes_to_quarantine_and_the_job_goes_on(flights: Cluster, tmp_path: Path) -> None:
+    producer = Producer({"bootstrap.servers": flights.bootstrap_servers})
+    producer.produce("cancellations", b"no framing at all", b"somebody", headers=[("trace", b"42")])
+    assert producer.flush(30) == 0
+
+    ran = submit(
+        "ingest",
+        *arguments(flights.bootstrap_servers, tmp_path, "--until-caught-up", "--set", "ingest.topics=cancellations"),
+    )
+
+    assert ran.returncode == 0, ran.stdout
+    [row] = DeltaTable(str(tmp_path / "tables" / "quarantine")).to_pyarrow_table().to_pylist()
+    assert (row["topic"], row["key"], row["value"]) == ("cancellations", b"somebody", b"no framing at all")
+    assert (row["error"], row["schema_id"]) == ("BAD_FRAMING", None)
+    assert row["headers"] == [{"key": "trace", "value": b"42"}]
+
+
+@contextmanager
+def standalone_cluster(settings: Settings, folder: Path, workers: int) -> Iterator[str]:
+    """A real standalone master and `workers` workers of one core on loopback; gives the master's URL."""
+    port, pages = free_port(), [free_port() for _ in range(workers + 1)]
+    url = f"spark://127.0.0.1:{port}"
+    launcher = str(Path(os.environ["SPARK_HOME"]) / "bin" / "spark-class")
+    deploy = "org.apache.spark.deploy"
+    place = ["--host", "127.0.0.1"]
+    commands = [[launcher, f"{deploy}.master.Master", *place, "--port", str(port), "--webui-port", str(pages[0])]]
+    for number in range(workers):
+        work = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"work-{number}")]
+        page = ["--webui-port", str(pages[number + 1])]
+        commands.append([launcher, f"{deploy}.worker.Worker", *place, *work, *page, url])
+    with ExitStack() as stack:
+        for number, command in enumerate(commands):
+            output = stack.enter_context((folder / f"daemon-{number}.log").open("w"))
+            process = subprocess.Popen(command, stdout=output, stderr=output, text=True, process_group=0)
+            stack.callback(end_group, process)
+        wait_for(lambda: alive(pages[0], workers), 60, lambda: AssertionError(f"no cluster, see {folder}"))
+        yield url
+
+
+def alive(page: int, workers: int) -> bool:
+    """Whether the master says on its page that all workers have registered."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{page}/json/", timeout=2) as answer:
+            return str(answer.read()).count('"ALIVE"') >= workers + 1
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("job", ["flights.hourly_delays", "flights.overdue"])
+def test_a_standalone_cluster_gives_the_rows_that_one_machine_gives(
+    flights: Cluster, tmp_path: Path, job: str, rows_of: Callable[[Path, str], list[tuple[str, ...]]]
+) -> None:
+    alone, spread = tmp_path / "alone", tmp_path / "spread"
+    assert submit(job, *arguments(flights.bootstrap_servers, alone, "--until-caught-up")).returncode == 0
+
+    with standalone_cluster(load(), tmp_path, workers=2) as master:
+        options = ["--master", master, "--executor-memory", "700m", "--conf", "spark.driver.host=127.0.0.1"]
+        ran = submit(job, *arguments(flights.bootstrap_servers, spread, "--until-caught-up"), "--", *options)
+
+    assert ran.returncode == 0, ran.stdout
+    table = job.split(".")[1]
+    assert rows_of(spread, table) == rows_of(alone, table) != []
+
+
+@pytest.fixture
+def rows_of() -> Callable[[Path, str], list[tuple[str, ...]]]:
+    """A table's rows as text, sorted."""
+
+    def read(folder: Path, table: str) -> list[tuple[str, ...]]:
+        rows = DeltaTable(str(folder / "tables" / table)).to_pyarrow_table().to_pylist()
+        return sorted(tuple(str(value) for value in row.values()) for row in rows)
+
+    return read
