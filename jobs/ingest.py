@@ -6,7 +6,6 @@ topic -> Delta table bronze/<topic>; decode -> Delta tables silver/<topic> and q
 Each topic is a query of its own: one topic's trouble holds up no other. No watermark: nothing is ever too late here.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 from pyspark.sql import Column, DataFrame, Observation
@@ -16,7 +15,6 @@ from conf.errors import TidemarkError
 from jobs.connectors import avro, delta
 from jobs.parallel import in_parallel
 from jobs.run import Batch, Run
-from schemas.registry import RegisteredSchema
 
 REASONS = {
     avro.NO_VALUE: "the record has no value, and the topic is not a compacted one, where that would delete the key",
@@ -58,18 +56,16 @@ def quarantine(rejected: DataFrame) -> DataFrame:
 
 def build(run: Run) -> None:
     for topic in run.settings.ingest.topics:
-        run.write(run.records(topic), topic, _writer(run, topic))
+        run.registry.versions(f"{topic}-value")  # a topic without a schema stops the job now, not in its first batch
+        declared = run.topics.get(topic)
+        key = declared.key if declared and declared.cleanup_policy == "compact" else None
+        run.write(run.records(topic), topic, partial(_write, run, topic, key))
 
 
-def _writer(run: Run, topic: str) -> "partial[None]":
-    """How a batch of `topic` is written: bronze and silver side by side, then what silver rejected."""
+def _write(run: Run, topic: str, key: str | None, batch: Batch) -> None:
+    """Write bronze and silver side by side, then what silver rejected."""
+    # Asked anew for every batch: a version that is registered while the job runs needs no restart.
     versions = run.registry.versions(f"{topic}-value")
-    declared = run.topics.get(topic)
-    key = declared.key if declared and declared.cleanup_policy == "compact" else None
-    return partial(_write, run, versions, topic, key)
-
-
-def _write(run: Run, versions: Sequence[RegisteredSchema], topic: str, key: str | None, batch: Batch) -> None:
     decoded = avro.decode(batch.frame, versions, reader=versions[-1].text)
     bad = F.col("error").isNotNull() if key is None else F.col("error").isNotNull() & (F.col("error") != avro.NO_VALUE)
     seen: dict[str, int] = {}
