@@ -20,6 +20,8 @@ def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
     Raises:
         TidemarkError: QUERY_FAILED, with the query's name and the cause in one line.
     """
+    # The session remembers how queries ended, those of an earlier run too.
+    spark.streams.resetTerminated()
     try:
         while any(query.isActive for query in queries):
             spark.streams.awaitAnyTermination()
