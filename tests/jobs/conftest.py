@@ -1,12 +1,15 @@
-"""What the tests of jobs share: a feed of inline rows."""
+"""What the tests of jobs share: a feed of inline rows, and surroundings for whole runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from jobs.run import ROCKSDB_CONF, STATE_STORES
+from local.broker import Cluster
 from tests.jobs.feed import Feed
+from tests.jobs.scratch import Scratch
 
 
 @pytest.fixture(params=["batch", "stream"])
@@ -25,6 +28,12 @@ def stream(spark: SparkSession, tmp_path: Path) -> Feed:
 def rocksdb_feed(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) -> Feed:
     """`feed`, with the state where transformWithState needs it."""
     return Feed(_with_state(spark, "rocksdb"), tmp_path, request.param)
+
+
+@pytest.fixture
+def scratch(spark: SparkSession, broker: Cluster, new_topic: Callable[[int], str], tmp_path: Path) -> Scratch:
+    """Topics, a registry, tables and checkpoints of the test's own."""
+    return Scratch(spark, broker, new_topic, tmp_path)
 
 
 @pytest.fixture

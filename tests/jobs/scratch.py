@@ -1,0 +1,96 @@
+"""Surroundings of a test's own for runs of jobs: topics with a schema, tables, checkpoints."""
+
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from delta.tables import DeltaTable
+from fastavro import parse_schema, schemaless_writer
+from pyspark.sql import SparkSession
+
+from conf.settings import Settings, load
+from conf.topics import CleanupPolicy, Topic
+from jobs import ingest
+from jobs.connectors.positions import Position
+from jobs.failures import await_all
+from jobs.run import Run
+from local.broker import Cluster
+from schemas.framing import frame
+from schemas.registry import FileRegistry
+from tests.sent import Record, send
+
+FIELDS: list[dict[str, Any]] = [
+    {"name": "id", "type": "string"},
+    {"name": "level", "type": "int"},
+]
+Row = tuple[Any, ...]
+
+
+class Scratch:
+    """Sends readings (`id`, `level`) into topics, runs jobs on them, and shows the tables."""
+
+    def __init__(self, spark: SparkSession, broker: Cluster, new_topic: Callable[[int], str], folder: Path) -> None:
+        self.spark, self.folder = spark, folder
+        self._broker, self._new_topic = broker, new_topic
+        self._registry = FileRegistry(folder / "registry")
+        self._declared: dict[str, Topic] = {}
+
+    def topic(self, partitions: int = 1, compacted: bool = False) -> str:
+        """A new topic, the readings' schema registered for it."""
+        name = self._new_topic(partitions)
+        policy: CleanupPolicy = "compact" if compacted else "delete"
+        self._declared[name] = Topic(name, partitions, "id", "reading", cleanup_policy=policy)
+        self.register(name)
+        return name
+
+    def register(self, topic: str, *more: dict[str, Any]) -> int:
+        """Register the readings' schema, with `more` fields, and return its id."""
+        text = json.dumps({"type": "record", "name": "Reading", "fields": [*FIELDS, *more]})
+        return self._registry.register(f"{topic}-value", text)
+
+    def reading(self, topic: str, id: str, level: int, partition: int = 0, **more: Any) -> Record:
+        """The record of one reading, written by the newest schema of its topic."""
+        newest = self._registry.latest(f"{topic}-value")
+        buffer = io.BytesIO()
+        schemaless_writer(buffer, parse_schema(json.loads(newest.text)), {"id": id, "level": level, **more})
+        return Record(frame(newest.id, buffer.getvalue()), id.encode(), partition)
+
+    def send(self, topic: str, *records: Record) -> list[Row]:
+        """Send, and return each record's (partition, offset)."""
+        return list(send(self._broker, topic, *records))
+
+    def settings(self, *overrides: str) -> Settings:
+        """The real settings, with this test's broker, registry and folders."""
+        own = {
+            "kafka.bootstrap_servers": self._broker.bootstrap_servers,
+            "registry.path": self.folder / "registry",
+            "paths.tables": self.folder / "tables",
+            "paths.checkpoints": self.folder / "checkpoints",
+        }
+        return load("local", [*(f"{key}={value}" for key, value in own.items()), *overrides])
+
+    def run(self, *overrides: str, bounds: tuple[Position, Position] | None = None, job: str = "probe") -> Run:
+        """A run of a job that is still to be declared."""
+        run = Run(self.spark, self.settings(*overrides), job, bounds)
+        run.topics |= self._declared
+        return run
+
+    def catch_up(self, run: Run) -> None:
+        """Run the declared outputs until they have caught up."""
+        await_all(self.spark, run.start(continuous=False))
+
+    def ingest(self, *topics: str, overrides: Iterable[str] = ()) -> None:
+        """Run the job `ingest` on `topics` until it has caught up."""
+        run = self.run(f"ingest.topics={','.join(topics)}", *overrides, job="ingest")
+        ingest.build(run)
+        self.catch_up(run)
+
+    def rows(self, table: str, *columns: str) -> list[Row]:
+        """The rows of a table, sorted; none where there is no such table."""
+        path = str(self.folder / "tables" / table)
+        if not DeltaTable.isDeltaTable(self.spark, path):
+            return []
+        rows = self.spark.read.format("delta").load(path).select(*columns or "*").collect()
+        return sorted((tuple(row) for row in rows), key=str)

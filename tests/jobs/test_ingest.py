@@ -1,0 +1,200 @@
+"""Every record of a topic is in bronze once, and in silver or quarantine once, whatever happens on the way."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from conf.errors import TidemarkError
+from jobs import ingest
+from jobs.connectors import avro, delta, kafka
+from jobs.connectors.delta import Commit, Table
+from schemas.framing import frame
+from tests.jobs.scratch import Row, Scratch
+from tests.sent import T0, Record
+
+
+def coordinates(scratch: Scratch, table: str, prefix: str = "") -> list[Row]:
+    return scratch.rows(table, f"{prefix}partition", f"{prefix}offset")
+
+
+def test_bronze_keeps_the_record_as_it_came_and_silver_has_the_event_with_its_coordinates(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    reading = scratch.reading(topic, "a", 5)
+    scratch.send(topic, Record(reading.value, b"a", headers=[("h", b"1")]))
+    scratch.ingest(topic)
+    bronze = scratch.spark.read.format("delta").load(str(scratch.folder / "tables" / "bronze" / topic))
+    assert tuple(bronze.columns) == kafka.COLUMNS
+    assert (bytes(bronze.collect()[0].value), bronze.collect()[0].headers[0].key) == (reading.value, "h")
+    silver = scratch.spark.read.format("delta").load(str(scratch.folder / "tables" / "silver" / topic))
+    expected = ["id", "level", "_topic", "_partition", "_offset", "_timestamp", "_schema_id"]
+    assert silver.columns == expected
+    row = silver.withColumn("_timestamp", F.unix_millis("_timestamp")).collect()[0]
+    assert tuple(row) == ("a", 5, topic, 0, 0, T0, 1)
+
+
+def test_corrupt_records_go_to_quarantine_with_bytes_coordinates_and_reason_and_the_rest_goes_on(
+    scratch: Scratch,
+) -> None:
+    topic = scratch.topic(2)
+    good = scratch.reading(topic, "a", 1)
+    assert good.value
+    bad: dict[bytes | None, str] = {
+        b"{}": avro.BAD_FRAMING,
+        frame(99, b"x"): avro.UNKNOWN_SCHEMA_ID,
+        good.value[:-1]: avro.UNDECODABLE,
+    }
+    sent = scratch.send(topic, *(Record(value, b"k", 1) for value in bad), Record(None, b"gone", 1), good)
+    scratch.ingest(topic)
+    columns = ("partition", "offset", "value", "key", "error", "reason", "topic")
+    found = scratch.rows("quarantine", *columns)
+    rejects = bad | {None: avro.NO_VALUE}
+    assert [(row[0], row[1], row[2] and bytes(row[2]), row[4]) for row in found] == [
+        (*place, value, error) for place, (value, error) in zip(sent, rejects.items(), strict=False)
+    ]
+    assert [row[5] for row in found] == [ingest.REASONS[error] for error in rejects.values()]
+    assert {row[6] for row in found} == {topic}
+    assert coordinates(scratch, f"silver/{topic}", "_") == [sent[-1]]
+    assert coordinates(scratch, f"bronze/{topic}") == sorted(sent, key=str)
+
+
+def test_topics_that_reject_together_share_one_quarantine(scratch: Scratch) -> None:
+    topics = [scratch.topic() for _ in range(3)]
+    for topic in topics:
+        scratch.send(topic, Record(b"bad"), scratch.reading(topic, "a", 1))
+    scratch.ingest(*topics)
+    assert scratch.rows("quarantine", "topic") == sorted((topic,) for topic in topics)
+    assert all(len(scratch.rows(f"silver/{topic}")) == 1 for topic in topics)
+
+
+def failing(statement: str, when: str, write: Callable[..., bool]) -> Callable[..., bool]:
+    """`delta.write` that fails once a run, before or after the write of `statement`."""
+
+    def write_or_fail(frame: DataFrame, table: Table, commit: Commit) -> bool:
+        if commit.statement == statement and when == "before":
+            raise OSError("the machine is gone")
+        done = write(frame, table, commit)
+        if commit.statement == statement:
+            raise OSError("the machine is gone")
+        return done
+
+    return write_or_fail
+
+
+@pytest.mark.parametrize("statement", ["bronze", "silver", "quarantine"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_run_that_dies_between_its_writes_loses_and_doubles_nothing(
+    statement: str, when: str, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = scratch.topic(2)
+    sent = scratch.send(topic, scratch.reading(topic, "a", 1), Record(b"bad", partition=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(delta, "write", failing(statement, when, delta.write))
+        with pytest.raises(TidemarkError, match=r"QUERY_FAILED.*the machine is gone"):
+            scratch.ingest(topic)
+    more = scratch.send(topic, Record(b"bad"), scratch.reading(topic, "b", 2, partition=1))
+    for _ in range(2):
+        scratch.ingest(topic)
+        assert coordinates(scratch, f"bronze/{topic}") == sorted([*sent, *more], key=str)
+        assert coordinates(scratch, f"silver/{topic}", "_") == [sent[0], more[1]]
+        assert coordinates(scratch, "quarantine") == [more[0], sent[1]]
+
+
+def test_a_backlog_in_small_batches_is_each_record_once_and_every_commit_names_its_offsets(scratch: Scratch) -> None:
+    topic = scratch.topic(2)
+    sent = scratch.send(topic, *(scratch.reading(topic, f"{n}", n, partition=n % 2) for n in range(10)))
+    scratch.ingest(topic, overrides=["source.max_offsets_per_trigger=4"])
+    for table, prefix in ((f"bronze/{topic}", ""), (f"silver/{topic}", "_")):
+        assert coordinates(scratch, table, prefix) == sorted(sent, key=str)
+        path = str(scratch.folder / "tables" / table)
+        history = DeltaTable.forPath(scratch.spark, path).history().where("operation = 'WRITE'").orderBy("version")
+        until = [
+            row[0] for row in history.select(F.get_json_object("userMetadata", f"$.offsets.until[0].{topic}")).collect()
+        ]
+        assert len(until) >= 3
+        assert until[-1] == '{"0":5,"1":5}'
+
+
+def test_an_empty_topic_ends_well_and_leaves_no_row(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    scratch.ingest(topic)
+    assert scratch.rows(f"bronze/{topic}") == []
+    scratch.send(topic, scratch.reading(topic, "a", 1))
+    scratch.ingest(topic)
+    assert len(scratch.rows(f"silver/{topic}")) == 1
+
+
+def test_a_version_registered_later_adds_its_column(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    scratch.send(topic, scratch.reading(topic, "a", 1))
+    scratch.ingest(topic)
+    scratch.register(topic, {"name": "note", "type": ["null", "string"], "default": None})
+    scratch.send(topic, scratch.reading(topic, "b", 2, note="new"))
+    scratch.ingest(topic)
+    assert scratch.rows(f"silver/{topic}", "id", "level", "note") == [("a", 1, None), ("b", 2, "new")]
+
+
+def test_a_version_registered_while_the_job_runs_needs_no_restart(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    run = scratch.run(f"ingest.topics={topic}", job="ingest")
+    ingest.build(run)
+    scratch.register(topic, {"name": "note", "type": ["null", "string"], "default": None})
+    scratch.send(topic, scratch.reading(topic, "b", 2, note="new"))
+    scratch.catch_up(run)
+    assert scratch.rows(f"silver/{topic}", "id", "note") == [("b", "new")]
+
+
+def test_of_a_compacted_topic_the_newest_record_of_a_key_stays_and_a_tombstone_marks_it_deleted(
+    scratch: Scratch,
+) -> None:
+    topic = scratch.topic(compacted=True)
+    tombstone = Record(None, b"a")
+    records = [scratch.reading(topic, id, level) for id, level in (("a", 1), ("b", 1), ("a", 2), ("c", 1), ("b", 2))]
+    scratch.send(topic, *records, tombstone, Record(b"bad", b"c"))
+    scratch.ingest(topic, overrides=["source.max_offsets_per_trigger=2"])
+    expected = [("a", None, 5, True), ("b", 2, 4, False), ("c", 1, 3, False)]
+    columns = ("id", "level", "_offset", "_deleted")
+    assert scratch.rows(f"silver/{topic}", *columns) == expected
+    assert scratch.rows("quarantine", "offset", "error") == [(6, avro.BAD_FRAMING)]
+    assert len(scratch.rows(f"bronze/{topic}")) == 7
+    scratch.send(topic, scratch.reading(topic, "a", 3))
+    scratch.ingest(topic)
+    assert scratch.rows(f"silver/{topic}", *columns)[0] == ("a", 3, 7, False)
+
+
+def test_an_older_event_does_not_bring_a_deleted_key_back(scratch: Scratch) -> None:
+    topic = scratch.topic(compacted=True)
+    scratch.send(topic, scratch.reading(topic, "a", 1), Record(None, b"a"))
+    scratch.ingest(topic)
+    run = scratch.run(job="ingest")
+    read = kafka.read_batch(
+        scratch.spark, run.settings.kafka, run.settings.source, kafka.Subscription((topic,)), end={topic: {0: 1}}
+    )
+    again = ingest.silver_by_key(run.decode(read, topic), "id")
+    assert again.count() == 1
+    table = run.table(f"silver/{topic}", keys=("id",), newest_by=("_offset",))
+    assert delta.write(again, table, Commit("another query", "silver", 0))
+    assert scratch.rows(f"silver/{topic}", "id", "level", "_deleted") == [("a", None, True)]
+
+
+def test_rows_that_go_missing_between_bronze_and_silver_stop_the_query(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = scratch.topic()
+    scratch.send(topic, scratch.reading(topic, "a", 1), scratch.reading(topic, "b", 1))
+    decode = avro.decode
+
+    def decode_less(records: DataFrame, *arguments: Any, **more: Any) -> DataFrame:
+        return decode(records.where("offset > 0"), *arguments, **more)
+
+    monkeypatch.setattr(avro, "decode", decode_less)
+    with pytest.raises(TidemarkError, match=r"UNACCOUNTED: batch 0 of .* 2 records went to bronze, 1 to silver"):
+        scratch.ingest(topic)
+
+
+def test_a_topic_without_a_schema_stops_before_anything_is_read(scratch: Scratch) -> None:
+    with pytest.raises(TidemarkError, match="UNKNOWN_SUBJECT"):
+        scratch.ingest("departuers")

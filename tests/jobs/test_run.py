@@ -1,0 +1,242 @@
+"""Whole runs: streams into tables and topics, and bounded ranges."""
+
+import json
+from itertools import pairwise
+
+import pytest
+from delta.tables import DeltaTable
+from pyspark.sql import functions as F
+
+from conf.errors import TidemarkError
+from jobs.connectors import avro, delta, kafka
+from jobs.failures import await_all
+from jobs.run import STATE_STORES, Batch, Run
+from local.processes import wait_for
+from tests.jobs.scratch import Row, Scratch
+
+Readings = list[Row]
+
+
+def send(scratch: Scratch, topic: str, *readings: Row) -> None:
+    scratch.send(topic, *(scratch.reading(topic, id, level) for id, level in readings))
+
+
+def test_a_stream_is_appended_once_over_several_runs(scratch: Scratch) -> None:
+    topic, sent = scratch.topic(), [("a", 1), ("b", 2), ("a", 3)]
+    for count in (2, 3, 3):
+        send(scratch, topic, *sent[:2] if count == 2 else sent[2:] if not scratch.rows("levels")[2:] else ())
+        run = scratch.run("source.max_offsets_per_trigger=1")
+        run.append(run.read(topic), "levels")
+        scratch.catch_up(run)
+        assert scratch.rows("levels") == sorted(sent[:count], key=str)
+
+
+def test_a_stream_is_merged_and_an_event_that_comes_late_loses(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 5), ("b", 1), ("a", 4), ("b", 2), ("a", 4))
+    run = scratch.run("source.max_offsets_per_trigger=2")
+    run.upsert(run.read(topic), "levels", keys=("id",), newest_by=("level",))
+    scratch.catch_up(run)
+    assert scratch.rows("levels") == [("a", 5), ("b", 2)]
+
+
+def test_every_commit_of_a_stream_names_the_query_its_batch_and_its_source_offsets(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    run = scratch.run("source.max_offsets_per_trigger=2")
+    run.upsert(run.read(topic), "levels", keys=("id",), newest_by=("level",))
+    send(scratch, topic, ("a", 1), ("b", 1), ("c", 1))
+    scratch.catch_up(run)
+    history = DeltaTable.forPath(scratch.spark, str(scratch.folder / "tables" / "levels")).history()
+    rows = history.where("operation = 'MERGE'").orderBy("version").collect()
+    metadata = [json.loads(row.userMetadata) for row in rows]
+    checkpoint = json.loads((scratch.folder / "checkpoints" / "probe" / "levels" / "metadata").read_text())
+    assert {commit["query_id"] for commit in metadata} == {checkpoint["id"]}
+    assert metadata[0]["offsets"]["from"] is None
+    assert metadata[-1]["offsets"]["until"] == [{topic: {"0": 3}}]
+    for before, after in pairwise(metadata):
+        assert after["batch"] == before["batch"] + 1
+        assert after["offsets"]["from"] == before["offsets"]["until"]
+
+
+def test_a_batch_whose_write_was_not_recorded_is_not_written_twice(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1), ("b", 2))
+
+    def declare(crash: bool) -> Run:
+        run = scratch.run()
+
+        def write(batch: Batch) -> None:
+            delta.write(batch.frame, run.table("levels"), batch.commit("write"))
+            if crash:
+                raise OSError("power cut")
+
+        run.write(run.read(topic), "levels", write)
+        return run
+
+    with pytest.raises(TidemarkError, match=r"QUERY_FAILED.*probe\.levels.*power cut"):
+        scratch.catch_up(declare(crash=True))
+    assert len(scratch.rows("levels")) == 2
+    send(scratch, topic, ("c", 3))
+    scratch.catch_up(declare(crash=False))
+    assert scratch.rows("levels") == [("a", 1), ("b", 2), ("c", 3)]
+
+
+def test_a_deleted_checkpoint_does_not_make_rows_vanish(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1))
+    for checkpoints in ("first", "second"):
+        run = scratch.run(f"paths.checkpoints={scratch.folder / checkpoints}")
+        run.append(run.read(topic), "levels")
+        scratch.catch_up(run)
+    # Read from the beginning again: the rows are there twice, never not at all.
+    assert scratch.rows("levels") == [("a", 1), ("a", 1)]
+
+
+def test_events_are_published_with_key_and_headers_framed_by_the_newest_schema(scratch: Scratch) -> None:
+    source, target = scratch.topic(), scratch.topic()
+    send(scratch, source, ("a", 1), ("b", 2))
+    run = scratch.run()
+    schema = run.registry.latest(f"{target}-value")
+    value = avro.encode(F.struct("id", "level"), schema)
+    run.publish(run.read(source).select(F.col("id").alias("key"), value.alias("value")), target)
+    scratch.catch_up(run)
+    scratch.ingest(target)
+    assert scratch.rows(f"silver/{target}", "id", "level") == [("a", 1), ("b", 2)]
+    assert scratch.rows(f"bronze/{target}", "key") == [(bytearray(b"a"),), (bytearray(b"b"),)]
+
+
+def test_a_continuous_run_takes_what_comes_later_until_it_is_stopped(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    run = scratch.run("jobs.probe.trigger=100 milliseconds")
+    run.append(run.read(topic), "levels")
+    (query,) = run.start(continuous=True)
+    try:
+        for count, reading in enumerate((("a", 1), ("b", 2)), start=1):
+            send(scratch, topic, reading)
+            late = TimeoutError(f"{count} rows did not arrive")
+            wait_for(lambda count=count: len(scratch.rows("levels")) == count, 120, lambda late=late: late)  # type: ignore[misc]
+        assert query.isActive
+    finally:
+        query.stop()
+
+
+def test_jobs_included_in_one_run_keep_their_names_checkpoints_and_settings(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1), ("b", 2), ("c", 3))
+
+    def build(run: Run) -> None:
+        run.append(run.read(topic), "levels")
+
+    run = scratch.run("jobs.lakes.tides.max_offsets_per_trigger=1", job="everything")
+    run.include("lakes.levels", build)
+    run.include("lakes.tides", lambda inner: inner.append(inner.read(topic), "tides"))
+    assert [output.query for output in run.outputs] == ["lakes.levels", "lakes.tides"]
+    scratch.catch_up(run)
+    folders = scratch.folder / "checkpoints"
+    assert (folders / "lakes.levels" / "levels" / "commits" / "0").exists()
+    assert (folders / "lakes.tides" / "tides" / "commits" / "2").exists()
+    assert scratch.rows("levels") == scratch.rows("tides") == [("a", 1), ("b", 2), ("c", 3)]
+
+
+def test_a_job_has_the_state_store_and_partitions_that_it_is_given(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1), ("b", 2))
+    run = scratch.run("jobs.probe.state_store=rocksdb", "jobs.probe.shuffle_partitions=3")
+    run.upsert(run.read(topic).groupBy("id").count(), "counts", keys=("id",))
+    scratch.catch_up(run)
+    offsets = (scratch.folder / "checkpoints" / "probe" / "counts" / "offsets" / "0").read_text()
+    conf = json.loads(offsets.splitlines()[1])["conf"]
+    assert conf["spark.sql.streaming.stateStore.providerClass"] == STATE_STORES["rocksdb"]
+    assert conf["spark.sql.shuffle.partitions"] == "3"
+
+
+def test_the_first_failure_stops_the_other_queries_and_is_told_in_one_line(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1))
+    run = scratch.run()
+    run.append(run.read(topic), "levels")
+    fails = run.read(topic).select(F.raise_error(F.lit("no such gauge")).cast("int").alias("x"))
+    run.append(fails, "broken")
+    queries = run.start(continuous=True)
+    with pytest.raises(TidemarkError, match="no such gauge") as failed:
+        await_all(scratch.spark, queries)
+    assert failed.value.code == "QUERY_FAILED"
+    assert "probe.broken" in failed.value.message
+    assert "\n" not in str(failed.value)
+    assert not any(query.isActive for query in queries)
+
+
+def test_a_job_that_declares_nothing_is_told_so(scratch: Scratch) -> None:
+    with pytest.raises(TidemarkError, match="NO_OUTPUT"):
+        scratch.run().start(continuous=False)
+
+
+def test_a_missing_topic_and_a_topic_without_a_schema_stop_the_job_while_it_is_declared(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    with pytest.raises(TidemarkError, match=f"TOPIC_MISSING.*did you mean `{topic}`"):
+        scratch.run().records(f"{topic}s")
+    with pytest.raises(TidemarkError, match="UNKNOWN_SUBJECT"):
+        scratch.run().decode(scratch.run().records(topic), "another")
+
+
+RANGE = ({"TOPIC": {0: 1}}, {"TOPIC": {0: 3}})
+
+
+def bounded(scratch: Scratch, topic: str) -> Run:
+    start, end = ({topic: offsets["TOPIC"]} for offsets in RANGE)
+    return scratch.run(bounds=(start, end))
+
+
+def test_a_range_is_exactly_its_records_in_a_folder_of_its_own_however_often_it_runs(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1), ("b", 2), ("c", 3), ("d", 4))
+    live = scratch.run()
+    live.append(live.read(topic), "levels")
+    scratch.catch_up(live)
+    lines = []
+    for _ in range(2):
+        run = bounded(scratch, topic)
+        run.append(run.read(topic), "levels")
+        run.upsert(run.read(topic), "latest", keys=("id",))
+        lines.append(run.write_range())
+        assert run.tables_root.startswith(f"{scratch.folder / 'tables'}/range-")
+        folder = run.tables_root.rsplit("/", 1)[1]
+        assert scratch.rows(f"{folder}/levels") == scratch.rows(f"{folder}/latest") == [("b", 2), ("c", 3)]
+    assert [path.name for path in (scratch.folder / "tables").glob("range-*")] == [folder]
+    assert len(scratch.rows("levels")) == 4
+    first, again = lines
+    assert first[0].split()[:3] == [topic, "2", "offsets"]
+    assert first[0].endswith("rejected 0")
+    assert first[1].split() == ["levels", "2", "rows", f"{run.tables_root}/levels"]
+    assert again[1:] == first[1:]
+
+
+def test_outputs_that_read_different_topics_lie_in_one_range(scratch: Scratch) -> None:
+    topics = [scratch.topic(), scratch.topic()]
+    for topic in topics:
+        send(scratch, topic, ("a", 1))
+    run = scratch.run(bounds=("earliest", "latest"))
+    for topic in topics:
+        run.append(run.read(topic), topic)
+    send(scratch, topics[0], ("b", 2))
+    run.append(run.read(topics[0]), "again")
+    run.write_range()
+    (folder,) = (scratch.folder / "tables").glob("range-*")
+    for table in (*topics, "again"):
+        assert scratch.rows(f"{folder.name}/{table}") == [("a", 1)]
+
+
+def test_a_range_counts_its_rejects_and_puts_what_it_would_publish_into_a_table(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1))
+    broken = scratch.reading(topic, "b", 2)
+    scratch.send(topic, type(broken)(b"bad"))
+    run = scratch.run(bounds=("earliest", "latest"))
+    run.publish(run.read(topic).select(F.col("id").alias("key"), F.col("id").alias("value")), topic)
+    line, table = run.write_range()
+    assert line.endswith("rejected 1")
+    assert scratch.rows(f"{run.tables_root.rsplit('/', 1)[1]}/{topic}") == [("a", "a")]
+    assert "1 rows" in table
+    settings = scratch.settings()
+    records = kafka.read_batch(scratch.spark, settings.kafka, settings.source, kafka.Subscription((topic,)))
+    assert records.count() == 2
