@@ -39,9 +39,11 @@ def weather(settings: Settings) -> str:
 def alerts(settings: Settings) -> str:
     """How many alerts are in the topic, and the worst runs of delays, from the table disruptions."""
     sessions = _read(settings, "disruptions")
-    worst = sessions.sort_values("departures", ascending=False).head(5)
+    worst = sessions.sort_values(["departures", "began_at"], ascending=False).head(5)
+    hours = {edge: worst[edge].dt.strftime("%Y-%m-%d %H:%M") for edge in ("began_at", "ended_at")}
+    worst = worst.assign(**hours, mean_delay_minutes=worst["mean_delay_minutes"].round(1))
     return (
-        f"{records_in(settings, 'delay_alerts'):,} alerts in the topic delay_alerts; the longest runs of delays:\n"
+        f"{records_in(settings, 'delay_alerts'):,} alerts in the topic delay_alerts; the longest runs of delays (UTC):\n"
         + _table(worst)
     )
 
