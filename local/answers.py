@@ -42,10 +42,8 @@ def alerts(settings: Settings) -> str:
     worst = sessions.sort_values(["departures", "began_at"], ascending=False).head(5)
     hours = {edge: worst[edge].dt.strftime("%Y-%m-%d %H:%M") for edge in ("began_at", "ended_at")}
     worst = worst.assign(**hours, mean_delay_minutes=worst["mean_delay_minutes"].round(1))
-    return (
-        f"{records_in(settings, 'delay_alerts'):,} alerts in the topic delay_alerts; the longest runs of delays (UTC):\n"
-        + _table(worst)
-    )
+    count = records_in(settings, "delay_alerts")
+    return f"{count:,} alerts in the topic delay_alerts; the longest runs of delays (UTC):\n{_table(worst)}"
 
 
 def accounts(settings: Settings) -> str:

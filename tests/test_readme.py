@@ -75,6 +75,20 @@ def run(checkout: Path, script: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_the_demo_answers_and_accounts_for_every_record_and_a_second_one_publishes_nothing(checkout: Path) -> None:
+    shown = run(checkout, "local/tidemark demo --to 2013-01-08")
+
+    accounts = shown.split("is every record accounted for?")[1]
+    departures = next(line.split() for line in accounts.splitlines() if line.split()[:1] == ["departures"])
+    assert departures == ["departures", "6,064", "6,064", "6,064", "0"]
+    for question in ("which carriers leave late?", "does the weather explain it?", "who should have been alerted?"):
+        assert question in shown
+
+    assert "there already: 6,064 departures" in run(checkout, "local/tidemark demo --to 2013-01-08")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_bringing_your_own_topic_works_as_written(checkout: Path) -> None:
     for match in FENCE.finditer(section("Bring your own topic, in ten minutes")):
         if match["kind"] == "file":
