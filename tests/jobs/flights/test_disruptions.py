@@ -39,16 +39,16 @@ def test_four_are_too_few(feed: Feed) -> None:
     check(feed, [at(0, 10, 20, 30)], [])
 
 
-def test_twenty_nine_minutes_are_no_long_delay(feed: Feed) -> None:
-    check(feed, [[*at(0, 10, 20, 30), *at(40, delay=29)]], [])
-    check(
-        feed, [[*at(0, 10, 20, 30), *at(40, delay=30)]], [("EWR", "2013-01-01 10:00", "2013-01-01 10:40", 5, 38.0, 40)]
-    )
+def test_twenty_nine_minutes_are_no_long_delay_and_thirty_are(feed: Feed) -> None:
+    departures = [at(0, 10, 20, 30), at(40, delay=29)]
+    thirty = [at(0, 10, 20, 30, origin="JFK"), at(40, delay=30, origin="JFK")]
+    expected = [("JFK", "2013-01-01 10:00", "2013-01-01 10:40", 5, 38.0, 40)]
+    check(feed, [[row for rows in (*departures, *thirty) for row in rows]], expected)
 
 
 def test_a_gap_of_half_an_hour_joins_and_a_minute_more_parts(feed: Feed) -> None:
-    check(feed, [at(0, 10, 20, 30, 60)], [("EWR", "2013-01-01 10:00", "2013-01-01 11:00", 5, 40.0, 40)])
-    check(feed, [at(0, 10, 20, 30, 61)], [])
+    departures = [*at(0, 10, 20, 30, 60), *at(0, 10, 20, 30, 61, origin="JFK")]
+    check(feed, [departures], [("EWR", "2013-01-01 10:00", "2013-01-01 11:00", 5, 40.0, 40)])
 
 
 def test_airports_are_disrupted_each_for_itself(feed: Feed) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from chispa import assert_df_equality
 
 from jobs.flights.weather_impact import OBSERVED, weather_impact
@@ -55,23 +54,20 @@ def test_missing_measures_and_an_unknown_carrier_stay_null(feed: Feed) -> None:
     assert_df_equality(actual, feed.batch(IMPACT, expected), ignore_nullable=True)
 
 
-@pytest.mark.parametrize(
-    ("observed_at", "departed_at", "found"),
-    [
-        ("11:00", "11:00", True),
-        ("11:00", "11:59", True),
-        ("11:00", "12:00", False),
-        ("11:01", "11:00", False),
-        ("10:51", "11:05", True),
-        ("10:05", "11:05", False),
-    ],
-)
-def test_an_observation_holds_from_its_time_on_for_an_hour(
-    feed: Feed, observed_at: str, departed_at: str, found: bool
-) -> None:
-    departures = [flight("a", f"2013-01-01 {departed_at}")]
-    weather = [("EWR", f"2013-01-01 {observed_at}", *FINE)]
-    assert pairs(feed, [departures], [weather]) == ([("a", observed_at)] if found else [])
+def test_an_observation_holds_from_its_time_on_for_an_hour(feed: Feed) -> None:
+    # Airport: when it was observed, when a flight left, and whether that is within the hour.
+    cases = {
+        "A": ("11:00", "11:00", True),
+        "B": ("11:00", "11:59", True),
+        "C": ("11:00", "12:00", False),
+        "D": ("11:01", "11:00", False),
+        "E": ("10:51", "11:05", True),
+        "F": ("10:05", "11:05", False),
+    }
+    departures = [flight(name, f"2013-01-01 {left}", origin=name) for name, (_, left, _) in cases.items()]
+    weather = [(name, f"2013-01-01 {seen}", *FINE) for name, (seen, _, _) in cases.items()]
+    expected = [(name, seen) for name, (seen, _, found) in cases.items() if found]
+    assert pairs(feed, [departures], [weather]) == expected
 
 
 def test_the_weather_of_another_airport_does_not_count(feed: Feed) -> None:
