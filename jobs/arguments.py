@@ -3,8 +3,10 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
-from conf.errors import TidemarkError
+from conf.errors import TidemarkError, nearest
 from conf.settings import ENVIRONMENTS, Settings, load
+from jobs import catalog
+from jobs.connectors.positions import parse_position
 
 
 def parser() -> ArgumentParser:
@@ -32,11 +34,17 @@ def parser() -> ArgumentParser:
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
-    """The arguments, checked against each other."""
+    """The arguments, checked against each other.
+
+    Raises:
+        TidemarkError: BAD_ARGUMENTS or BAD_POSITION.
+    """
     args = parser().parse_args(arguments)
     if is_bounded(args) and (args.until_caught_up or args.continuous):
         remedy = "leave out --until-caught-up and --continuous"
         raise TidemarkError("BAD_ARGUMENTS", "--from and --to name a bounded range", remedy)
+    for position in (args.start, args.end):
+        parse_position(position or "earliest")
     return args
 
 
@@ -46,6 +54,10 @@ def is_bounded(args: Namespace) -> bool:
 
 
 def settings_of(args: Namespace) -> Settings:
-    """The settings with --env, --set, --checkpoints and --tables in force."""
+    """The settings with --env, --set, --checkpoints and --tables in force; errors as `conf.settings.load` has them."""
     roots = {"paths.checkpoints": args.checkpoints, "paths.tables": args.tables}
-    return load(args.env, [*args.set, *(f"{key}={value}" for key, value in roots.items() if value)])
+    settings = load(args.env, [*args.set, *(f"{key}={value}" for key, value in roots.items() if value)])
+    known = catalog.questions()
+    for name in settings.jobs.keys() - known.keys():
+        raise TidemarkError("UNKNOWN_SETTING", f"`jobs.{name}` sets a job that is not there", nearest(name, [*known]))
+    return settings

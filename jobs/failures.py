@@ -1,6 +1,7 @@
 """How queries end: awaited together, and what stopped one said in one line."""
 
 import logging
+import re
 from collections.abc import Callable
 
 from pyspark.errors import StreamingQueryException
@@ -11,7 +12,9 @@ from conf.errors import TidemarkError
 from jobs.parallel import in_parallel
 
 OWN_ERROR = "conf.errors.TidemarkError:"
-JAVA_CAUSE = "Caused by:"
+# The line below a Python traceback, and Java's exceptions: py4j writes the outermost after a colon.
+PYTHON_CAUSE = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)*(\S.*)")
+JAVA_CAUSE = re.compile(r"^(?:Caused by)?: (.*)", re.MULTILINE)
 
 
 def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
@@ -73,8 +76,7 @@ def in_one_line(write: Callable[[], None]) -> None:
 
 def cause_line(text: str) -> str:
     """The innermost cause that Spark's text of a failure names, on one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    ours = [line.removeprefix(OWN_ERROR) for line in lines if line.startswith(OWN_ERROR)]
-    java = [line.removeprefix(JAVA_CAUSE) for line in lines if line.startswith(JAVA_CAUSE)]
-    first = [lines[0]] if lines else ["no cause given"]
-    return (ours or java or first)[-1].strip()
+    python = PYTHON_CAUSE.findall(text)
+    ours = [line.removeprefix(OWN_ERROR) for line in python if line.startswith(OWN_ERROR)]
+    first = [line for line in text.splitlines() if line.strip()][:1] or ["no cause given"]
+    return (ours or python or JAVA_CAUSE.findall(text) or first)[-1].strip()
