@@ -128,32 +128,6 @@ def one(files: Files, query: str) -> Any:
 MEASURES = """
     count(*) as departures, count(*) filter (delay_minutes >= 15) as delayed,
     avg(delay_minutes) as mean_delay_minutes, max(delay_minutes) as max_delay_minutes"""
-SESSIONS = """
-    with delayed as (
-        select origin, departed_at, delay_minutes,
-            departed_at - lag(departed_at) over airport <= interval 30 minutes as goes_on
-        from departures where delay_minutes >= 30 window airport as (partition by origin order by departed_at)
-    ), numbered as (
-        select *, sum(case when goes_on then 0 else 1 end) over (
-            partition by origin order by departed_at range between unbounded preceding and current row
-        ) as session from delayed
-    )
-    select origin as airport, min(departed_at) as began_at, max(departed_at) as ended_at, count(*) as departures,
-        avg(delay_minutes) as mean_delay_minutes, max(delay_minutes) as max_delay_minutes
-    from numbered group by origin, session having count(*) >= 5"""
-RANKED = """
-    with counted as (
-        select (departed_at at time zone 'America/New_York')::date as day, origin, destination, count(*) as departures
-        from departures group by all
-    )
-    select day, row_number() over (partition by day order by departures desc, origin, destination) as rank,
-        origin, destination, departures
-    from counted qualify rank <= 10"""
-OVERDUE = """
-    select flight_id, carrier, flight, tail_number, origin, destination, departed_at, scheduled_arrival_at,
-        scheduled_arrival_at + interval 30 minutes as overdue_at
-    from departures left join arrivals using (flight_id)
-    where arrived_at is null or arrived_at > overdue_at"""
 
 
 def test_no_record_came_too_late_in_any_job(progress: dict[str, list[StreamingQueryProgress]]) -> None:
@@ -201,27 +175,27 @@ def test_weather_impact(files: Files) -> None:
 
 def test_disruptions_none_of_which_is_still_open(files: Files) -> None:
     watermark = "(select max(departed_at) - interval 1 hour from departures)"
-    still_open = f"select count(*) from ({SESSIONS}) where ended_at + interval 30 minutes > {watermark}"
+    still_open = f"select count(*) from sessions where ended_at + interval 30 minutes > {watermark}"
     assert one(files, still_open) == 0
-    assert differences(files, SESSIONS, "disruptions", "airport", "began_at") == []
+    assert differences(files, "from sessions", "disruptions", "airport", "began_at") == []
 
 
 def test_busiest_routes_of_all_days_but_the_last_night(files: Files) -> None:
     still_open = files.execute(
-        f"select day::text, count(*) from ({RANKED}) where day > '2013-12-30' group by day order by day"
+        "select day::text, count(*) from ranked where day > '2013-12-30' group by day order by day"
     )
     assert still_open.fetchall() == [("2013-12-31", 10), ("2014-01-01", 3)]
-    closed = f"select * from ({RANKED}) where day <= '2013-12-30'"
+    closed = "select * from ranked where day <= '2013-12-30'"
     assert differences(files, closed, "busiest_routes", "day", "rank") == []
 
 
 def test_overdue_none_of_which_is_still_waited_for(files: Files) -> None:
     watermark = "(select max(departed_at) - interval 30 minutes from departures)"
     still_open = f"""
-        select flight_id from ({OVERDUE}) left join arrivals using (flight_id)
+        select flight_id from late_or_missing left join arrivals using (flight_id)
         where arrived_at is null and overdue_at > {watermark}"""
     assert files.execute(still_open).fetchall() == []
-    assert differences(files, OVERDUE, "overdue", "flight_id") == []
+    assert differences(files, "from late_or_missing", "overdue", "flight_id") == []
 
 
 def test_overdue_does_not_depend_on_the_micro_batches(
@@ -234,7 +208,7 @@ def test_overdue_does_not_depend_on_the_micro_batches(
     overdue.build(run)
     await_all(spark, run.start(continuous=False))
     add_table(files, f"{in_one.paths.tables}/overdue", "overdue")
-    assert differences(files, OVERDUE, "overdue", "flight_id") == []
+    assert differences(files, "from late_or_missing", "overdue", "flight_id") == []
 
 
 def test_delay_alerts(settings: Settings, files: Files) -> None:
