@@ -11,7 +11,7 @@ from nbformat import NotebookNode
 from conf import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
-CELL_SECONDS = 240
+CELL_SECONDS = 400
 
 
 class Execution(NotebookClient):

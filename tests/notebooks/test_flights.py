@@ -28,7 +28,7 @@ NEEDED = (
     "flights.disruptions",
 )
 
-pytestmark = [pytest.mark.notebook, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.notebook, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
