@@ -8,6 +8,9 @@ from conf.settings import ENVIRONMENTS, Settings, load
 from jobs import catalog
 from jobs.connectors.positions import parse_position
 
+SECRET = "kafka.sasl_password"
+SECRET_VARIABLE = "TIDEMARK_KAFKA__SASL_PASSWORD"
+
 
 def parser() -> ArgumentParser:
     """JOB and its options, in the words of spark-submit.sh."""
@@ -43,6 +46,10 @@ def parse(arguments: Sequence[str]) -> Namespace:
     if is_bounded(args) and (args.until_caught_up or args.continuous):
         remedy = "leave out --until-caught-up and --continuous"
         raise TidemarkError("BAD_ARGUMENTS", "--from and --to name a bounded range", remedy)
+    for option in args.set:
+        if option.partition("=")[0].strip() == SECRET:
+            remedy = f"set the variable {SECRET_VARIABLE} instead"
+            raise TidemarkError("BAD_ARGUMENTS", f"--set {SECRET} would show in the list of processes", remedy)
     for position in (args.start, args.end):
         parse_position(position or "earliest")
     return args

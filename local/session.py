@@ -39,5 +39,6 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
 def java_options(settings: Settings, log: Path) -> str:
     """Options of the driver's JVM: where it logs, and stacks deep enough for the regular expressions that Spark puts
     long failure messages through (with the default of 1 MB its stream threads died of them)."""
-    own = f"-Xss16m -Dlog4j2.configurationFile={ROOT / 'conf' / 'log4j2.properties'} -Dtidemark.log={log}"
+    # In quotes: Spark takes these words apart at blanks, which a path may have.
+    own = f'-Xss16m -Dlog4j2.configurationFile="{ROOT / "conf" / "log4j2.properties"}" -Dtidemark.log="{log}"'
     return f"{own} {settings.spark.driver_java_options}"

@@ -3,7 +3,7 @@
 import os
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from conf import ROOT, state_dir
@@ -47,7 +47,7 @@ def listing() -> str:
 
 
 def command(job: str, settings: Settings, spark_options: Sequence[str]) -> list[str]:
-    """spark-submit's arguments up to the script and its name; `spark_options` come last, so they win."""
+    """spark-submit's arguments up to the script; `spark_options` win, but only add to our jars and Python files."""
     logs = Path(settings.paths.logs)
     logs.mkdir(parents=True, exist_ok=True)
     java = java_options(settings, logs / f"{job}.log")
@@ -60,7 +60,18 @@ def command(job: str, settings: Settings, spark_options: Sequence[str]) -> list[
         "--py-files": str(zipped_packages(state_dir() / "run")),
         "--driver-java-options": java,
     }
-    return [*(text for option in options.items() for text in option), *spark_options, str(ROOT / "jobs" / "main.py")]
+    own = [text for option in options.items() for text in option]
+    added = _added_to(options, ("--jars", "--py-files"), spark_options)
+    return [*own, *added, str(ROOT / "jobs" / "main.py")]
+
+
+def _added_to(options: Mapping[str, str], lists: Sequence[str], spark_options: Sequence[str]) -> list[str]:
+    """`spark_options` with ours in front of what they list, where the last option would drop the ones before it."""
+    added = list(spark_options)
+    for at, option in enumerate(spark_options[:-1]):
+        if option in lists:
+            added[at + 1] = f"{options[option]},{added[at + 1]}"
+    return added
 
 
 def zipped_packages(folder: Path) -> Path:

@@ -36,6 +36,12 @@ def test_a_position_that_is_none_is_refused() -> None:
         parse([JOB, "--to", "yesterday"])
 
 
+def test_a_password_may_not_stand_on_the_command_line() -> None:
+    with pytest.raises(TidemarkError, match="set the variable TIDEMARK_KAFKA__SASL_PASSWORD") as refused:
+        parse([JOB, "--set", "kafka.sasl_password=hunter2"])
+    assert "hunter2" not in str(refused.value)
+
+
 def test_two_paces_and_unknown_options_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
     for options in (["--continuous", "--until-caught-up"], ["--until-caugt-up"]):
         with pytest.raises(SystemExit) as stopped:

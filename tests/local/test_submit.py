@@ -1,93 +1,178 @@
+"""From the words after spark-submit.sh to spark-submit's own."""
+
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
 
+import pyspark
 import pytest
 
 from conf import ROOT
-from conf.settings import load
+from conf.settings import Settings, load
 from jobs import catalog
 from local import submit
+from local.jars import folder
+
+JOB = "flights.hourly_delays"
 
 
-def test_arguments_are_split_at_the_first_two_dashes() -> None:
-    assert submit.split(["job", "--set", "a=b", "--", "--master", "x", "--"]) == (
-        ["job", "--set", "a=b"],
-        ["--master", "x", "--"],
-    )
-    assert submit.split(["job"]) == (["job"], [])
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load("local", [f"paths.logs={tmp_path / 'logs'}", "kafka.bootstrap_servers=h:1"])
 
 
-def test_the_users_options_come_after_ours_and_so_win(tmp_path: Path) -> None:
-    settings = load(overrides=[f"paths.logs={tmp_path}", "spark.master=local[1]"])
-
-    built = submit.command("ingest", settings, ["--master", "spark://127.0.0.1:7077"])
-
-    masters = [value for option, value in pairwise(built) if option == "--master"]
-    assert masters == ["local[1]", "spark://127.0.0.1:7077"]
-    assert built[-1] == str(ROOT / "jobs" / "main.py")
+def python(*arguments: str, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-P", *arguments]
+    return subprocess.run(command, cwd=cwd, env=os.environ | variables, capture_output=True, text=True, check=False)
 
 
-def test_no_secret_stands_on_the_command_line(tmp_path: Path) -> None:
-    sasl = {
-        "security_protocol": "SASL_SSL",
-        "sasl_mechanism": "PLAIN",
-        "sasl_username": "me",
-        "sasl_password": "hush-hush",
-    }
-    secret = [f"kafka.{name}={value}" for name, value in sasl.items()]
+@pytest.mark.parametrize(
+    ("words", "job", "spark"),
+    [
+        ([JOB, "--until-caught-up"], [JOB, "--until-caught-up"], []),
+        ([JOB, "--", "--master", "spark://h:1"], [JOB], ["--master", "spark://h:1"]),
+        ([JOB, "--", "--conf", "a=b", "--", "x"], [JOB], ["--conf", "a=b", "--", "x"]),
+        (["--"], [], []),
+        ([], [], []),
+    ],
+)
+def test_the_first_two_dashes_part_job_options_from_sparks(
+    words: Sequence[str], job: Sequence[str], spark: Sequence[str]
+) -> None:
+    assert submit.split(words) == (job, spark)
 
-    built = submit.command("ingest", load(overrides=[f"paths.logs={tmp_path}", *secret]), [])
 
+def test_the_users_spark_options_come_after_ours_and_before_the_script(settings: Settings) -> None:
+    words = submit.command(JOB, settings, ["--master", "spark://h:1", "--driver-memory", "3g"])
+    masters = [words[at + 1] for at, word in enumerate(words) if word == "--master"]
+    assert masters == [settings.spark.master, "spark://h:1"]
+    assert words[-5:-1] == ["--master", "spark://h:1", "--driver-memory", "3g"]
+    assert words[-1] == str(ROOT / "jobs" / "main.py")
+    assert Path(settings.paths.logs).is_dir()
+
+
+@pytest.mark.parametrize("option", ["--jars", "--py-files"])
+def test_jars_and_files_of_the_user_are_added_to_ours(option: str, settings: Settings) -> None:
+    words = submit.command(JOB, settings, [option, "/mine/own.jar", "--conf", "a=b"])
+    ours, last = (words[at + 1] for at, word in enumerate(words) if word == option)
+    assert last == f"{ours},/mine/own.jar"
+
+
+def test_no_secret_stands_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    access = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "me"}
+    for name, value in (access | {"sasl_password": "hush-hush"}).items():
+        monkeypatch.setenv(f"TIDEMARK_KAFKA__{name.upper()}", value)
+    built = submit.command(JOB, load(overrides=[f"paths.logs={tmp_path}"]), [])
     assert "hush-hush" not in " ".join(built)
 
 
-def test_equal_sources_give_equal_archives_that_can_be_imported_from(tmp_path: Path) -> None:
-    first = submit.zipped_packages(tmp_path / "a").read_bytes()
-    archive = submit.zipped_packages(tmp_path / "b")
-
-    assert archive.read_bytes() == first
-    with zipfile.ZipFile(archive) as opened:
-        assert "jobs/flights/arrivals_board.py" in opened.namelist()
-    script = "import jobs.flights.arrivals_board as it; print(it.__file__)"
-    ran = subprocess.run(
-        [sys.executable, "-P", "-c", script],
-        env={"PYTHONPATH": str(archive)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert ran.stdout.startswith(str(archive))
+def test_every_locked_jar_is_passed_and_is_there(settings: Settings) -> None:
+    words = submit.command(JOB, settings, [])
+    jars = [Path(jar) for jar in words[words.index("--jars") + 1].split(",")]
+    assert {jar.name.split("-")[0] for jar in jars} >= {"spark", "delta", "kafka"}
+    assert all(jar.is_file() for jar in jars)
 
 
-def test_the_listing_has_every_job_with_its_question() -> None:
-    listed = submit.listing()
-
-    assert len(catalog.questions()) >= 9
-    for name, question in catalog.questions().items():
-        assert question.endswith("?") or question.endswith("reason."), name
-        assert f"{name} " in listed and question in listed
-
-
-@pytest.mark.parametrize("folder", ["elsewhere", "with a space"])
-def test_it_works_from_any_folder(tmp_path: Path, folder: str) -> None:
-    here = tmp_path / folder
-    here.mkdir()
-
-    ran = subprocess.run([ROOT / "spark-submit.sh"], cwd=here, capture_output=True, text=True, check=True)
-
-    assert "flights.hourly_delays" in ran.stdout
+def test_equal_sources_give_equal_archives_of_the_packages_alone(tmp_path: Path) -> None:
+    first, second = (submit.zipped_packages(tmp_path / name) for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    names = zipfile.ZipFile(first).namelist()
+    assert {name.split("/")[0] for name in names} == set(submit.PACKAGES)
+    assert all(name.endswith(".py") for name in names)
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
 
 
-def test_an_unknown_job_is_one_line_with_the_nearest_name() -> None:
-    ran = subprocess.run(
-        [ROOT / "spark-submit.sh", "flights.hourly_delay"], capture_output=True, text=True, check=False
-    )
-
-    assert ran.returncode == 1
-    assert ran.stderr.splitlines() == [
-        "error: UNKNOWN_JOB: there is no job `flights.hourly_delay`; did you mean `flights.hourly_delays`?"
+def test_every_module_can_be_imported_from_the_archive(tmp_path: Path) -> None:
+    archive = submit.zipped_packages(tmp_path)
+    modules = [
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for name in zipfile.ZipFile(archive).namelist()
+        if name != "jobs/main.py"
     ]
+    script = f"""
+import importlib, sys
+sys.path.insert(0, {str(archive)!r})
+for name in {modules!r}:
+    module = importlib.import_module(name)
+    assert module.__file__.startswith({str(archive)!r}), module.__file__
+"""
+    done = python("-c", script, cwd=tmp_path, PYTHONPATH="")
+    assert done.returncode == 0, done.stderr
+
+
+def test_from_any_folder_and_without_a_job_every_job_is_listed_with_its_question(tmp_path: Path) -> None:
+    (tmp_path / "with a blank").mkdir()
+    options = {"cwd": tmp_path / "with a blank", "capture_output": True, "text": True, "check": False}
+    done = subprocess.run([ROOT / "spark-submit.sh"], **options)
+    assert done.returncode == 0, done.stderr
+    first, blank, *lines = done.stdout.splitlines()
+    assert first == "usage: ./spark-submit.sh JOB [job options] [-- spark-submit options]"
+    assert blank == ""
+    assert dict(line.split(None, 1) for line in lines) == catalog.questions()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["flights.hourly_delay"], "UNKNOWN_JOB: there is no job `flights.hourly_delay`; did you mean `flights.hourly"),
+        ([JOB, "--set", "spark.mster=x"], "UNKNOWN_SETTING: --set names no setting: `spark.mster`"),
+        ([JOB, "--from", "yesterday"], "BAD_POSITION: `yesterday` is no position in a topic"),
+        ([JOB, "--set", "kafka.bootstrap_servers="], "NO_BROKER: no Kafka broker is configured"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_any_jvm_starts(words: Sequence[str], expected: str, tmp_path: Path) -> None:
+    own = {"TIDEMARK_STATE": str(tmp_path), "PYTHONPATH": str(ROOT), "SPARK_HOME": "/nowhere"}
+    done = python("-m", "local.submit", *words, cwd=tmp_path, **own)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {expected}")
+
+
+@pytest.fixture
+def with_blanks(tmp_path: Path) -> Path:
+    """The checkout in a folder whose name has blanks, and a state folder in it that has the jars of this one."""
+    checkout = tmp_path / "my own check out"
+    left_out = shutil.ignore_patterns(".*", "tests", "notebooks", "docs", "__pycache__", "spark-warehouse")
+    shutil.copytree(ROOT, checkout, ignore=left_out)
+    (checkout / "state").mkdir()
+    (checkout / "state" / "jars").symlink_to(folder("spark").parent)
+    return checkout
+
+
+def test_a_checkout_may_lie_in_a_folder_with_blanks(with_blanks: Path, tmp_path: Path) -> None:
+    own = {"PYTHONPATH": str(with_blanks), "TIDEMARK_STATE": str(with_blanks / "state")}
+    listed = python("-m", "local.submit", cwd=tmp_path, **own)
+    assert listed.returncode == 0, listed.stderr
+    assert JOB in listed.stdout
+    script = f"""
+from conf.settings import load
+from local.submit import command
+print(*command({JOB!r}, load(), []), sep=chr(10))
+"""
+    built = python("-c", script, cwd=tmp_path, **own)
+    words = built.stdout.splitlines()
+    assert words[-1] == str(with_blanks / "jobs" / "main.py"), built.stderr
+    java = words[words.index("--driver-java-options") + 1]
+    assert f'configurationFile="{with_blanks / "conf" / "log4j2.properties"}"' in java
+
+
+@pytest.mark.slow
+def test_a_job_starts_from_a_folder_with_blanks(with_blanks: Path, tmp_path: Path) -> None:
+    own = {
+        "PYTHONPATH": str(with_blanks),
+        "TIDEMARK_STATE": str(with_blanks / "state"),
+        "SPARK_HOME": str(Path(pyspark.__file__).parent),
+        "PYSPARK_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
+    nobody = "kafka.bootstrap_servers=127.0.0.1:1"
+    done = python("-m", "local.submit", "ingest", "--set", nobody, cwd=tmp_path, **own)
+    # It got as far as asking the broker: the JVM, its log and the job's own modules were found.
+    assert "error: BROKER_UNREACHABLE: no Kafka broker answers at 127.0.0.1:1" in done.stdout, done
+    assert done.returncode == 1
+    assert (with_blanks / "state" / "logs" / "ingest.log").exists()
