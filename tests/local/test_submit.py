@@ -105,9 +105,9 @@ for name in {modules!r}:
 
 
 def test_from_any_folder_and_without_a_job_every_job_is_listed_with_its_question(tmp_path: Path) -> None:
-    (tmp_path / "with a blank").mkdir()
-    options = {"cwd": tmp_path / "with a blank", "capture_output": True, "text": True, "check": False}
-    done = subprocess.run([ROOT / "spark-submit.sh"], **options)
+    elsewhere = tmp_path / "with a blank"
+    elsewhere.mkdir()
+    done = subprocess.run([ROOT / "spark-submit.sh"], cwd=elsewhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     first, blank, *lines = done.stdout.splitlines()
     assert first == "usage: ./spark-submit.sh JOB [job options] [-- spark-submit options]"
