@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -52,11 +53,11 @@ def arguments(servers: str, folder: Path, *more: str) -> list[str]:
     return [*sets, "--tables", str(folder / "tables"), "--checkpoints", str(folder / "checkpoints"), *more]
 
 
-def submit(job: str, *options: str) -> "subprocess.CompletedProcess[str]":
+def submit(job: str, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run a job; `stdout` holds what it printed on either stream: spark-submit gives a script only one of the two."""
     command = [str(ROOT / "spark-submit.sh"), job, *options]
-    pipe, both = subprocess.PIPE, subprocess.STDOUT
-    return subprocess.run(command, stdout=pipe, stderr=both, text=True, timeout=280, check=False)
+    pipe, both, env = subprocess.PIPE, subprocess.STDOUT, os.environ | variables
+    return subprocess.run(command, stdout=pipe, stderr=both, env=env, text=True, timeout=280, check=False)
 
 
 def hours(folder: Path) -> list[tuple[object, ...]]:
@@ -112,6 +113,34 @@ def test_a_query_that_fails_says_why_in_one_line(flights: Cluster, tmp_path: Pat
     [error] = errors(ran.stdout)
     assert error.startswith("error: QUERY_FAILED: query flights.hourly_delays stopped: ")
     assert "Traceback" not in ran.stdout and "\tat " not in ran.stdout
+
+
+@pytest.mark.slow
+def test_the_stack_is_shown_where_it_is_asked_for(broker: Cluster, tmp_path: Path) -> None:
+    options = arguments(broker.bootstrap_servers, tmp_path, "--until-caught-up")
+    ran = submit("flights.hourly_delays", *options, TIDEMARK_DEBUG="1")
+
+    assert ran.returncode == 1
+    assert "Traceback" in ran.stdout and "TOPIC_MISSING" in ran.stdout
+
+
+@pytest.mark.slow
+def test_a_range_of_days_is_one_batch_in_a_folder_of_its_own_and_the_same_again(
+    flights: Cluster, tmp_path: Path
+) -> None:
+    options = arguments(flights.bootstrap_servers, tmp_path, "--from", "2013-01-02", "--to", "2013-01-03T00:00:00Z")
+    first, again = (submit("flights.hourly_delays", *options) for _ in range(2))
+
+    assert (first.returncode, again.returncode) == (0, 0), first.stdout + again.stdout
+    [folder] = (tmp_path / "tables").iterdir()
+    assert folder.name.startswith("range-")
+    rows = DeltaTable(str(folder / "hourly_delays")).to_pyarrow_table().to_pylist()
+    day = datetime(2013, 1, 2, tzinfo=UTC)
+    assert {row["hour"].date() for row in rows} == {day.date()}
+    for text in (first.stdout, again.stdout):
+        assert f"{len(rows)} rows  {folder / 'hourly_delays'}" in text
+        assert "departures " in text
+    assert len(DeltaTable(str(folder / "hourly_delays")).history()) == 2
 
 
 @pytest.mark.slow
