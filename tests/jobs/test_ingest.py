@@ -84,10 +84,12 @@ def failing(statement: str, when: str, write: Callable[..., bool]) -> Callable[.
     return write_or_fail
 
 
-@pytest.mark.parametrize("statement", ["bronze", "silver", "quarantine"])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    ("when", "statement"),
+    [("before", "bronze"), ("before", "silver"), ("before", "quarantine"), ("after", "quarantine")],
+)
 def test_a_run_that_dies_between_its_writes_loses_and_doubles_nothing(
-    statement: str, when: str, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+    when: str, statement: str, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = scratch.topic(2)
     sent = scratch.send(topic, scratch.reading(topic, "a", 1), Record(b"bad", partition=1))
