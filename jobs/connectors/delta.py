@@ -115,7 +115,7 @@ def create_if_missing(frame: DataFrame, table: Table) -> None:
     with _CREATING:
         if DeltaTable.isDeltaTable(spark, table.path):
             return
-        builder = DeltaTable.createIfNotExists(spark).location(table.path).addColumns(frame.schema)
+        builder = DeltaTable.createIfNotExists(spark).location(table.path).addColumns(_nullable(frame))
         if table.partition_by:
             builder = builder.partitionedBy(*table.partition_by)
         for name, value in table.properties.items():
@@ -126,6 +126,11 @@ def create_if_missing(frame: DataFrame, table: Table) -> None:
             # Another process may have made it at the same moment.
             if not DeltaTable.isDeltaTable(spark, table.path):
                 raise
+
+
+def _nullable(frame: DataFrame) -> StructType:
+    # As Spark's own writer does: what is never null today need not stay so, and in arrays Delta refuses it altogether.
+    return StructType.fromJson(json.loads(frame._jdf.schema().asNullable().json()))
 
 
 def newest(frame: DataFrame, keys: Sequence[str], newest_by: Sequence[str]) -> DataFrame:

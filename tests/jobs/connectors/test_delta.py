@@ -153,6 +153,15 @@ def test_a_table_that_may_be_widened_is(keys: tuple[str, ...], spark: SparkSessi
     assert stored(spark, table) == [(1, 1), (2, 2**40)]
 
 
+def test_a_table_takes_nulls_where_the_first_batch_had_none(spark: SparkSession, appended: Table) -> None:
+    filled = events(spark, (1,), schema="id int").select(
+        F.lit(1).alias("n"), F.array(F.struct(F.lit("k").alias("key"))).alias("headers")
+    )
+    delta.write(filled, appended, batch(0))
+    delta.write(events(spark, (None, None), schema="n int, headers array<struct<key string>>"), appended, batch(1))
+    assert len(stored(spark, appended)) == 2
+
+
 def test_partitioning_and_properties_are_set_when_the_table_is_made(spark: SparkSession, tmp_path: Path) -> None:
     properties = {"delta.appendOnly": "true"}
     table = Table("events", str(tmp_path / "events"), partition_by=("note",), properties=properties)
