@@ -327,7 +327,9 @@ def test_a_password_reaches_the_client_and_no_plan_or_explanation(
     )
     stream = kafka.read_stream(spark, secured.kafka, secured.source, Subscription(("t",)))
     stream.explain(extended=True)
-    texts = [capsys.readouterr().out, stream._jdf.queryExecution().logical().toString(), str(stream)]
+    read = kafka.read_batch(spark, secured.kafka, secured.source, Subscription(("t",)))
+    plans = [frame._jdf.queryExecution().logical().toString() for frame in (stream, read)]
+    texts = [capsys.readouterr().out, *plans]
     assert "kafka.sasl.jaas.config" in texts[0] + texts[1]
     assert not any("hunter2" in text for text in texts)
 
