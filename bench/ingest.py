@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from conf import ROOT, state_dir
 from conf.errors import exit_on_error
 from conf.settings import Kafka, load
+from conf.topics import subject_of
 from jobs import ingest
 from jobs.failures import await_all
 from jobs.run import Run
@@ -50,7 +51,7 @@ def main() -> int:
 def _measure(scratch: Path, wanted: int, rounds: int) -> None:
     shutil.copytree(ROOT / "schemas" / "registry", scratch / "registry")
     registry = FileRegistry(scratch / "registry")
-    registry.register(f"{TOPIC}-value", registry.latest("departures-value").text)
+    registry.register(subject_of(TOPIC), registry.latest(subject_of("departures")).text)
     base = [f"registry.path={scratch / 'registry'}", f"ingest.topics={TOPIC}"]
     settings = load(overrides=base)
     records = _fill(settings.kafka, wanted, records_in(settings, "departures"))

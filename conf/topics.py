@@ -31,7 +31,12 @@ class Topic:
     @property
     def subject(self) -> str:
         """The registry subject of the record values."""
-        return f"{self.name}-value"
+        return subject_of(self.name)
+
+
+def subject_of(topic: str) -> str:
+    """The registry subject of the record values of `topic`, declared or not."""
+    return f"{topic}-value"
 
 
 def load_topics(path: Path | None = None) -> dict[str, Topic]:

@@ -12,6 +12,7 @@ from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
+from conf.topics import subject_of
 from jobs.connectors import avro, delta
 from jobs.parallel import in_parallel
 from jobs.run import Batch, Run
@@ -56,7 +57,7 @@ def quarantine(rejected: DataFrame) -> DataFrame:
 
 def build(run: Run) -> None:
     for topic in run.settings.ingest.topics:
-        run.registry.versions(f"{topic}-value")  # a topic without a schema stops the job now, not in its first batch
+        run.registry.versions(subject_of(topic))  # a topic without a schema stops the job now, not in its first batch
         declared = run.topics.get(topic)
         key = declared.key if declared and declared.cleanup_policy == "compact" else None
         run.write(run.records(topic), topic, partial(_write, run, topic, key))
@@ -65,7 +66,7 @@ def build(run: Run) -> None:
 def _write(run: Run, topic: str, key: str | None, batch: Batch) -> None:
     """Write bronze and silver side by side, then what silver rejected."""
     # Asked anew for every batch: a version that is registered while the job runs needs no restart.
-    versions = run.registry.versions(f"{topic}-value")
+    versions = run.registry.versions(subject_of(topic))
     decoded = avro.decode(batch.frame, versions, reader=versions[-1].text)
     bad = F.col("error").isNotNull() if key is None else F.col("error").isNotNull() & (F.col("error") != avro.NO_VALUE)
     seen: dict[str, int] = {}

@@ -14,7 +14,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
 from conf.settings import Job, Settings, Source
-from conf.topics import Topic, find_topic, load_topics
+from conf.topics import Topic, find_topic, load_topics, subject_of
 from jobs.checkpoint import batch_offsets
 from jobs.connectors import avro, delta, kafka, positions
 from jobs.failures import in_one_line
@@ -108,7 +108,7 @@ class Run:
 
         Rejected rows are counted, and shown with each micro-batch.
         """
-        versions = self.registry.versions(f"{topic}-value")
+        versions = self.registry.versions(subject_of(topic))
         decoded = avro.decode(records, versions, reader=versions[-1].text)
         observer = self._ranges.observation(topic) if self._ranges else f"decode {topic}"
         return decoded.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))

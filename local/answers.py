@@ -6,12 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
-from confluent_kafka import Consumer, TopicPartition
 from deltalake import DeltaTable
 
 from conf.settings import Settings
+from jobs.connectors.positions import resolve
 
-TIMEOUT_S = 10
 WIND_MPH = (0, 10, 20, 100)
 
 
@@ -63,13 +62,9 @@ def _rejected(settings: Settings) -> Counter[str]:
 
 def records_in(settings: Settings, topic: str) -> int:
     """Offsets between the start and the end of `topic`, over all partitions."""
-    consumer = Consumer({**settings.kafka.client_config(), "group.id": "tidemark-answers", "enable.auto.commit": False})
-    try:
-        partitions = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions
-        edges = [consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=TIMEOUT_S) for p in partitions]
-        return sum(end - start for start, end in edges)
-    finally:
-        consumer.close()
+    start = resolve(settings.kafka, topic, "earliest")[topic]
+    end = resolve(settings.kafka, topic, "latest")[topic]
+    return sum(end[partition] - first for partition, first in start.items())
 
 
 def _path(settings: Settings, table: str) -> str:

@@ -158,7 +158,7 @@ def _read_configs(admin: AdminClient, topics: Sequence[Topic]) -> dict[str, dict
 
 
 def apply(admin: AdminClient, changes: Iterable[Change]) -> None:
-    """Carry out what can be carried out.
+    """Carry out what can be carried out; a topic that somebody else has created meanwhile is left as it is.
 
     Raises:
         TidemarkError: TOPIC_FAILED, with the topic and what the broker said.
@@ -169,6 +169,8 @@ def apply(admin: AdminClient, changes: Iterable[Change]) -> None:
             if answer is not None:
                 answer.result(TIMEOUT_SECONDS)
         except KafkaException as exc:
+            if exc.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                continue
             message = f"`{change.topic}`, {change.kind}: {exc.args[0].str()}"
             raise TidemarkError("TOPIC_FAILED", message, "mend that and run the same command again") from exc
 
@@ -198,6 +200,8 @@ def compare(admin: AdminClient, declared: Sequence[Topic], replication_factor: i
 def bring_in_step(admin: AdminClient, declared: Sequence[Topic], replication_factor: int) -> list[Change]:
     """Apply the plan and return it when the brokers show its effect, which comes a little after their answer.
 
+    A topic that the brokers show only now, by this command or another, is compared then, and changed where it differs.
+
     Raises:
         TidemarkError: TOPIC_FAILED.
     """
@@ -207,7 +211,11 @@ def bring_in_step(admin: AdminClient, declared: Sequence[Topic], replication_fac
     late = TidemarkError("TOPIC_FAILED", f"the changes are not to be seen after {TIMEOUT_SECONDS} s", remedy)
 
     def all_seen() -> bool:
-        return all(change.kind in PASSED_OVER for change in compare(admin, declared, replication_factor))
+        left = compare(admin, declared, replication_factor)
+        new = [change for change in left if change not in changes]
+        apply(admin, new)
+        changes.extend(new)
+        return all(change.kind in PASSED_OVER for change in left)
 
     wait_for(all_seen, TIMEOUT_SECONDS, lambda: late)
     return changes

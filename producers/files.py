@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 from conf import state_dir
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from conf.topics import Topic, load_topics
+from conf.topics import Topic, load_topics, subject_of
 from producers.delivery import Report
 from producers.file_schema import find_schema, infer_and_write
 from producers.inputs import Opening, open_inputs, require_files
@@ -81,7 +81,7 @@ def publish_files(settings: Settings, request: FileRequest, interrupt: Interrupt
         inputs = open_inputs(request.paths, request.opening)
         text = infer_and_write(request.topic, inputs, request.reading.nulls, folder / f"{request.topic}.avsc")
     reader = RowReader(text, request)
-    schema_id = open_registry(settings.registry).register(f"{request.topic}-value", text)
+    schema_id = open_registry(settings.registry).register(subject_of(request.topic), text)
     candidates = iter([request.rejects]) if request.rejects else numbered(state_dir() / "rejects", request.topic)
     rejects = Rejects(candidates, request.limit)
     rows = FileRows(request, reader, Encoder(schema_id, text), publisher.limits[request.topic], rejects)

@@ -1,7 +1,8 @@
 """Topics as code: the difference is shown, carried out, and nothing is shrunk or deleted."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, repeat
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -101,6 +102,26 @@ def test_settings_that_are_not_declared_are_kept(admin: AdminClient) -> None:
     bring_in_step(admin, [declared], 1)
     kept = ConfigResource(ResourceType.TOPIC, name)
     assert admin.describe_configs([kept])[kept].result()["max.message.bytes"].value == "5000"
+
+
+def test_a_topic_that_another_command_created_meanwhile_is_brought_in_step(
+    admin: AdminClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"topic-{uuid.uuid4().hex}"
+    looks: Iterator[dict[str, Existing] | None] = chain(
+        [{}], repeat(None)
+    )  # the first look comes before the other command's topic is to be seen
+
+    def late_view(admin: AdminClient, declared: Sequence[Topic]) -> tuple[Mapping[str, Existing], int]:
+        seen = next(looks)
+        return (seen, 1) if seen is not None else read_cluster(admin, declared)
+
+    admin.create_topics([NewTopic(name, 1, 1)])[name].result()
+    monkeypatch.setattr(topics, "read_cluster", late_view)
+    done = bring_in_step(admin, [topic(name, partitions=3, cleanup_policy="compact")], 1)
+    assert [change.kind for change in done if change.topic == name] == ["create", "grow", "configure"]
+    existing, _ = read_cluster(admin, [topic(name)])
+    assert existing[name] == Existing(3, 1, {"cleanup.policy": "compact", "retention.ms": "-1"})
 
 
 def test_a_broker_that_refuses_is_quoted(admin: AdminClient) -> None:

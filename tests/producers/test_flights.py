@@ -1,6 +1,5 @@
 """The year's events, against an independent reading of the same files by duckdb."""
 
-import zipfile
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,11 +13,12 @@ import pytest
 from conf.errors import TidemarkError
 from conf.topics import load_topics
 from producers.flights import TOPICS, Accounts, Events, flight_events
-from producers.nycflights import MISSING_ZONES, Source, load_source, package_data
+from producers.nycflights import Source, load_source
 from schemas.codec import Decoder
 from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
 from schemas.registry import FileRegistry
+from tests.flight_files import flight_files
 
 Year = tuple[dict[str, Events], Accounts]
 
@@ -36,19 +36,7 @@ def year(source: Source) -> Year:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     """duckdb over the package's files: views flights, weather, planes, zones."""
-    folder = package_data()
-    with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
-        flights = archive.extract("flights.csv", tmp_path_factory.mktemp("flights"))
-    with duckdb.connect() as connection:
-        connection.execute("set timezone = 'UTC'")
-        for name, path in (
-            ("flights", flights),
-            ("weather", folder / "weather.csv"),
-            ("planes", folder / "planes.csv"),
-        ):
-            connection.execute(f"create table {name} as from read_csv('{path}', nullstr = 'NA', sample_size = -1)")
-        connection.execute(f"create table zones as select faa, tzone from read_csv('{folder / 'airports.csv'}')")
-        connection.executemany("insert into zones values (?, ?)", list(MISSING_ZONES.items()))
+    with flight_files(tmp_path_factory.mktemp("flights"), "weather", "planes") as connection:
         yield connection
 
 

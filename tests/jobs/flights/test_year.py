@@ -3,7 +3,6 @@
 The topics hold one record in a hundred twice, and the jobs read them in several micro-batches.
 """
 
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,9 +23,9 @@ from jobs.run import Run
 from local.broker import Cluster
 from local.topics import bring_in_step, connect
 from producers import cli as publish
-from producers.nycflights import MISSING_ZONES, package_data
 from schemas.codec import Decoder
 from schemas.registry import open_registry
+from tests.flight_files import flight_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 Files = duckdb.DuckDBPyConnection
@@ -73,19 +72,7 @@ def files(
     tmp_path_factory: pytest.TempPathFactory, settings: Settings, progress: dict[str, list[StreamingQueryProgress]]
 ) -> Iterator[Files]:
     """duckdb over the CSV files (see year.sql), and over the jobs' tables under their names in the schema `jobs`."""
-    folder = package_data()
-    with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
-        flights = archive.extract("flights.csv", tmp_path_factory.mktemp("flights"))
-    with duckdb.connect() as connection:
-        connection.execute("set timezone = 'UTC'")
-        for name, path in (
-            ("flights", flights),
-            ("weather", folder / "weather.csv"),
-            ("airlines", folder / "airlines.csv"),
-        ):
-            connection.execute(f"create table {name} as from read_csv('{path}', nullstr = 'NA', sample_size = -1)")
-        connection.execute(f"create table zones as select faa, tzone from read_csv('{folder / 'airports.csv'}')")
-        connection.executemany("insert into zones values (?, ?)", list(MISSING_ZONES.items()))
+    with flight_files(tmp_path_factory.mktemp("flights"), "weather", "airlines") as connection:
         connection.execute((Path(__file__).parent / "year.sql").read_text())
         connection.execute("create schema jobs")
         for job in TABLES:
