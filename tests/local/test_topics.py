@@ -108,9 +108,8 @@ def test_a_topic_that_another_command_created_meanwhile_is_brought_in_step(
     admin: AdminClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"topic-{uuid.uuid4().hex}"
-    looks: Iterator[dict[str, Existing] | None] = chain(
-        [{}], repeat(None)
-    )  # the first look comes before the other command's topic is to be seen
+    # The first look comes before the other command's topic is to be seen.
+    looks: Iterator[dict[str, Existing] | None] = chain([{}], repeat(None))
 
     def late_view(admin: AdminClient, declared: Sequence[Topic]) -> tuple[Mapping[str, Existing], int]:
         seen = next(looks)
