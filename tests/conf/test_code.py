@@ -1,0 +1,87 @@
+"""The code's version: the same for the same sources, wherever they lie, and another for any change."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+
+import pytest
+
+from conf import ROOT, code
+from local.submit import PACKAGES, zipped_packages
+
+
+def version_in(place: Path) -> str:
+    """What a new process says whose packages come from `place`, a folder or a zip, and that cannot write there."""
+    program = f"import sys; sys.path.insert(0, {str(place)!r}); from conf.code import version; print(version())"
+    command = [sys.executable, "-I", "-B", "-c", program]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for package in PACKAGES:
+        copytree(ROOT / package, tmp_path / package, ignore=ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_it_is_the_packages_version_and_twelve_digits_of_a_hash() -> None:
+    version, _, digest = code.version().partition("+")
+    assert version == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.fullmatch("[0-9a-f]{12}", digest)
+
+
+def test_it_covers_the_packages_that_jobs_travel_with() -> None:
+    assert code.PACKAGES == PACKAGES
+
+
+def test_it_is_the_same_from_a_copy_and_from_the_zip_that_executors_get(checkout: Path, tmp_path: Path) -> None:
+    assert version_in(checkout) == version_in(ROOT) == version_in(zipped_packages(tmp_path / "run"))
+
+
+def test_it_is_the_same_where_python_has_left_byte_code_and_where_other_files_change(checkout: Path) -> None:
+    before = version_in(checkout)
+    (checkout / "jobs" / "__pycache__").mkdir()
+    (checkout / "jobs" / "__pycache__" / "run.cpython-311.pyc").write_bytes(b"left over")
+    (checkout / "conf" / "base.toml").write_text("")
+    assert version_in(checkout) == before
+
+
+def test_it_is_read_from_a_folder_that_cannot_be_written(checkout: Path) -> None:
+    before = version_in(checkout)
+    folders = [checkout, *(path for path in checkout.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert version_in(checkout) == before
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("change", ["content", "name", "added"])
+def test_any_change_of_a_source_is_another_version(change: str, checkout: Path) -> None:
+    before = version_in(checkout)
+    source = checkout / "jobs" / "flights" / "overdue.py"
+    if change == "content":
+        source.write_text(source.read_text() + "# changed\n")
+    elif change == "name":
+        source.rename(source.with_name("late.py"))
+    else:
+        (checkout / "jobs" / "own").mkdir()
+        (checkout / "jobs" / "own" / "job.py").write_text("")
+    assert version_in(checkout) != before
+
+
+def test_it_is_computed_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = code.version()
+    monkeypatch.setattr(code, "PACKAGES", ("conf",))
+    assert code.version() == before
+    code.version.cache_clear()
+    try:
+        assert code.version() != before
+    finally:
+        monkeypatch.undo()
+        code.version.cache_clear()
