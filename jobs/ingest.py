@@ -88,7 +88,7 @@ def _write(run: Run, topic: str, key: str | None, batch: Batch) -> None:
         run.count(batch, records, rejected)
         if rejected:
             rows = quarantine(avro.rejected(decoded.where(bad)))
-            delta.write(rows, run.table("quarantine"), batch.commit("quarantine"))
+            delta.write(rows, run.table("quarantine"), batch.commit("quarantine", every_batch=False))
 
     in_parallel(batch.frame.sparkSession, write_bronze, write_silver)
     _check_accounted(topic, batch, seen)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pyspark.sql import Observation
 
 from conf.settings import Kafka
+from jobs.connectors.delta import RANGE
 from jobs.connectors.positions import Offsets, Position, resolve
 from jobs.progress import REJECTED
 
@@ -30,7 +31,7 @@ class Ranges:
     def id(self) -> str:
         """Names the offsets of all topics so far: the same ones, the same name."""
         text = json.dumps(self._offsets, sort_keys=True)
-        return f"range-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"{RANGE}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     @property
     def offsets(self) -> dict[str, list[Offsets]]:

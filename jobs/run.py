@@ -36,15 +36,22 @@ ROCKSDB_CONF = {
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch, or a whole range, as a writer sees it."""
+    """A micro-batch, or a whole range, as a writer sees it; one that is run again is another Batch."""
 
     frame: DataFrame
+    sink: str
     query_id: str
     version: int
     offsets: Mapping[str, object] = field(default_factory=dict)
+    attempt: delta.Attempt = field(default_factory=delta.Attempt, compare=False, repr=False)
 
-    def commit(self, statement: str) -> delta.Commit:
-        return delta.Commit(self.query_id, statement, self.version, self.offsets)
+    def commit(self, statement: str, every_batch: bool = True) -> delta.Commit:
+        """What `delta.write` makes once: `statement` names the write among all of the batch's into one table.
+
+        Args:
+            every_batch: False for a statement that leaves batches out, as one that writes only when there are rejects.
+        """
+        return delta.Commit(self.sink, self.query_id, statement, self.version, self.offsets, every_batch, self.attempt)
 
 
 @dataclass(frozen=True)
@@ -181,9 +188,11 @@ class Run:
         """
         if self._ranges is None:
             raise ValueError("a run without bounds has no range")
+        id, offsets, attempt = self._ranges.id, self._ranges.offsets, delta.Attempt()
         for output in self._declared():
             self._configure(output.job)
-            in_one_line(partial(output.write, Batch(output.frame, self._ranges.id, 0, self._ranges.offsets)))
+            batch = Batch(output.frame, output.query, id, 0, offsets, attempt=attempt)
+            in_one_line(partial(output.write, batch))
         return [*self._ranges.lines(), *map(self._line, self._tables.values())]
 
     def _line(self, table: delta.Table) -> str:
@@ -199,7 +208,8 @@ class Run:
 
         def write_batch(frame: DataFrame, version: int) -> None:
             query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
-            batch = Batch(frame, str(query_id), version, batch_offsets(frame.sparkSession, checkpoint, version))
+            offsets = batch_offsets(frame.sparkSession, checkpoint, version)
+            batch = Batch(frame, output.query, str(query_id), version, offsets)
             in_one_line(lambda: output.write(batch))
 
         self._configure(output.job)

@@ -1,25 +1,36 @@
 """Delta tables as a sink of a stream's micro-batches or of a batch, each write exactly once.
 
-Delta remembers, for every application id, the last version it committed, and silently skips a write whose version is
-not above it. That makes a replayed micro-batch harmless, and makes two writes that share an id, or an id that outlives
-its checkpoint, lose rows. So an id names the query, the table and the statement, and every skip is decided here, in the
-open, before Delta would.
+Delta skips a write that it has recorded. Whether that is right, or would lose or double rows, `delta_guards` decides.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from threading import Lock
-from typing import Any
 
 from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructType
 
 from conf.errors import TidemarkError
+from jobs.connectors.delta_commit import RANGE, Attempt, Commit, Table
+from jobs.connectors.delta_guards import is_due, recorded_version, require_first
+from jobs.connectors.delta_history import snapshot
+
+# All that others need of Delta is had from here.
+__all__ = [
+    "RANGE",
+    "Attempt",
+    "Commit",
+    "Table",
+    "create_if_missing",
+    "is_due",
+    "newest",
+    "recorded_version",
+    "write",
+]
 
 APP_ID = "txnAppId"
 VERSION = "txnVersion"
@@ -30,83 +41,23 @@ WIDENING = "delta.enableTypeWidening"
 _CREATING = Lock()
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table by its name and path.
-
-    Args:
-        keys: make it an upserted table, with one row a key; nulls are equal.
-        newest_by: which of two events of a key stays: the greater, the later one of equals. Left out, a batch must hold
-            one row a key, as a windowed aggregate does, and replaces what is there.
-        partition_by, properties: of the table when it is made.
-    """
-
-    name: str
-    path: str
-    keys: tuple[str, ...] = ()
-    newest_by: tuple[str, ...] = ()
-    partition_by: tuple[str, ...] = ()
-    properties: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Commit:
-    """Who writes (`query_id`: the checkpoint's, or a range's own), which statement, which batch, from which offsets."""
-
-    query_id: str
-    statement: str
-    version: int
-    offsets: Mapping[str, Any] = field(default_factory=dict)
-
-    def app_id(self, table: Table) -> str:
-        return f"{self.query_id}/{table.name}/{self.statement}"
-
-    def metadata(self) -> str:
-        written = {
-            "query_id": self.query_id,
-            "statement": self.statement,
-            "batch": self.version,
-            "offsets": dict(self.offsets),
-        }
-        return json.dumps(written, sort_keys=True)
-
-
 def write(frame: DataFrame, table: Table, commit: Commit) -> bool:
     """Append `frame` to `table`, or merge it by the table's keys; False when the batch was there already.
 
     Raises:
-        TidemarkError: CHECKPOINT_ROLLED_BACK, where the table holds a later batch of the same query; TYPE_CHANGED,
-            where a column has another type than in the table. A new column is added to the table.
+        TidemarkError: STATEMENT_REPEATED, where the same attempt at a batch wrote this before; what `is_due` raises;
+            TYPE_CHANGED, where a column has another type than in the table. A new column is added to the table.
     """
-    spark = frame.sparkSession
-    create_if_missing(frame, table)
-    if not is_due(spark, table, commit):
+    require_first(table, commit)
+    if not is_due(frame.sparkSession, table, commit):
         return False
+    create_if_missing(frame, table)
     _check_types(frame, table)
     if table.keys:
         _upsert(frame, table, commit)
     else:
         _append(frame, table, commit)
     return True
-
-
-def is_due(spark: SparkSession, table: Table, commit: Commit) -> bool:
-    """Whether `commit` has not been made yet."""
-    recorded = recorded_version(spark, table.path, commit.app_id(table))
-    if recorded is not None and recorded > commit.version:
-        message = (
-            f"table {table.path} holds batch {recorded} of this query, and batch {commit.version} asks to be written"
-        )
-        raise TidemarkError(
-            "CHECKPOINT_ROLLED_BACK", message, "restore the newest checkpoint; an older one would lose or double rows"
-        )
-    return recorded != commit.version
-
-
-def recorded_version(spark: SparkSession, path: str, app_id: str) -> int | None:
-    """The last version that `app_id` committed to the table at `path`; None for a first one."""
-    recorded = _snapshot(spark, path).transactions().get(app_id)
-    return int(recorded.get()) if recorded.isDefined() else None
 
 
 def create_if_missing(frame: DataFrame, table: Table) -> None:
@@ -180,11 +131,11 @@ def _not_older(table: Table) -> str | None:
 
 def _check_types(frame: DataFrame, table: Table) -> None:
     """Delta would refuse the types in words of its own, or cast them to the table's until a value does not fit."""
-    snapshot = _snapshot(frame.sparkSession, table.path)
-    widening = snapshot.metadata().configuration().get(WIDENING)
+    there = snapshot(frame.sparkSession, table.path)
+    widening = there.metadata().configuration().get(WIDENING)
     if widening.isDefined() and widening.get() == "true":
         return
-    schema = StructType.fromJson(json.loads(snapshot.schema().json()))
+    schema = StructType.fromJson(json.loads(there.schema().json()))
     for change in _type_changes(schema, frame.schema, ""):
         remedy = f"write to a new table, or allow Delta to widen it: ALTER TABLE delta.`{table.path}` SET TBLPROPERTIES"
         raise TidemarkError("TYPE_CHANGED", f"table {table.path}: {change}", f"{remedy} ('{WIDENING}' = 'true')")
@@ -202,9 +153,3 @@ def _type_changes(old: DataType, new: DataType, name: str) -> Iterator[str]:
         yield from _type_changes(old.valueType, new.valueType, f"{name} values")
     elif old != new:
         yield f"column {name} is {old.simpleString()} there and {new.simpleString()} in what is written"
-
-
-def _snapshot(spark: SparkSession, path: str) -> Any:
-    jvm: Any = spark._jvm
-    none = jvm.scala.Option.empty()
-    return jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, path).update(False, none, none)

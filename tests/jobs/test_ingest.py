@@ -70,6 +70,18 @@ def test_topics_that_reject_together_share_one_quarantine(scratch: Scratch) -> N
     assert all(len(scratch.rows(f"silver/{topic}")) == 1 for topic in topics)
 
 
+def test_topics_of_one_range_share_one_quarantine_too(scratch: Scratch) -> None:
+    topics = [scratch.topic() for _ in range(2)]
+    for topic in topics:
+        scratch.send(topic, Record(b"bad"))
+    for _ in range(2):
+        run = scratch.run(f"ingest.topics={','.join(topics)}", bounds=("earliest", "latest"), job="ingest")
+        ingest.build(run)
+        run.write_range()
+        folder = run.tables_root.rsplit("/", 1)[1]
+        assert scratch.rows(f"{folder}/quarantine", "topic") == sorted((topic,) for topic in topics)
+
+
 def failing(statement: str, when: str, write: Callable[..., bool]) -> Callable[..., bool]:
     """`delta.write` that fails once a run, before or after the write of `statement`."""
 
@@ -178,7 +190,7 @@ def test_an_older_event_does_not_bring_a_deleted_key_back(scratch: Scratch) -> N
     again = ingest.silver_by_key(run.decode(read, topic), "id")
     assert again.count() == 1
     table = run.table(f"silver/{topic}", keys=("id",), newest_by=("_offset",))
-    assert delta.write(again, table, Commit("another query", "silver", 0))
+    assert delta.write(again, table, Commit("another sink", "another query", "silver", 0))
     assert scratch.rows(f"silver/{topic}", "id", "level", "_deleted") == [("a", None, True)]
 
 

@@ -1,6 +1,7 @@
 """Whole runs: streams into tables and topics, and bounded ranges."""
 
 import json
+import shutil
 from itertools import pairwise
 
 import pytest
@@ -51,7 +52,8 @@ def test_every_commit_of_a_stream_names_the_query_its_batch_and_its_source_offse
     metadata = [json.loads(row.userMetadata) for row in rows]
     checkpoint = json.loads((scratch.folder / "checkpoints" / "probe" / "levels" / "metadata").read_text())
     assert {commit["query_id"] for commit in metadata} == {checkpoint["id"]}
-    assert metadata[0]["offsets"]["from"] is None
+    assert {commit["sink"] for commit in metadata} == {"probe.levels"}
+    assert metadata[0]["offsets"]["from"] == [{topic: {"0": 0}}]
     assert metadata[-1]["offsets"]["until"] == [{topic: {"0": 3}}]
     for before, after in pairwise(metadata):
         assert after["batch"] == before["batch"] + 1
@@ -81,15 +83,53 @@ def test_a_batch_whose_write_was_not_recorded_is_not_written_twice(scratch: Scra
     assert scratch.rows("levels") == [("a", 1), ("b", 2), ("c", 3)]
 
 
-def test_a_deleted_checkpoint_does_not_make_rows_vanish(scratch: Scratch) -> None:
+def append_levels(scratch: Scratch, topic: str) -> None:
+    run = scratch.run()
+    run.append(run.read(topic), "levels")
+    scratch.catch_up(run)
+
+
+def test_a_deleted_checkpoint_stops_the_query_until_the_table_is_deleted_too(scratch: Scratch) -> None:
     topic = scratch.topic()
     send(scratch, topic, ("a", 1))
-    for checkpoints in ("first", "second"):
-        run = scratch.run(f"paths.checkpoints={scratch.folder / checkpoints}")
-        run.append(run.read(topic), "levels")
-        scratch.catch_up(run)
-    # Read from the beginning again: the rows are there twice, never not at all.
-    assert scratch.rows("levels") == [("a", 1), ("a", 1)]
+    append_levels(scratch, topic)
+    shutil.rmtree(scratch.folder / "checkpoints")
+    with pytest.raises(TidemarkError, match=r"QUERY_FAILED.*probe\.levels.*CHECKPOINT_REPLACED"):
+        append_levels(scratch, topic)
+    assert scratch.rows("levels") == [("a", 1)]
+    shutil.rmtree(scratch.folder / "checkpoints")
+    shutil.rmtree(scratch.folder / "tables")
+    append_levels(scratch, topic)
+    assert scratch.rows("levels") == [("a", 1)]
+
+
+def test_a_deleted_table_stops_the_query_until_the_checkpoint_is_deleted_too(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1))
+    append_levels(scratch, topic)
+    shutil.rmtree(scratch.folder / "tables")
+    send(scratch, topic, ("b", 2))
+    with pytest.raises(TidemarkError, match=r"TABLE_BEHIND.*lacks batch 0 of probe\.levels"):
+        append_levels(scratch, topic)
+    assert scratch.rows("levels") == []
+    shutil.rmtree(scratch.folder / "checkpoints")
+    append_levels(scratch, topic)
+    assert scratch.rows("levels") == [("a", 1), ("b", 2)]
+
+
+def test_a_batch_whose_offsets_were_changed_after_it_was_written_stops_the_query(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1), ("b", 2))
+    append_levels(scratch, topic)
+    send(scratch, topic, ("c", 3))
+    checkpoint = scratch.folder / "checkpoints" / "probe" / "levels"
+    for file in ("commits/0", "commits/.0.crc", "offsets/.0.crc"):
+        (checkpoint / file).unlink()
+    entry = checkpoint / "offsets" / "0"
+    entry.write_text(entry.read_text().replace('{"0":2}', '{"0":3}'))
+    with pytest.raises(TidemarkError, match=r"BATCH_CHANGED.*holds batch 0 of probe\.levels until .*2.* until .*3"):
+        append_levels(scratch, topic)
+    assert scratch.rows("levels") == [("a", 1), ("b", 2)]
 
 
 def test_events_are_published_with_key_and_headers_framed_by_the_newest_schema(scratch: Scratch) -> None:
@@ -224,6 +264,16 @@ def test_outputs_that_read_different_topics_lie_in_one_range(scratch: Scratch) -
     (folder,) = (scratch.folder / "tables").glob("range-*")
     for table in (*topics, "again"):
         assert scratch.rows(f"{folder.name}/{table}") == [("a", 1)]
+
+
+def test_of_two_outputs_into_one_table_of_a_range_the_second_stops_instead_of_vanishing(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, ("a", 1))
+    run = scratch.run(bounds=("earliest", "latest"))
+    for _ in range(2):
+        run.append(run.read(topic), "levels")
+    with pytest.raises(TidemarkError, match=r"STATEMENT_REPEATED.*probe\.levels"):
+        run.write_range()
 
 
 def test_a_range_counts_its_rejects_and_puts_what_it_would_publish_into_a_table(scratch: Scratch) -> None:

@@ -1,10 +1,12 @@
-"""What the tests of the connectors share: a broker's settings, a topic with records."""
+"""What the tests of the connectors share: a broker's settings, a topic with records, tables to be made."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from conf.settings import Settings, load
+from jobs.connectors.delta import Table
 from local.broker import Cluster
 from tests.sent import T0, Record, send
 
@@ -22,3 +24,13 @@ def numbered(broker: Cluster, new_topic: NewTopicOf) -> str:
     topic = new_topic(2)
     send(broker, topic, *(Record(b"%d" % n, partition=n % 2, timestamp=T0 + 1000 * n) for n in range(10)))
     return topic
+
+
+@pytest.fixture
+def appended(tmp_path: Path) -> Table:
+    return Table("events", str(tmp_path / "events"))
+
+
+@pytest.fixture
+def upserted(tmp_path: Path) -> Table:
+    return Table("latest", str(tmp_path / "latest"), keys=("id",), newest_by=("at",))

@@ -1,52 +1,20 @@
 """Writes into Delta tables: each batch once, the newest event of a key, and a commit that says where it came from."""
 
 import json
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from conf import code
 from conf.errors import TidemarkError
 from jobs.connectors import delta
 from jobs.connectors.delta import Commit, Table
-
-EVENTS = "id int, at int, note string"
-Rows = list[tuple[Any, ...]]
-
-
-def events(spark: SparkSession, *rows: tuple[Any, ...], schema: str = EVENTS) -> DataFrame:
-    return spark.createDataFrame(rows, schema)
-
-
-def batch(number: int, query: str = "query", statement: str = "write") -> Commit:
-    return Commit(query, statement, number)
-
-
-def stored(spark: SparkSession, table: Table) -> Rows:
-    rows = spark.read.format("delta").load(table.path).collect()
-    return sorted((tuple(row) for row in rows), key=str)
-
-
-def commits(spark: SparkSession, table: Table) -> list[Mapping[str, Any]]:
-    """Every commit after the table's creation, oldest first."""
-    history = DeltaTable.forPath(spark, table.path).history().orderBy("version").collect()
-    return [row.asDict() for row in history if row.operation != "CREATE TABLE"]
-
-
-@pytest.fixture
-def appended(tmp_path: Path) -> Table:
-    return Table("events", str(tmp_path / "events"))
-
-
-@pytest.fixture
-def upserted(tmp_path: Path) -> Table:
-    return Table("latest", str(tmp_path / "latest"), keys=("id",), newest_by=("at",))
+from tests.jobs.connectors.delta_tables import batch, commits, events, stored
 
 
 @pytest.mark.parametrize("keys", [(), ("id",)])
@@ -60,18 +28,10 @@ def test_a_batch_written_again_changes_nothing(keys: tuple[str, ...], spark: Spa
     assert len(commits(spark, table)) == made == 2
 
 
-def test_a_batch_older_than_the_last_one_stops_instead_of_vanishing(spark: SparkSession, appended: Table) -> None:
-    delta.write(events(spark, (1, 1, "a")), appended, batch(7))
-    with pytest.raises(TidemarkError, match="CHECKPOINT_ROLLED_BACK") as stopped:
-        delta.write(events(spark, (2, 1, "b")), appended, batch(6))
-    assert "holds batch 7 of this query, and batch 6 asks to be written" in str(stopped.value)
-    assert stored(spark, appended) == [(1, 1, "a")]
-
-
-def test_two_statements_of_a_query_and_two_queries_share_a_table_and_a_batch_number(
+def test_two_statements_of_a_sink_and_two_sinks_share_a_table_and_a_batch_number(
     spark: SparkSession, appended: Table
 ) -> None:
-    writers = [batch(0), batch(0, statement="other"), batch(0, "second")]
+    writers = [batch(0), batch(0, statement="other"), batch(0, sink="another.sink")]
     for number, commit in enumerate(writers):
         assert delta.write(events(spark, (number, 1, "x")), appended, commit)
     assert [row[0] for row in stored(spark, appended)] == [0, 1, 2]
@@ -175,16 +135,17 @@ def test_partitioning_and_properties_are_set_when_the_table_is_made(spark: Spark
 
 
 @pytest.mark.parametrize("keys", [(), ("id",)])
-def test_the_commit_tells_query_batch_and_source_offsets(
+def test_the_commit_tells_sink_query_batch_source_offsets_and_code(
     keys: tuple[str, ...], spark: SparkSession, tmp_path: Path
 ) -> None:
     table = Table("events", str(tmp_path / "events"), keys=keys)
-    offsets = {"from": None, "until": [{"departures": {"0": 42}}]}
-    delta.write(events(spark, (1, 1, "a")), table, Commit("4711", "silver", 3, offsets))
-    delta.write(events(spark, (2, 1, "b")), table, Commit("4711", "silver", 4))
+    offsets = {"from": [{"departures": {"0": 0}}], "until": [{"departures": {"0": 42}}]}
+    delta.write(events(spark, (1, 1, "a")), table, Commit("ingest.departures", "4711", "silver", 0, offsets))
+    delta.write(events(spark, (2, 1, "b")), table, Commit("ingest.departures", "4711", "silver", 1))
     first, second = (json.loads(commit["userMetadata"]) for commit in commits(spark, table))
-    assert first == {"query_id": "4711", "statement": "silver", "batch": 3, "offsets": offsets}
-    assert second == {"query_id": "4711", "statement": "silver", "batch": 4, "offsets": {}}
+    written = {"sink": "ingest.departures", "query_id": "4711", "statement": "silver", "code": code.version()}
+    assert first == {**written, "batch": 0, "offsets": offsets}
+    assert second == {**written, "batch": 1, "offsets": {}}
 
 
 def test_an_upsert_leaves_the_session_as_it_was(spark: SparkSession, upserted: Table, appended: Table) -> None:
@@ -195,16 +156,22 @@ def test_an_upsert_leaves_the_session_as_it_was(spark: SparkSession, upserted: T
     assert len(stored(spark, appended)) == 2
 
 
-def test_an_empty_batch_is_no_trouble(spark: SparkSession, upserted: Table) -> None:
-    assert delta.write(events(spark), upserted, batch(0))
-    delta.write(events(spark, (1, 1, "a")), upserted, batch(1))
-    assert stored(spark, upserted) == [(1, 1, "a")]
+@pytest.mark.parametrize("keys", [(), ("id",)])
+def test_batches_that_change_nothing_are_recorded_too(
+    keys: tuple[str, ...], spark: SparkSession, tmp_path: Path
+) -> None:
+    table = Table("events", str(tmp_path / "events"), keys=keys, newest_by=("at",) if keys else ())
+    rows: list[list[tuple[int, int, str]]] = [[], [(1, 5, "a")], [], [(1, 4, "older")] if keys else [], []]
+    for number, some in enumerate(rows):
+        assert delta.write(events(spark, *some), table, batch(number))
+        assert delta.recorded_version(spark, table.path, batch(number).app_id(table)) == number
+    assert stored(spark, table) == [(1, 5, "a")]
 
 
 def test_queries_that_begin_together_write_into_one_new_table(spark: SparkSession, appended: Table) -> None:
     def write(number: int) -> bool:
         session = spark.newSession()
-        return delta.write(events(session, (number, 1, "x")), appended, batch(0, f"query {number}"))
+        return delta.write(events(session, (number, 1, "x")), appended, batch(0, sink=f"sink {number}"))
 
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(write, range(6)))

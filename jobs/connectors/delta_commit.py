@@ -1,0 +1,86 @@
+"""What one write into a Delta table is: into which table, by whom, of which batch, from which offsets."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+from conf import code
+
+RANGE = "range-"  # begins the id of a bounded range, where a query has its checkpoint's
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table by its name and path.
+
+    Args:
+        keys: make it an upserted table, with one row a key; nulls are equal.
+        newest_by: which of two events of a key stays: the greater, the later one of equals. Left out, a batch must hold
+            one row a key, as a windowed aggregate does, and replaces what is there.
+        partition_by, properties: of the table when it is made.
+    """
+
+    name: str
+    path: str
+    keys: tuple[str, ...] = ()
+    newest_by: tuple[str, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+class Attempt:
+    """One attempt at a batch, and the writes that were begun in it; statements may run side by side."""
+
+    def __init__(self) -> None:
+        self._begun: set[str] = set()
+        self._lock = Lock()
+
+    def begin(self, app_id: str) -> bool:
+        """False where a write under `app_id` was begun before."""
+        with self._lock:
+            is_first = app_id not in self._begun
+            self._begun.add(app_id)
+        return is_first
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Who writes, which statement of it, which batch, from which offsets.
+
+    Args:
+        sink: the output's query name, the same over all of its checkpoints.
+        query_id: the checkpoint's, or a range's own.
+        offsets: of the sources, `from` to before `until`, an entry a source.
+        every_batch: whether the statement writes in every batch: then a batch that the table does not hold was lost.
+        attempt: one for all commits of one attempt at a batch.
+    """
+
+    sink: str
+    query_id: str
+    statement: str
+    version: int
+    offsets: Mapping[str, Any] = field(default_factory=dict)
+    every_batch: bool = True
+    attempt: Attempt = field(default_factory=Attempt, compare=False, repr=False)
+
+    def app_id(self, table: Table) -> str:
+        """What Delta records the version under."""
+        return f"{self.place(table)}{self.query_id}"
+
+    def place(self, table: Table) -> str:
+        """What the app ids of this sink, table and statement begin with; the query id is the rest."""
+        return f"{self.sink}/{table.name}/{self.statement}/"
+
+    def metadata(self) -> str:
+        """What the table's history says of the commit, as JSON."""
+        written = {
+            "sink": self.sink,
+            "query_id": self.query_id,
+            "statement": self.statement,
+            "batch": self.version,
+            "offsets": dict(self.offsets),
+            "code": code.version(),
+        }
+        return json.dumps(written, sort_keys=True)
