@@ -32,8 +32,8 @@ def entry(spark: SparkSession, checkpoint: str, batch: int) -> str | None:
 def initial_offsets(spark: SparkSession, checkpoint: str, source: int) -> dict[str, dict[str, int]] | None:
     """Where the Kafka source number `source` of the query began, by topic and partition; None for other sources."""
     text = _read(spark, f"{checkpoint}/sources/{source}/0")
-    # The file begins with a zero byte, for a Spark of long ago; line 1 is the format's version.
-    lines = text.lstrip("\0").splitlines()[1:] if text else []
+    # Line 1 is the format's version, behind a zero byte for a Spark of long ago.
+    lines = text.splitlines()[1:] if text else []
     offsets = json.loads(lines[0]) if len(lines) == 1 and lines[0].startswith("{") else None
     # Other sources keep files of their own there, a file source JSON too: only Kafka's has a table for every key.
     return offsets if offsets is not None and all(isinstance(value, dict) for value in offsets.values()) else None
