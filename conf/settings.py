@@ -14,6 +14,7 @@ from conf.errors import TidemarkError, nearest
 
 ENVIRONMENTS = ("local", "cluster")
 StateStore = Literal["heap", "rocksdb"]
+Delivery = Literal["exactly-once", "at-least-once", "at-most-once"]
 
 
 def _listed(value: Any) -> Any:
@@ -89,6 +90,19 @@ class Batching(Section):
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 
+class Sink(Batching):
+    delivery: Delivery
+
+
+class Ledger(Section):
+    """Of the sink that writes exactly once."""
+
+    application: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    shards: int = Field(ge=1)
+    max_shards: int = Field(ge=1)
+    transaction_timeout_ms: int = Field(ge=1000)
+
+
 class Source(Section):
     starting_offsets: str
     max_offsets_per_trigger: int = Field(ge=1)
@@ -119,6 +133,7 @@ class Job(Section):
     shuffle_partitions: int | None = Field(default=None, ge=1)
     max_offsets_per_trigger: int | None = Field(default=None, ge=1)
     trigger: str | None = None
+    delivery: Delivery | None = None
 
 
 def _by_name(jobs: Mapping[str, Any], within: str = "") -> dict[str, dict[str, Any]]:
@@ -144,7 +159,8 @@ class Settings(BaseSettings):
     broker: Broker
     producer: Batching
     source: Source
-    sink: Batching
+    sink: Sink
+    ledger: Ledger
     spark: Spark
     ingest: Ingest
     jobs: Annotated[Mapping[str, Job], BeforeValidator(_by_name)]

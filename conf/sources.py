@@ -14,7 +14,7 @@ from conf.errors import TidemarkError, nearest
 
 PREFIX = "TIDEMARK_"
 # Variables with our prefix that are not settings: they say where state lies, which overlay holds, and how setup runs.
-NOT_SETTINGS = {"TIDEMARK_STATE", "TIDEMARK_ENV", "TIDEMARK_DEBUG", "TIDEMARK_IVY_SETTINGS"}
+NOT_SETTINGS = {"TIDEMARK_STATE", "TIDEMARK_ENV", "TIDEMARK_DEBUG", "TIDEMARK_IVY_SETTINGS", "TIDEMARK_FAILPOINTS"}
 
 Model = type[BaseSettings]
 NAME = "NAME"

@@ -31,6 +31,11 @@ def parser() -> ArgumentParser:
     found.add_argument(
         "--to", dest="end", metavar="POSITION", help="its end, exclusive: a time, offsets as JSON, or latest"
     )
+    found.add_argument(
+        "--adopt",
+        action="store_true",
+        help="first bring the ledgers of the job's output topics and its checkpoints together again, then go on",
+    )
     found.add_argument("--checkpoints", metavar="ROOT", help="where checkpoints lie (paths.checkpoints)")
     found.add_argument("--tables", metavar="ROOT", help="where tables lie (paths.tables)")
     return found
@@ -45,6 +50,9 @@ def parse(arguments: Sequence[str]) -> Namespace:
     args = parser().parse_args(arguments)
     if is_bounded(args) and (args.until_caught_up or args.continuous):
         remedy = "leave out --until-caught-up and --continuous"
+        raise TidemarkError("BAD_ARGUMENTS", "--from and --to name a bounded range", remedy)
+    if is_bounded(args) and args.adopt:
+        remedy = "leave out --adopt: a range has no checkpoint"
         raise TidemarkError("BAD_ARGUMENTS", "--from and --to name a bounded range", remedy)
     for option in args.set:
         if option.partition("=")[0].strip() == SECRET:

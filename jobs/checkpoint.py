@@ -1,11 +1,15 @@
 """What Spark wrote into a query's checkpoint folder, read through Hadoop's file system, wherever the folder lies."""
 
 import json
+from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 NO_OFFSET = "-"  # what Spark writes for a source that has not begun yet
+NO_WATERMARK = 'v1\n{"nextBatchWatermarkMs":0}'  # the commit log entry of a query without state
+MAX_SOURCES = 8  # that one query reads, and that are looked for
 
 
 def batch_offsets(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, Any]:
@@ -52,10 +56,16 @@ def _offsets(line: str) -> Any:
     return json.loads(line) if line.startswith("{") else line
 
 
-def _read(spark: SparkSession, uri: str) -> str | None:
+def _located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
+    """The file system that holds `uri`, and its path there."""
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(uri)
-    files = path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf())
+    return path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), path
+
+
+def _read(spark: SparkSession, uri: str) -> str | None:
+    jvm: Any = spark._jvm
+    files, path = _located(spark, uri)
     if not files.exists(path):
         return None
     stream = files.open(path)
@@ -63,3 +73,53 @@ def _read(spark: SparkSession, uri: str) -> str | None:
         return str(jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
     finally:
         stream.close()
+
+
+def opening(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
+    """The texts of the files that fix micro-batch `batch`, by path in the checkpoint.
+
+    They are its own entry in the offset log, and the one before it, or, for a first batch, where its sources began.
+    """
+    before = [f"offsets/{batch - 1}"] if batch else [f"sources/{number}/0" for number in range(MAX_SOURCES)]
+    texts = {path: _read(spark, f"{checkpoint}/{path}") for path in (f"offsets/{batch}", *before)}
+    return {path: text for path, text in texts.items() if text is not None}
+
+
+def query_id(spark: SparkSession, checkpoint: str) -> str | None:
+    """The id that Spark gave the query; None where no query has used the folder yet."""
+    text = _read(spark, f"{checkpoint}/metadata")
+    return str(json.loads(text)["id"]) if text else None
+
+
+def last_commit(spark: SparkSession, checkpoint: str) -> int | None:
+    """The last micro-batch that Spark took for done."""
+    files, path = _located(spark, f"{checkpoint}/commits")
+    names = [str(status.getPath().getName()) for status in files.listStatus(path)] if files.exists(path) else []
+    return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
+    """Rename the folder, and return its new place; None where there is none."""
+    files, path = _located(spark, checkpoint)
+    if not files.exists(path):
+        return None
+    for number in count(1):
+        _, aside = _located(spark, f"{checkpoint}.replaced-{number}")
+        if not files.exists(aside):
+            files.rename(path, aside)
+            return str(aside.toString())
+    raise AssertionError("the loop has no end")
+
+
+def rebuild(spark: SparkSession, checkpoint: str, query_id: str, batch: int, texts: Mapping[str, str]) -> None:
+    """A new checkpoint of a query without state, which begins micro-batch `batch` as `texts` (of `opening`) fix it."""
+    files = {"metadata": json.dumps({"id": query_id}), **texts}
+    if batch:
+        files[f"commits/{batch - 1}"] = NO_WATERMARK
+    for name, text in files.items():
+        place, path = _located(spark, f"{checkpoint}/{name}")
+        stream = place.create(path, False)
+        try:
+            stream.write(bytearray(text.encode()))
+        finally:
+            stream.close()

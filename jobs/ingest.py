@@ -14,8 +14,9 @@ from pyspark.sql import functions as F
 from conf.errors import TidemarkError
 from conf.topics import subject_of
 from jobs.connectors import avro, delta
+from jobs.outputs import Batch
 from jobs.parallel import in_parallel
-from jobs.run import Batch, Run
+from jobs.run import Run
 
 REASONS = {
     avro.NO_VALUE: "the record has no value, and the topic is not a compacted one, where that would delete the key",

@@ -45,6 +45,8 @@ def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
         for line in run.write_range():
             print(line)
         return
+    for line in run.adopt() if args.adopt else []:
+        print(line, flush=True)
     spark.streams.addListener(ProgressLines(run.counted))
     await_all(spark, run.start(continuous=not args.until_caught_up))
 

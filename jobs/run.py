@@ -3,70 +3,24 @@
 A job's `build(run)` reads, transforms and declares outputs; nothing moves until `start`.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
-from conf.settings import Job, Settings, Source
+from conf.settings import Delivery, Job, Settings, Source
 from conf.topics import Topic, find_topic, load_topics, subject_of
+from jobs import publishing, state_store
 from jobs.checkpoint import batch_offsets
 from jobs.connectors import avro, delta, kafka, positions
 from jobs.failures import in_one_line
+from jobs.outputs import Batch, Output, OutputMode, query_name
 from jobs.progress import REJECTED, Counted
 from jobs.ranges import Ranges
 from schemas.registry import RegisteredSchema, Registry, open_registry
-
-OutputMode = Literal["append", "update", "complete"]
-STATE_STORES = {
-    "heap": "org.apache.spark.sql.execution.streaming.state.HDFSBackedStateStoreProvider",
-    "rocksdb": "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider",
-}
-ROCKSDB_CONF = {
-    "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
-    # Counting the rows on every put costs half of its speed.
-    "spark.sql.streaming.stateStore.rocksdb.trackTotalNumberOfRows": "false",
-}
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A micro-batch, or a whole range, as a writer sees it; one that is run again is another Batch."""
-
-    frame: DataFrame
-    sink: str
-    query_id: str
-    version: int
-    offsets: Mapping[str, object] = field(default_factory=dict)
-    attempt: delta.Attempt = field(default_factory=delta.Attempt, compare=False, repr=False)
-
-    def commit(self, statement: str, every_batch: bool = True) -> delta.Commit:
-        """What `delta.write` makes once: `statement` names the write among all of the batch's into one table.
-
-        Args:
-            every_batch: False for a statement that leaves batches out, as one that writes only when there are rejects.
-        """
-        return delta.Commit(self.sink, self.query_id, statement, self.version, self.offsets, every_batch, self.attempt)
-
-
-@dataclass(frozen=True)
-class Output:
-    """A declared output: `write` gets every micro-batch, or the whole range at once."""
-
-    job: str
-    name: str
-    frame: DataFrame
-    write: Callable[[Batch], None]
-    mode: OutputMode
-
-    @property
-    def query(self) -> str:
-        return self.job if self.name == self.job.rsplit(".", 1)[-1] else f"{self.job}.{self.name}"
 
 
 class Run:
@@ -132,20 +86,30 @@ class Run:
         """Merge the rows of `frame` into a Delta table by `keys`, exactly once; open windows are written too."""
         self.write(frame, table, partial(self._write_table, table, keys=keys, newest_by=newest_by), "update")
 
-    def publish(self, frame: DataFrame, topic: str) -> None:
-        """Write `frame` (columns value, and key, headers, partition if there are any) to a topic, at least once.
+    def publish(
+        self,
+        frame: DataFrame,
+        topic: str,
+        delivery: Delivery | None = None,
+        mode: publishing.Mode = "direct",
+        output_mode: OutputMode = "append",
+    ) -> None:
+        """Write `frame` (columns value, and key, headers, partition if there are any) to a topic.
 
         Of a range the records go into a table of the topic's name: a live topic is no place to try out the past.
+
+        Args:
+            delivery: the settings' (of this job, then of all), where it is left out; see `jobs.publishing`.
+            mode: "outbox" freezes each micro-batch in a table first, for plans that give other rows when run again.
         """
         kafka.check_output(frame, topic)
         if self._ranges:
             self.append(frame, topic)
             return
         kafka.require_topics(self.settings.kafka, [topic])
-        settings = self.settings
-        self.write(
-            frame, topic, lambda batch: kafka.write_batch(batch.frame, settings.kafka, settings.sink, topic), "append"
-        )
+        wanted = self._job_settings(self._job).delivery or delivery or self.settings.sink.delivery
+        query = query_name(self._job, topic)
+        self.write(frame, topic, publishing.writer(self.settings, query, frame, topic, wanted, mode), output_mode)
 
     def write(self, frame: DataFrame, name: str, write: Callable[[Batch], None], mode: OutputMode = "append") -> None:
         """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear a second call."""
@@ -180,6 +144,14 @@ class Run:
         """Start every declared output as a streaming query; without `continuous` each ends when it has caught up."""
         return [self._start(output, continuous) for output in self._declared()]
 
+    def adopt(self) -> list[str]:
+        """Bring the ledgers of all outputs to topics and their checkpoints together again; lines on what was done."""
+        lines = []
+        for output in self._declared():
+            if isinstance(output.write, publishing.LedgerWriter):
+                lines += output.write.adopt(self.spark, self.checkpoint(output))
+        return lines or ["no output of this job has a ledger: there is nothing to adopt"]
+
     def write_range(self) -> list[str]:
         """Write every declared output once, over the whole range; a range written before is left as it is.
 
@@ -209,7 +181,7 @@ class Run:
         def write_batch(frame: DataFrame, version: int) -> None:
             query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
             offsets = batch_offsets(frame.sparkSession, checkpoint, version)
-            batch = Batch(frame, output.query, str(query_id), version, offsets)
+            batch = Batch(frame, output.query, str(query_id), version, offsets, checkpoint)
             in_one_line(lambda: output.write(batch))
 
         self._configure(output.job)
@@ -222,12 +194,7 @@ class Run:
         return writer.trigger(availableNow=True).start()
 
     def _configure(self, job: str) -> None:
-        own = self._job_settings(job)
-        partitions = own.shuffle_partitions or self.settings.spark.shuffle_partitions
-        store = STATE_STORES[own.state_store or self.settings.spark.state_store]
-        fixed = {"spark.sql.shuffle.partitions": str(partitions), "spark.sql.streaming.stateStore.providerClass": store}
-        for name, value in (fixed | ROCKSDB_CONF).items():
-            self.spark.conf.set(name, value)
+        state_store.configure(self.spark, self.settings.spark, self._job_settings(job))
 
     def _job_settings(self, job: str) -> Job:
         return self.settings.jobs.get(job, Job())

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -22,6 +23,8 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
     log = log or Path(settings.paths.logs) / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    # Workers must find the packages that this process has.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     # The driver's memory and options hold only when its JVM is started with them.
     submit = {
         "--driver-memory": settings.spark.driver_memory,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.run import ROCKSDB_CONF, STATE_STORES
+from jobs.state_store import ROCKSDB_CONF, STATE_STORES
 from local.broker import Cluster
 from tests.jobs.feed import Feed
 from tests.jobs.scratch import Scratch

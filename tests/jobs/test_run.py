@@ -11,7 +11,9 @@ from pyspark.sql import functions as F
 from conf.errors import TidemarkError
 from jobs.connectors import avro, delta, kafka
 from jobs.failures import await_all
-from jobs.run import STATE_STORES, Batch, Run
+from jobs.outputs import Batch
+from jobs.run import Run
+from jobs.state_store import STATE_STORES
 from local.processes import wait_for
 from tests.jobs.scratch import Row, Scratch
 

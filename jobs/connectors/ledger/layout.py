@@ -1,0 +1,77 @@
+"""How a micro-batch is cut into shards: by the source's own partitions where it can be, by the record's key elsewhere.
+
+A shard's content must be the same whenever its batch is computed. A range of one source partition is fixed by the
+batch's offsets, and needs no shuffle; it is known here by its name, not by its number among Spark's partitions, whose
+order may be another one after a restart.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs.connectors.ledger.markers import Layout
+
+HASH = "tidemark_hash"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """`order[i]` is the shard that Spark's partition i holds; empty where partition and shard have the same number."""
+
+    layout: Layout
+    shards: int
+    fingerprint: str = ""
+    order: tuple[int, ...] = ()
+
+
+def natural_cut(frame: DataFrame, shards: int, most: int) -> Cut:
+    """The cut of a batch that nobody has planned: by its source partitions, `most` at most, or into `shards` by key."""
+    ranges = source_ranges(frame)
+    if not ranges or len(ranges) > most:
+        return Cut("key", shards)
+    ranked = sorted(ranges)
+    fingerprint = hashlib.sha256(json.dumps(ranked).encode()).hexdigest()
+    return Cut("source", len(ranges), fingerprint, tuple(ranked.index(each) for each in ranges))
+
+
+def source_ranges(frame: DataFrame) -> list[tuple[str, int, int]] | None:
+    """The (topic-partition, first, end) that each Spark partition of a micro-batch is; None for anything else."""
+    # Narrow operations keep the source's own partition objects; a shuffle, a union or a coalesce has others.
+    partitions = list(frame._jdf.queryExecution().toRdd().partitions())
+    found = [_range(partition) for partition in partitions]
+    known = [each for each in found if each is not None]
+    return known if len(known) == len(partitions) else None
+
+
+def _range(partition: Any) -> tuple[str, int, int] | None:
+    if partition.getClass().getSimpleName() != "DataSourceRDDPartition":
+        return None
+    found = partition.inputPartition()
+    if not found.isDefined() or found.get().getClass().getSimpleName() != "KafkaBatchInputPartition":
+        return None
+    offsets = found.get().offsetRange()
+    return str(offsets.topicPartition().toString()), int(offsets.fromOffset()), int(offsets.untilOffset())
+
+
+def cut_frame(frame: DataFrame, layout: Layout, shards: int, order_by: str | None = None) -> DataFrame:
+    """`frame` with one Spark partition a shard, key and value binary, and HASH long: what its checksum adds up.
+
+    Args:
+        order_by: a column by which the rows of a shard are sorted, and which is no part of the record.
+    """
+    if layout == "key":
+        frame = frame.repartitionById(shards, F.pmod(F.xxhash64(*_key(frame.columns)), F.lit(shards)).cast("int"))
+    if order_by:
+        frame = frame.sortWithinPartitions(order_by).drop(order_by)
+    binary: dict[str, Column] = {name: F.col(name).cast("binary") for name in ("key", "value") if name in frame.columns}
+    return frame.withColumns(binary).withColumn(HASH, F.xxhash64(*frame.columns))
+
+
+def _key(columns: Sequence[str]) -> list[Any]:
+    # Records without a key are in no order: their values spread them.
+    return [F.coalesce(F.col("key").cast("binary"), F.col("value").cast("binary"))] if "key" in columns else ["value"]

@@ -1,0 +1,151 @@
+"""What the ledger remembers: plan markers by the driver, shard markers by the writers, and what follows from the last.
+
+Markers are JSON records of the ledger topic (see `ledger.topic`): plans lie in partition 0, shard s in partition s + 1.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, Self
+
+from jobs.connectors.ledger import stops
+
+Layout = Literal["source", "key"]
+PLAN = "plan"
+DONE = "done"
+OPEN = "open"
+
+
+@dataclass(frozen=True)
+class BatchId:
+    """A micro-batch by what may never change between two attempts at it.
+
+    Args:
+        query_id: the id in `<checkpoint>/metadata`.
+        offsets_hash: SHA-256 of the batch's entry in the checkpoint's offset log.
+    """
+
+    query_id: str
+    batch: int
+    offsets_hash: str
+
+
+def offsets_hash(entry: str) -> str:
+    """Of the text of a batch's entry in the offset log."""
+    return hashlib.sha256(entry.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a batch is cut into shards, committed before any shard writes, and taken over by every later attempt.
+
+    Args:
+        layout: "source": a shard is a range of one source partition; "key": a shard is a hash of the record key.
+        shards: how many there are.
+        fingerprint: of the source ranges, where they are the shards; empty otherwise.
+        topics: the output topics' ids by name, as far as they were known.
+        checkpoint: the checkpoint's files that begin this batch, by their path in it, for `adopt`.
+        code: the version of the code that planned it.
+    """
+
+    id: BatchId
+    layout: Layout
+    shards: int
+    fingerprint: str = ""
+    topics: dict[str, str] = field(default_factory=dict)
+    checkpoint: dict[str, str] = field(default_factory=dict)
+    stateful: bool = False
+    code: str = ""
+
+    def to_json(self) -> bytes:
+        return _to_json(PLAN, self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        return cls(**_known(cls, record) | {"id": BatchId(**record["id"])})
+
+
+@dataclass(frozen=True)
+class Done:
+    """A shard of a batch is in the output: `n` records, whose hashes add up to `checksum` (modulo 2^64)."""
+
+    id: BatchId
+    shard: int
+    n: int = 0
+    checksum: int = 0
+    topics: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        return _to_json(DONE, self)
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        return cls(**_known(cls, record) | {"id": BatchId(**record["id"]), "topics": tuple(record["topics"])})
+
+
+def open_marker(shard: str) -> bytes:
+    """What a transaction begins with: its offset is the barrier."""
+    return json.dumps({"kind": OPEN, "writer": shard}).encode()
+
+
+def plan_due(last: Plan | None, wanted: Plan, sink: str) -> Plan:
+    """The plan to follow for `wanted.id`: `wanted` itself, to be committed, or the same batch's, taken over.
+
+    Raises:
+        TidemarkError: CHECKPOINT_REPLACED, CHECKPOINT_ROLLED_BACK, BATCH_CHANGED, LEDGER_GAP, TOPIC_RECREATED.
+    """
+    mine = wanted.id
+    if last is None:
+        if mine.batch > 0:
+            raise stops.ledger_gap(sink, None, mine.batch)
+        return wanted
+    _require_same_topics(last, wanted, sink)
+    if not _is_same_batch(last.id, mine, sink):
+        if last.id.batch < mine.batch - 1:
+            raise stops.ledger_gap(sink, last.id.batch, mine.batch)
+        return replace(wanted, topics=last.topics | wanted.topics)
+    if last.layout == "source" and (wanted.layout, wanted.fingerprint) != (last.layout, last.fingerprint):
+        raise stops.layout_changed(sink, mine.batch)
+    return last
+
+
+def is_done(last: Done | None, mine: BatchId, sink: str) -> bool:
+    """Whether the shard whose last marker is given has written the batch; the plan has proved the batch before it.
+
+    Raises:
+        TidemarkError: CHECKPOINT_REPLACED, CHECKPOINT_ROLLED_BACK, BATCH_CHANGED.
+    """
+    return last is not None and _is_same_batch(last.id, mine, sink)
+
+
+def _is_same_batch(last: BatchId, mine: BatchId, sink: str) -> bool:
+    if last.query_id != mine.query_id:
+        raise stops.checkpoint_replaced(sink, last.query_id, last.batch, mine.query_id)
+    if last.batch > mine.batch:
+        raise stops.checkpoint_rolled_back(sink, last.batch, mine.batch)
+    if last.batch == mine.batch and last.offsets_hash != mine.offsets_hash:
+        raise stops.batch_changed(sink, mine.batch, "other source offsets")
+    return last.batch == mine.batch
+
+
+def _require_same_topics(last: Plan, wanted: Plan, sink: str) -> None:
+    for topic in sorted(last.topics.keys() & wanted.topics.keys()):
+        if last.topics[topic] != wanted.topics[topic]:
+            raise stops.topic_recreated(sink, topic)
+
+
+def _to_json(kind: str, marker: Any) -> bytes:
+    return json.dumps({"kind": kind, **asdict(marker)}).encode()
+
+
+def _known(cls: Any, record: dict[str, Any]) -> dict[str, Any]:
+    # A marker of a newer version of this code may say more.
+    return {each.name: record[each.name] for each in fields(cls) if each.name in record}
+
+
+def parse(value: bytes | None) -> Plan | Done | None:
+    """A plan or done marker; None for what marks no progress."""
+    record = json.loads(value) if value else {}
+    if record.get("kind") == PLAN:
+        return Plan.from_record(record)
+    return Done.from_record(record) if record.get("kind") == DONE else None

@@ -1,0 +1,92 @@
+"""The ledger topic of a sink, the identities of the topics it writes to, and the brokers' limit on transactions."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
+
+from jobs.connectors.ledger import stops
+
+SECONDS = 30.0
+PLAN_PARTITION = 0
+CAP = "transaction.max.timeout.ms"
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A compacted topic: partition 0 for plans, partition s + 1 for shard s."""
+
+    name: str
+    replication_factor: int
+
+    def partition_of(self, shard: int) -> int:
+        return PLAN_PARTITION + 1 + shard
+
+    def shards(self, admin: AdminClient) -> int:
+        """How many shards have a partition."""
+        there = admin.list_topics(self.name, timeout=SECONDS).topics[self.name]
+        return max(0, len(there.partitions) - 1)
+
+    def require_shards(self, admin: AdminClient, shards: int) -> None:
+        """Create the topic, or let it grow, so that there is a partition for each of `shards`; it never shrinks.
+
+        Raises:
+            TidemarkError: KAFKA_FAILED.
+        """
+        wanted = self.partition_of(shards)
+        try:
+            there = admin.list_topics(self.name, timeout=SECONDS).topics[self.name]
+            if there.error is not None:
+                self._create(admin, wanted)
+            elif len(there.partitions) < wanted:
+                admin.create_partitions([NewPartitions(self.name, wanted)])[self.name].result(SECONDS)
+        except KafkaException as exc:
+            raise stops.kafka_failed(self.name, exc.args[0].str()) from exc
+
+    def _create(self, admin: AdminClient, partitions: int) -> None:
+        config = {
+            "cleanup.policy": "compact",
+            "min.insync.replicas": str(max(1, self.replication_factor - 1)),
+            "unclean.leader.election.enable": "false",
+        }
+        new = NewTopic(self.name, partitions, self.replication_factor, config=config)
+        try:
+            admin.create_topics([new])[self.name].result(SECONDS)
+        except KafkaException as exc:
+            if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+
+def topic_ids(admin: AdminClient, names: Iterable[str]) -> dict[str, str]:
+    """The ids of those of `names` that are there: a topic that is deleted and created again has another one.
+
+    Raises:
+        TidemarkError: KAFKA_FAILED.
+    """
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    found = {}
+    for name, described in admin.describe_topics(TopicCollection(wanted), request_timeout=SECONDS).items():
+        try:
+            found[name] = str(described.result(SECONDS).topic_id)
+        except KafkaException as exc:
+            if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise stops.kafka_failed(name, exc.args[0].str()) from exc
+    return found
+
+
+def require_timeout_below_cap(admin: AdminClient, timeout_ms: int) -> None:
+    """Raises TidemarkError TRANSACTION_TIMEOUT_ABOVE_CAP, where the brokers allow less."""
+    try:
+        broker = next(iter(admin.list_topics(timeout=SECONDS).brokers))
+        resource = ConfigResource(ResourceType.BROKER, str(broker))
+        entries = admin.describe_configs([resource], request_timeout=SECONDS)[resource].result(SECONDS)
+    except KafkaException as exc:
+        if exc.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+            return  # a user who may not read the limit learns of it from the first transaction
+        raise stops.kafka_failed(CAP, exc.args[0].str()) from exc
+    cap = int(entries[CAP].value)
+    if timeout_ms > cap:
+        raise stops.timeout_above_cap(timeout_ms, cap)

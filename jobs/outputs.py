@@ -1,0 +1,52 @@
+"""What a job declares, an output, and what its writer is given, a batch."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pyspark.sql import DataFrame
+
+from jobs.connectors import delta
+
+OutputMode = Literal["append", "update", "complete"]
+
+
+def query_name(job: str, output: str) -> str:
+    """The name of the query that feeds an output: the job's own, where both have the same name."""
+    return job if output == job.rsplit(".", 1)[-1] else f"{job}.{output}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch, or a whole range, as a writer sees it; one that is run again is another Batch."""
+
+    frame: DataFrame
+    sink: str
+    query_id: str
+    version: int
+    offsets: Mapping[str, object] = field(default_factory=dict)
+    checkpoint: str = ""
+    attempt: delta.Attempt = field(default_factory=delta.Attempt, compare=False, repr=False)
+
+    def commit(self, statement: str, every_batch: bool = True) -> delta.Commit:
+        """What `delta.write` makes once: `statement` names the write among all of the batch's into one table.
+
+        Args:
+            every_batch: False for a statement that leaves batches out, as one that writes only when there are rejects.
+        """
+        return delta.Commit(self.sink, self.query_id, statement, self.version, self.offsets, every_batch, self.attempt)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A declared output: `write` gets every micro-batch, or the whole range at once."""
+
+    job: str
+    name: str
+    frame: DataFrame
+    write: Callable[[Batch], None]
+    mode: OutputMode
+
+    @property
+    def query(self) -> str:
+        return query_name(self.job, self.name)

@@ -1,0 +1,79 @@
+"""How the rows of an output reach a topic: one knob, three promises."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pyspark.sql import DataFrame, SparkSession
+
+from conf import code
+from conf.settings import Delivery, Settings
+from jobs import checkpoint, plans
+from jobs.connectors import kafka, outbox
+from jobs.connectors.ledger import stops
+from jobs.connectors.ledger.adopt import Held, adopt
+from jobs.connectors.ledger.failpoints import reach
+from jobs.connectors.ledger.markers import BatchId, offsets_hash
+from jobs.connectors.ledger.sink import BatchFacts, LedgerSink
+from jobs.outputs import Batch
+
+Mode = Literal["direct", "outbox"]
+
+
+def writer(
+    settings: Settings, query: str, frame: DataFrame, topic: str | None, delivery: Delivery, mode: Mode
+) -> Callable[[Batch], None]:
+    """What writes each micro-batch of the stream `frame` to `topic`, checked before the query starts.
+
+    Raises:
+        TidemarkError: NOT_DETERMINISTIC; TRANSACTION_TIMEOUT_ABOVE_CAP, TOO_MANY_SHARDS, KAFKA_FAILED of the ledger.
+    """
+    if delivery == "at-least-once":
+        return lambda batch: kafka.write_batch(batch.frame, settings.kafka, settings.sink, topic)
+    found = plans.changes_when_run_again(frame) if mode == "direct" else None
+    if found:
+        raise stops.not_deterministic(query, found)
+    id = f"{settings.ledger.application}.{query}"
+    sink = LedgerSink(id, topic, settings.kafka, settings.sink, settings.ledger, delivery)
+    sink.open()
+    box = f"{settings.paths.tables}/outbox/{query}" if mode == "outbox" else None
+    return LedgerWriter(sink, plans.keeps_state(frame), box)
+
+
+@dataclass(frozen=True)
+class LedgerWriter:
+    """Writes micro-batches through a ledger sink; `outbox` is the path of the table that freezes them first."""
+
+    sink: LedgerSink
+    stateful: bool
+    outbox: str | None
+
+    def __call__(self, batch: Batch) -> None:
+        spark = batch.frame.sparkSession
+        files = checkpoint.opening(spark, batch.checkpoint, batch.version)
+        facts = BatchFacts(batch.query_id, batch.version, files, self.stateful, code.version())
+        if self.outbox:
+            frozen = outbox.frozen(batch.frame, self.outbox, batch.commit("outbox"))
+            self.sink.write(frozen, facts, order_by=outbox.POSITION)
+        else:
+            self.sink.write(batch.frame, facts)
+        reach("batch-before-commit-log", batch=batch.version)
+
+    def adopt(self, spark: SparkSession, folder: str) -> list[str]:
+        """Bring ledger and the checkpoint in `folder` together again; lines on what was done."""
+        found = adopt(self.sink, _held(spark, folder), self.stateful)
+        lines = [found.text]
+        if found.restore:
+            aside = checkpoint.move_aside(spark, folder)
+            lines += [f"{self.sink.id}: the checkpoint that was there is kept as {aside}"] if aside else []
+            begun = found.restore.id
+            checkpoint.rebuild(spark, folder, begun.query_id, begun.batch, found.restore.checkpoint)
+        return lines
+
+
+def _held(spark: SparkSession, folder: str) -> Held:
+    query_id, last = checkpoint.query_id(spark, folder), checkpoint.last_commit(spark, folder)
+    done = checkpoint.entry(spark, folder, last) if last is not None else None
+    begun = checkpoint.entry(spark, folder, last + 1 if last is not None else 0)
+    at = BatchId(query_id, last, offsets_hash(done)) if query_id and last is not None and done else None
+    return Held(query_id, at, offsets_hash(begun) if begun else None)
