@@ -2,12 +2,8 @@
 
 import os
 import signal
-import socket
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,13 +13,14 @@ from confluent_kafka import Producer
 from deltalake import DeltaTable
 
 from conf import ROOT
-from conf.settings import Settings, load
+from conf.settings import load
 from conf.topics import load_topics
 from local.broker import Cluster
 from local.processes import end_group, wait_for
 from local.topics import bring_in_step, connect
 from producers import cli as publish
 from producers.nycflights import package_data
+from tests.standalone import free_port, standalone_cluster
 
 DAYS = ["--from", "2013-01-01", "--to", "2013-01-08"]
 
@@ -37,13 +34,6 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         bring_in_step(connect(load(overrides=[servers])), list(load_topics().values()), 1)
         assert publish.main(["flights", *DAYS, "--set", servers]) == 0
         yield broker
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has; the one who takes it may still come second."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def arguments(servers: str, folder: Path, *more: str) -> list[str]:
@@ -186,37 +176,6 @@ def test_a_corrupt_record_goes_to_quarantine_and_the_job_goes_on(flights: Cluste
     assert row["headers"] == [{"key": "trace", "value": b"42"}]
 
 
-@contextmanager
-def standalone_cluster(settings: Settings, folder: Path, workers: int) -> Iterator[str]:
-    """A real standalone master and `workers` workers of one core on loopback; gives the master's URL."""
-    port, pages = free_port(), [free_port() for _ in range(workers + 1)]
-    url = f"spark://127.0.0.1:{port}"
-    launcher = str(Path(os.environ["SPARK_HOME"]) / "bin" / "spark-class")
-    deploy = "org.apache.spark.deploy"
-    place = ["--host", "127.0.0.1"]
-    commands = [[launcher, f"{deploy}.master.Master", *place, "--port", str(port), "--webui-port", str(pages[0])]]
-    for number in range(workers):
-        work = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"work-{number}")]
-        page = ["--webui-port", str(pages[number + 1])]
-        commands.append([launcher, f"{deploy}.worker.Worker", *place, *work, *page, url])
-    with ExitStack() as stack:
-        for number, command in enumerate(commands):
-            output = stack.enter_context((folder / f"daemon-{number}.log").open("w"))
-            process = subprocess.Popen(command, stdout=output, stderr=output, text=True, process_group=0)
-            stack.callback(end_group, process)
-        wait_for(lambda: alive(pages[0], workers), 60, lambda: AssertionError(f"no cluster, see {folder}"))
-        yield url
-
-
-def alive(page: int, workers: int) -> bool:
-    """Whether the master says on its page that all workers have registered."""
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{page}/json/", timeout=2) as answer:
-            return str(answer.read()).count('"ALIVE"') >= workers + 1
-    except (urllib.error.URLError, OSError):
-        return False
-
-
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("job", ["flights.hourly_delays", "flights.overdue"])
@@ -226,7 +185,7 @@ def test_a_standalone_cluster_gives_the_rows_that_one_machine_gives(
     alone, spread = tmp_path / "alone", tmp_path / "spread"
     assert submit(job, *arguments(flights.bootstrap_servers, alone, "--until-caught-up")).returncode == 0
 
-    with standalone_cluster(load(), tmp_path, workers=2) as master:
+    with standalone_cluster(tmp_path, workers=2) as master:
         options = ["--master", master, "--executor-memory", "700m", "--conf", "spark.driver.host=127.0.0.1"]
         ran = submit(job, *arguments(flights.bootstrap_servers, spread, "--until-caught-up"), "--", *options)
 
