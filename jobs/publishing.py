@@ -28,16 +28,29 @@ def writer(
     Raises:
         TidemarkError: NOT_DETERMINISTIC; TRANSACTION_TIMEOUT_ABOVE_CAP, TOO_MANY_SHARDS, KAFKA_FAILED of the ledger.
     """
+    id = f"{settings.ledger.application}.{query}"
     if delivery == "at-least-once":
-        return lambda batch: kafka.write_batch(batch.frame, settings.kafka, settings.sink, topic)
+        return PlainWriter(id, settings, topic)
     found = plans.changes_when_run_again(frame) if mode == "direct" else None
     if found:
         raise stops.not_deterministic(query, found)
-    id = f"{settings.ledger.application}.{query}"
     sink = LedgerSink(id, topic, settings.kafka, settings.sink, settings.ledger, delivery)
     sink.open()
     box = f"{settings.paths.tables}/outbox/{query}" if mode == "outbox" else None
     return LedgerWriter(sink, plans.keeps_state(frame), box)
+
+
+@dataclass(frozen=True)
+class PlainWriter:
+    """Writes micro-batches through Spark's own sink: one that is run again is written again."""
+
+    id: str
+    settings: Settings
+    topic: str | None
+
+    def __call__(self, batch: Batch) -> None:
+        kafka.write_batch(batch.frame, self.settings.kafka, self.settings.sink, self.topic)
+        reach("batch-before-commit-log", self.id, batch=batch.version)
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ class LedgerWriter:
             self.sink.write(frozen, facts, order_by=outbox.POSITION)
         else:
             self.sink.write(batch.frame, facts)
-        reach("batch-before-commit-log", batch=batch.version)
+        reach("batch-before-commit-log", self.sink.id, batch=batch.version)
 
     def adopt(self, spark: SparkSession, folder: str) -> list[str]:
         """Bring ledger and the checkpoint in `folder` together again; lines on what was done."""

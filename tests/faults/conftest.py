@@ -1,4 +1,4 @@
-"""What the fault suite shares: one broker, scenes on it."""
+"""What the fault suite shares: one broker, hosts that run drivers on it, scenes, and a table of what became of them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,18 +7,53 @@ from typing import Any
 import pytest
 
 from local.broker import Cluster
+from tests.faults.host import Hosts
+from tests.faults.report import Report
 from tests.faults.scene import Scene
 
 SceneOf = Callable[..., Scene]
+REPORT = Report()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-report", metavar="FILE", help="write the fault suite's results there, as a table")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if not REPORT.rows:
+        return
+    terminalreporter.section("what became of the records")
+    for line in REPORT.lines():
+        terminalreporter.write_line(line)
+    file = config.getoption("--fault-report", None)
+    if file:
+        Path(file).write_text(REPORT.markdown())
+
+
+@pytest.fixture(scope="session")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where fail points are armed."""
+    return tmp_path_factory.mktemp("points")
+
+
+@pytest.fixture(scope="session")
+def hosts(points: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """Hosts for all tests."""
+    made = Hosts(tmp_path_factory.mktemp("hosts"), points)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def scene(broker: Cluster, tmp_path: Path) -> Iterator[SceneOf]:
+def scene(
+    broker: Cluster, hosts: Hosts, points: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[SceneOf]:
     """Makes scenes on the one-node broker; ends what still runs in them."""
     made: list[Scene] = []
 
     def make(cluster: Cluster = broker, **how: Any) -> Scene:
-        made.append(Scene(cluster, tmp_path / f"scene-{len(made)}", **how))
+        shared = {"hosts": hosts, "points": points, "report": REPORT.of(request.node.name)}
+        made.append(Scene(cluster, tmp_path / f"scene-{len(made)}", **shared | how))
         return made[-1]
 
     yield make

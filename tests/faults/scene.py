@@ -2,76 +2,33 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf import ROOT
 from jobs.connectors.ledger.failpoints import VARIABLE
 from local.broker import Cluster
 from local.processes import wait_for
+from tests.faults.host import SECONDS, Driver, Hosts
 from tests.faults.oracle import Verdict, fill, judge
-
-SECONDS = 120.0
-
-
-@dataclass
-class Driver:
-    """A victim that runs, with its JVM and its Python workers."""
-
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-    def tree(self) -> list[psutil.Process]:
-        """All its processes. Python workers lead process groups of their own, so the tree is walked."""
-        try:
-            root = psutil.Process(self.process.pid)
-            return [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
-
-    def kill(self) -> None:
-        """SIGKILL to all of them at once."""
-        victims = self.tree()
-        for each in victims:
-            with _gone():
-                each.send_signal(signal.SIGSTOP)  # none may react to the others' end
-        for each in victims:
-            with _gone():
-                each.kill()
-        psutil.wait_procs(victims, SECONDS)
-        self.process.wait(SECONDS)
-
-    def wait(self, seconds: float = SECONDS) -> int:
-        """Its exit code."""
-        return self.process.wait(seconds)
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(errors="replace")
-
-
-class _gone:  # noqa: N801
-    """Ignores that a process is gone already."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, exc: BaseException | None, trace: Any) -> bool:
-        return isinstance(exc, psutil.NoSuchProcess)
 
 
 @dataclass
 class Scene:
-    """Numbered records in a source topic, to be brought to a target topic by one query, whatever happens."""
+    """Numbered records in a source topic, to be brought to a target topic by one query, whatever happens.
+
+    Args:
+        hosts: run its drivers; None for processes of their own.
+        report: is told what became of it, for the table of results.
+    """
 
     cluster: Cluster
     folder: Path
@@ -80,6 +37,11 @@ class Scene:
     partitions: int = 3
     replication: int = 1
     mode: str = "direct"
+    delivery: str = ""
+    label: str = ""
+    hosts: Hosts | None = None
+    points: Path | None = None
+    report: Callable[["Scene", Verdict | str], None] = lambda scene, result: None
     source: str = field(default_factory=lambda: f"source-{uuid.uuid4().hex[:8]}")
     target: str = field(default_factory=lambda: f"target-{uuid.uuid4().hex[:8]}")
     filled: int = 0
@@ -87,7 +49,8 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "points").mkdir(exist_ok=True)
+        self.points = self.points or self.folder / "points"
+        (self.points / self.sink).mkdir(parents=True, exist_ok=True)
         for name in (self.source, self.target):
             self.create(name)
 
@@ -100,8 +63,12 @@ class Scene:
         return AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
 
     @property
+    def sink(self) -> str:
+        return f"tidemark.victim.{self.target}"
+
+    @property
     def ledger(self) -> str:
-        return f"__tidemark.victim.{self.target}.ledger"
+        return f"__{self.sink}.ledger"
 
     @property
     def checkpoint(self) -> Path:
@@ -115,10 +82,8 @@ class Scene:
         fill(self.servers, self.source, range(self.filled, self.filled + count), range(self.partitions))
         self.filled += count
 
-    def start(self, *settings: str, **plan: Any) -> Driver:
-        """Start a driver; `settings` come on top of the scene's own, `plan` changes what `victim` reads."""
-        number = len(self.drivers)
-        file, log = self.folder / f"plan-{number}.json", self.folder / f"driver-{number}.log"
+    def plan(self, *settings: str, **plan: Any) -> dict[str, Any]:
+        """What `victim` reads; `settings` come on top of the scene's own, `plan` changes the rest."""
         own = {
             "kafka.bootstrap_servers": self.servers,
             "kafka.replication_factor": self.replication,
@@ -128,14 +93,23 @@ class Scene:
         }
         sets = [*(f"{key}={value}" for key, value in own.items()), *self.settings, *settings]
         written = {"folder": str(self.folder), "source": self.source, "target": self.target, "query": self.query}
-        file.write_text(json.dumps({**written, "mode": self.mode, "settings": sets, **plan}))
+        return {**written, "mode": self.mode, "delivery": self.delivery, "settings": sets, **plan}
+
+    def start(self, *settings: str, alone: bool = False, **plan: Any) -> Driver:
+        """Start a driver, `alone` in a process of its own."""
+        number = len(self.drivers)
+        file, log = self.folder / f"plan-{number}.json", self.folder / f"driver-{number}.log"
+        written = self.plan(*settings, **plan)
+        if self.hosts is not None and not alone:
+            self.drivers.append(self.hosts.run(written, file))
+            return self.drivers[-1]
+        file.write_text(json.dumps(written))
         command = [sys.executable, "-P", "-m", "tests.faults.victim", str(file)]
-        environment = os.environ | {VARIABLE: str(self.folder / "points"), "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {VARIABLE: str(self.points), "PYTHONPATH": str(ROOT)}
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT)
-        driver = Driver(process, log)
-        self.drivers.append(driver)
-        return driver
+        self.drivers.append(Driver(process, log))
+        return self.drivers[-1]
 
     def finish(self, *settings: str, **plan: Any) -> Driver:
         """Start a driver and let it catch up; it must end well."""
@@ -157,7 +131,7 @@ class Scene:
             return AssertionError(f"no process reached {point}: {said}")
 
         def there() -> bool:
-            if driver is not None and driver.process.poll() is not None and not reached.exists():
+            if driver is not None and driver.code() is not None and not reached.exists():
                 raise not_reached()
             return reached.exists()
 
@@ -173,12 +147,45 @@ class Scene:
             self._file(point, suffix).unlink(missing_ok=True)
 
     def _file(self, point: str, suffix: str) -> Path:
-        return self.folder / "points" / f"{point}.{suffix}"
+        assert self.points is not None
+        return self.points / self.sink / f"{point}.{suffix}"
 
     def verdict(self, committed: bool = True) -> Verdict:
         """What the oracle says of the target now."""
-        return judge(self.servers, self.target, range(self.filled), self.ledger if committed else None, committed)
+        ledger = self.ledger if committed and self.delivery in ("", "exactly-once") else None
+        verdict = judge(self.servers, self.target, range(self.filled), ledger, committed)
+        self.report(self, verdict)
+        return verdict
+
+    def stopped(self, *settings: str, **plan: Any) -> str:
+        """Start a driver that must stop with an error, and return that one line."""
+        driver = self.start(*settings, **plan)
+        code = driver.wait()
+        assert code == 1, f"it went on: {driver.said[-3000:]}"
+        line = driver.said.strip().splitlines()[-1]
+        self.report(self, line)
+        return line
 
     def close(self) -> None:
         for driver in self.drivers:
-            driver.kill()
+            if driver.code() is None:
+                driver.kill()
+
+
+def start_together(scenes: Sequence[Scene], *settings: str) -> Driver:
+    """One driver for the queries of all scenes, which have the same hosts."""
+    hosts = scenes[0].hosts
+    assert hosts is not None
+    file = scenes[0].folder / f"plan-{len(scenes[0].drivers)}.json"
+    driver = hosts.run({"parts": [scene.plan(*settings) for scene in scenes]}, file)
+    for scene in scenes:
+        scene.drivers.append(driver)
+    return driver
+
+
+def finish_together(scenes: Sequence[Scene], *settings: str) -> Driver:
+    """One driver for the queries of all scenes, each of which must end well."""
+    driver = start_together(scenes, *settings)
+    code = driver.wait()
+    assert code == 0, driver.said[-5000:]
+    return driver

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.faults.conftest import SceneOf
+from tests.faults.scene import finish_together, start_together
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -22,17 +23,21 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_driver_killed_at_any_step_leaves_each_record_once(step: str, scene: SceneOf) -> None:
-    crime = scene(settings=["source.max_offsets_per_trigger=300"])
-    crime.fill(900)
-    crime.arm(step, batch=1)
-    driver = crime.start()
-    crime.held(step, driver)
+@pytest.mark.parametrize("query", ["stateless", "shuffled", "windowed"])
+def test_a_driver_killed_at_any_step_leaves_each_record_once(query: str, scene: SceneOf) -> None:
+    # A query for each step, all of one driver: when each is held at its own, all die together.
+    crimes = [scene(query=query, label=step, settings=["source.max_offsets_per_trigger=300"]) for step in STEPS]
+    for crime in crimes:
+        crime.fill(900)
+        crime.arm(crime.label, batch=1)
+    driver = start_together(crimes)
+    for crime in crimes:
+        crime.held(crime.label, driver)
     driver.kill()
 
-    crime.finish()
+    finish_together(crimes)
 
-    verdict = crime.verdict()
-    assert verdict.clean, verdict
-    assert verdict.rows == 900
+    for crime in crimes:
+        verdict = crime.verdict()
+        assert verdict.clean, f"{crime.label}: {verdict}"
+        assert verdict.rows == 900

@@ -1,6 +1,8 @@
-"""A driver to be killed: `python -m tests.faults.victim PLAN.json`; runs one query until it has caught up.
+"""A driver to be killed: `python -m tests.faults.victim PLAN.json`; runs queries until they have caught up.
 
-The plan says where it reads and writes and what the query does with the numbered records in between.
+The plan says where each query reads and writes and what it does with the numbered records in between. With `--serve` in
+place of a plan the process makes its session at once, then runs one plan after the other, as stdin names them, and
+writes how each one ended beside it.
 """
 
 import json
@@ -9,14 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.streaming.query import StreamingQuery
 
-from conf.errors import exit_on_error
+from conf.errors import TidemarkError, exit_on_error
 from conf.settings import load
-from jobs.failures import await_all
+from jobs.failures import await_all, cause_line
 from jobs.run import Run
 from local.session import spark_session
+
+Plan = dict[str, Any]
 
 
 def stateless(records: DataFrame) -> DataFrame:
@@ -37,7 +43,7 @@ def windowed(records: DataFrame) -> DataFrame:
 
 def random_key(records: DataFrame) -> DataFrame:
     """A plan that is not deterministic: another shard for each record, whenever it is computed."""
-    return records.select(F.expr("cast(uuid() as binary)").alias("key"), "value")
+    return records.select(F.expr("cast(uuid() as binary)").alias("key"), "value").repartition(3, "key")
 
 
 QUERIES: dict[str, Callable[[DataFrame], DataFrame]] = {
@@ -46,20 +52,64 @@ QUERIES: dict[str, Callable[[DataFrame], DataFrame]] = {
 
 
 def main() -> int:
-    plan: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+    if sys.argv[1] == "--serve":
+        return serve(Path(sys.argv[2]))
+    plan: Plan = json.loads(Path(sys.argv[1]).read_text())
     settings = load("local", plan["settings"])
     spark = _session(settings, plan)
-    run = Run(spark, settings, "victim")
-    records = run.records(plan["source"])
-    run.publish(QUERIES[plan["query"]](records), plan["target"], mode=plan.get("mode", "direct"))
-    for line in run.adopt() if plan.get("adopt") else []:
-        print(line, flush=True)
-    await_all(spark, run.start(continuous=False))
+    run(spark, plan)
     spark.stop()
     return 0
 
 
-def _session(settings: Any, plan: dict[str, Any]) -> SparkSession:
+def serve(folder: Path) -> int:
+    """Run the plans whose files stdin names, until it ends; `<plan>.ended` says how: a list of errors, one a query."""
+    spark = spark_session(load("local", json.loads((folder / "settings.json").read_text())), "victim", folder / "log")
+    for line in sys.stdin:
+        plan = Path(line.strip())
+        try:
+            errors = run(spark, json.loads(plan.read_text()))
+        except TidemarkError as error:
+            errors = [str(error)]
+        ended = plan.with_suffix(".ending")
+        ended.write_text(json.dumps(errors))
+        ended.rename(plan.with_suffix(".ended"))
+    spark.stop()
+    return 0
+
+
+def run(spark: SparkSession, plan: Plan) -> list[str]:
+    """One query, as a job runs it, or the `parts` of a plan side by side, none of which ends another.
+
+    Returns:
+        what stopped each part, in their order; an empty text for one that has ended well.
+    """
+    if "parts" not in plan:
+        await_all(spark, _started(spark, plan))
+        return [""]
+    queries = [_started(spark, part) for part in plan["parts"]]
+    return [_ended(query) for started in queries for query in started]
+
+
+def _started(spark: SparkSession, plan: Plan) -> list[StreamingQuery]:
+    run = Run(spark, load("local", plan["settings"]), "victim")
+    records = run.records(plan["source"])
+    how = {key: plan[key] for key in ("mode", "delivery") if plan.get(key)}
+    run.publish(QUERIES[plan["query"]](records), plan["target"], **how)
+    for line in run.adopt() if plan.get("adopt") else []:
+        print(line, flush=True)
+    return run.start(continuous=False)
+
+
+def _ended(query: StreamingQuery) -> str:
+    try:
+        query.awaitTermination()
+    except StreamingQueryException as exc:
+        return cause_line(str(exc))
+    return ""
+
+
+def _session(settings: Any, plan: Plan) -> SparkSession:
     # Under spark-submit (a standalone cluster) the session is made already.
     if plan.get("submitted"):
         return SparkSession.builder.appName("victim").getOrCreate()

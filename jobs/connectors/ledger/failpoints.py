@@ -1,8 +1,8 @@
 """Points at which tests hold a process to kill, pause or pass it; without $TIDEMARK_FAILPOINTS they do nothing.
 
-A test arms a point by a file `<point>.armed` in that folder, which may say which attempt it means, as JSON: every key
-in it must equal what the point is reached with. The process that comes by takes the file's place, once: it writes
-its pid to `<point>.reached` and waits for `<point>.release`, or for its end.
+A test arms a point of one sink by a file `<sink>/<point>.armed` in that folder, which may say which attempt it means,
+as JSON: every key in it must equal what the point is reached with. The process that comes by takes the file's place,
+once: it writes its pid to `<point>.reached` and waits for `<point>.release`, or for its end.
 """
 
 import json
@@ -14,11 +14,11 @@ VARIABLE = "TIDEMARK_FAILPOINTS"
 POLL_SECONDS = 0.005
 
 
-def reach(point: str, **where: object) -> None:
-    """Wait here, if a test has armed `point` for `where`."""
+def reach(point: str, sink: str = "", **where: object) -> None:
+    """Wait here, if a test has armed `point` of `sink` for `where`."""
     folder = os.environ.get(VARIABLE)
     if folder:
-        _meet(Path(folder) / point, where)
+        _meet(Path(folder) / sink / point, where)
 
 
 def _meet(point: Path, where: dict[str, object]) -> None:

@@ -159,7 +159,7 @@ class Sent:
                     send(batch)
                     producer.poll(0)
                     self.count(batch)
-                    reach("shard-mid-produce", shard=self.done.shard, batch=self.done.id.batch)
+                    reach("shard-mid-produce", assignment.sink, shard=self.done.shard, batch=self.done.id.batch)
         except KafkaException as exc:
             raise stops.kafka_failed(assignment.sink, exc.args[0].str()) from exc
 

@@ -128,7 +128,7 @@ class LedgerSink:
             connection=self.kafka.client_config(),
             timeout_ms=self.limits.transaction_timeout_ms,
             tuning=tuning,
-            where={"step": step, "shard": shard, "batch": batch},
+            where={"sink": self.id, "step": step, "shard": shard, "batch": batch},
         )
 
     def _planned(self, facts: BatchFacts, cut: Cut) -> Plan:

@@ -68,7 +68,7 @@ class Writer:
     connection: Mapping[str, str] = field(repr=False)
     timeout_ms: int
     tuning: Mapping[str, Any] = field(default_factory=dict)
-    where: Mapping[str, object] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Transaction:

@@ -1,0 +1,34 @@
+"""The daemon that forks Spark's Python workers, for victims: workers outlive it, and are quick to start.
+
+A worker that is stopped (SIGSTOP) is woken by the kernel when its daemon dies, and told to hang up: in a session of its
+own, deaf to SIGHUP, it stays the zombie that a test wants. What the workers import is imported once, here.
+
+$TIDEMARK_FAULTS_PATCH=no-barrier takes the barrier out of the workers' transactions: a negative control.
+"""
+
+import os
+import signal
+from typing import Any
+
+import pyspark.sql.pandas.serializers  # noqa: F401
+import pyspark.worker
+from pyspark.daemon import manager
+
+import jobs.connectors.ledger.shard  # noqa: F401
+
+PATCH = "TIDEMARK_FAULTS_PATCH"
+
+_main = pyspark.worker.main
+
+
+def main(infile: Any, outfile: Any) -> None:
+    """In place of the worker's own, which runs one task after the other."""
+    if os.getsid(0) != os.getpid():
+        os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _main(infile, outfile)
+
+
+if __name__ == "__main__":
+    pyspark.worker.main = main
+    manager()
