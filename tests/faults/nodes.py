@@ -1,0 +1,98 @@
+"""Who does what in a cluster of three nodes, and whether it is whole: so that a fault hits the node it is meant for."""
+
+import json
+import signal
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from local.broker import Cluster
+from local.processes import wait_for
+
+WHOLE_SECONDS = 90.0
+TRANSACTIONS = "__transaction_state"
+QUORUM = "data/__cluster_metadata-0/quorum-state"
+
+
+def leader(cluster: Cluster, topic: str, partition: int) -> int:
+    """The node that leads a partition, once one does."""
+    found = -1
+
+    def led() -> bool:
+        nonlocal found
+        found = cluster.leader_of(topic, partition)
+        return found > 0
+
+    wait_for(led, WHOLE_SECONDS, lambda: AssertionError(f"nobody leads {topic} {partition}"))
+    return found
+
+
+def coordinator(cluster: Cluster, transactional_id: str) -> int:
+    """The node that coordinates a transactional id's transactions: it leads the partition that keeps their state."""
+    found = AdminClient({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0}).list_topics(
+        TRANSACTIONS, timeout=10
+    )
+    return leader(cluster, TRANSACTIONS, abs(java_hash(transactional_id)) % len(found.topics[TRANSACTIONS].partitions))
+
+
+def java_hash(text: str) -> int:
+    """`String.hashCode` of an ASCII text."""
+    number = 0
+    for byte in text.encode("ascii"):
+        number = (31 * number + byte) & 0xFFFFFFFF
+    return number - (1 << 32) if number >= 1 << 31 else number
+
+
+def controller(cluster: Cluster) -> int:
+    """The node that leads the metadata quorum.
+
+    What brokers tell clients (`describe_cluster`) is any broker that takes their requests; the quorum's own files know.
+    """
+    newest = {"leaderEpoch": -1, "leaderId": -1}
+
+    def led() -> bool:
+        nonlocal newest
+        states = [json.loads((node.home / QUORUM).read_text()) for node in cluster.running()]
+        newest = max(states, key=lambda state: int(state["leaderEpoch"]))
+        return newest["leaderId"] > 0
+
+    wait_for(led, WHOLE_SECONDS, lambda: AssertionError("the quorum has no leader"))
+    return int(newest["leaderId"])
+
+
+def settle(cluster: Cluster) -> None:
+    """Wait until a new cluster takes topics with a replica on each node: a moment later than its nodes answer."""
+    admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0})
+
+    def taken() -> bool:
+        try:
+            admin.create_topics([NewTopic("settled", 1, len(cluster.nodes))])["settled"].result(10)
+        except KafkaException:
+            return False
+        return True
+
+    wait_for(taken, WHOLE_SECONDS, lambda: AssertionError("no topic can be made"))
+    heal(cluster)
+
+
+def heal(cluster: Cluster) -> None:
+    """Let all nodes run, and wait until every replica is in sync again."""
+    for node in cluster.running():
+        node.signal(signal.SIGCONT)
+    cluster.start()
+    wait_for(lambda: not _behind(cluster), WHOLE_SECONDS, lambda: AssertionError(f"not in sync: {_behind(cluster)}"))
+
+
+def _behind(cluster: Cluster) -> list[str]:
+    """Partitions without a leader, or with replicas that are not in sync; or why that cannot be told."""
+    try:
+        known = AdminClient({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0}).list_topics(timeout=5)
+    except KafkaException as exc:
+        return [str(exc)]
+    missing = {node.id for node in cluster.nodes} - known.brokers.keys()
+    return [f"node {id}" for id in missing] + [
+        f"{topic.topic} {partition.id}"
+        for topic in known.topics.values()
+        for partition in topic.partitions.values()
+        if partition.leader < 0 or set(partition.isrs) != set(partition.replicas)
+    ]
