@@ -12,6 +12,9 @@ NO_WATERMARK = 'v1\n{"nextBatchWatermarkMs":0}'  # the commit log entry of a que
 MAX_SOURCES = 8  # that one query reads, and that are looked for
 
 
+SOURCE_TOPICS = "tidemark/source-topics.json"  # which `jobs.source_guard` keeps
+
+
 def batch_offsets(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, Any]:
     """The source offsets of micro-batch `batch`, an entry a source: from `from` to before `until`.
 
@@ -30,12 +33,12 @@ def batch_offsets(spark: SparkSession, checkpoint: str, batch: int) -> dict[str,
 
 def entry(spark: SparkSession, checkpoint: str, batch: int) -> str | None:
     """The text of micro-batch `batch` in the offset log, as Spark wrote it; None where it is not there."""
-    return _read(spark, f"{checkpoint}/offsets/{batch}")
+    return read(spark, f"{checkpoint}/offsets/{batch}")
 
 
 def initial_offsets(spark: SparkSession, checkpoint: str, source: int) -> dict[str, dict[str, int]] | None:
     """Where the Kafka source number `source` of the query began, by topic and partition; None for other sources."""
-    text = _read(spark, f"{checkpoint}/sources/{source}/0")
+    text = read(spark, f"{checkpoint}/sources/{source}/0")
     # Line 1 is the format's version, behind a zero byte for a Spark of long ago.
     lines = text.splitlines()[1:] if text else []
     offsets = json.loads(lines[0]) if len(lines) == 1 and lines[0].startswith("{") else None
@@ -63,7 +66,8 @@ def _located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
     return path.getFileSystem(spark._jsparkSession.sessionState().newHadoopConf()), path
 
 
-def _read(spark: SparkSession, uri: str) -> str | None:
+def read(spark: SparkSession, uri: str) -> str | None:
+    """The text of a file; None where it is not there."""
     jvm: Any = spark._jvm
     files, path = _located(spark, uri)
     if not files.exists(path):
@@ -81,21 +85,47 @@ def opening(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
     They are its own entry in the offset log, and the one before it, or, for a first batch, where its sources began.
     """
     before = [f"offsets/{batch - 1}"] if batch else [f"sources/{number}/0" for number in range(MAX_SOURCES)]
-    texts = {path: _read(spark, f"{checkpoint}/{path}") for path in (f"offsets/{batch}", *before)}
+    before.append(SOURCE_TOPICS)
+    texts = {path: read(spark, f"{checkpoint}/{path}") for path in (f"offsets/{batch}", *before)}
     return {path: text for path, text in texts.items() if text is not None}
 
 
 def query_id(spark: SparkSession, checkpoint: str) -> str | None:
     """The id that Spark gave the query; None where no query has used the folder yet."""
-    text = _read(spark, f"{checkpoint}/metadata")
-    return str(json.loads(text)["id"]) if text else None
+    text = read(spark, f"{checkpoint}/metadata")
+    return str(json.loads(text)["id"]) if text and _is_json(text) else None
 
 
 def last_commit(spark: SparkSession, checkpoint: str) -> int | None:
     """The last micro-batch that Spark took for done."""
-    files, path = _located(spark, f"{checkpoint}/commits")
+    return _last(spark, f"{checkpoint}/commits")
+
+
+def is_damaged(spark: SparkSession, checkpoint: str) -> bool:
+    """Whether a file that the next run begins with is empty or cut short, as the end of a machine may leave it."""
+    logs = [(log, _last(spark, f"{checkpoint}/{log}")) for log in ("offsets", "commits")]
+    texts = [read(spark, f"{checkpoint}/{log}/{last}") or "" for log, last in logs if last is not None]
+    metadata = read(spark, f"{checkpoint}/metadata")
+    return any(not _is_whole(text) for text in texts) or (metadata is not None and not _is_json(metadata))
+
+
+def _last(spark: SparkSession, folder: str) -> int | None:
+    files, path = _located(spark, folder)
     names = [str(status.getPath().getName()) for status in files.listStatus(path)] if files.exists(path) else []
     return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def _is_whole(entry: str) -> bool:
+    version, *lines = entry.splitlines() or [""]
+    return version.startswith("v") and bool(lines) and all(line == NO_OFFSET or _is_json(line) for line in lines)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
@@ -117,9 +147,14 @@ def rebuild(spark: SparkSession, checkpoint: str, query_id: str, batch: int, tex
     if batch:
         files[f"commits/{batch - 1}"] = NO_WATERMARK
     for name, text in files.items():
-        place, path = _located(spark, f"{checkpoint}/{name}")
-        stream = place.create(path, False)
-        try:
-            stream.write(bytearray(text.encode()))
-        finally:
-            stream.close()
+        write(spark, f"{checkpoint}/{name}", text)
+
+
+def write(spark: SparkSession, uri: str, text: str) -> None:
+    """Write a file, over one that is there."""
+    files, path = _located(spark, uri)
+    stream = files.create(path, True)
+    try:
+        stream.write(bytearray(text.encode()))
+    finally:
+        stream.close()

@@ -15,6 +15,26 @@ OWN_ERROR = "conf.errors.TidemarkError:"
 # The line below a Python traceback, and Java's exceptions: py4j writes the outermost after a colon.
 PYTHON_CAUSE = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)*(\S.*)")
 JAVA_CAUSE = re.compile(r"^(?:Caused by)?: (.*)", re.MULTILINE)
+# What Spark and Kafka say of troubles that have a remedy.
+NAMED_STOPS = (
+    (
+        "DATA_LOST",
+        r"data may have been (?:lost|missed)|OffsetOutOfRangeException",
+        "records that were still to be read are gone: retention passed them, or the topic was created again; "
+        "begin with new checkpoints and tables, and give the topic a longer retention",
+    ),
+    (
+        "CHECKPOINT_DAMAGED",
+        r"Incomplete log file|Failed to read log file|Unexpected end-of-input|ChecksumException|MALFORMED_LOG_FILE",
+        "restore the checkpoint; one whose query publishes and keeps no state is built anew by --adopt",
+    ),
+    (
+        "TWO_DRIVERS",
+        r"CONCURRENT_STREAM_LOG_UPDATE|CONCURRENT_QUERY|[Mm]ultiple streaming queries are concurrently using",
+        "two runs use one checkpoint: let one of them go on alone",
+    ),
+    ("DISK_FULL", r"No space left on device", "free some space, then start the job again: it goes on where it was"),
+)
 
 
 def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
@@ -53,11 +73,14 @@ def _first_failure(queries: list[StreamingQuery]) -> TidemarkError | None:
 
 
 def _failed(name: str, text: str) -> TidemarkError:
-    return TidemarkError(
-        "QUERY_FAILED",
-        f"query {name} stopped: {cause_line(text)}",
-        "see the log; the checkpoint is kept, a new run goes on",
-    )
+    own, named = own_error(text), named_stop(text)
+    if own is None and named is not None:
+        own = str(named)
+    if own is None:
+        remedy = "see the log; the checkpoint is kept, a new run goes on"
+        return TidemarkError("QUERY_FAILED", f"query {name} stopped: {cause_line(text)}", remedy)
+    what, _, remedy = own.rpartition("; ")
+    return TidemarkError("QUERY_FAILED", f"query {name} stopped: {what}", remedy)
 
 
 def in_one_line(write: Callable[[], None]) -> None:
@@ -71,12 +94,31 @@ def in_one_line(write: Callable[[], None]) -> None:
         raise
     except Exception as exc:
         logging.getLogger(__name__).exception("a micro-batch failed")
-        raise TidemarkError("BATCH_FAILED", cause_line(str(exc)), "the cause is in the log, whole") from None
+        own = own_error(str(exc))
+        if own is not None:
+            code, _, rest = own.partition(": ")
+            what, _, remedy = rest.rpartition("; ")
+            raise TidemarkError(code, what, remedy) from None
+        remedy = "the cause is in the log, whole; the checkpoint is kept, a new run goes on"
+        raise named_stop(str(exc)) or TidemarkError("BATCH_FAILED", cause_line(str(exc)), remedy) from None
+
+
+def own_error(text: str) -> str | None:
+    """The last error of ours in Spark's text of a failure: code, message and remedy in one line."""
+    ours = [line.removeprefix(OWN_ERROR) for line in PYTHON_CAUSE.findall(text) if line.startswith(OWN_ERROR)]
+    return ours[-1].strip() if ours else None
+
+
+def named_stop(text: str) -> TidemarkError | None:
+    """The stop that a failure of Spark's is; None for one without a name."""
+    for code, pattern, remedy in NAMED_STOPS:
+        if re.search(pattern, text):
+            return TidemarkError(code, cause_line(text).rstrip("; "), remedy)
+    return None
 
 
 def cause_line(text: str) -> str:
     """The innermost cause that Spark's text of a failure names, on one line."""
     python = PYTHON_CAUSE.findall(text)
-    ours = [line.removeprefix(OWN_ERROR) for line in python if line.startswith(OWN_ERROR)]
     first = [line for line in text.splitlines() if line.strip()][:1] or ["no cause given"]
-    return (ours or python or JAVA_CAUSE.findall(text) or first)[-1].strip()
+    return own_error(text) or (python or JAVA_CAUSE.findall(text) or first)[-1].strip()

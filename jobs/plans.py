@@ -36,7 +36,7 @@ def changes_when_run_again(frame: DataFrame) -> str | None:
             expression = node.expressions().apply(number)
             if not expression.deterministic():
                 return f"{name}: {expression.sql()}"
-        found = BY_ORDER.search(expressions)
+        found = BY_ORDER.search(expressions) if name == "Aggregate" else None
         if found:
             return f"{name}: {found[1]}() takes rows in the order in which they come"
         if name == "GlobalLimit" and str(node.children().head().nodeName()) != "Sort":

@@ -1,7 +1,7 @@
 """How the rows of an output reach a topic: one knob, three promises."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
@@ -84,9 +84,30 @@ class LedgerWriter:
         return lines
 
 
+@dataclass(frozen=True)
+class InTurn:
+    """Writes each micro-batch to a table, then the records made of it to a topic."""
+
+    to_table: Callable[[Batch], None]
+    to_topic: Callable[[Batch], None]
+    as_records: Callable[[DataFrame], DataFrame]
+
+    def __call__(self, batch: Batch) -> None:
+        self.to_table(batch)
+        reach("batch-between-table-and-topic", batch=batch.version)
+        self.to_topic(replace(batch, frame=self.as_records(batch.frame)))
+
+
+def ledger_of(write: Callable[[Batch], None]) -> LedgerWriter | None:
+    """The ledger that an output's writer keeps; None where it keeps none."""
+    if isinstance(write, InTurn):
+        return ledger_of(write.to_topic)
+    return write if isinstance(write, LedgerWriter) else None
+
+
 def _held(spark: SparkSession, folder: str) -> Held:
     query_id, last = checkpoint.query_id(spark, folder), checkpoint.last_commit(spark, folder)
     done = checkpoint.entry(spark, folder, last) if last is not None else None
     begun = checkpoint.entry(spark, folder, last + 1 if last is not None else 0)
     at = BatchId(query_id, last, offsets_hash(done)) if query_id and last is not None and done else None
-    return Held(query_id, at, offsets_hash(begun) if begun else None)
+    return Held(query_id, at, offsets_hash(begun) if begun else None, checkpoint.is_damaged(spark, folder))

@@ -20,6 +20,7 @@ from jobs.failures import in_one_line
 from jobs.outputs import Batch, Output, OutputMode, query_name
 from jobs.progress import REJECTED, Counted
 from jobs.ranges import Ranges
+from jobs.source_guard import SourceGuard, topics_of
 from schemas.registry import RegisteredSchema, Registry, open_registry
 
 
@@ -102,14 +103,46 @@ class Run:
             delivery: the settings' (of this job, then of all), where it is left out; see `jobs.publishing`.
             mode: "outbox" freezes each micro-batch in a table first, for plans that give other rows when run again.
         """
-        kafka.check_output(frame, topic)
         if self._ranges:
+            kafka.check_output(frame, topic)
             self.append(frame, topic)
             return
+        self.write(frame, topic, self._to_topic(frame, topic, topic, delivery, mode), output_mode)
+
+    def write_and_publish(
+        self,
+        frame: DataFrame,
+        table: str,
+        topic: str,
+        as_records: Callable[[DataFrame], DataFrame],
+        keys: tuple[str, ...] = (),
+        newest_by: tuple[str, ...] = (),
+        delivery: Delivery | None = None,
+    ) -> None:
+        """Write each micro-batch to a Delta table (append, or upsert by `keys`) and to a topic: both or none.
+
+        The table comes first. A batch that was cut short between the two is run again: the table has it already, and
+        the topic gets what it lacks.
+
+        Args:
+            as_records: makes the topic's records, as `publish` takes them, of the table's rows.
+        """
+        to_table = partial(self._write_table, table, keys=keys, newest_by=newest_by)
+        mode: OutputMode = "update" if keys else "append"
+        if self._ranges:
+            self.write(frame, table, to_table, mode)
+            self.publish(as_records(frame), topic)
+            return
+        to_topic = self._to_topic(as_records(frame), table, topic, delivery, "direct")
+        self.write(frame, table, publishing.InTurn(to_table, to_topic, as_records), mode)
+
+    def _to_topic(
+        self, records: DataFrame, name: str, topic: str, delivery: Delivery | None, mode: publishing.Mode
+    ) -> Callable[[Batch], None]:
+        kafka.check_output(records, topic)
         kafka.require_topics(self.settings.kafka, [topic])
         wanted = self._job_settings(self._job).delivery or delivery or self.settings.sink.delivery
-        query = query_name(self._job, topic)
-        self.write(frame, topic, publishing.writer(self.settings, query, frame, topic, wanted, mode), output_mode)
+        return publishing.writer(self.settings, query_name(self._job, name), records, topic, wanted, mode)
 
     def write(self, frame: DataFrame, name: str, write: Callable[[Batch], None], mode: OutputMode = "append") -> None:
         """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear a second call."""
@@ -148,8 +181,8 @@ class Run:
         """Bring the ledgers of all outputs to topics and their checkpoints together again; lines on what was done."""
         lines = []
         for output in self._declared():
-            if isinstance(output.write, publishing.LedgerWriter):
-                lines += output.write.adopt(self.spark, self.checkpoint(output))
+            ledger = publishing.ledger_of(output.write)
+            lines += ledger.adopt(self.spark, self.checkpoint(output)) if ledger else []
         return lines or ["no output of this job has a ledger: there is nothing to adopt"]
 
     def write_range(self) -> list[str]:
@@ -178,10 +211,14 @@ class Run:
     def _start(self, output: Output, continuous: bool) -> StreamingQuery:
         checkpoint = self.checkpoint(output)
 
+        guard = SourceGuard(self.spark, self.settings.kafka, checkpoint)
+        guard.check()
+
         def write_batch(frame: DataFrame, version: int) -> None:
             query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
             offsets = batch_offsets(frame.sparkSession, checkpoint, version)
             batch = Batch(frame, output.query, str(query_id), version, offsets, checkpoint)
+            in_one_line(lambda: guard.check(topics_of(offsets)))
             in_one_line(lambda: output.write(batch))
 
         self._configure(output.job)

@@ -16,11 +16,13 @@ class Held:
     Args:
         last: the last micro-batch that Spark took for done, as the ledger would name it; None for none.
         next_hash: the offsets hash of the micro-batch after it, where Spark has begun that.
+        damaged: whether a file is empty or cut short.
     """
 
     query_id: str | None
     last: BatchId | None
     next_hash: str | None
+    damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def _is_behind(last: Plan, held: Held) -> bool:
 
 
 def _is_in_step(last: Plan, held: Held) -> bool:
-    if held.query_id != last.id.query_id:
+    if held.damaged or held.query_id != last.id.query_id:
         return False
     if held.last is not None and last.id == held.last:
         return True

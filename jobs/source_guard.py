@@ -1,0 +1,52 @@
+"""Is a topic still the one that the checkpoint's offsets are of?
+
+A topic that is deleted and created again has its old name and new records under the old offsets. Spark sees that only
+where the new topic is shorter. So the topics' ids are kept in the checkpoint, beside what Spark keeps there.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from confluent_kafka.admin import AdminClient
+from pyspark.sql import SparkSession
+
+from conf.errors import TidemarkError
+from conf.settings import Kafka
+from jobs import checkpoint
+from jobs.connectors.ledger.topic import topic_ids
+
+
+class SourceGuard:
+    """Compares the topics of a query, at its start and with every micro-batch, with those that its checkpoint knows."""
+
+    def __init__(self, spark: SparkSession, kafka: Kafka, folder: str) -> None:
+        self._spark, self._folder = spark, folder
+        self._admin = AdminClient({**kafka.client_config(), "log_level": 0})
+        text = checkpoint.read(spark, f"{folder}/{checkpoint.SOURCE_TOPICS}")
+        self._known: dict[str, str] = json.loads(text) if text else {}
+
+    def check(self, topics: Iterable[str] = ()) -> None:
+        """Check the known topics and `topics`, and remember those that are new.
+
+        Raises:
+            TidemarkError: TOPIC_RECREATED, KAFKA_FAILED.
+        """
+        ids = topic_ids(self._admin, {*topics, *self._known})
+        for topic in sorted(self._known.keys() & ids.keys()):
+            if ids[topic] != self._known[topic]:
+                raise self._recreated(topic)
+        if ids.keys() - self._known.keys():
+            self._known = ids | self._known
+            checkpoint.write(self._spark, f"{self._folder}/{checkpoint.SOURCE_TOPICS}", json.dumps(self._known))
+
+    def _recreated(self, topic: str) -> TidemarkError:
+        what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
+        remedy = "its offsets mean other records now: begin with new checkpoints and tables, or restore the topic"
+        return TidemarkError("TOPIC_RECREATED", what, remedy)
+
+
+def topics_of(offsets: Mapping[str, Any]) -> set[str]:
+    """The topics that a batch's offsets (`checkpoint.batch_offsets`) are of; other kinds of sources have none."""
+    sources = [source for source in offsets.get("until") or () if isinstance(source, dict)]
+    return {name for source in sources for name, partitions in source.items() if isinstance(partitions, dict)}
