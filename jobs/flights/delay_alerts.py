@@ -4,7 +4,8 @@ topic departures -> decode -> delay_alerts -> encode -> topic delay_alerts
     ./spark-submit.sh flights.delay_alerts
 
 Append mode, stateless: an alert leaves with the micro-batch that brings its departure. No watermark, so nothing is too
-late, and a departure that is reported again is alerted again, under the same key. Delivery is at least once.
+late, and a departure that is reported again is alerted again, under the same key. Each alert is in the topic once, for
+readers with isolation.level=read_committed.
 """
 
 from collections.abc import Callable

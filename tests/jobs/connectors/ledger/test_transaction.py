@@ -38,7 +38,7 @@ def committed(broker: Cluster, topic: str) -> list[bytes | None]:
     own = {"group.id": topic, "isolation.level": "read_committed", "enable.partition.eof": True}
     consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, **own})
     consumer.assign([TopicPartition(topic, 0, 0)])
-    values = []
+    values: list[bytes | None] = []
     while True:
         message = consumer.poll(30)
         assert message is not None, "the end of the partition was not reached"
