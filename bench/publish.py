@@ -4,8 +4,9 @@
     .tidemark/venv/bin/python -m bench.publish [--rounds 3]
 
 The broker is one of its own, on the same machine, and goes when the benchmark ends. `publish` is the whole of encoding,
-sending and waiting for every acknowledgement; `encode` is its first part alone, `encode, row by row` what it would be
-with fastavro, which writes one record at a time. The first round is cold: shown, but not in the medians.
+sending and waiting for every acknowledgement, `publish, exactly once` the same in transactions; `encode` is the first
+part of both alone, `encode, row by row` what it would be with fastavro, which writes one record at a time. The first
+round is cold: shown, but not in the medians.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import resource
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from producers.nycflights import load_source
 from producers.pacing import Pacer
 from producers.publisher import Publisher, never
 from producers.timeline import batches, in_order
+from producers.transactional import TransactionalPublisher
 from schemas.codec import Encoder
 from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
@@ -81,6 +84,13 @@ def _round(servers: str) -> dict[str, float]:
         for _ in batches(timeline, events, encoders, keys, Pacer(len(timeline)), never):
             pass
 
+    once = TransactionalPublisher(settings, "flights", f"bench-{uuid.uuid4().hex}", TOPICS)
+    once.begin({})
+
+    def publish_once() -> None:
+        made = batches(timeline, events, encoders, keys, Pacer(len(timeline)), never)
+        once.publish(made).require_complete()
+
     def publish() -> None:
         made = batches(timeline, events, encoders, keys, Pacer(len(timeline)), never)
         publisher.publish(made).require_complete()
@@ -90,6 +100,7 @@ def _round(servers: str) -> dict[str, float]:
         "encode, row by row": _speed(len(rows), lambda: [row_by_row(row) for row in rows]),
         "encode": _speed(len(timeline), encode),
         "publish": _speed(len(timeline), publish),
+        "publish, exactly once": _speed(len(timeline), publish_once),
     }
 
 

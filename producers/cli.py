@@ -9,7 +9,8 @@ from datetime import date
 from conf import settings
 from conf.errors import exit_on_error
 from producers.delivery import Report
-from producers.file_arguments import FILE, add_file_arguments, file_request
+from producers.facts import range_name
+from producers.file_arguments import FILE, add_exactly_once, add_file_arguments, file_request
 from producers.files import infer_only, publish_files
 from producers.flights import END_DAY, FIRST_DAY
 from producers.interrupt import Interrupt
@@ -62,6 +63,7 @@ def _add_flights(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("range", days)
     group.add_argument("--from", dest="first", type=_day, default=FIRST_DAY, metavar="DAY", help="default 2013-01-01")
     group.add_argument("--to", dest="end", type=_day, default=END_DAY, metavar="DAY", help="default 2014-01-01")
+    add_exactly_once(parser, "the range")
     group = parser.add_argument_group("pace")
     group.add_argument(
         "--speed", type=_positive, metavar="N", help="seconds of event time per second: 3600 is an hour a second"
@@ -82,7 +84,8 @@ def _run_flights(loaded: settings.Settings, arguments: argparse.Namespace, inter
         build_parser().error(f"--to {arguments.end} must lie after --from {arguments.first}")
     disorder = Disorder(arguments.seed, round(arguments.disorder * 1000), arguments.duplicates)
     pace = Pace(arguments.speed, arguments.rate)
-    return publish_flights(loaded, arguments.first, arguments.end, pace, disorder, interrupt)
+    name = range_name(arguments.first, arguments.end) if arguments.exactly_once == "" else arguments.exactly_once
+    return publish_flights(loaded, arguments.first, arguments.end, pace, disorder, interrupt, name)
 
 
 def _run_file(loaded: settings.Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report | None:

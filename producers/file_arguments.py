@@ -7,7 +7,8 @@ from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 from conf.topics import load_topics
-from producers.files import FileRequest
+from producers.facts import NAME, default_name
+from producers.file_rows import FileRequest
 from producers.inputs import Format, Opening
 from producers.record_parts import PER_MS, Parts
 from producers.rejects import RejectLimit
@@ -29,6 +30,7 @@ def add_file_arguments(parser: argparse.ArgumentParser, run: Callable[..., Any])
     parser.add_argument(
         "--partitions", type=_count, default=1, metavar="N", help="of a topic that is created; default 1"
     )
+    add_exactly_once(parser, "the files' names")
     _add_schema_arguments(parser.add_argument_group("schema"))
     _add_record_arguments(parser.add_argument_group("records"))
     _add_reading_arguments(parser.add_argument_group("reading the files"))
@@ -56,6 +58,20 @@ def file_request(arguments: argparse.Namespace) -> FileRequest:
         rejects=arguments.rejects,
         limit=arguments.max_rejects,
         create_partitions=arguments.partitions if arguments.create_topic else None,
+        exactly_once=default_name(arguments.paths) if arguments.exactly_once == "" else arguments.exactly_once,
+    )
+
+
+def add_exactly_once(parser: argparse.ArgumentParser, default: str) -> None:
+    """Declare the option, whose value is None without it, and empty for the default name."""
+    parser.add_argument(
+        "--exactly-once",
+        nargs="?",
+        const="",
+        type=_name,
+        metavar="NAME",
+        help="publish in transactions; a run that was cut short goes on where the last one under NAME ended "
+        f"(after the PATHs; default: after {default})",
     )
 
 
@@ -125,6 +141,12 @@ def _add_reject_arguments(group: Any) -> None:
         metavar="LIMIT",
         help="stop past this share (0.1, from the 100th row on; the default), this many (50), or never (none)",
     )
+
+
+def _name(text: str) -> str:
+    if text and not NAME.fullmatch(text):  # empty: the default name
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of letters, digits, - and _, 80 at most")
+    return text
 
 
 def _count(text: str) -> int:

@@ -1,7 +1,8 @@
 """Before the first event: is the broker there, are the topics, and will they keep what is sent?"""
 
+import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -110,6 +111,23 @@ def retention_warning(topic: str, limits: Limits, timestamp_ms: int, now_ms: flo
         f"topic {topic} deletes records {days:g} days after their timestamp, and these are of {event_day}: "
         "set its retention.ms to -1, or they will be gone soon"
     )
+
+
+class RetentionWatch:
+    """Warns once of each topic that would soon delete what it is sent."""
+
+    def __init__(self, limits: Mapping[str, Limits]) -> None:
+        self._limits = limits
+        self._seen: set[str] = set()
+
+    def look(self, topics: Sequence[str], timestamps: Sequence[int]) -> None:
+        """Judge each topic by its first record; the timestamps are in ms."""
+        for topic in set(topics) - self._seen:
+            first = timestamps[topics.index(topic)]
+            warning = retention_warning(topic, self._limits[topic], first, time.time() * 1000)
+            if warning:
+                print(f"warning: {warning}", file=sys.stderr)
+        self._seen.update(topics)
 
 
 def _limits(config: Mapping[str, Any]) -> Limits:

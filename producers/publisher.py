@@ -5,7 +5,6 @@ topic and error without a callback per delivered event.
 """
 
 import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,7 +18,7 @@ from confluent_kafka.admin import AdminClient
 from conf.errors import TidemarkError
 from conf.settings import Batching, Kafka
 from producers.delivery import Report, settle
-from producers.preflight import Limits, require_topics, retention_warning, topic_limits
+from producers.preflight import Limits, RetentionWatch, require_topics, topic_limits
 from producers.progress import Progress
 
 # A broker's restart takes some 30 s; past two minutes somebody should know.
@@ -68,16 +67,15 @@ class Publisher:
 
     def __init__(self, kafka: Kafka, batching: Batching, topics: Collection[str]) -> None:
         self._errors: list[KafkaError] = []
-        connection = connection_config(kafka, self._errors.append)
-        admin = AdminClient(connection)
-        require_topics(admin, kafka.bootstrap_servers, topics, self._errors)
-        self.limits: dict[str, Limits] = topic_limits(admin, topics)
+        _, self.limits = open_topics(kafka, topics, self._errors)
+        self._retention = RetentionWatch(self.limits)
         self._handed_over: Counter[str] = Counter()
         self._failed: Counter[tuple[str, str]] = Counter()
         self._stopped: Callable[[], bool] = never
         self._progress = Progress()
-        own = producer_config(batching, self.limits.values())
-        self._producer = Producer({**connection, **own, "on_delivery": self._note_failure})
+        reports = {"delivery.report.only.error": True, "on_delivery": self._note_failure}
+        connection = connection_config(kafka, self._errors.append)
+        self._producer = Producer({**connection, **producer_config(batching, self.limits.values()), **reports})
 
     def publish(
         self, batches: Iterable[Batch], stopped: Callable[[], bool] = never, progress: Progress | None = None
@@ -110,7 +108,7 @@ class Publisher:
             self._producer.poll(left)
 
     def _send(self, batch: Batch) -> None:
-        self._warn_of_retention(batch)
+        self._retention.look(batch.topics, batch.timestamps)
         produce, count = self._producer.produce, 0
         headers = batch.headers or repeat(None)
         for event in zip(batch.topics, batch.values, batch.keys, batch.timestamps, headers, strict=False):
@@ -154,13 +152,6 @@ class Publisher:
                 self._producer.purge()
             self._producer.flush(WAIT_SECONDS)
 
-    def _warn_of_retention(self, batch: Batch) -> None:
-        for topic in set(batch.topics) - self._handed_over.keys():
-            first = batch.timestamps[batch.topics.index(topic)]
-            warning = retention_warning(topic, self.limits[topic], first, time.time() * 1000)
-            if warning:
-                print(f"warning: {warning}", file=sys.stderr)
-
     def _note_failure(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
             self._failed[str(message.topic()), error.name()] += 1
@@ -170,6 +161,15 @@ class Publisher:
 
     def _is_hopeless(self) -> bool:
         return any(name in HOPELESS for _, name in self._failed) or any(error.fatal() for error in self._errors)
+
+
+def open_topics(
+    kafka: Kafka, topics: Collection[str], errors: list[KafkaError]
+) -> tuple[AdminClient, dict[str, Limits]]:
+    """A client of the cluster, and what `topics` take; raises what `Publisher` does. `errors`: where errors go."""
+    admin = AdminClient(connection_config(kafka, errors.append))
+    require_topics(admin, kafka.bootstrap_servers, topics, errors)
+    return admin, topic_limits(admin, topics)
 
 
 def connection_config(kafka: Kafka, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
@@ -188,7 +188,6 @@ def producer_config(batching: Batching, limits: Iterable[Limits]) -> dict[str, A
         "enable.idempotence": True,
         "acks": "all",
         "partitioner": "murmur2_random",  # Java's: clients in Java and Streams find a key in the same partition
-        "delivery.report.only.error": True,
         "message.timeout.ms": MESSAGE_TIMEOUT_MS,
         "queue.buffering.max.messages": QUEUE_MESSAGES,
         "queue.buffering.max.kbytes": QUEUE_KIBIBYTES,

@@ -1,6 +1,8 @@
 """Rows that were not published: each is written down with its file, line, reason and text, and counted."""
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from producers.rows import Row
 # Before this many rows a share says little.
 ROWS_BEFORE_SHARE = 100
 REPORTED = 10
+# What every line of a reject file begins with.
+ENTRY = b'{"file": '
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,23 @@ class RejectLimit:
 class Rejects:
     """The rejected rows of one run, as JSON lines in a file that is made when the first one comes."""
 
-    def __init__(self, candidates: Iterator[Path], limit: RejectLimit) -> None:
-        """`candidates`: where the file may lie; the first that does not exist yet is taken."""
+    def __init__(self, candidates: Iterator[Path], limit: RejectLimit, earlier: int | None = None) -> None:
+        """`candidates`: where the file may lie; the first that does not exist yet is taken.
+
+        Args:
+            earlier: how many rows an earlier run has rejected for good: this one goes on in its file, behind them.
+        """
         self._candidates = candidates
         self._limit = limit
         self._file: TextIOWrapper | None = None
-        self._first = ""
+        self._first = "one of an earlier run" if earlier else ""
         self.path: Path | None = None
-        self.count = 0
+        self.count = earlier or 0
+        self._own: Path | None = None
+        if earlier is not None:
+            self._own = next(candidates)
+            self.path = self._own if earlier else None
+            keep_first(self._own, earlier)
 
     def add(self, name: str, row: Row, reason: str) -> None:
         """Write the row down; the first few are reported on stderr too."""
@@ -67,6 +80,12 @@ class Rejects:
         if rows and self.count == rows:
             self._stop(rows, "all of them")
 
+    def sync(self) -> None:
+        """Make sure that the file outlives this process and the machine."""
+        if self._file:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Finish the file."""
         if self._file:
@@ -79,17 +98,37 @@ class Rejects:
 
     def _opened(self) -> TextIOWrapper:
         path = None
-        for path in self._candidates:
+        for path in [self._own] if self._own else self._candidates:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                file = path.open("x", encoding="utf-8")
+                file = path.open("a" if self._own else "x", encoding="utf-8")
             except FileExistsError:
                 continue
             except OSError as exc:
                 raise TidemarkError("NO_REJECT_FILE", f"{path}: {exc.strerror}", "name another with --rejects") from exc
             self.path = path
             return file
-        raise TidemarkError("NO_REJECT_FILE", f"{path} is there already", "remove it, or name another with --rejects")
+        raise is_there(path)
+
+
+def keep_first(path: Path, count: int) -> None:
+    """Leave the first `count` rows in a reject file: the rest is of rows that will be read again, maybe cut short.
+
+    Raises:
+        TidemarkError: NO_REJECT_FILE, where the file is no reject file.
+    """
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+        end = 0
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n") and not line.startswith(ENTRY):
+                raise is_there(path)
+            end += len(line) if number <= count else 0
+        file.truncate(end)
+
+
+def is_there(path: Path | None) -> TidemarkError:
+    """A file that is not ours lies where the rejected rows should go."""
+    return TidemarkError("NO_REJECT_FILE", f"{path} is there already", "remove it, or name another with --rejects")
 
 
 def numbered(folder: Path, topic: str) -> Iterator[Path]:

@@ -38,6 +38,10 @@ class Timeline:
         """The lines of these numbers, in this order, at new positions."""
         return Timeline(self.topics, self.topic[lines], self.row[lines], self.event_time[lines], position)
 
+    def after(self, count: int) -> "Timeline":
+        """Without its first `count` lines."""
+        return self.take(np.arange(count, len(self)), self.position[count:])
+
 
 def in_order(events: Mapping[str, Events]) -> Timeline:
     """All events by event time; at one and the same time, topics in the order given, then rows as they lie."""

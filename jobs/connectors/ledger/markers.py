@@ -14,6 +14,7 @@ Layout = Literal["source", "key"]
 PLAN = "plan"
 DONE = "done"
 OPEN = "open"
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,31 @@ class Done:
         return cls(**_known(cls, record) | {"id": BatchId(**record["id"]), "topics": tuple(record["topics"])})
 
 
+@dataclass(frozen=True)
+class Published(Done):
+    """A producer has so much of its input in the topics; `n` records are of this transaction, all else of all so far.
+
+    Args:
+        id: of the transaction: the identity of the input, the transaction's number, and no hash.
+        read: rows or events of the input that are behind it, of which `rejected` rows were not published.
+        delivered: records by topic.
+        topic_ids: the topics' ids by name, as far as they were known.
+        facts: what the identity is a hash of.
+        run: the process that wrote it.
+    """
+
+    read: int = 0
+    rejected: int = 0
+    delivered: dict[str, int] = field(default_factory=dict)
+    complete: bool = False
+    topic_ids: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    run: str = ""
+
+    def to_json(self) -> bytes:
+        return _to_json(PUBLISHED, self)
+
+
 def open_marker(shard: str) -> bytes:
     """What a transaction begins with: its offset is the barrier."""
     return json.dumps({"kind": OPEN, "writer": shard}).encode()
@@ -144,8 +170,10 @@ def _known(cls: Any, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse(value: bytes | None) -> Plan | Done | None:
-    """A plan or done marker; None for what marks no progress."""
+    """A plan, done or published marker; None for what marks no progress."""
     record = json.loads(value) if value else {}
+    if record.get("kind") == PUBLISHED:
+        return Published.from_record(record)
     if record.get("kind") == PLAN:
         return Plan.from_record(record)
     return Done.from_record(record) if record.get("kind") == DONE else None

@@ -76,3 +76,20 @@ def fenced(writer: str) -> TidemarkError:
 
 def kafka_failed(writer: str, cause: str) -> TidemarkError:
     return TidemarkError("KAFKA_FAILED", f"writer {writer}: {cause}", "see the brokers' logs, then start the job again")
+
+
+def input_changed(name: str, changed: list[str], read: int) -> TidemarkError:
+    what = f"{name} was begun with other {', '.join(changed)}, and {read:,} rows or events of that are published"
+    return TidemarkError(
+        "INPUT_CHANGED", what, "restore the input and its options, or take another --exactly-once NAME"
+    )
+
+
+def published_topic_recreated(name: str, topic: str) -> TidemarkError:
+    what = f"topic {topic} was deleted and created again: what {name} published before is gone"
+    return TidemarkError("TOPIC_RECREATED", what, "to publish all of it anew, take another --exactly-once NAME")
+
+
+def publisher_fenced(name: str) -> TidemarkError:
+    what = f"another publisher has taken over as {name}, and goes on where this one ends"
+    return TidemarkError("FENCED", what, "run one at a time, or give each its own --exactly-once NAME")
