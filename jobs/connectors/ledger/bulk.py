@@ -8,8 +8,10 @@ records are produced one by one.
 
 import ctypes
 import time
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import confluent_kafka
@@ -59,6 +61,8 @@ class Bulk:
         Raises:
             KafkaException: where a record is refused, or nothing moves for `timeout` seconds.
         """
+        if not batch.num_rows:
+            return
         messages = _messages(batch)
         self._batches += 1
         self._records += len(messages)
@@ -69,11 +73,8 @@ class Bulk:
             self._produce(messages, PARTITIONER)
             return
         # A call for one partition takes a third of the time of a call in which each record finds its own.
-        order = np.argsort(partitions, kind="stable")
-        messages, partitions = messages[order], partitions[order]
-        edges = np.flatnonzero(np.diff(partitions)) + 1
-        for part in np.split(np.arange(len(messages)), edges):
-            self._produce(messages[part[0] : part[-1] + 1], int(partitions[part[0]]))
+        for partition, part in _by_partition(messages, partitions):
+            self._produce(part, partition)
 
     def _produce(self, messages: npt.NDArray[np.void], partition: int) -> None:
         sent = self._library.rd_kafka_produce_batch(self._topic, partition, COPY, messages.ctypes.data, len(messages))
@@ -94,10 +95,7 @@ class Bulk:
 
     def _partitions_by_key(self, keys: pa.Array) -> npt.NDArray[np.int32] | None:
         offsets, data = _bytes_of(keys)
-        bytes_ = np.frombuffer(data, np.uint8)
-        found = partitions_of(
-            bytes_, offsets[:-1].astype(np.int64), np.diff(offsets).astype(np.int64), self._partitions
-        )
+        found = partitions_of(np.frombuffer(data, np.uint8), offsets, self._partitions)
         there = keys.is_valid().to_numpy(zero_copy_only=False)
         return None if found is None else np.where(there, found, np.int32(PARTITIONER))
 
@@ -151,6 +149,22 @@ def _messages(batch: pa.RecordBatch) -> npt.NDArray[np.void]:
     if "key" in batch.schema.names:
         _point(messages, batch.column("key"), "key", "key_len")
     return messages
+
+
+def _by_partition(
+    messages: npt.NDArray[np.void], partitions: npt.NDArray[np.int32]
+) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
+    """The messages of each partition, in their order."""
+    if partitions.min() == partitions.max():
+        yield int(partitions[0]), messages
+        return
+    # Numbers of 16 bits are sorted in linear time. Past them parts come in more than one piece, still in order.
+    order = np.argsort(partitions.astype(np.uint16), kind="stable")
+    # As plain bytes: field by field the same copy takes ten times as long.
+    messages, partitions = messages.view(f"V{MESSAGE.itemsize}")[order].view(MESSAGE), partitions[order]
+    edges = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(partitions)]
+    for first, end in pairwise(edges):
+        yield int(partitions[first]), messages[first:end]
 
 
 def _point(messages: npt.NDArray[np.void], column: pa.Array, pointer: str, length: str) -> None:

@@ -15,18 +15,26 @@ Words = npt.NDArray[np.uint32]
 
 
 def partitions_of(
-    data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], partitions: int
+    data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], partitions: int
 ) -> npt.NDArray[np.int32] | None:
-    """The partition of each key, the bytes `data[start:start + length]`; None for keys of all too many lengths."""
-    distinct = np.unique(lengths)
+    """The partition of each key, key i being `data[offsets[i]:offsets[i + 1]]`; None for keys of too many lengths."""
+    lengths = np.diff(offsets)
+    ranked = np.sort(lengths)
+    distinct = ranked[np.flatnonzero(np.diff(ranked, prepend=-1))].tolist()
+    if len(distinct) == 1:
+        return _partitions(data[offsets[0] : offsets[-1]].reshape(len(lengths), distinct[0]), partitions)
     if len(distinct) > MOST_LENGTHS:
         return None
-    found = np.empty(len(starts), np.int32)
-    for length in distinct.tolist():
-        rows = np.flatnonzero(lengths == length) if len(distinct) > 1 else slice(None)
-        keys = data[starts[rows][:, None] + np.arange(length)]
-        found[rows] = (_murmur2(keys) & POSITIVE) % np.uint32(partitions)
+    found = np.empty(len(lengths), np.int32)
+    for length in distinct:
+        rows = np.flatnonzero(lengths == length)
+        starts = offsets[rows].astype(np.int64)
+        found[rows] = _partitions(data[starts[:, None] + np.arange(length)], partitions)
     return found
+
+
+def _partitions(keys: npt.NDArray[np.uint8], partitions: int) -> npt.NDArray[np.int32]:
+    return ((_murmur2(keys) & POSITIVE) % np.uint32(partitions)).astype(np.int32)
 
 
 def _murmur2(keys: npt.NDArray[np.uint8]) -> Words:

@@ -4,6 +4,7 @@ Runs in Spark's Python workers, and once more in the driver for shards that Spar
 """
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import repeat
@@ -84,9 +85,16 @@ def task(assignment: Assignment) -> Callable[[Iterator[pa.RecordBatch]], Iterato
         number = context.partitionId()
         shard = assignment.order[number] if assignment.order else number
         answer = publish_shard(assignment, shard, rows)
+        _spare_collector()
         yield pa.RecordBatch.from_pylist([vars(answer)], schema=ANSWER_TYPE)
 
     return publish_partition
+
+
+def _spare_collector() -> None:
+    """Let the garbage collector leave alone what is loaded: Spark's workers run it after every task, over all modules."""
+    if not gc.get_freeze_count():
+        gc.freeze()
 
 
 def publish_shard(assignment: Assignment, shard: int, rows: Iterable[pa.RecordBatch]) -> Answer:
