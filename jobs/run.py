@@ -13,14 +13,12 @@ from pyspark.sql.streaming.query import StreamingQuery
 from conf.errors import TidemarkError
 from conf.settings import Delivery, Job, Settings, Source
 from conf.topics import Topic, find_topic, load_topics, subject_of
-from jobs import publishing, state_store
-from jobs.checkpoint import batch_offsets
+from jobs import publishing, state_store, streams
 from jobs.connectors import avro, delta, kafka, positions
 from jobs.failures import in_one_line
 from jobs.outputs import Batch, Output, OutputMode, query_name
 from jobs.progress import REJECTED, Counted
 from jobs.ranges import Ranges
-from jobs.source_guard import SourceGuard, topics_of
 from schemas.registry import RegisteredSchema, Registry, open_registry
 
 
@@ -175,7 +173,8 @@ class Run:
 
     def start(self, continuous: bool) -> list[StreamingQuery]:
         """Start every declared output as a streaming query; without `continuous` each ends when it has caught up."""
-        return [self._start(output, continuous) for output in self._declared()]
+        declared = [(output, self.checkpoint(output)) for output in self._declared()]
+        return [streams.start(self.spark, self.settings, each, folder, continuous) for each, folder in declared]
 
     def adopt(self) -> list[str]:
         """Bring the ledgers of all outputs to topics and their checkpoints together again; lines on what was done."""
@@ -195,7 +194,7 @@ class Run:
             raise ValueError("a run without bounds has no range")
         id, offsets, attempt = self._ranges.id, self._ranges.offsets, delta.Attempt()
         for output in self._declared():
-            self._configure(output.job)
+            state_store.configure(self.spark, self.settings.spark, self._job_settings(output.job))
             batch = Batch(output.frame, output.query, id, 0, offsets, attempt=attempt)
             in_one_line(partial(output.write, batch))
         return [*self._ranges.lines(), *map(self._line, self._tables.values())]
@@ -207,31 +206,6 @@ class Run:
         if not self.outputs:
             raise TidemarkError("NO_OUTPUT", f"job {self._job} writes nothing", "see its settings, or its build()")
         return self.outputs
-
-    def _start(self, output: Output, continuous: bool) -> StreamingQuery:
-        checkpoint = self.checkpoint(output)
-
-        guard = SourceGuard(self.spark, self.settings.kafka, checkpoint)
-        guard.check()
-
-        def write_batch(frame: DataFrame, version: int) -> None:
-            query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
-            offsets = batch_offsets(frame.sparkSession, checkpoint, version)
-            batch = Batch(frame, output.query, str(query_id), version, offsets, checkpoint)
-            in_one_line(lambda: guard.check(topics_of(offsets)))
-            in_one_line(lambda: output.write(batch))
-
-        self._configure(output.job)
-        writer = output.frame.writeStream.queryName(output.query).option("checkpointLocation", checkpoint)
-        writer = writer.outputMode(output.mode).foreachBatch(write_batch)
-        if continuous:
-            return writer.trigger(
-                processingTime=self._job_settings(output.job).trigger or self.settings.spark.trigger
-            ).start()
-        return writer.trigger(availableNow=True).start()
-
-    def _configure(self, job: str) -> None:
-        state_store.configure(self.spark, self.settings.spark, self._job_settings(job))
 
     def _job_settings(self, job: str) -> Job:
         return self.settings.jobs.get(job, Job())

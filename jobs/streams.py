@@ -1,0 +1,36 @@
+"""A declared output as a streaming query."""
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+
+from conf.settings import Job, Settings
+from jobs import state_store
+from jobs.checkpoint import batch_offsets
+from jobs.failures import in_one_line
+from jobs.outputs import Batch, Output
+from jobs.source_guard import SourceGuard, topics_of
+
+
+def start(spark: SparkSession, settings: Settings, output: Output, checkpoint: str, continuous: bool) -> StreamingQuery:
+    """Start the query of `output`, which goes on where `checkpoint` ends; without `continuous` it ends when caught up.
+
+    Raises:
+        TidemarkError: TOPIC_RECREATED, where a source topic is no longer the one that the checkpoint knows.
+    """
+    own = settings.jobs.get(output.job, Job())
+    guard = SourceGuard(spark, settings.kafka, checkpoint)
+    guard.check()
+
+    def write_batch(frame: DataFrame, version: int) -> None:
+        query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+        offsets = batch_offsets(frame.sparkSession, checkpoint, version)
+        batch = Batch(frame, output.query, str(query_id), version, offsets, checkpoint)
+        in_one_line(lambda: guard.check(topics_of(offsets)))
+        in_one_line(lambda: output.write(batch))
+
+    state_store.configure(spark, settings.spark, own)
+    writer = output.frame.writeStream.queryName(output.query).option("checkpointLocation", checkpoint)
+    writer = writer.outputMode(output.mode).foreachBatch(write_batch)
+    if continuous:
+        return writer.trigger(processingTime=own.trigger or settings.spark.trigger).start()
+    return writer.trigger(availableNow=True).start()
