@@ -6,7 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Scene:
     """Numbered records in a source topic, to be brought to a target topic by one query, whatever happens.
 
     Args:
+        ordered: whether records of one key are to stay in their order.
         hosts: run its drivers; None for processes of their own.
         report: is told what became of it, for the table of results.
     """
@@ -39,6 +40,7 @@ class Scene:
     mode: str = "direct"
     delivery: str = ""
     label: str = ""
+    ordered: bool = True
     hosts: Hosts | None = None
     points: Path | None = None
     report: Callable[["Scene", Verdict | str], None] = lambda scene, result: None
@@ -51,8 +53,11 @@ class Scene:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.points = self.points or self.folder / "points"
         (self.points / self.sink).mkdir(parents=True, exist_ok=True)
+        self.ordered = self.ordered and self.query != "windowed"  # which gives the records in an order of its own
+        there = self.admin.list_topics(timeout=SECONDS).topics
         for name in (self.source, self.target):
-            self.create(name)
+            if name not in there:
+                self.create(name)
 
     @property
     def servers(self) -> str:
@@ -76,6 +81,11 @@ class Scene:
 
     def create(self, topic: str) -> None:
         self.admin.create_topics([NewTopic(topic, self.partitions, self.replication)])[topic].result(SECONDS)
+
+    def remove(self, topic: str) -> None:
+        self.admin.delete_topics([topic])[topic].result(SECONDS)
+        gone = lambda: topic not in self.admin.list_topics(timeout=SECONDS).topics  # noqa: E731
+        wait_for(gone, SECONDS, lambda: AssertionError(f"{topic} is still there"))
 
     def fill(self, count: int) -> None:
         """Put the next `count` numbers into the source."""
@@ -119,7 +129,8 @@ class Scene:
         return driver
 
     def arm(self, point: str, **where: object) -> None:
-        """Hold the next process that reaches `point`; `where` narrows it (batch, shard)."""
+        """Hold the next process that reaches `point`; `where` narrows it (batch, shard). One that is held stays so."""
+        self._file(point, "reached").unlink(missing_ok=True)
         self._file(point, "armed").write_text(json.dumps(where))
 
     def held(self, point: str, driver: Driver | None = None) -> int:
@@ -150,10 +161,12 @@ class Scene:
         assert self.points is not None
         return self.points / self.sink / f"{point}.{suffix}"
 
-    def verdict(self, committed: bool = True) -> Verdict:
-        """What the oracle says of the target now."""
-        ledger = self.ledger if committed and self.delivery in ("", "exactly-once") else None
+    def verdict(self, committed: bool = True, marked: bool = True) -> Verdict:
+        """What the oracle says of the target now; `marked`: compared with the markers of its ledger."""
+        ledger = self.ledger if marked and committed and self.delivery in ("", "exactly-once") else None
         verdict = judge(self.servers, self.target, range(self.filled), ledger, committed)
+        if not self.ordered:
+            verdict = replace(verdict, out_of_order=0)
         self.report(self, verdict)
         return verdict
 

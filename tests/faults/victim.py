@@ -7,6 +7,7 @@ writes how each one ended beside it.
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def main() -> int:
     plan: Plan = json.loads(Path(sys.argv[1]).read_text())
     settings = load("local", plan["settings"])
     spark = _session(settings, plan)
+    print(json.dumps({"session": time.time()}), flush=True)  # which bench.recovery reads
     run(spark, plan)
     spark.stop()
     return 0
@@ -93,9 +95,9 @@ def run(spark: SparkSession, plan: Plan) -> list[str]:
 
 def _started(spark: SparkSession, plan: Plan) -> list[StreamingQuery]:
     run = Run(spark, load("local", plan["settings"]), "victim")
-    records = run.records(plan["source"])
-    how = {key: plan[key] for key in ("mode", "delivery") if plan.get(key)}
-    run.publish(QUERIES[plan["query"]](records), plan["target"], **how)
+    for sink in [plan, *plan.get("also", ())]:
+        how = {key: sink[key] for key in ("mode", "delivery") if sink.get(key)}
+        run.publish(QUERIES[sink["query"]](run.records(sink["source"])), sink["target"], **how)
     for line in run.adopt() if plan.get("adopt") else []:
         print(line, flush=True)
     return run.start(continuous=False)

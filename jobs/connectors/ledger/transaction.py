@@ -14,6 +14,7 @@ KIP-447, KIP-890.
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from types import TracebackType
@@ -93,6 +94,7 @@ class Transaction:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         if self._open:
+            self._reach("before-abort")
             with contextlib.suppress(Exception):  # the broker ends it when its time is over; the cause is on its way
                 self.producer.purge()
                 self.producer.abort_transaction(METADATA_SECONDS)
@@ -154,6 +156,21 @@ class Transaction:
     def _reach(self, point: str) -> None:
         where = self._writer.where
         reach(f"{where.get('step', 'writer')}-{point}", **where)
+
+
+@contextlib.contextmanager
+def beginning(writer: Writer) -> Iterator["Future[tuple[Transaction, Plan | Done | None]]"]:
+    """A transaction that begins, and reads the last marker, while the block does something else and then waits for it.
+
+    At the block's end it is aborted, if it was not committed.
+    """
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+
+        def begun() -> tuple[Transaction, Plan | Done | None]:
+            transaction = stack.enter_context(Transaction(writer))
+            return transaction, transaction.last_marker()
+
+        yield pool.submit(begun)
 
 
 def _explained(writer: Writer, exc: Exception, seconds: float) -> TidemarkError:
