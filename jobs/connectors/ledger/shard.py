@@ -3,25 +3,20 @@
 Runs in Spark's Python workers, and once more in the driver for shards that Spark gave no task.
 """
 
-import contextlib
 import gc
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from itertools import repeat
-from typing import Any
+from dataclasses import dataclass, field
+from itertools import chain
 
-import numpy as np
 import pyarrow as pa
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 
 from conf.errors import TidemarkError
 from conf.settings import Delivery
 from jobs.connectors.ledger import stops
-from jobs.connectors.ledger.bulk import PARTITIONER, bulk_of
-from jobs.connectors.ledger.failpoints import reach
-from jobs.connectors.ledger.layout import HASH
 from jobs.connectors.ledger.markers import DONE, BatchId, Done, is_done
-from jobs.connectors.ledger.transaction import PRODUCER, Transaction, Writer
+from jobs.connectors.ledger.sent import Sent
+from jobs.connectors.ledger.transaction import PRODUCER, Transaction, Writer, beginning
 
 ANSWER = "shard int, n bigint, skipped boolean, topics array<string>, stop array<string>"
 ANSWER_TYPE = pa.schema(
@@ -33,8 +28,8 @@ ANSWER_TYPE = pa.schema(
         ("stop", pa.list_(pa.string())),
     ]
 )
-FULL_QUEUE_SECONDS = 0.05
-MASK = (1 << 64) - 1
+# How much a shard reads while its transaction begins.
+AHEAD_BYTES = 16 << 20
 # Another attempt may get past these; every other stop is final, and is told to the driver instead of raised, since each
 # retry of the task would fence a healthy writer.
 PASSING = ("FENCED", "KAFKA_FAILED")
@@ -92,7 +87,7 @@ def task(assignment: Assignment) -> Callable[[Iterator[pa.RecordBatch]], Iterato
 
 
 def _spare_collector() -> None:
-    """Let the garbage collector leave alone what is loaded: Spark's workers run it after every task, over all modules."""
+    """Let the garbage collector leave alone what is loaded: Spark's workers run it after every task (60 ms)."""
     if not gc.get_freeze_count():
         gc.freeze()
 
@@ -113,21 +108,34 @@ def publish_shard(assignment: Assignment, shard: int, rows: Iterable[pa.RecordBa
 
 
 def _exactly_once(assignment: Assignment, shard: int, rows: Iterable[pa.RecordBatch]) -> Answer:
-    with Transaction(assignment.writers[shard]) as transaction:
-        last = transaction.last_marker()
+    with beginning(assignment.writers[shard]) as begun:
+        rows = _read_ahead(rows, begun.done)
+        transaction, last = begun.result()
         done = last if isinstance(last, Done) else None
         if is_done(done, assignment.id, assignment.sink):
             assert done is not None
             return _found(assignment, done, rows)
-        sent = Sent(Done(assignment.id, shard))
-        sent.produce(transaction.producer, rows, assignment)
+        sent = Sent(Done(assignment.id, shard), assignment.sink)
+        sent.produce(transaction.producer, rows, assignment.topic, assignment.writers[shard].timeout_ms / 1000)
         transaction.commit(sent.done.to_json(), DONE)
         return Answer(shard, sent.done.n, topics=list(sent.done.topics))
 
 
+def _read_ahead(rows: Iterable[pa.RecordBatch], enough: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
+    """The same rows, of which some are read already, so that Spark computes them meanwhile."""
+    coming, ahead, size = iter(rows), [], 0
+    while not enough() and size < AHEAD_BYTES:
+        batch = next(coming, None)
+        if batch is None:
+            break
+        ahead.append(batch)
+        size += batch.nbytes
+    return chain(ahead, coming)
+
+
 def _found(assignment: Assignment, done: Done, rows: Iterable[pa.RecordBatch]) -> Answer:
     """A shard that is written already: the same records again, or the plan was not deterministic."""
-    again = Sent(Done(assignment.id, done.shard))
+    again = Sent(Done(assignment.id, done.shard), assignment.sink)
     for batch in rows:
         again.count(batch)
     if (again.done.n, again.done.checksum) != (done.n, done.checksum):
@@ -145,99 +153,8 @@ def _at_most_once(assignment: Assignment, shard: int, rows: Iterable[pa.RecordBa
         transaction.commit(Done(assignment.id, shard).to_json(), DONE)
     timeout = {"message.timeout.ms": writer.timeout_ms}
     producer = Producer({**PRODUCER, **writer.tuning, **writer.connection, **timeout})
-    sent = Sent(Done(assignment.id, shard))
-    sent.produce(producer, rows, assignment)
+    sent = Sent(Done(assignment.id, shard), assignment.sink)
+    sent.produce(producer, rows, assignment.topic, writer.timeout_ms / 1000)
     if producer.flush(writer.timeout_ms / 1000):
         raise stops.kafka_failed(assignment.sink, f"{len(producer)} records of shard {shard} were not acknowledged")
     return Answer(shard, sent.done.n, topics=list(sent.done.topics))
-
-
-class Sent:
-    """Hands rows to a producer and keeps count of them in `done`."""
-
-    def __init__(self, done: Done) -> None:
-        self.done = done
-
-    def produce(self, producer: Producer, rows: Iterable[pa.RecordBatch], assignment: Assignment) -> None:
-        """Hand over all rows; raises TidemarkError KAFKA_FAILED."""
-        try:
-            with contextlib.ExitStack() as stack:
-                send = _sender(producer, assignment, stack)
-                for batch in rows:
-                    send(batch)
-                    producer.poll(0)
-                    self.count(batch)
-                    reach("shard-mid-produce", assignment.sink, shard=self.done.shard, batch=self.done.id.batch)
-        except KafkaException as exc:
-            raise stops.kafka_failed(assignment.sink, exc.args[0].str()) from exc
-
-    def count(self, batch: pa.RecordBatch) -> None:
-        hashes = batch.column(HASH).to_numpy(zero_copy_only=False)
-        checksum = (self.done.checksum + int(hashes.astype(np.uint64).sum(dtype=np.uint64))) & MASK
-        topics = set(self.done.topics)
-        if "topic" in batch.schema.names:
-            topics |= {name for name in batch.column("topic").unique().to_pylist() if name is not None}
-        n = self.done.n + batch.num_rows
-        self.done = replace(self.done, n=n, checksum=checksum, topics=tuple(sorted(topics)))
-
-
-def _sender(
-    producer: Producer, assignment: Assignment, stack: contextlib.ExitStack
-) -> Callable[[pa.RecordBatch], None]:
-    bulk = bulk_of(producer, assignment.topic) if assignment.topic else None
-    if bulk:
-        stack.callback(bulk.close)
-
-    def send(batch: pa.RecordBatch) -> None:
-        if bulk and not {"topic", "headers"} & set(batch.schema.names):
-            bulk.send(batch, assignment.writers[0].timeout_ms / 1000)
-        else:
-            _send_each(producer, batch, assignment.topic)
-
-    return send
-
-
-def _send_each(producer: Producer, batch: pa.RecordBatch, topic: str | None) -> None:
-    """Where rows name their topic or have headers, for which librdkafka has no call that takes many."""
-    for record in _records(batch, topic):
-        try:
-            producer.produce(*record)
-        except BufferError:
-            _produce_when_free(producer, record)
-
-
-def _records(batch: pa.RecordBatch, topic: str | None) -> Iterator[tuple[Any, ...]]:
-    """The rows as `produce` takes them: topic, value, key, and, where rows have them, partition and headers."""
-    names = batch.schema.names
-    columns = [
-        batch.column("topic").to_pylist() if "topic" in names else repeat(topic),
-        batch.column("value").to_pylist(),
-        batch.column("key").to_pylist() if "key" in names else repeat(None),
-    ]
-    if "partition" in names or "headers" in names:
-        # Between them: no callback, by either of its names, and the time of publishing.
-        columns += [_partitions(batch), repeat(None), repeat(None), repeat(0), _headers(batch)]
-    return zip(*columns, strict=False)
-
-
-def _produce_when_free(producer: Producer, record: tuple[Any, ...]) -> None:
-    while True:
-        producer.poll(FULL_QUEUE_SECONDS)
-        try:
-            producer.produce(*record)
-            return
-        except BufferError:
-            continue
-
-
-def _partitions(batch: pa.RecordBatch) -> Any:
-    if "partition" not in batch.schema.names:
-        return repeat(PARTITIONER)
-    return [PARTITIONER if number is None else number for number in batch.column("partition").to_pylist()]
-
-
-def _headers(batch: pa.RecordBatch) -> Any:
-    if "headers" not in batch.schema.names:
-        return repeat(None)
-    rows = batch.column("headers").to_pylist()
-    return [[(each["key"], each["value"]) for each in row] if row else None for row in rows]

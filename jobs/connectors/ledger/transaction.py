@@ -32,6 +32,9 @@ from jobs.connectors.ledger.markers import Done, Plan, open_marker, parse
 FENCE_WAITS = (0.15, 0.15, 0.15, 0.5, 1.0, 2.0)
 FENCE_SECONDS = 90.0
 METADATA_SECONDS = 10.0
+# A broker that hangs closes no connection. librdkafka waits a whole transaction for its answer, and asks for the new
+# leader only then; an answer that waits for a lost follower takes 9 s (the brokers' session) and more.
+ANSWER_MS = 20_000
 # Three ledger records a batch: the last marker is within the last few, unless transactions were aborted again and
 # again.
 TAIL_OFFSETS = 256
@@ -194,6 +197,7 @@ def _fence(writer: Writer) -> Producer:
         "transactional.id": writer.transactional_id,
         "transaction.timeout.ms": writer.timeout_ms,
         "message.timeout.ms": writer.timeout_ms,
+        "socket.timeout.ms": _answer_ms(writer),
     }
     until = time.monotonic() + FENCE_SECONDS
     for wait in chain(FENCE_WAITS, repeat(5.0)):
@@ -212,9 +216,13 @@ def _fence(writer: Writer) -> Producer:
     raise AssertionError("the loop has no end")
 
 
+def _answer_ms(writer: Writer) -> int:
+    return min(ANSWER_MS, writer.timeout_ms // 3)  # so that there is time to try again
+
+
 def _read_last(writer: Writer, barrier: int) -> Plan | Done | None:
     """The last marker before offset `barrier`, once everything before it is committed or aborted."""
-    consumer = Consumer({**CONSUMER, **writer.connection})
+    consumer = Consumer({**CONSUMER, **writer.connection, "socket.timeout.ms": _answer_ms(writer)})
     try:
         behind = TAIL_OFFSETS
         while True:
