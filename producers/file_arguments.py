@@ -146,6 +146,8 @@ def _add_reject_arguments(group: Any) -> None:
 def _name(text: str) -> str:
     if text and not NAME.fullmatch(text):  # empty: the default name
         raise argparse.ArgumentTypeError(f"{text!r} is no name of letters, digits, - and _, 80 at most")
+    if text and Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is a file: put the option behind all PATHs, or give it a NAME")
     return text
 
 

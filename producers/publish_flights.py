@@ -51,15 +51,11 @@ def publish_flights(
         TidemarkError: NO_BROKER, BROKER_UNREACHABLE, NO_TOPIC, NO_DATA_SET, NO_EVENTS, and the registry's; with
             `exactly_once` also INPUT_CHANGED, TOPIC_RECREATED and those of transactions.
     """
-    topics = load_topics()
-    registry = open_registry(settings.registry)
+    registry, topics = open_registry(settings.registry), load_topics()
     publisher = _publisher(settings, exactly_once)
     events, accounts = flight_events(load_source(), first, end)
-    encoders, schema_ids = {}, {}
-    for name in events:
-        text = contract(topics[name].schema)
-        schema_ids[name] = registry.register(topics[name].subject, text)
-        encoders[name] = ColumnarEncoder(schema_ids[name], text)
+    schema_ids = {name: registry.register(topics[name].subject, contract(topics[name].schema)) for name in events}
+    encoders = {name: ColumnarEncoder(schema_ids[name], contract(topics[name].schema)) for name in events}
     timeline = in_order(events)
     if disorder:
         timeline = disturbed(timeline, disorder.seed, disorder.delay_ms, disorder.duplicates)

@@ -120,7 +120,8 @@ def keep_first(path: Path, count: int) -> None:
     with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
         end = 0
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n") and not line.startswith(ENTRY):
+            cut_short = not line.endswith(b"\n") and ENTRY.startswith(line)
+            if not (line.startswith(ENTRY) or cut_short):
                 raise is_there(path)
             end += len(line) if number <= count else 0
         file.truncate(end)

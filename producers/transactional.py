@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
@@ -65,8 +65,7 @@ class TransactionalPublisher:
     def __init__(self, settings: Settings, what: str, name: str, topics: Collection[str]) -> None:
         """`what`: the input's kind, or its topic."""
         self.name = name
-        self._errors: list[KafkaError] = []
-        admin, self.limits = open_topics(settings.kafka, topics, self._errors)
+        admin, self.limits = open_topics(settings.kafka, topics, [])
         self._retention = RetentionWatch(self.limits)
         tuning = producer_config(settings.producer, self.limits.values())
         self._log = open_log(settings, admin, what, name, topics, tuning)

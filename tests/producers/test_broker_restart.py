@@ -1,17 +1,22 @@
 """A broker that goes away: for a while it costs nothing, for good it is a failure with counts."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
 from conf.settings import load
 from local.broker import Cluster
 from producers import publisher as module
+from producers import transactional
 from producers.publisher import Batch, Publisher
+from producers.sending import Sender
+from producers.transactional import TransactionalPublisher
+from tests.faults.oracle import read_all
 
 pytestmark = pytest.mark.faults
 BATCHES, SIZE = 40, 500
@@ -52,6 +57,43 @@ def test_a_restart_of_the_broker_loses_and_repeats_nothing(cluster: Cluster) -> 
     assert report.complete, report
     assert cluster.bootstrap_servers == servers
     assert read(servers, BATCHES * SIZE) == list(range(BATCHES * SIZE))
+
+
+def test_a_restart_within_a_transaction_leaves_each_record_once(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transactional, "MAX_RECORDS", 4 * SIZE)
+    settings = load("local", [f"kafka.bootstrap_servers={cluster.bootstrap_servers}"])
+    monkeypatch.setattr(transactional, "Sender", sender_that_loses_the_broker(cluster))
+    runs = 0
+    while runs < 3:
+        publisher = TransactionalPublisher(settings, "t", "name", ["t"])
+        done = publisher.begin({}).read
+        runs += 1
+        if publisher.publish(batch(number) for number in range(done // SIZE, BATCHES)).complete:
+            break
+    assert read_all(cluster.bootstrap_servers, "t", committed=True) == (
+        [(b"key", b"%d" % number, 0) for number in range(BATCHES * SIZE)],
+        0,
+    )
+
+
+def sender_that_loses_the_broker(cluster: Cluster) -> type[Sender]:
+    """Once, in the middle of a transaction, the broker goes; it comes back while the records wait for it."""
+    gone = threading.Event()
+
+    class LosingSender(Sender):
+        def send(self, producer: Producer, batches: Sequence[Batch]) -> None:
+            if not gone.is_set():
+                gone.set()
+                self._produce(producer, batches[0])
+                producer.flush(5)
+                cluster.stop()
+                threading.Thread(target=cluster.start).start()
+                batches = batches[1:]
+            super().send(producer, batches)
+
+    return LosingSender
 
 
 def test_a_broker_that_stays_away_is_a_failure_with_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

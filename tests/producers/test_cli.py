@@ -98,6 +98,21 @@ def test_ctrl_c_flushes_says_what_was_delivered_and_exits_with_130(flight_topics
     assert 200 <= delivered["planes"] < 3322
 
 
+def test_flights_are_published_exactly_once_however_often_the_command_runs(
+    flight_topics: Cluster, tmp_path: Path
+) -> None:
+    first = run(flight_topics, tmp_path, *DAY, "--exactly-once")
+    before = offsets(flight_topics)
+    again = run(flight_topics, tmp_path, *DAY, "--exactly-once")
+    other = run(flight_topics, tmp_path, *DAY, "--exactly-once", "2013-03-10_2013-03-11", "--duplicates", "0.1")
+    assert [each.returncode for each in (first, again, other)] == [0, 0, 1]
+    assert "published 5,201 events in " in first.stdout
+    name = "2013-03-10_2013-03-11"
+    assert f"exactly once: {name} is complete since an earlier run, 5,201 events (5,201 delivered)" in again.stdout
+    assert other.stderr.startswith(f"error: INPUT_CHANGED: {name} was begun with other --duplicates, --seed, order")
+    assert offsets(flight_topics) == before
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -114,6 +129,9 @@ def test_ctrl_c_flushes_says_what_was_delivered_and_exits_with_130(flight_topics
         ["file", "in.csv", "--topic", "t", "--key", "id", "--time-zone", "Mars/Olympus"],
         ["file", "in.csv", "--topic", "t", "--key", "id", "--max-rejects", "-1"],
         ["file", "in.csv", "--topic", "t", "--key", "id", "--delimiter", "ab"],
+        ["file", "in.csv", "--topic", "t", "--key", "id", "--exactly-once", "more.csv"],
+        ["file", "in.csv", "--topic", "t", "--key", "id", "--exactly-once", "LICENSE"],
+        ["flights", "--exactly-once", "a.b"],
     ],
 )
 def test_wrong_usage_exits_with_2_and_shows_the_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,245 @@
+"""SIGKILL of `publish` at every step of its protocol, started again: each row once, in order by key; and without it?"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from conf import ROOT
+from jobs.connectors.ledger.failpoints import VARIABLE
+from local.broker import Cluster
+from local.processes import wait_for
+from producers.flights import TOPICS
+from schemas.codec import Decoder
+from schemas.registry import FileRegistry
+from tests.faults.oracle import read_all
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+
+SECONDS = 60.0
+KEYS, ROWS, CHUNK = 50, 900, 300
+PARTITIONS = 3
+SCHEMA = """{"type": "record", "name": "Row", "fields":
+[{"name": "key", "type": "string"}, {"name": "number", "type": "int"}]}"""
+# The command, in transactions of so few rows that a small file has several; and the plain publisher, with a point.
+PROGRAM = f"""
+import sys
+from conf.errors import exit_on_error
+from jobs.connectors.ledger.failpoints import reach
+from producers import cli, file_rows, pacing, publisher, transactional
+file_rows.BATCH_ROWS = pacing.MAX_BATCH = transactional.MAX_RECORDS = {CHUNK}
+send = publisher.Publisher._send
+def send_and_reach(self, batch):
+    send(self, batch)
+    reach("plain-sent", rows=self._handed_over.total())
+publisher.Publisher._send = send_and_reach
+exit_on_error(lambda: cli.main(sys.argv[1:]))
+"""
+CLAIM, SECOND = -1, 2
+STEPS = ["before-fence", "after-fence", "after-barrier", "mid-produce", "after-flush", "after-commit"]
+CASES = [(step, number) for number in (CLAIM, SECOND) for step in STEPS if (step, number) != ("mid-produce", CLAIM)]
+
+
+@dataclass
+class Publication:
+    """A file of numbered rows, on its way into a topic."""
+
+    folder: Path
+    servers: str
+    topic: str
+    exactly_once: bool = True
+    running: list["subprocess.Popen[str]"] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        rows = [f"k{number % KEYS},{number}\n" for number in range(ROWS)]
+        rows[100:100] = rows[ROWS // 2 : ROWS // 2] = ["bad\n"]
+        (self.folder / "rows.csv").write_text("key,number\n" + "".join(rows))
+        (self.folder / "rows.avsc").write_text(SCHEMA)
+        self.points.mkdir(parents=True)
+
+    @property
+    def points(self) -> Path:
+        sink = f"tidemark.publish.{self.topic}.rows" if self.exactly_once else ""
+        return self.folder / "points" / sink
+
+    @property
+    def rejects(self) -> Path:
+        return self.folder / "rejects.jsonl"
+
+    @property
+    def argv(self) -> list[str]:
+        file = ["file", str(self.folder / "rows.csv"), "--topic", self.topic, "--key", "key"]
+        options = ["--schema", str(self.folder / "rows.avsc"), "--rejects", str(self.rejects)]
+        return [*file, *options, *(["--exactly-once"] if self.exactly_once else [])]
+
+    def start(self) -> "subprocess.Popen[str]":
+        sets = [f"kafka.bootstrap_servers={self.servers}", f"registry.path={self.folder / 'registry'}"]
+        argv = [*self.argv, *(part for each in sets for part in ("--set", each))]
+        command = [sys.executable, "-P", "-c", PROGRAM, *argv]
+        environment = os.environ | {VARIABLE: str(self.folder / "points"), "PYTHONPATH": str(ROOT)}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=ROOT)
+        self.running.append(process)
+        return process
+
+    def finish(self) -> str:
+        """Start it, and wait for its good end; what it said."""
+        process = self.start()
+        out, err = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, err
+        return out
+
+    def held_at(self, point: str, where: str) -> "subprocess.Popen[str]":
+        """A process that is held at the point."""
+        (self.points / f"{point}.armed").write_text(where)
+        process = self.start()
+        reached = self.points / f"{point}.reached"
+
+        def there() -> bool:
+            assert process.poll() is None, process.communicate()
+            return reached.exists()
+
+        wait_for(there, SECONDS, lambda: AssertionError(f"nobody reached {point}"))
+        return process
+
+    def numbers(self) -> dict[str, list[int]]:
+        """Key -> its numbers, in the order in which committed readers see them."""
+        decode = Decoder(FileRegistry(self.folder / "registry"))
+        records, stuck = read_all(self.servers, self.topic, committed=True)
+        assert not stuck
+        found: dict[str, list[int]] = {}
+        for key, value, _ in records:
+            found.setdefault(key.decode(), []).append(decode(value)["number"])
+        return found
+
+
+class Flights(Publication):
+    """The flights of a day, in transactions of few events."""
+
+    def __post_init__(self) -> None:
+        self.points.mkdir(parents=True)
+
+    @property
+    def points(self) -> Path:
+        return self.folder / "points" / "tidemark.publish.flights.2013-03-10_2013-03-11"
+
+    @property
+    def argv(self) -> list[str]:
+        return ["flights", "--from", "2013-03-10", "--to", "2013-03-11", "--exactly-once"]
+
+
+DAY = {"planes": 3322, "departures": 903, "arrivals": 902, "cancellations": 5, "weather": 69}
+PublicationOf = Callable[..., Publication]
+EXPECTED = {f"k{key}": list(range(key, ROWS, KEYS)) for key in range(KEYS)}
+
+
+@pytest.fixture
+def publication(tmp_path: Path, broker: Cluster, new_topic: Callable[[int], str]) -> Iterator[PublicationOf]:
+    """Makes publications on the one-node broker; ends what still runs in them."""
+    made: list[Publication] = []
+
+    def make(exactly_once: bool = True) -> Publication:
+        made.append(Publication(tmp_path, broker.bootstrap_servers, new_topic(PARTITIONS), exactly_once))
+        return made[-1]
+
+    yield make
+    for process in (each for own in made for each in own.running):
+        process.kill()
+        process.communicate()
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.wait(SECONDS)
+
+
+def counted(numbers: dict[str, list[int]]) -> Counter[int]:
+    return Counter(number for each in numbers.values() for number in each)
+
+
+@pytest.mark.parametrize(("step", "number"), CASES)
+def test_a_publisher_killed_at_any_step_and_started_again_publishes_each_row_once(
+    step: str, number: int, publication: PublicationOf
+) -> None:
+    own = publication()
+    kill(own.held_at(f"publish-{step}", f'{{"transaction": {number}}}'))
+    said = own.finish()
+    committed = {CLAIM: 0, SECOND: CHUNK}[number] + (CHUNK if (step, number) == ("after-commit", SECOND) else 0)
+    assert (f"{committed} delivered" in said) == bool(committed), said
+    assert own.numbers() == EXPECTED
+    assert len(own.rejects.read_text().splitlines()) == 2
+    assert "nothing to do" in own.finish()
+    assert own.numbers() == EXPECTED
+
+
+def test_a_publisher_killed_again_and_again_publishes_each_row_once(publication: PublicationOf) -> None:
+    own = publication()
+    for step in STEPS:
+        kill(own.held_at(f"publish-{step}", '{"transaction": -1}' if step != "mid-produce" else "{}"))
+    own.finish()
+    assert own.numbers() == EXPECTED
+
+
+def test_flights_killed_between_transactions_and_within_one_are_there_once(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "broker", tmp_path / "logs", attached=True) as cluster:
+        servers = cluster.bootstrap_servers
+        admin = AdminClient({"bootstrap.servers": servers})
+        for future in admin.create_topics([NewTopic(name, PARTITIONS) for name in TOPICS]).values():
+            future.result()
+        (tmp_path / "flights").mkdir()
+        own = Flights(tmp_path / "flights", servers, "flights")
+        for point, number in (("publish-mid-produce", 2), ("publish-after-commit", 6), ("publish-after-flush", 9)):
+            kill(own.held_at(point, f'{{"transaction": {number}}}'))
+        assert "exactly once: 2013-03-10_2013-03-11 goes on after event " in own.finish()
+        found = {topic: read_all(servers, topic, committed=True)[0] for topic in TOPICS}
+    assert {topic: len(records) for topic, records in found.items()} == DAY
+    assert {topic: len(set(records)) for topic, records in found.items()} == DAY
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_transaction_commits_it_and_the_counts_are_the_truth(
+    number: int, publication: PublicationOf
+) -> None:
+    own = publication()
+    process = own.held_at("publish-mid-produce", f'{{"transaction": {SECOND}}}')
+    process.send_signal(number)
+    (own.points / "publish-mid-produce.release").touch()
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, err.splitlines()[-1]) == (
+        128 + number,
+        "interrupted: what comes after that was not published",
+    )
+    assert counted(own.numbers()).total() == 2 * CHUNK
+    assert f"published {2 * CHUNK} events in " in out
+    own.finish()
+    assert own.numbers() == EXPECTED
+
+
+def test_a_publisher_that_was_thought_dead_is_fenced(publication: PublicationOf) -> None:
+    own = publication()
+    older = own.held_at("publish-after-flush", f'{{"transaction": {SECOND}}}')
+    own.finish()
+    (own.points / "publish-after-flush.release").touch()
+    out, err = older.communicate(timeout=SECONDS)
+    assert older.returncode == 1
+    assert err.splitlines()[-1].startswith("error: FENCED: another publisher has taken over as rows")
+    assert f"published {CHUNK} events in " in out
+    assert own.numbers() == EXPECTED
+
+
+def test_without_the_option_the_same_kill_doubles_rows(publication: PublicationOf) -> None:
+    own = publication(exactly_once=False)
+    process = own.held_at("plain-sent", f'{{"rows": {2 * CHUNK}}}')
+    wait_for(lambda: counted(own.numbers()).total() > 0, SECONDS, TimeoutError)
+    kill(process)
+    own.rejects.unlink(missing_ok=True)
+    own.finish()
+    counts = counted(own.numbers())
+    assert max(counts.values()) == 2, "the control shows nothing"
