@@ -24,10 +24,8 @@ SECONDS = 120.0
 # Slots for many queries at once, some of them held; each failed task is tried again, up to four times.
 MASTER = "local[16,4]"
 # Without the second compiler a session is there sooner. Ports, pages and colours are of no use here.
-JAVA = (
-    "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -Dspark.ui.enabled=false "
-    "-Dspark.python.daemon.module=tests.faults.daemon"
-)
+JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -Dspark.ui.enabled=false"
+DAEMON = "-Dspark.python.daemon.module=tests.faults.daemon"
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Host:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        settings = [f"spark.master={MASTER}", f"spark.driver_java_options={JAVA}", "spark.driver_memory=1g"]
+        settings = [f"spark.master={MASTER}", f"spark.driver_java_options={JAVA} {DAEMON}", "spark.driver_memory=1g"]
         (self.folder / "settings.json").write_text(json.dumps(settings))
         command = [sys.executable, "-P", "-m", "tests.faults.victim", "--serve", str(self.folder)]
         environment = os.environ | {VARIABLE: str(self.points), "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}

@@ -17,7 +17,7 @@ from conf import ROOT
 from jobs.connectors.ledger.failpoints import VARIABLE
 from local.broker import Cluster
 from local.processes import wait_for
-from tests.faults.host import SECONDS, Driver, Hosts
+from tests.faults.host import JAVA, SECONDS, Driver, Hosts
 from tests.faults.oracle import Verdict, fill, judge
 
 
@@ -100,6 +100,7 @@ class Scene:
             "paths.tables": self.folder / "tables",
             "paths.checkpoints": self.folder / "checkpoints",
             "spark.driver_memory": "700m",
+            "spark.driver_java_options": JAVA,
         }
         sets = [*(f"{key}={value}" for key, value in own.items()), *self.settings, *settings]
         written = {"folder": str(self.folder), "source": self.source, "target": self.target, "query": self.query}
