@@ -12,7 +12,7 @@ from conf.errors import TidemarkError
 from conf.settings import load
 from local.broker import Cluster
 from producers import publisher as module
-from producers import transactional
+from producers import sending, transactional
 from producers.publisher import Batch, Publisher
 from producers.sending import Sender
 from producers.transactional import TransactionalPublisher
@@ -79,7 +79,7 @@ def test_a_restart_within_a_transaction_leaves_each_record_once(
 
 
 def sender_that_loses_the_broker(cluster: Cluster) -> type[Sender]:
-    """Once, in the middle of a transaction, the broker goes; it comes back while the records wait for it."""
+    """Once, in the middle of a transaction, the broker goes, and records wait for it to come back."""
     gone = threading.Event()
 
     class LosingSender(Sender):
@@ -89,11 +89,35 @@ def sender_that_loses_the_broker(cluster: Cluster) -> type[Sender]:
                 self._produce(producer, batches[0])
                 producer.flush(5)
                 cluster.stop()
-                threading.Thread(target=cluster.start).start()
-                batches = batches[1:]
+                self._produce(producer, batches[1])
+                cluster.start()
+                batches = batches[2:]
             super().send(producer, batches)
 
     return LosingSender
+
+
+def test_an_interrupt_within_a_transaction_whose_broker_is_away_aborts_it_after_a_while(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class StoppingSender(Sender):
+        def send(self, producer: Producer, batches: Sequence[Batch]) -> None:
+            self._produce(producer, batches[0])
+            producer.flush(5)
+            cluster.stop()
+            super().send(producer, batches[1:])
+
+    monkeypatch.setattr(sending, "INTERRUPT_FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr(transactional, "Sender", StoppingSender)
+    settings = load("local", [f"kafka.bootstrap_servers={cluster.bootstrap_servers}"])
+    publisher = TransactionalPublisher(settings, "t", "name", ["t"])
+    publisher.begin({})
+    interrupts = iter([False])
+    report = publisher.publish([batch(0), batch(1)], lambda: next(interrupts, True))
+    assert (report.interrupted, report.delivered) == (True, {})
+    cluster.start()
+    assert publisher.begin({}).read == 0
+    assert read_all(cluster.bootstrap_servers, "t", committed=True) == ([], 0)
 
 
 def test_a_broker_that_stays_away_is_a_failure_with_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
