@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from local.processes import java
 
 LOG_CONFIG = ROOT / "local" / "broker-log4j2.properties"
 STOP_SECONDS = 15
+EXEC_SECONDS = 0.5  # what no exec takes; a kernel thread never has a command line
 LOG_LIMIT_BYTES = 10_000_000
 STARTING = "==== starting"
 EXCEPTION = re.compile(r"(Caused by: )?[\w.$]+(Exception|Error): ")
@@ -95,10 +97,9 @@ class Node:
         """Its process id while it runs; a pid file that is left over, or names another program, counts for nothing."""
         try:
             process = psutil.Process(int(self._pid_file.read_text()))
-            alive = process.status() != psutil.STATUS_ZOMBIE and str(self.properties) in process.cmdline()
+            return process.pid if str(self.properties) in _command(process) else None
         except (OSError, ValueError, psutil.NoSuchProcess):
             return None
-        return process.pid if alive else None
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens when it does not run."""
@@ -120,6 +121,16 @@ class Node:
         causes = [line for line in lines if EXCEPTION.match(line)]
         errors = [line for line in lines if " ERROR " in line]
         return (causes or errors or lines or ["it logged nothing"])[-1]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """The command line of a process that runs; any is empty for a moment, while exec replaces it."""
+    until = time.monotonic() + EXEC_SECONDS
+    while True:
+        command = process.cmdline()
+        if command or time.monotonic() > until:
+            return command
+        time.sleep(0.001)
 
 
 def _gone(pid: int, seconds: float) -> bool:

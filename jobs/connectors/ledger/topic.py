@@ -1,5 +1,7 @@
 """The ledger topic of a sink, the identities of the topics it writes to, and the brokers' limit on transactions."""
 
+import contextlib
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +11,17 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, Ne
 from jobs.connectors.ledger import stops
 
 SECONDS = 30.0
+# A broker's part goes to another one within 9 to 16 s.
+ATTEMPT_SECONDS = 5.0
+FAILOVER_SECONDS = 40.0
+PAUSE_SECONDS = 0.2
+FAILOVER = (
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.BROKER_NOT_AVAILABLE,
+)
 PLAN_PARTITION = 0
 CAP = "transaction.max.timeout.ms"
 
@@ -67,14 +80,29 @@ def topic_ids(admin: AdminClient, names: Iterable[str]) -> dict[str, str]:
     wanted = sorted(set(names))
     if not wanted:
         return {}
-    found = {}
-    for name, described in admin.describe_topics(TopicCollection(wanted), request_timeout=SECONDS).items():
-        try:
-            found[name] = str(described.result(SECONDS).topic_id)
-        except KafkaException as exc:
-            if exc.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise stops.kafka_failed(name, exc.args[0].str()) from exc
-    return found
+    until = time.monotonic() + FAILOVER_SECONDS
+    while True:
+        found, passing = {}, False
+        for name, described in admin.describe_topics(TopicCollection(wanted), request_timeout=ATTEMPT_SECONDS).items():
+            try:
+                found[name] = str(described.result(SECONDS).topic_id)
+            except KafkaException as exc:
+                error = exc.args[0]
+                if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    continue
+                if error.code() not in FAILOVER or time.monotonic() > until:
+                    raise stops.kafka_failed(name, error.str()) from exc
+                passing = True
+        if not passing:
+            return found
+        _ask_anew(admin)
+
+
+def _ask_anew(admin: AdminClient) -> None:
+    """Let the client learn who the controller is: one that has gone it would wait for without end."""
+    time.sleep(PAUSE_SECONDS)
+    with contextlib.suppress(KafkaException):
+        admin.list_topics(timeout=ATTEMPT_SECONDS)
 
 
 def require_timeout_below_cap(admin: AdminClient, timeout_ms: int) -> None:
