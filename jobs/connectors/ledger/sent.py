@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from confluent_kafka import KafkaException, Producer
 
+from conf.errors import TidemarkError
 from jobs.connectors.ledger import stops
 from jobs.connectors.ledger.bulk import PARTITIONER, bulk_of
 from jobs.connectors.ledger.failpoints import reach
@@ -78,7 +79,7 @@ def _records(batch: pa.RecordBatch, topic: str | None) -> Iterator[tuple[Any, ..
     """The rows as `produce` takes them: topic, value, key, and, where rows have them, partition and headers."""
     names = batch.schema.names
     columns = [
-        batch.column("topic").to_pylist() if "topic" in names else repeat(topic),
+        _topics(batch, topic) if "topic" in names else repeat(topic),
         batch.column("value").to_pylist(),
         batch.column("key").to_pylist() if "key" in names else repeat(None),
     ]
@@ -96,6 +97,13 @@ def _produce_when_free(producer: Producer, record: tuple[Any, ...]) -> None:
             return
         except BufferError:
             continue
+
+
+def _topics(batch: pa.RecordBatch, topic: str | None) -> list[Any]:
+    names = [topic if name is None else name for name in batch.column("topic").to_pylist()]
+    if None in names:
+        raise TidemarkError("BAD_SINK_COLUMNS", "column `topic` has a null", "name the topic of every row")
+    return names
 
 
 def _partitions(batch: pa.RecordBatch) -> Any:
