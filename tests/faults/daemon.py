@@ -10,7 +10,7 @@ import os
 import signal
 from typing import Any
 
-import pyspark.sql.pandas.serializers  # noqa: F401
+import pyspark.sql.pandas.serializers
 import pyspark.worker
 from pyspark.daemon import manager
 

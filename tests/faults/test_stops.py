@@ -195,8 +195,9 @@ def test_a_shard_that_takes_longer_than_its_transaction_may_stops_the_query_and_
 def holds_up(crime: Scene, partition: int) -> bool:
     """Whether a transaction is open in a partition of the ledger."""
     at = TopicPartition(crime.ledger, partition)
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     ends = [
-        crime.admin.list_offsets({at: OffsetSpec.latest()}, isolation_level=level)[at].result(SECONDS).offset
+        crime.admin.list_offsets({at: latest}, isolation_level=level)[at].result(SECONDS).offset
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
     ]
     return bool(ends[0] < ends[1])
@@ -290,7 +291,9 @@ def test_partitions_added_in_the_middle_of_a_batch_leave_each_record_once(scene:
 
 
 @pytest.mark.parametrize("count", [300, 1200], ids=["shorter", "longer"])
-def test_a_recreated_source_topic_stops_the_query_and_a_new_sink_publishes_all_of_it(count: int, scene: SceneOf) -> None:
+def test_a_recreated_source_topic_stops_the_query_and_a_new_sink_publishes_all_of_it(
+    count: int, scene: SceneOf
+) -> None:
     crime = done(scene)
     crime.remove(crime.source)
     crime.create(crime.source)
