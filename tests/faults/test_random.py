@@ -1,0 +1,13 @@
+"""Faults that nobody has thought of: a short schedule of random ones, another one each time."""
+
+import pytest
+
+from tests.faults import schedule
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+
+MINUTES = "1.5"
+
+
+def test_whatever_is_killed_or_paused_at_whatever_moment_each_record_is_there_once() -> None:
+    assert schedule.main(["--minutes", MINUTES]) == 0
