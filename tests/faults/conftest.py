@@ -52,7 +52,7 @@ def scene(
     made: list[Scene] = []
 
     def make(cluster: Cluster = broker, **how: Any) -> Scene:
-        shared = {"hosts": hosts, "points": points, "report": REPORT.of(request.node.name)}
+        shared: dict[str, Any] = {"hosts": hosts, "points": points, "report": REPORT.of(request.node.name)}
         made.append(Scene(cluster, tmp_path / f"scene-{len(made)}", **shared | how))
         return made[-1]
 

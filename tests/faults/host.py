@@ -125,10 +125,12 @@ class Driver:
 
 
 class Hosts:
-    """The hosts of a test run; one more than are busy is kept ready."""
+    """The hosts of a test run; one more than are busy is kept ready, where there is to be a `spare` one."""
 
-    def __init__(self, folder: Path, points: Path, environment: dict[str, str] | None = None) -> None:
-        self._folder, self._points, self._environment = folder, points, environment or {}
+    def __init__(
+        self, folder: Path, points: Path, environment: dict[str, str] | None = None, spare: bool = True
+    ) -> None:
+        self._folder, self._points, self._environment, self._spare = folder, points, environment or {}, spare
         self._made: list[Host] = []
         self._busy: dict[int, Driver] = {}
 
@@ -139,7 +141,7 @@ class Hosts:
         driver = Driver(host.process, host.log, file.with_suffix(".ended"), host.log.stat().st_size)
         self._busy[host.process.pid] = driver
         host.run(file)
-        if not self._free():
+        if self._spare and not self._free():
             self._make()
         return driver
 
