@@ -59,7 +59,8 @@ def _show(name: str, parts: list[float]) -> None:
 
 def _recovered(cluster: Cluster, folder: Path) -> list[float]:
     """The seconds of each of PARTS, and of all."""
-    scene = Scene(cluster, folder, settings=[f"source.max_offsets_per_trigger={BATCH}"])
+    # One partition, so one shard: nothing else of the batch is committed while it is held.
+    scene = Scene(cluster, folder, settings=[f"source.max_offsets_per_trigger={BATCH}"], partitions=1)
     try:
         scene.fill(3 * BATCH)
         scene.arm(POINT, batch=1)

@@ -94,7 +94,8 @@ class InTurn:
 
     def __call__(self, batch: Batch) -> None:
         self.to_table(batch)
-        reach("batch-between-table-and-topic", batch=batch.version)
+        ledger = ledger_of(self.to_topic)
+        reach("batch-between-table-and-topic", ledger.sink.id if ledger else "", batch=batch.version)
         self.to_topic(replace(batch, frame=self.as_records(batch.frame)))
 
 

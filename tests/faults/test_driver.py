@@ -1,6 +1,7 @@
 """SIGKILL of driver, JVM and Python workers at every step of the protocol: nothing is lost, doubled or torn."""
 
 import pytest
+from deltalake import DeltaTable
 
 from tests.faults.conftest import SceneOf
 from tests.faults.scene import finish_together, start_together
@@ -49,3 +50,20 @@ def test_a_driver_killed_at_any_step_leaves_each_record_once(query: str, steps: 
         verdict = crime.verdict()
         assert verdict.clean, f"{crime.label}: {verdict}"
         assert verdict.rows == 900
+
+
+@pytest.mark.parametrize("step", ["batch-between-table-and-topic", "shard-mid-produce", "batch-before-commit-log"])
+def test_a_driver_killed_between_table_and_topic_leaves_each_record_once_in_both(step: str, scene: SceneOf) -> None:
+    crime = scene(settings=["source.max_offsets_per_trigger=300"])
+    crime.fill(900)
+    crime.arm(step, batch=1)
+    driver = crime.start(table=crime.target)
+    crime.held(step, driver)
+    driver.kill()
+
+    crime.finish(table=crime.target)
+
+    verdict = crime.verdict()
+    assert verdict.clean, verdict
+    rows = DeltaTable(crime.folder / "tables" / crime.target).to_pyarrow_table().column("value").to_pylist()
+    assert sorted(map(int, rows)) == list(range(900))

@@ -47,6 +47,11 @@ def random_key(records: DataFrame) -> DataFrame:
     return records.select(F.expr("cast(uuid() as binary)").alias("key"), "value").repartition(3, "key")
 
 
+def as_is(rows: DataFrame) -> DataFrame:
+    """Rows of a table that are a topic's records already."""
+    return rows
+
+
 QUERIES: dict[str, Callable[[DataFrame], DataFrame]] = {
     each.__name__: each for each in (stateless, shuffled, windowed, random_key)
 }
@@ -95,6 +100,9 @@ def run(spark: SparkSession, plan: Plan) -> list[str]:
 
 def _started(spark: SparkSession, plan: Plan) -> list[StreamingQuery]:
     run = Run(spark, load("local", plan["settings"]), "victim")
+    if plan.get("table"):
+        run.write_and_publish(QUERIES[plan["query"]](run.records(plan["source"])), plan["table"], plan["target"], as_is)
+        return run.start(continuous=False)
     for sink in [plan, *plan.get("also", ())]:
         how = {key: sink[key] for key in ("mode", "delivery") if sink.get(key)}
         run.publish(QUERIES[sink["query"]](run.records(sink["source"])), sink["target"], **how)

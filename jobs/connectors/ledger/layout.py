@@ -5,18 +5,22 @@ batch's offsets, and needs no shuffle; it is known here by its name, not by its 
 order may be another one after a restart.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from jobs.connectors.ledger.markers import Layout
 
 HASH = "tidemark_hash"
+ARROW_BYTES, NO_LIMIT = "spark.sql.execution.arrow.maxBytesPerBatch", str((1 << 31) - 1)
+# Thousands of such records are 20 MB: ten times as much, if the next ones are so much larger, is still no harm.
+SMALL_BYTES = 2_048
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,24 @@ def cut_frame(frame: DataFrame, layout: Layout, shards: int, order_by: str | Non
     return frame.selectExpr(
         *(f"{text} AS {name}" for name, text in columns.items()), f"xxhash64({', '.join(columns.values())}) AS {HASH}"
     )
+
+
+@contextlib.contextmanager
+def arrow_batches(spark: SparkSession, record_bytes: float | None) -> Iterator[None]:
+    """Where records are known to be small, Spark does not measure its Arrow batches: it would do so for each row.
+
+    Args:
+        record_bytes: the mean size of the records before these; None where there were none, as after each start.
+    """
+    if record_bytes is None or record_bytes > SMALL_BYTES:
+        yield
+        return
+    before = spark.conf.get(ARROW_BYTES, None)
+    spark.conf.set(ARROW_BYTES, NO_LIMIT)
+    try:
+        yield
+    finally:
+        spark.conf.unset(ARROW_BYTES) if before is None else spark.conf.set(ARROW_BYTES, before)
 
 
 def _key(columns: Sequence[str]) -> list[Any]:

@@ -22,10 +22,10 @@ MASK = (1 << 64) - 1
 
 
 class Sent:
-    """Hands rows to a producer and keeps count of them in `done`."""
+    """Hands rows to a producer and keeps count of them in `done`, and of their bytes in `size`."""
 
     def __init__(self, done: Done, sink: str) -> None:
-        self.done, self._sink = done, sink
+        self.done, self.size, self._sink = done, 0, sink
 
     def produce(self, producer: Producer, rows: Iterable[pa.RecordBatch], topic: str | None, timeout: float) -> None:
         """Hand over all rows, those that name no topic for `topic`; raises TidemarkError KAFKA_FAILED."""
@@ -47,6 +47,7 @@ class Sent:
         if "topic" in batch.schema.names:
             topics |= {name for name in batch.column("topic").unique().to_pylist() if name is not None}
         n = self.done.n + batch.num_rows
+        self.size += batch.nbytes
         self.done = replace(self.done, n=n, checksum=checksum, topics=tuple(sorted(topics)))
 
 

@@ -18,11 +18,12 @@ from jobs.connectors.ledger.markers import DONE, BatchId, Done, is_done
 from jobs.connectors.ledger.sent import Sent
 from jobs.connectors.ledger.transaction import PRODUCER, Transaction, Writer, beginning
 
-ANSWER = "shard int, n bigint, skipped boolean, topics array<string>, stop array<string>"
+ANSWER = "shard int, n bigint, size bigint, skipped boolean, topics array<string>, stop array<string>"
 ANSWER_TYPE = pa.schema(
     [
         ("shard", pa.int32()),
         ("n", pa.int64()),
+        ("size", pa.int64()),
         ("skipped", pa.bool_()),
         ("topics", pa.list_(pa.string())),
         ("stop", pa.list_(pa.string())),
@@ -55,10 +56,15 @@ class Assignment:
 
 @dataclass
 class Answer:
-    """What became of a shard: `n` records published or found, or the code, message and remedy of a stop."""
+    """What became of a shard: `n` records published or found, or the code, message and remedy of a stop.
+
+    Args:
+        size: bytes of those that were published.
+    """
 
     shard: int
     n: int = 0
+    size: int = 0
     skipped: bool = False
     topics: list[str] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
@@ -118,7 +124,7 @@ def _exactly_once(assignment: Assignment, shard: int, rows: Iterable[pa.RecordBa
         sent = Sent(Done(assignment.id, shard), assignment.sink)
         sent.produce(transaction.producer, rows, assignment.topic, assignment.writers[shard].timeout_ms / 1000)
         transaction.commit(sent.done.to_json(), DONE)
-        return Answer(shard, sent.done.n, topics=list(sent.done.topics))
+        return Answer(shard, sent.done.n, sent.size, topics=list(sent.done.topics))
 
 
 def _read_ahead(rows: Iterable[pa.RecordBatch], enough: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
@@ -157,4 +163,4 @@ def _at_most_once(assignment: Assignment, shard: int, rows: Iterable[pa.RecordBa
     sent.produce(producer, rows, assignment.topic, writer.timeout_ms / 1000)
     if producer.flush(writer.timeout_ms / 1000):
         raise stops.kafka_failed(assignment.sink, f"{len(producer)} records of shard {shard} were not acknowledged")
-    return Answer(shard, sent.done.n, topics=list(sent.done.topics))
+    return Answer(shard, sent.done.n, sent.size, topics=list(sent.done.topics))

@@ -15,7 +15,7 @@ from conf.errors import TidemarkError
 from conf.settings import Batching, Delivery, Kafka
 from conf.settings import Ledger as Limits
 from jobs.connectors.ledger import stops
-from jobs.connectors.ledger.layout import Cut, cut_frame, natural_cut
+from jobs.connectors.ledger.layout import Cut, arrow_batches, cut_frame, natural_cut
 from jobs.connectors.ledger.markers import PLAN, BatchId, Plan, offsets_hash, plan_due
 from jobs.connectors.ledger.shard import ANSWER, PASSING, Answer, Assignment, publish_shard, task
 from jobs.connectors.ledger.topic import PLAN_PARTITION, Ledger, require_timeout_below_cap, topic_ids
@@ -66,6 +66,7 @@ class LedgerSink:
     limits: Limits
     delivery: Delivery = "exactly-once"
     topics: set[str] = field(default_factory=set)  # that were written to, as far as this run knows
+    sizes: dict[int, float] = field(default_factory=dict, compare=False)  # bytes of a mean record, by shard
     admin: AdminClient = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -160,11 +161,14 @@ class LedgerSink:
             return due
 
     def _publish(self, frame: DataFrame, plan: Plan, assignment: Assignment) -> list[Answer]:
-        answers = {row.shard: Answer(**row.asDict()) for row in frame.mapInArrow(task(assignment), ANSWER).collect()}
+        with arrow_batches(frame.sparkSession, max(self.sizes.values(), default=None)):
+            rows = frame.mapInArrow(task(assignment), ANSWER).collect()
+        answers = {row.shard: Answer(**row.asDict()) for row in rows}
         for shard in set(range(plan.shards)) - answers.keys():
             # Spark gives an empty frame fewer tasks, or none.
             answers[shard] = publish_shard(assignment, shard, ())
         for answer in answers.values():
             answer.require_no_stop()
             self.topics.update(answer.topics)
+            self.sizes.update({answer.shard: answer.size / answer.n} if answer.size else {})
         return list(answers.values())
