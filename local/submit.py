@@ -59,6 +59,8 @@ def command(job: str, settings: Settings, spark_options: Sequence[str]) -> list[
         "--jars": ",".join(str(folder("spark") / jar.file) for jar in read_lock("spark")),
         "--py-files": str(zipped_packages(state_dir() / "run")),
         "--driver-java-options": java,
+        # Spark makes this folder where it is started, whether a job has tables there or not.
+        "--conf": f"spark.sql.warehouse.dir={state_dir() / 'warehouse'}",
     }
     own = [text for option in options.items() for text in option]
     added = _added_to(options, ("--jars", "--py-files"), spark_options)
