@@ -148,7 +148,7 @@ def test_a_table_and_a_topic_end_with_both_after_a_crash_between_them(
         run.write_and_publish(run.read(source), "levels", target, as_records)
         return run
 
-    def crash(point: str, **where: object) -> None:
+    def crash(point: str, sink: str, **where: object) -> None:
         raise OSError("power cut")
 
     with monkeypatch.context() as patched:
