@@ -93,7 +93,7 @@ def task(assignment: Assignment) -> Callable[[Iterator[pa.RecordBatch]], Iterato
 
 
 def _spare_collector() -> None:
-    """Let the garbage collector leave alone what is loaded: Spark's workers run it after every task (60 ms)."""
+    """Let the garbage collector leave alone what is loaded: Spark runs it after every task of a worker."""
     if not gc.get_freeze_count():
         gc.freeze()
 
