@@ -54,6 +54,9 @@ class StopAfter(Interrupt):
 
 
 def publisher(settings: Settings, topic: str, name: str = "name") -> TransactionalPublisher:
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    # The broker answers that a topic is created a little before it lists it.
+    wait_for(lambda: topic in admin.list_topics(timeout=10).topics, 30, TimeoutError)
     return TransactionalPublisher(settings, topic, name, [topic])
 
 
@@ -266,7 +269,6 @@ def test_the_topic_that_was_deleted_and_created_again_is_noticed(
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
     admin.delete_topics([topic])[topic].result()
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
-    wait_for(lambda: topic in admin.list_topics(timeout=10).topics, 30, TimeoutError)
     with pytest.raises(TidemarkError, match="TOPIC_RECREATED"):
         publisher(settings, topic).begin(FACTS)
 
