@@ -23,8 +23,7 @@ class SourceGuard:
     def __init__(self, spark: SparkSession, kafka: Kafka, folder: str) -> None:
         self._spark, self._folder = spark, folder
         self._admin = AdminClient({**kafka.client_config(), "log_level": 0})
-        text = checkpoint.read(spark, f"{folder}/{checkpoint.SOURCE_TOPICS}")
-        self._known: dict[str, str] = json.loads(text) if text else {}
+        self._known = _known(f"{folder}/{checkpoint.SOURCE_TOPICS}", spark)
 
     def check(self, topics: Iterable[str] = ()) -> None:
         """Check the known topics and `topics`, and remember those that are new.
@@ -44,6 +43,16 @@ class SourceGuard:
         what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
         remedy = "its offsets mean other records now: begin with new checkpoints and tables, or restore the topic"
         return TidemarkError("TOPIC_RECREATED", what, remedy)
+
+
+def _known(file: str, spark: SparkSession) -> dict[str, str]:
+    """The ids that the checkpoint keeps; taken for none, a damaged file would let any topic pass."""
+    text = checkpoint.read(spark, file)
+    try:
+        return {} if text is None else dict(json.loads(text))
+    except ValueError:
+        remedy = "restore it; remove it only where you know that no source topic was created again"
+        raise TidemarkError("CHECKPOINT_DAMAGED", f"{file} is empty or cut short", remedy) from None
 
 
 def topics_of(offsets: Mapping[str, Any]) -> set[str]:

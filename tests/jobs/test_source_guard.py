@@ -56,6 +56,22 @@ def test_records_that_retention_took_before_they_were_read_stop_the_query(scratc
     assert len(scratch.rows("levels")) == 5
 
 
+@pytest.mark.parametrize("text", [b"", b'{"top'])
+@pytest.mark.parametrize("checksum", [True, False])
+def test_damaged_ids_of_topics_stop_the_query_instead_of_letting_any_topic_pass(
+    scratch: Scratch, text: bytes, checksum: bool
+) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, 5)
+    scratch.catch_up(declared(scratch, topic))
+    file = scratch.folder / "checkpoints" / "probe" / "levels" / "tidemark" / "source-topics.json"
+    file.write_bytes(text)
+    if not checksum:
+        (file.parent / f".{file.name}.crc").unlink()
+    with pytest.raises(TidemarkError, match=r"CHECKPOINT_DAMAGED: .*source-topics\.json"):
+        scratch.catch_up(declared(scratch, topic))
+
+
 def test_a_topic_that_is_still_the_same_one_is_read_on(scratch: Scratch) -> None:
     topic = scratch.topic()
     for _ in range(2):
