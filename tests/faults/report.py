@@ -58,4 +58,7 @@ class Report:
 def named(line: str) -> str:
     """The innermost stop that an error line names."""
     words = [word.rstrip(":") for word in line.split() if word.endswith(":")]
-    return next((word for word in reversed(words) if word.isupper() and len(word) > 4), line[:60])
+    # SQLSTATE stands before a number in every error of Spark's, and names nothing.
+    return next(
+        (word for word in reversed(words) if word.isupper() and len(word) > 4 and word != "SQLSTATE"), line[:60]
+    )
