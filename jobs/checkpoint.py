@@ -1,7 +1,7 @@
-"""What Spark wrote into a query's checkpoint folder, read through Hadoop's file system, wherever the folder lies."""
+"""A query's checkpoint folder, read and written through Hadoop's file system, wherever the folder lies."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from typing import Any
 
@@ -10,36 +10,65 @@ from pyspark.sql import SparkSession
 
 NO_OFFSET = "-"  # what Spark writes for a source that has not begun yet
 NO_WATERMARK = 'v1\n{"nextBatchWatermarkMs":0}'  # the commit log entry of a query without state
-MAX_SOURCES = 8  # that one query reads, and that are looked for
 
 
-SOURCE_TOPICS = "tidemark/source-topics.json"  # which `jobs.source_guard` keeps
+def opening(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
+    """The texts of the files that fix micro-batch `batch`, by path in the checkpoint.
+
+    They are its own entry in the offset log, the one before it, and where those sources began that had not begun then.
+    """
+    texts = _texts(spark, checkpoint, _entries(batch))
+    begun = _before(texts, batch) or ()
+    return texts | _texts(spark, checkpoint, [_start(source) for source, at in enumerate(begun) if at is None])
 
 
-def batch_offsets(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, Any]:
+def batch_offsets(files: Mapping[str, str], batch: int) -> dict[str, Any]:
     """The source offsets of micro-batch `batch`, an entry a source: from `from` to before `until`.
 
     `from` is where the batch before ended; of a source that had not begun then, its initial offsets (null, where it has
     none). It is null as a whole where Spark no longer keeps the batch before.
+
+    Args:
+        files: the batch's `opening`.
     """
-    until = _sources(entry(spark, checkpoint, batch))
-    before = _sources(entry(spark, checkpoint, batch - 1)) if batch else [None for _ in until or ()]
+    before = _before(files, batch)
     if before is not None:
-        before = [
-            initial_offsets(spark, checkpoint, source) if offsets is None else offsets
-            for source, offsets in enumerate(before)
-        ]
-    return {"from": before, "until": until}
+        before = [initial_offsets(files.get(_start(n))) if at is None else at for n, at in enumerate(before)]
+    return {"from": before, "until": _sources(files.get(_entry(batch)))}
+
+
+def _before(files: Mapping[str, str], batch: int) -> list[Any] | None:
+    """Where each source was before the batch; None for one that had not begun."""
+    if batch:
+        return _sources(files.get(_entry(batch - 1)))
+    return [None for _ in _sources(files.get(_entry(batch))) or ()]
+
+
+def _entries(batch: int) -> list[str]:
+    return [_entry(batch), _entry(batch - 1)] if batch else [_entry(batch)]
+
+
+def _entry(batch: int) -> str:
+    return f"offsets/{batch}"
+
+
+def _start(source: int) -> str:
+    return f"sources/{source}/0"
+
+
+def _texts(spark: SparkSession, checkpoint: str, paths: Iterable[str]) -> dict[str, str]:
+    """Of those of `paths` that are there."""
+    texts = {path: read(spark, f"{checkpoint}/{path}") for path in paths}
+    return {path: text for path, text in texts.items() if text is not None}
 
 
 def entry(spark: SparkSession, checkpoint: str, batch: int) -> str | None:
     """The text of micro-batch `batch` in the offset log, as Spark wrote it; None where it is not there."""
-    return read(spark, f"{checkpoint}/offsets/{batch}")
+    return read(spark, f"{checkpoint}/{_entry(batch)}")
 
 
-def initial_offsets(spark: SparkSession, checkpoint: str, source: int) -> dict[str, dict[str, int]] | None:
-    """Where the Kafka source number `source` of the query began, by topic and partition; None for other sources."""
-    text = read(spark, f"{checkpoint}/sources/{source}/0")
+def initial_offsets(text: str | None) -> dict[str, dict[str, int]] | None:
+    """Where a Kafka source began, by topic and partition, in its file `sources/<number>/0`; None for other sources."""
     # Line 1 is the format's version, behind a zero byte for a Spark of long ago.
     lines = text.splitlines()[1:] if text else []
     offsets = json.loads(lines[0]) if len(lines) == 1 and lines[0].startswith("{") else None
@@ -82,17 +111,6 @@ def read(spark: SparkSession, uri: str) -> str | None:
         return ""
     finally:
         stream.close()
-
-
-def opening(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
-    """The texts of the files that fix micro-batch `batch`, by path in the checkpoint.
-
-    They are its own entry in the offset log, and the one before it, or, for a first batch, where its sources began.
-    """
-    before = [f"offsets/{batch - 1}"] if batch else [f"sources/{number}/0" for number in range(MAX_SOURCES)]
-    before.append(SOURCE_TOPICS)
-    texts = {path: read(spark, f"{checkpoint}/{path}") for path in (f"offsets/{batch}", *before)}
-    return {path: text for path, text in texts.items() if text is not None}
 
 
 def query_id(spark: SparkSession, checkpoint: str) -> str | None:

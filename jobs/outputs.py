@@ -18,14 +18,18 @@ def query_name(job: str, output: str) -> str:
 
 @dataclass(frozen=True)
 class Batch:
-    """A micro-batch, or a whole range, as a writer sees it; one that is run again is another Batch."""
+    """A micro-batch, or a whole range, as a writer sees it; one that is run again is another Batch.
+
+    Args:
+        files: the texts of the checkpoint's files that fix a micro-batch, by path in it; none for a range.
+    """
 
     frame: DataFrame
     sink: str
     query_id: str
     version: int
     offsets: Mapping[str, object] = field(default_factory=dict)
-    checkpoint: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
     attempt: delta.Attempt = field(default_factory=delta.Attempt, compare=False, repr=False)
 
     def commit(self, statement: str, every_batch: bool = True) -> delta.Commit:

@@ -62,9 +62,7 @@ class LedgerWriter:
     outbox: str | None
 
     def __call__(self, batch: Batch) -> None:
-        spark = batch.frame.sparkSession
-        files = checkpoint.opening(spark, batch.checkpoint, batch.version)
-        facts = BatchFacts(batch.query_id, batch.version, files, self.stateful, code.version())
+        facts = BatchFacts(batch.query_id, batch.version, batch.files, self.stateful, code.version())
         if self.outbox:
             frozen = outbox.frozen(batch.frame, self.outbox, batch.commit("outbox"))
             self.sink.write(frozen, facts, order_by=outbox.POSITION)

@@ -16,6 +16,8 @@ from conf.settings import Kafka
 from jobs import checkpoint
 from jobs.connectors.ledger.topic import topic_ids
 
+FILE = "tidemark/source-topics.json"  # in the checkpoint
+
 
 class SourceGuard:
     """Compares the topics of a query, at its start and with every micro-batch, with those that its checkpoint knows."""
@@ -23,7 +25,7 @@ class SourceGuard:
     def __init__(self, spark: SparkSession, kafka: Kafka, folder: str) -> None:
         self._spark, self._folder = spark, folder
         self._admin = AdminClient({**kafka.client_config(), "log_level": 0})
-        self._known = _known(f"{folder}/{checkpoint.SOURCE_TOPICS}", spark)
+        self._known = _read_ids(spark, f"{folder}/{FILE}")
 
     def check(self, topics: Iterable[str] = ()) -> None:
         """Check the known topics and `topics`, and remember those that are new.
@@ -37,7 +39,11 @@ class SourceGuard:
                 raise self._recreated(topic)
         if ids.keys() - self._known.keys():
             self._known = ids | self._known
-            checkpoint.write(self._spark, f"{self._folder}/{checkpoint.SOURCE_TOPICS}", json.dumps(self._known))
+            checkpoint.write(self._spark, f"{self._folder}/{FILE}", json.dumps(self._known))
+
+    def files(self) -> dict[str, str]:
+        """The file that keeps the ids in the checkpoint, its text by its path there; none while no topic is known."""
+        return {FILE: json.dumps(self._known)} if self._known else {}
 
     def _recreated(self, topic: str) -> TidemarkError:
         what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
@@ -45,7 +51,7 @@ class SourceGuard:
         return TidemarkError("TOPIC_RECREATED", what, remedy)
 
 
-def _known(file: str, spark: SparkSession) -> dict[str, str]:
+def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
     """The ids that the checkpoint keeps; taken for none, a damaged file would let any topic pass."""
     text = checkpoint.read(spark, file)
     try:

@@ -5,7 +5,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.settings import Job, Settings
 from jobs import state_store
-from jobs.checkpoint import batch_offsets
+from jobs.checkpoint import batch_offsets, opening
 from jobs.failures import in_one_line
 from jobs.outputs import Batch, Output
 from jobs.source_guard import SourceGuard, topics_of
@@ -23,9 +23,10 @@ def start(spark: SparkSession, settings: Settings, output: Output, checkpoint: s
 
     def write_batch(frame: DataFrame, version: int) -> None:
         query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
-        offsets = batch_offsets(frame.sparkSession, checkpoint, version)
-        batch = Batch(frame, output.query, str(query_id), version, offsets, checkpoint)
+        files = opening(frame.sparkSession, checkpoint, version)
+        offsets = batch_offsets(files, version)
         in_one_line(lambda: guard.check(topics_of(offsets)))
+        batch = Batch(frame, output.query, str(query_id), version, offsets, files | guard.files())
         in_one_line(lambda: output.write(batch))
 
     state_store.configure(spark, settings.spark, own)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs.checkpoint import batch_offsets, entry, initial_offsets
+from jobs import checkpoint as folder
+from jobs.checkpoint import entry, initial_offsets, opening, read
 from tests.jobs.scratch import Scratch
 
 HEADER = 'v1\n{"batchWatermarkMs":0}\n'
@@ -27,6 +28,10 @@ def files(tmp_path: Path) -> Files:
         return str(tmp_path)
 
     return make
+
+
+def batch_offsets(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, Any]:
+    return folder.batch_offsets(opening(spark, checkpoint, batch), batch)
 
 
 def test_an_entry_is_the_files_text_and_none_where_there_is_no_file(spark: SparkSession, files: Files) -> None:
@@ -74,7 +79,7 @@ def test_a_source_that_had_not_begun_before_goes_from_where_it_begins(spark: Spa
     "text", ["", "v1", "v1\n1700000000000", 'v1\n{"path":"x","batchId":0}', 'v1\n{"path":"x"}\n{"path":"y"}']
 )
 def test_a_file_of_another_source_holds_no_initial_offsets(text: str, spark: SparkSession, files: Files) -> None:
-    assert initial_offsets(spark, files(sources__0__0=text), 0) is None
+    assert initial_offsets(read(spark, f"{files(sources__0__0=text)}/sources/0/0")) is None
 
 
 def seen_by(frame: DataFrame, checkpoint: str) -> list[dict[str, Any]]:
