@@ -73,14 +73,11 @@ def _first_failure(queries: list[StreamingQuery]) -> TidemarkError | None:
 
 
 def _failed(name: str, text: str) -> TidemarkError:
-    own, named = own_error(text), named_stop(text)
-    if own is None and named is not None:
-        own = str(named)
-    if own is None:
+    stop = named_stop(text)
+    if stop is None:
         remedy = "see the log; the checkpoint is kept, a new run goes on"
         return TidemarkError("QUERY_FAILED", f"query {name} stopped: {cause_line(text)}", remedy)
-    what, _, remedy = own.rpartition("; ")
-    return TidemarkError("QUERY_FAILED", f"query {name} stopped: {what}", remedy)
+    return TidemarkError("QUERY_FAILED", f"query {name} stopped: {stop.code}: {stop.message}", stop.remedy)
 
 
 def in_one_line(write: Callable[[], None]) -> None:
@@ -94,31 +91,30 @@ def in_one_line(write: Callable[[], None]) -> None:
         raise
     except Exception as exc:
         logging.getLogger(__name__).exception("a micro-batch failed")
-        own = own_error(str(exc))
-        if own is not None:
-            code, _, rest = own.partition(": ")
-            what, _, remedy = rest.rpartition("; ")
-            raise TidemarkError(code, what, remedy) from None
         remedy = "the cause is in the log, whole; the checkpoint is kept, a new run goes on"
         raise named_stop(str(exc)) or TidemarkError("BATCH_FAILED", cause_line(str(exc)), remedy) from None
 
 
-def own_error(text: str) -> str | None:
-    """The last error of ours in Spark's text of a failure: code, message and remedy in one line."""
-    ours = [line.removeprefix(OWN_ERROR) for line in PYTHON_CAUSE.findall(text) if line.startswith(OWN_ERROR)]
-    return ours[-1].strip() if ours else None
-
-
 def named_stop(text: str) -> TidemarkError | None:
-    """The stop that a failure of Spark's is; None for one without a name."""
+    """The stop that Spark's text of a failure tells of: the last of ours, or one of NAMED_STOPS; None for neither."""
+    own = _own_error(text)
+    if own is not None:
+        code, _, rest = own.partition(": ")
+        what, _, remedy = rest.rpartition("; ")
+        return TidemarkError(code, what, remedy)
     for code, pattern, remedy in NAMED_STOPS:
         if re.search(pattern, text):
             return TidemarkError(code, cause_line(text).rstrip("; "), remedy)
     return None
 
 
+def _own_error(text: str) -> str | None:
+    ours = [line.removeprefix(OWN_ERROR) for line in PYTHON_CAUSE.findall(text) if line.startswith(OWN_ERROR)]
+    return ours[-1].strip() if ours else None
+
+
 def cause_line(text: str) -> str:
     """The innermost cause that Spark's text of a failure names, on one line."""
     python = PYTHON_CAUSE.findall(text)
     first = [line for line in text.splitlines() if line.strip()][:1] or ["no cause given"]
-    return own_error(text) or (python or JAVA_CAUSE.findall(text) or first)[-1].strip()
+    return _own_error(text) or (python or JAVA_CAUSE.findall(text) or first)[-1].strip()

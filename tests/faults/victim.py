@@ -19,7 +19,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import load
-from jobs.failures import await_all, cause_line, named_stop, own_error
+from jobs.failures import await_all, cause_line, named_stop
 from jobs.run import Run
 from local.session import spark_session
 
@@ -115,7 +115,7 @@ def _ended(query: StreamingQuery) -> str:
     try:
         query.awaitTermination()
     except StreamingQueryException as exc:
-        return own_error(str(exc)) or str(named_stop(str(exc)) or cause_line(str(exc)))
+        return str(named_stop(str(exc)) or cause_line(str(exc)))
     return ""
 
 
