@@ -89,6 +89,14 @@ class Batching(Section):
     batch_bytes: int = Field(ge=1)
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
+    def client_config(self) -> dict[str, str | int]:
+        """librdkafka properties of a producer that batches so."""
+        return {
+            "linger.ms": self.linger_ms,
+            "batch.size": self.batch_bytes,
+            "compression.type": self.compression,
+        }
+
 
 class Sink(Batching):
     delivery: Delivery

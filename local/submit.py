@@ -6,14 +6,14 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from conf import ROOT, state_dir
+from conf import ROOT, code, state_dir
 from conf.errors import exit_on_error
 from conf.settings import Settings
 from jobs import arguments, catalog
 from local.jars import folder, read_lock
 from local.session import java_options
 
-PACKAGES = ("conf", "jobs", "schemas")
+PACKAGES = code.PACKAGES
 # The earliest date a zip can hold: equal sources give equal archives.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 

@@ -7,7 +7,7 @@ topic and error without a callback per delivered event.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
@@ -56,6 +56,11 @@ class Batch:
     keys: Sequence[str | bytes | None]
     timestamps: Sequence[int]
     headers: Sequence[Headers] | None = None
+
+    def events(self) -> Iterator[Event]:
+        """Record by record."""
+        headers = self.headers or repeat(None)
+        return zip(self.topics, self.values, self.keys, self.timestamps, headers, strict=False)
 
 
 class Publisher:
@@ -110,8 +115,7 @@ class Publisher:
     def _send(self, batch: Batch) -> None:
         self._retention.look(batch.topics, batch.timestamps)
         produce, count = self._producer.produce, 0
-        headers = batch.headers or repeat(None)
-        for event in zip(batch.topics, batch.values, batch.keys, batch.timestamps, headers, strict=False):
+        for event in batch.events():
             topic, value, key, timestamp, header = event
             try:
                 produce(topic, value, key, PARTITIONER, None, None, timestamp, header)
@@ -192,8 +196,7 @@ def producer_config(batching: Batching, limits: Iterable[Limits]) -> dict[str, A
         "queue.buffering.max.messages": QUEUE_MESSAGES,
         "queue.buffering.max.kbytes": QUEUE_KIBIBYTES,
         "batch.num.messages": BATCH_MESSAGES,
-        "linger.ms": batching.linger_ms,
-        "compression.type": batching.compression,
+        **batching.client_config(),
         # The broker refuses a batch above the topic's limit whole, with every record in it.
         "batch.size": min([batching.batch_bytes, *largest]),
         "message.max.bytes": max(largest, default=DEFAULT_MESSAGE_BYTES),

@@ -1,18 +1,17 @@
 """Batches into an open transaction: handed over in order, acknowledged, or one named error."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import repeat
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from conf.errors import TidemarkError
 from jobs.connectors.ledger import stops
+from jobs.connectors.ledger.transaction import FENCED
 from producers.delivery import REMEDIES
 from producers.progress import Progress
 from producers.publisher import INTERRUPT_FLUSH_SECONDS, PARTITIONER, WAIT_SECONDS, Batch, Event
 
-FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 ABORT_SECONDS = 10.0
 
 
@@ -42,7 +41,7 @@ class Sender:
 
     def _produce(self, producer: Producer, batch: Batch) -> None:
         produce = producer.produce
-        for topic, value, key, timestamp, headers in events(batch):
+        for topic, value, key, timestamp, headers in batch.events():
             try:
                 produce(topic, value, key, PARTITIONER, None, None, timestamp, headers)
             except BufferError:
@@ -84,12 +83,6 @@ class Deadline:
         if now > self._until:
             what = f"{left:,} records were not acknowledged, their transaction was aborted"
             raise TidemarkError("DELIVERY_FAILED", what, REMEDIES["_MSG_TIMED_OUT"])
-
-
-def events(batch: Batch) -> Iterator[Event]:
-    """The batch, record by record."""
-    headers = batch.headers or repeat(None)
-    return zip(batch.topics, batch.values, batch.keys, batch.timestamps, headers, strict=False)
 
 
 def delivery_failed(name: str, error: KafkaError | None, text: str) -> TidemarkError:

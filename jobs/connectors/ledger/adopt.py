@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from conf.errors import TidemarkError
 from jobs.connectors.ledger.markers import DONE, PLAN, BatchId, Done, Plan
 from jobs.connectors.ledger.sink import LedgerSink
-from jobs.connectors.ledger.topic import PLAN_PARTITION, topic_ids
+from jobs.connectors.ledger.topic import topic_ids
 from jobs.connectors.ledger.transaction import Transaction
 
 
@@ -43,7 +43,7 @@ def adopt(sink: LedgerSink, held: Held, stateful: bool) -> Adoption:
     Raises:
         TidemarkError: ADOPT_NEEDS_STATE, where the ledger cannot give back the state that the query keeps.
     """
-    with Transaction(sink.writer("plan", PLAN_PARTITION, None, -1)) as transaction:
+    with Transaction(sink.writer(None, -1)) as transaction:
         found = transaction.last_marker()
         last = found if isinstance(found, Plan) else None
         if last is None or _is_behind(last, held):
@@ -82,7 +82,7 @@ def _begin_anew(sink: LedgerSink, at: BatchId) -> None:
     """Mark every shard, so that no writer of the past can go on there."""
     shards = sink.ledger.shards(sink.admin)
     for shard in range(shards):
-        with Transaction(sink.writer("shard", sink.ledger.partition_of(shard), shard, at.batch)) as transaction:
+        with Transaction(sink.writer(shard, at.batch)) as transaction:
             transaction.last_marker()
             transaction.commit(Done(at, shard).to_json(), DONE)
 

@@ -18,13 +18,12 @@ from jobs.connectors.ledger.markers import DONE, BatchId, Done, is_done
 from jobs.connectors.ledger.sent import Sent
 from jobs.connectors.ledger.transaction import PRODUCER, Transaction, Writer, beginning
 
-ANSWER = "shard int, n bigint, size bigint, skipped boolean, topics array<string>, stop array<string>"
+ANSWER = "shard int, n bigint, size bigint, topics array<string>, stop array<string>"
 ANSWER_TYPE = pa.schema(
     [
         ("shard", pa.int32()),
         ("n", pa.int64()),
         ("size", pa.int64()),
-        ("skipped", pa.bool_()),
         ("topics", pa.list_(pa.string())),
         ("stop", pa.list_(pa.string())),
     ]
@@ -65,7 +64,6 @@ class Answer:
     shard: int
     n: int = 0
     size: int = 0
-    skipped: bool = False
     topics: list[str] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
 
@@ -146,7 +144,7 @@ def _found(assignment: Assignment, done: Done, rows: Iterable[pa.RecordBatch]) -
         again.count(batch)
     if (again.done.n, again.done.checksum) != (done.n, done.checksum):
         raise stops.batch_changed(assignment.sink, assignment.id.batch, "other records")
-    return Answer(done.shard, done.n, skipped=True, topics=list(done.topics))
+    return Answer(done.shard, done.n, topics=list(done.topics))
 
 
 def _at_most_once(assignment: Assignment, shard: int, rows: Iterable[pa.RecordBatch]) -> Answer:
@@ -155,7 +153,7 @@ def _at_most_once(assignment: Assignment, shard: int, rows: Iterable[pa.RecordBa
     with Transaction(writer) as transaction:
         last = transaction.last_marker()
         if is_done(last if isinstance(last, Done) else None, assignment.id, assignment.sink):
-            return Answer(shard, skipped=True)
+            return Answer(shard)
         transaction.commit(Done(assignment.id, shard).to_json(), DONE)
     timeout = {"message.timeout.ms": writer.timeout_ms}
     producer = Producer({**PRODUCER, **writer.tuning, **writer.connection, **timeout})

@@ -103,10 +103,7 @@ class LedgerSink:
         assignment = Assignment(
             self.id,
             plan.id,
-            tuple(
-                self.writer("shard", self.ledger.partition_of(shard), shard, facts.batch)
-                for shard in range(plan.shards)
-            ),
+            tuple(self.writer(shard, facts.batch) for shard in range(plan.shards)),
             cut.order if plan.layout == "source" else (),
             self.topic,
             self.delivery,
@@ -114,22 +111,17 @@ class LedgerSink:
         shards = cut_frame(frame, plan.layout, plan.shards, order_by)
         return sum(answer.n for answer in self._publish(shards, plan, assignment))
 
-    def writer(self, step: str, partition: int, shard: int | None, batch: int) -> Writer:
+    def writer(self, shard: int | None, batch: int) -> Writer:
         """The identity that plans (shard None), or writes a shard."""
-        tuning = {
-            "linger.ms": self.batching.linger_ms,
-            "batch.size": self.batching.batch_bytes,
-            "compression.type": self.batching.compression,
-            **QUEUE,
-        }
+        name = "plan" if shard is None else str(shard)
         return Writer(
-            transactional_id=f"{self.id}.{'plan' if shard is None else shard}",
+            transactional_id=f"{self.id}.{name}",
             ledger=self.ledger.name,
-            partition=partition,
+            partition=PLAN_PARTITION if shard is None else self.ledger.partition_of(shard),
             connection=self.kafka.client_config(),
             timeout_ms=self.limits.transaction_timeout_ms,
-            tuning=tuning,
-            where={"sink": self.id, "step": step, "shard": shard, "batch": batch},
+            tuning={**self.batching.client_config(), **QUEUE},
+            where={"sink": self.id, "step": "plan" if shard is None else "shard", "shard": shard, "batch": batch},
         )
 
     def _planned(self, facts: BatchFacts, cut: Cut) -> Plan:
@@ -151,7 +143,7 @@ class LedgerSink:
         return self._plan(wanted)
 
     def _plan(self, wanted: Plan) -> Plan:
-        with Transaction(self.writer("plan", PLAN_PARTITION, None, wanted.id.batch)) as transaction:
+        with Transaction(self.writer(None, wanted.id.batch)) as transaction:
             found = transaction.last_marker()
             last = found if isinstance(found, Plan) else None
             known = {*self.topics, *(last.topics if last else ())}

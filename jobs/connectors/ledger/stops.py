@@ -64,11 +64,6 @@ def not_deterministic(query: str, found: str) -> TidemarkError:
     return TidemarkError("NOT_DETERMINISTIC", what, remedy)
 
 
-def missing_shards(sink: str, batch: int, missing: list[int]) -> TidemarkError:
-    what = f"batch {batch} of sink {sink}: no answer from shards {', '.join(map(str, missing))}"
-    return TidemarkError("SHARDS_MISSING", what, "start the job again: it finishes the batch; then look at the log")
-
-
 def fenced(writer: str) -> TidemarkError:
     what = f"another writer has taken over as {writer}: two runs of one query, or a task that was thought dead"
     return TidemarkError("FENCED", what, "see that the query runs once only, then start the job again")

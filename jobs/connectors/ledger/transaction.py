@@ -38,6 +38,8 @@ ANSWER_MS = 20_000
 # Three ledger records a batch: the last marker is within the last few, unless transactions were aborted again and
 # again.
 TAIL_OFFSETS = 256
+# Another writer has taken over.
+FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 PRODUCER = {
     "enable.idempotence": True,
     "acks": "all",
@@ -183,7 +185,7 @@ def _explained(writer: Writer, exc: Exception, seconds: float) -> TidemarkError:
     while cause is not None and not isinstance(cause, KafkaException):
         cause = cause.__cause__ or cause.__context__
     error = cause.args[0] if cause is not None else None
-    if error is not None and error.code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
+    if error is not None and error.code() in FENCED:
         return stops.fenced(writer.transactional_id)
     return stops.kafka_failed(writer.transactional_id, error.str() if error is not None else str(exc))
 
