@@ -115,12 +115,20 @@ class Transaction:
     def commit(self, marker: bytes, key: str) -> None:
         """Put the marker behind what was produced, and commit both."""
         with self._named():
-            self.producer.produce(self._writer.ledger, marker, key, self._writer.partition)
+            self._mark(marker, key)
             self._flush()
             self._reach("after-flush")
             self._commit()
         self._open = False
         self._reach("after-commit")
+
+    def _mark(self, marker: bytes, key: str) -> None:
+        try:
+            self.producer.produce(self._writer.ledger, marker, key, self._writer.partition)
+        except KafkaException as exc:
+            if exc.args[0].code() == KafkaError._STATE:
+                self._commit()  # which cannot succeed either, and says why: a record was refused, or we are fenced
+            raise
 
     def _barrier(self) -> int:
         placed: list[int] = []
