@@ -186,6 +186,13 @@ class Scene:
                 driver.kill()
 
 
+def assert_clean(crime: Scene, marked: bool = True) -> None:
+    """Each record is in the target once; `marked`: and the ledger's markers count them."""
+    verdict = crime.verdict(marked=marked)
+    assert verdict.clean, f"{crime.label}: {verdict}"
+    assert verdict.rows == crime.filled
+
+
 def start_together(scenes: Sequence[Scene], *settings: str) -> Driver:
     """One driver for the queries of all scenes, which have the same hosts."""
     hosts = scenes[0].hosts
@@ -195,6 +202,14 @@ def start_together(scenes: Sequence[Scene], *settings: str) -> Driver:
     for scene in scenes:
         scene.drivers.append(driver)
     return driver
+
+
+def kill_together(scenes: Sequence[Scene]) -> None:
+    """Kill the one driver of all scenes, once each is held at the point that is its label."""
+    driver = start_together(scenes)
+    for scene in scenes:
+        scene.held(scene.label, driver)
+    driver.kill()
 
 
 def finish_together(scenes: Sequence[Scene], *settings: str) -> Driver:

@@ -29,19 +29,10 @@ from tests.faults import nodes
 from tests.faults.host import SECONDS, Driver, Hosts
 from tests.faults.oracle import Verdict
 from tests.faults.scene import Scene
+from tests.faults.steps import DRIVER, SHARD
 
 BATCH = 300
 QUERIES = (("stateless", "direct"), ("shuffled", "direct"), ("windowed", "direct"), ("random_key", "outbox"))
-PLAN = ("plan-before-fence", "plan-after-fence", "plan-after-barrier", "plan-after-flush", "plan-after-commit")
-SHARD = (
-    "shard-before-fence",
-    "shard-after-fence",
-    "shard-after-barrier",
-    "shard-mid-produce",
-    "shard-after-flush",
-    "shard-after-commit",
-)
-DRIVER = (*PLAN, *SHARD, "batch-before-commit-log")
 # What can be done, and the points at which it may be.
 FAULTS = {
     "kill driver": DRIVER,

@@ -4,45 +4,29 @@ import pytest
 from deltalake import DeltaTable
 
 from tests.faults.conftest import SceneOf
-from tests.faults.scene import finish_together, start_together
+from tests.faults.scene import finish_together, kill_together
+from tests.faults.steps import DRIVER, SHARD
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
-STEPS = [
-    "plan-before-fence",
-    "plan-after-fence",
-    "plan-after-barrier",
-    "plan-after-flush",
-    "plan-after-commit",
-    "shard-before-fence",
-    "shard-after-fence",
-    "shard-after-barrier",
-    "shard-mid-produce",
-    "shard-after-flush",
-    "shard-after-commit",
-    "batch-before-commit-log",
-]
-
-
 # The plan is made in one way, whatever the query does.
-SHARD_STEPS = STEPS[5:]
+SHARD_STEPS = (*SHARD, "batch-before-commit-log")
 
 
 @pytest.mark.parametrize(
     ("query", "steps"),
-    [("stateless", STEPS), ("shuffled", SHARD_STEPS), ("windowed", SHARD_STEPS)],
+    [("stateless", DRIVER), ("shuffled", SHARD_STEPS), ("windowed", SHARD_STEPS)],
     ids=["stateless", "shuffled", "windowed"],
 )
-def test_a_driver_killed_at_any_step_leaves_each_record_once(query: str, steps: list[str], scene: SceneOf) -> None:
+def test_a_driver_killed_at_any_step_leaves_each_record_once(
+    query: str, steps: tuple[str, ...], scene: SceneOf
+) -> None:
     # A query for each step, all of one driver: when each is held at its own, all die together.
     crimes = [scene(query=query, label=step, settings=["source.max_offsets_per_trigger=300"]) for step in steps]
     for crime in crimes:
         crime.fill(900)
         crime.arm(crime.label, batch=1)
-    driver = start_together(crimes)
-    for crime in crimes:
-        crime.held(crime.label, driver)
-    driver.kill()
+    kill_together(crimes)
 
     finish_together(crimes)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.faults.conftest import SceneOf
-from tests.faults.scene import finish_together, start_together
+from tests.faults.scene import finish_together, kill_together, start_together
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -36,10 +36,7 @@ def test_at_most_once_loses_what_a_kill_after_the_marker_leaves_unsent_and_doubl
     for crime in crimes:
         crime.fill(900)
         crime.arm(crime.label, batch=1, shard=0)
-    driver = start_together(crimes)
-    for crime in crimes:
-        crime.held(crime.label, driver)
-    driver.kill()
+    kill_together(crimes)
 
     finish_together(crimes)
 

@@ -12,7 +12,7 @@ from local.processes import wait_for
 from tests.faults.conftest import SceneOf
 from tests.faults.host import SECONDS
 from tests.faults.oracle import fill
-from tests.faults.scene import Scene, start_together
+from tests.faults.scene import Scene, assert_clean, start_together
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -27,6 +27,18 @@ def done(scene: SceneOf, count: int = 600, **how: object) -> Scene:
     return crime
 
 
+def taken_back(scene: SceneOf, behind: int) -> Scene:
+    """A scene whose checkpoint is a copy from `behind` records ago, with 300 more to be read."""
+    crime = done(scene)
+    shutil.copytree(crime.checkpoint, crime.folder / "older")
+    crime.fill(behind)
+    crime.finish()
+    shutil.rmtree(crime.checkpoint)
+    shutil.copytree(crime.folder / "older", crime.checkpoint)
+    crime.fill(300)
+    return crime
+
+
 def cut_short(scene: SceneOf, **how: object) -> Scene:
     """A scene of 900 records whose driver was killed in batch 1, after shard 0 of it had been committed."""
     crime = scene(settings=[BATCH], **how)
@@ -36,12 +48,6 @@ def cut_short(scene: SceneOf, **how: object) -> Scene:
     crime.held("shard-after-commit", driver)
     driver.kill()
     return crime
-
-
-def assert_clean(crime: Scene, marked: bool = True) -> None:
-    verdict = crime.verdict(marked=marked)
-    assert verdict.clean, f"{crime.label}: {verdict}"
-    assert verdict.rows == crime.filled
 
 
 def write(file: Path, content: bytes, checksum: bool = False) -> None:
@@ -86,13 +92,7 @@ def test_adopt_finishes_the_batch_that_was_cut_short_when_the_checkpoint_was_los
 
 
 def test_an_older_copy_of_the_checkpoint_stops_the_query_and_adopt_goes_on(scene: SceneOf) -> None:
-    crime = done(scene)
-    shutil.copytree(crime.checkpoint, crime.folder / "older")
-    crime.fill(600)
-    crime.finish()
-    shutil.rmtree(crime.checkpoint)
-    shutil.copytree(crime.folder / "older", crime.checkpoint)
-    crime.fill(300)
+    crime = taken_back(scene, behind=600)
 
     assert "CHECKPOINT_ROLLED_BACK" in crime.stopped()
 
@@ -101,13 +101,7 @@ def test_an_older_copy_of_the_checkpoint_stops_the_query_and_adopt_goes_on(scene
 
 
 def test_a_checkpoint_older_by_one_batch_stops_the_query_and_adopt_goes_on(scene: SceneOf) -> None:
-    crime = done(scene)
-    shutil.copytree(crime.checkpoint, crime.folder / "older")
-    crime.fill(300)
-    crime.finish()
-    shutil.rmtree(crime.checkpoint)
-    shutil.copytree(crime.folder / "older", crime.checkpoint)
-    crime.fill(300)
+    crime = taken_back(scene, behind=300)
 
     assert "BATCH_CHANGED" in crime.stopped()
 

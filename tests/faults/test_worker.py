@@ -6,30 +6,17 @@ import signal
 import pytest
 
 from tests.faults.conftest import SceneOf
-from tests.faults.scene import Scene, finish_together, start_together
+from tests.faults.scene import assert_clean, finish_together, start_together
+from tests.faults.steps import SHARD
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
-STEPS = [
-    "shard-before-fence",
-    "shard-after-fence",
-    "shard-after-barrier",
-    "shard-mid-produce",
-    "shard-after-flush",
-    "shard-after-commit",
-]
 BATCH = "source.max_offsets_per_trigger=300"
-
-
-def assert_clean(crime: Scene) -> None:
-    verdict = crime.verdict()
-    assert verdict.clean, f"{crime.label}: {verdict}"
-    assert verdict.rows == crime.filled
 
 
 @pytest.mark.parametrize("query", ["stateless", "shuffled", "windowed"])
 def test_a_worker_killed_at_any_step_leaves_each_record_once(query: str, scene: SceneOf) -> None:
-    crimes = [scene(query=query, label=step, settings=[BATCH]) for step in STEPS]
+    crimes = [scene(query=query, label=step, settings=[BATCH]) for step in SHARD]
     for crime in crimes:
         crime.fill(600)
         crime.arm(crime.label, batch=1)

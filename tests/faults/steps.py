@@ -1,0 +1,12 @@
+"""The fail points of the protocol, in the order in which a batch comes by them."""
+
+PLAN = ("plan-before-fence", "plan-after-fence", "plan-after-barrier", "plan-after-flush", "plan-after-commit")
+SHARD = (
+    "shard-before-fence",
+    "shard-after-fence",
+    "shard-after-barrier",
+    "shard-mid-produce",
+    "shard-after-flush",
+    "shard-after-commit",
+)
+DRIVER = (*PLAN, *SHARD, "batch-before-commit-log")
