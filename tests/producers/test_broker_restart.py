@@ -126,7 +126,7 @@ def test_a_broker_that_stays_away_is_a_failure_with_counts(cluster: Cluster, mon
 
     def endless() -> Iterator[Batch]:
         yield batch(0)
-        publisher.wait(1.0)
+        assert publisher._producer.flush(30) == 0
         cluster.stop()
         number = 0
         while number := number + 1:
