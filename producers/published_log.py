@@ -17,7 +17,8 @@ from conf.settings import Settings
 from jobs.connectors.ledger import stops
 from jobs.connectors.ledger.markers import PUBLISHED, Published
 from jobs.connectors.ledger.topic import PLAN_PARTITION, Ledger, require_timeout_below_cap, topic_ids
-from jobs.connectors.ledger.transaction import Transaction, Writer
+from jobs.connectors.ledger.transaction import Transaction
+from jobs.connectors.ledger.writer import Writer
 from producers.exactly_once import starting_point
 
 # Somebody who had nothing to do under the name fences once; again and again means two publishers at a time.

@@ -15,6 +15,7 @@ import pyspark.worker
 from pyspark.daemon import manager
 
 import jobs.connectors.ledger.shard  # noqa: F401
+from jobs.connectors.ledger import barrier as reading
 from jobs.connectors.ledger import transaction
 from jobs.connectors.ledger.markers import parse
 
@@ -32,7 +33,7 @@ def main(infile: Any, outfile: Any) -> None:
 
 
 def read_to_any_end(consumer: Any, writer: Any, barrier: int) -> Any:
-    """In place of `transaction._read_to`: the last marker before whatever end the broker tells first."""
+    """In place of `barrier._read_to`: the last marker before whatever end the broker tells first."""
     last = None
     while True:
         message = consumer.poll(1.0)
@@ -43,7 +44,7 @@ def read_to_any_end(consumer: Any, writer: Any, barrier: int) -> Any:
 
 
 def remove_barrier() -> None:
-    transaction._read_to = read_to_any_end
+    reading._read_to = read_to_any_end
     transaction.Transaction._barrier = lambda self: 0  # type: ignore[method-assign]
 
 

@@ -16,7 +16,8 @@ from conf.settings import Delivery
 from jobs.connectors.ledger import stops
 from jobs.connectors.ledger.markers import DONE, BatchId, Done, is_done
 from jobs.connectors.ledger.sent import Sent
-from jobs.connectors.ledger.transaction import PRODUCER, Transaction, Writer, beginning
+from jobs.connectors.ledger.transaction import Transaction, beginning
+from jobs.connectors.ledger.writer import PRODUCER, Writer
 
 ANSWER = "shard int, n bigint, size bigint, topics array<string>, stop array<string>"
 ANSWER_TYPE = pa.schema(

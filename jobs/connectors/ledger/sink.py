@@ -19,7 +19,8 @@ from jobs.connectors.ledger.layout import Cut, arrow_batches, cut_frame, natural
 from jobs.connectors.ledger.markers import PLAN, BatchId, Plan, offsets_hash, plan_due
 from jobs.connectors.ledger.shard import ANSWER, PASSING, Answer, Assignment, publish_shard, task
 from jobs.connectors.ledger.topic import PLAN_PARTITION, Ledger, require_timeout_below_cap, topic_ids
-from jobs.connectors.ledger.transaction import Transaction, Writer
+from jobs.connectors.ledger.transaction import Transaction
+from jobs.connectors.ledger.writer import Writer
 
 # A run that was thought dead may fence a plan once; a second time somebody else runs the query.
 PLAN_ATTEMPTS = 3

@@ -50,10 +50,13 @@ class Ledger:
         wanted = self.partition_of(shards)
         try:
             there = admin.list_topics(self.name, timeout=SECONDS).topics[self.name]
+            if there.error is None and len(there.partitions) >= wanted:
+                return
             if there.error is not None:
                 self._create(admin, wanted)
-            elif len(there.partitions) < wanted:
+            else:
                 admin.create_partitions([NewPartitions(self.name, wanted)])[self.name].result(SECONDS)
+            self._await_listed(admin, shards)
         except KafkaException as exc:
             raise stops.kafka_failed(self.name, exc.args[0].str()) from exc
 
@@ -69,6 +72,14 @@ class Ledger:
         except KafkaException as exc:
             if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+
+    def _await_listed(self, admin: AdminClient, shards: int) -> None:
+        """The controller has made them; a broker that has not yet heard of it would turn the writers away."""
+        until = time.monotonic() + SECONDS
+        while self.shards(admin) < shards:
+            if time.monotonic() > until:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            time.sleep(PAUSE_SECONDS)
 
 
 def topic_ids(admin: AdminClient, names: Iterable[str]) -> dict[str, str]:

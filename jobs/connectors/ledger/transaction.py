@@ -13,68 +13,28 @@ KIP-447, KIP-890.
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import chain, repeat
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
 from jobs.connectors.ledger import stops
+from jobs.connectors.ledger.barrier import read_last
 from jobs.connectors.ledger.failpoints import reach
-from jobs.connectors.ledger.markers import Done, Plan, open_marker, parse
+from jobs.connectors.ledger.markers import Done, Plan, open_marker
+from jobs.connectors.ledger.writer import PRODUCER, Writer
 
 # A predecessor's transaction that is still ending is waited for by librdkafka's own timer of 500 ms: a new producer
 # asks at once. A coordinator that moves to another broker needs seconds.
 FENCE_WAITS = (0.15, 0.15, 0.15, 0.5, 1.0, 2.0)
 FENCE_SECONDS = 90.0
 METADATA_SECONDS = 10.0
-# A broker that hangs closes no connection. librdkafka waits a whole transaction for its answer, and asks for the new
-# leader only then; an answer that waits for a lost follower takes 9 s (the brokers' session) and more.
-ANSWER_MS = 20_000
-# Three ledger records a batch: the last marker is within the last few, unless transactions were aborted again and
-# again.
-TAIL_OFFSETS = 256
 # Another writer has taken over.
 FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
-PRODUCER = {
-    "enable.idempotence": True,
-    "acks": "all",
-    "partitioner": "murmur2_random",  # Java's: every client finds a key in the same partition
-    "reconnect.backoff.ms": 10,
-    "log_level": 0,
-}
-CONSUMER = {
-    "isolation.level": "read_committed",
-    "enable.partition.eof": True,
-    "enable.auto.commit": False,
-    "auto.offset.reset": "earliest",
-    "group.id": "tidemark-ledger",  # asked for by the client, never joined
-    # The end of a partition is told by an empty answer, which the broker holds back for so long.
-    "fetch.wait.max.ms": 5,
-    "log_level": 0,
-}
-
-
-@dataclass(frozen=True)
-class Writer:
-    """One identity that writes, and the ledger partition that only it marks.
-
-    Args:
-        connection: librdkafka's properties of the connection, secrets included; tuning: of the producer.
-        where: what fail points know it by.
-    """
-
-    transactional_id: str
-    ledger: str
-    partition: int
-    connection: Mapping[str, str] = field(repr=False)
-    timeout_ms: int
-    tuning: Mapping[str, Any] = field(default_factory=dict)
-    where: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Transaction:
@@ -108,7 +68,7 @@ class Transaction:
         """The newest committed marker in the writer's ledger partition, read up to this transaction's own beginning."""
         with self._named():
             barrier = self._barrier()
-            last = _read_last(self._writer, barrier)
+            last = read_last(self._writer, barrier)
         self._reach("after-barrier")
         return last
 
@@ -207,7 +167,7 @@ def _fence(writer: Writer) -> Producer:
         "transactional.id": writer.transactional_id,
         "transaction.timeout.ms": writer.timeout_ms,
         "message.timeout.ms": writer.timeout_ms,
-        "socket.timeout.ms": _answer_ms(writer),
+        "socket.timeout.ms": writer.answer_ms,
     }
     until = time.monotonic() + FENCE_SECONDS
     for wait in chain(FENCE_WAITS, repeat(5.0)):
@@ -224,44 +184,3 @@ def _fence(writer: Writer) -> Producer:
             if not passing or time.monotonic() > until:
                 raise
     raise AssertionError("the loop has no end")
-
-
-def _answer_ms(writer: Writer) -> int:
-    return min(ANSWER_MS, writer.timeout_ms // 3)  # so that there is time to try again
-
-
-def _read_last(writer: Writer, barrier: int) -> Plan | Done | None:
-    """The last marker before offset `barrier`, once everything before it is committed or aborted."""
-    consumer = Consumer({**CONSUMER, **writer.connection, "socket.timeout.ms": _answer_ms(writer)})
-    try:
-        behind = TAIL_OFFSETS
-        while True:
-            start = max(0, barrier - behind)
-            consumer.assign([TopicPartition(writer.ledger, writer.partition, start)])
-            last = _read_to(consumer, writer, barrier)
-            if last is not None or start == 0:
-                return last
-            behind *= 16
-    finally:
-        consumer.close()
-
-
-def _read_to(consumer: Consumer, writer: Writer, barrier: int) -> Plan | Done | None:
-    last = None
-    until = time.monotonic() + writer.timeout_ms / 1000
-    while time.monotonic() < until:
-        message = consumer.poll(1.0)
-        if message is None:
-            continue
-        error = message.error()
-        if error is None:
-            last = parse(message.value()) or last
-        elif error.code() != KafkaError._PARTITION_EOF:
-            if not (error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)):
-                raise KafkaException(error)
-        elif int(message.offset() or 0) > barrier:
-            # Only our own end can have let the reader pass our beginning: we were aborted under way.
-            raise stops.fenced(writer.transactional_id)
-        elif message.offset() == barrier:
-            return last
-    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))

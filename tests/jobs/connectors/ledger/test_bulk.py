@@ -17,7 +17,8 @@ from jobs.connectors.ledger.layout import HASH
 from jobs.connectors.ledger.markers import BatchId, Done
 from jobs.connectors.ledger.sent import Sent
 from jobs.connectors.ledger.sink import QUEUE
-from jobs.connectors.ledger.transaction import PRODUCER, Transaction, Writer
+from jobs.connectors.ledger.transaction import Transaction
+from jobs.connectors.ledger.writer import PRODUCER, Writer
 
 NewTopicOf = Callable[[int], str]
 Found = tuple[int, bytes | None, bytes | None]

@@ -13,7 +13,7 @@ from conf.settings import Settings
 from jobs.connectors import kafka
 from jobs.connectors.kafka import Subscription
 from jobs.connectors.ledger.partitioner import MOST_LENGTHS, partitions_of
-from jobs.connectors.ledger.transaction import PRODUCER
+from jobs.connectors.ledger.writer import PRODUCER
 
 NewTopicOf = Callable[[int], str]
 

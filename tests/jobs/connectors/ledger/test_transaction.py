@@ -10,7 +10,8 @@ from confluent_kafka.admin import AdminClient
 from conf.errors import TidemarkError
 from jobs.connectors.ledger.markers import DONE, BatchId, Done
 from jobs.connectors.ledger.topic import Ledger, require_timeout_below_cap, topic_ids
-from jobs.connectors.ledger.transaction import Transaction, Writer
+from jobs.connectors.ledger.transaction import Transaction
+from jobs.connectors.ledger.writer import Writer
 from local.broker import Cluster
 
 NewTopicOf = Callable[[int], str]
@@ -89,7 +90,7 @@ def test_an_earlier_writer_can_no_longer_commit_once_another_has_begun(
 def test_the_last_marker_is_found_behind_many_attempts_that_were_given_up(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.connectors.ledger.transaction.TAIL_OFFSETS", 2)
+    monkeypatch.setattr("jobs.connectors.ledger.barrier.TAIL_OFFSETS", 2)
     with Transaction(writer) as transaction:
         transaction.last_marker()
         transaction.commit(done(0).to_json(), DONE)
