@@ -160,7 +160,7 @@ def test_ctrl_c_ends_a_continuous_job_with_130_and_a_later_run_goes_on(flights: 
 
 @pytest.mark.slow
 def test_a_corrupt_record_goes_to_quarantine_and_the_job_goes_on(flights: Cluster, tmp_path: Path) -> None:
-    producer = Producer({"bootstrap.servers": flights.bootstrap_servers})
+    producer = Producer({"bootstrap.servers": flights.bootstrap_servers, "log_level": 0})
     producer.produce("cancellations", b"no framing at all", b"somebody", headers=[("trace", b"42")])
     assert producer.flush(30) == 0
 

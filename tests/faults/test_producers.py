@@ -190,7 +190,7 @@ def test_a_publisher_killed_again_and_again_publishes_each_row_once(publication:
 def test_flights_killed_between_transactions_and_within_one_are_there_once(tmp_path: Path) -> None:
     with Cluster(tmp_path / "broker", tmp_path / "logs", attached=True) as cluster:
         servers = cluster.bootstrap_servers
-        admin = AdminClient({"bootstrap.servers": servers})
+        admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
         for future in admin.create_topics([NewTopic(name, PARTITIONS) for name in TOPICS]).values():
             future.result()
         (tmp_path / "flights").mkdir()

@@ -31,7 +31,7 @@ def recreate(admin: AdminClient, topic: str) -> None:
 
 @pytest.mark.parametrize("count", [2, 9])
 def test_a_topic_created_again_stops_the_query_whether_it_is_shorter_or_longer(scratch: Scratch, count: int) -> None:
-    admin = AdminClient({**scratch.settings().kafka.client_config()})
+    admin = AdminClient({**scratch.settings().kafka.client_config(), "log_level": 0})
     topic = scratch.topic()
     send(scratch, topic, 5)
     scratch.catch_up(declared(scratch, topic))
@@ -44,7 +44,7 @@ def test_a_topic_created_again_stops_the_query_whether_it_is_shorter_or_longer(s
 
 
 def test_records_that_retention_took_before_they_were_read_stop_the_query(scratch: Scratch) -> None:
-    admin = AdminClient({**scratch.settings().kafka.client_config()})
+    admin = AdminClient({**scratch.settings().kafka.client_config(), "log_level": 0})
     topic = scratch.topic()
     send(scratch, topic, 5)
     scratch.catch_up(declared(scratch, topic))

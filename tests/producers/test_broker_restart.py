@@ -26,7 +26,7 @@ BATCHES, SIZE = 40, 500
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A broker that a test may stop, with an empty topic t."""
     with Cluster(tmp_path, tmp_path / "logs", attached=True) as started:
-        admin = AdminClient({"bootstrap.servers": started.bootstrap_servers})
+        admin = AdminClient({"bootstrap.servers": started.bootstrap_servers, "log_level": 0})
         admin.create_topics([NewTopic("t", 1, 1)])["t"].result()
         yield started
 

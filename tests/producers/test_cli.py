@@ -28,7 +28,7 @@ def flight_topics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
     """A broker with the declared topics, which other tests must not see filled."""
     folder = tmp_path_factory.mktemp("flight_topics")
     with Cluster(folder, folder / "logs", attached=True) as cluster:
-        admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
+        admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0})
         for future in admin.create_topics([NewTopic(name, load_topics()[name].partitions) for name in TOPICS]).values():
             future.result()
         wait_for(lambda: can_be_asked(cluster), 30, TimeoutError)
@@ -55,7 +55,7 @@ def run(broker: Cluster, registry: Path, *argv: str) -> subprocess.CompletedProc
 
 def offsets(broker: Cluster) -> Counter[str]:
     """Topic -> records in it."""
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     partitions = [TopicPartition(name, number) for name in TOPICS for number in range(load_topics()[name].partitions)]
     found: Counter[str] = Counter()

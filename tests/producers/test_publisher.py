@@ -37,7 +37,7 @@ def limited_topic(broker: Cluster, new_topic: Callable[[int], str]) -> Callable[
 
     def make(**config: str) -> str:
         name = f"{new_topic(1)}-limited"
-        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
         settings = {key.replace("_", "."): value for key, value in config.items()}
         admin.create_topics([NewTopic(name, 1, 1, config=settings)])[name].result()
         return name

@@ -54,7 +54,7 @@ class StopAfter(Interrupt):
 
 
 def publisher(settings: Settings, topic: str, name: str = "name") -> TransactionalPublisher:
-    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers, "log_level": 0})
     # The broker answers that a topic is created a little before it lists it.
     wait_for(lambda: topic in admin.list_topics(timeout=10).topics, 30, TimeoutError)
     return TransactionalPublisher(settings, topic, name, [topic])
@@ -155,7 +155,7 @@ def test_what_the_broker_refuses_aborts_its_transaction_and_is_named(
     settings: Settings, new_topic: Callable[[int], str], broker: Cluster
 ) -> None:
     topic = f"{new_topic(1)}-compacted"
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     admin.create_topics([NewTopic(topic, 1, 1, config={"cleanup.policy": "compact"})])[topic].result()
     own = publisher(settings, topic)
     own.begin(FACTS)
@@ -266,7 +266,7 @@ def test_the_topic_that_was_deleted_and_created_again_is_noticed(
     own = publisher(settings, topic)
     own.begin(FACTS)
     assert own.publish([batch(topic, range(3))]).complete
-    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     admin.delete_topics([topic])[topic].result()
     admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
     with pytest.raises(TidemarkError, match="TOPIC_RECREATED"):

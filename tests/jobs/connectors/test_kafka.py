@@ -82,7 +82,7 @@ def test_the_brokers_own_time_is_told_apart_by_its_type(
 ) -> None:
     topic = f"topic-{uuid.uuid4().hex[:12]}"
     appended = NewTopic(topic, 1, 1, config={"message.timestamp.type": "LogAppendTime"})
-    admin = AdminClient({**settings.kafka.client_config()})
+    admin = AdminClient({**settings.kafka.client_config(), "log_level": 0})
     admin.create_topics([appended])[topic].result(30)
     send(broker, topic, Record(b"x"))
     row = batch(spark, settings, topic).select("timestampType", F.unix_millis("timestamp")).collect()[0]
@@ -181,7 +181,7 @@ def test_lost_records_stop_a_stream(
     spark: SparkSession, settings: Settings, broker: Cluster, numbered: str, tmp_path: Path
 ) -> None:
     source = settings.source.model_copy(update={"starting_offsets": f'{{"{numbered}": {{"0": 1, "1": 1}}}}'})
-    admin = AdminClient({**settings.kafka.client_config()})
+    admin = AdminClient({**settings.kafka.client_config(), "log_level": 0})
     admin.delete_records([TopicPartition(numbered, 0, 3)])[TopicPartition(numbered, 0)].result(30)
     stream = kafka.read_stream(spark, settings.kafka, source, Subscription((numbered,)))
     with pytest.raises(Exception, match=r"OffsetOutOfRange|data was lost|DATA_LOSS|dataloss"):

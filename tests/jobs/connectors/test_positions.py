@@ -62,7 +62,7 @@ def topic(broker: Cluster, new_topic: Callable[[int], str], kafka: Kafka) -> str
     """Three partitions: 0 holds offsets 2 to 4 (older ones are deleted), 1 holds one record, 2 is empty."""
     topic = new_topic(3)
     send(broker, topic, *(Record(b"x", timestamp=T0 + 1000 * n) for n in range(5)), Record(b"y", partition=1))
-    deleted, admin = TopicPartition(topic, 0, 2), AdminClient({**kafka.client_config()})
+    deleted, admin = TopicPartition(topic, 0, 2), AdminClient({**kafka.client_config(), "log_level": 0})
     admin.delete_records([deleted])[deleted].result(30)
     return topic
 
