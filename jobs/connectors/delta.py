@@ -4,7 +4,7 @@ Delta skips a write that it has recorded. Whether that is right, or would lose o
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from threading import Lock
 
 from delta.exceptions import DeltaConcurrentModificationException
@@ -12,12 +12,11 @@ from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, DataType, MapType, StructType
+from pyspark.sql.types import StructType
 
-from conf.errors import TidemarkError
 from jobs.connectors.delta_commit import RANGE, Attempt, Commit, Table
+from jobs.connectors.delta_evolution import admit_types
 from jobs.connectors.delta_guards import is_due, recorded_version, require_first
-from jobs.connectors.delta_history import snapshot
 
 # All that others need of Delta is had from here.
 __all__ = [
@@ -36,7 +35,6 @@ APP_ID = "txnAppId"
 VERSION = "txnVersion"
 METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 TXN_CONF = "spark.databricks.delta.write."
-WIDENING = "delta.enableTypeWidening"
 # Delta fails one of two queries that make the same table at the same moment.
 _CREATING = Lock()
 
@@ -46,13 +44,14 @@ def write(frame: DataFrame, table: Table, commit: Commit) -> bool:
 
     Raises:
         TidemarkError: STATEMENT_REPEATED, where the same attempt at a batch wrote this before; what `is_due` raises;
-            TYPE_CHANGED, where a column has another type than in the table. A new column is added to the table.
+            TYPE_CHANGED, where a column has another type than in the table, and not a wider one. A new column is added
+            to the table, a wider type widens the column.
     """
     require_first(table, commit)
     if not is_due(frame.sparkSession, table, commit):
         return False
     create_if_missing(frame, table)
-    _check_types(frame, table)
+    admit_types(frame, table)
     if table.keys:
         _upsert(frame, table, commit)
     else:
@@ -127,29 +126,3 @@ def _not_older(table: Table) -> str | None:
         return None
     ours, theirs = (", ".join(f"{side}.`{name}`" for name in table.newest_by) for side in "st")
     return f"struct({ours}) >= struct({theirs})"
-
-
-def _check_types(frame: DataFrame, table: Table) -> None:
-    """Delta would refuse the types in words of its own, or cast them to the table's until a value does not fit."""
-    there = snapshot(frame.sparkSession, table.path)
-    widening = there.metadata().configuration().get(WIDENING)
-    if widening.isDefined() and widening.get() == "true":
-        return
-    schema = StructType.fromJson(json.loads(there.schema().json()))
-    for change in _type_changes(schema, frame.schema, ""):
-        remedy = f"write to a new table, or allow Delta to widen it: ALTER TABLE delta.`{table.path}` SET TBLPROPERTIES"
-        raise TidemarkError("TYPE_CHANGED", f"table {table.path}: {change}", f"{remedy} ('{WIDENING}' = 'true')")
-
-
-def _type_changes(old: DataType, new: DataType, name: str) -> Iterator[str]:
-    if isinstance(old, StructType) and isinstance(new, StructType):
-        for field in old.fields:
-            if field.name in new.names:
-                yield from _type_changes(field.dataType, new[field.name].dataType, f"{name}.{field.name}".lstrip("."))
-    elif isinstance(old, ArrayType) and isinstance(new, ArrayType):
-        yield from _type_changes(old.elementType, new.elementType, f"{name}[]")
-    elif isinstance(old, MapType) and isinstance(new, MapType):
-        yield from _type_changes(old.keyType, new.keyType, f"{name} keys")
-        yield from _type_changes(old.valueType, new.valueType, f"{name} values")
-    elif old != new:
-        yield f"column {name} is {old.simpleString()} there and {new.simpleString()} in what is written"

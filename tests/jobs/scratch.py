@@ -46,8 +46,9 @@ class Scratch:
         return name
 
     def register(self, topic: str, *more: dict[str, Any]) -> int:
-        """Register the readings' schema, with `more` fields, and return its id."""
-        text = json.dumps({"type": "record", "name": "Reading", "fields": [*FIELDS, *more]})
+        """Register the readings' schema, with `more` fields or fields changed, and return its id."""
+        fields = {field["name"]: field for field in [*FIELDS, *more]}
+        text = json.dumps({"type": "record", "name": "Reading", "fields": list(fields.values())})
         return self._registry.register(f"{topic}-value", text)
 
     def reading(self, topic: str, id: str, level: int, partition: int = 0, **more: Any) -> Record:

@@ -151,6 +151,17 @@ def test_a_version_registered_later_adds_its_column(scratch: Scratch) -> None:
     assert scratch.rows(f"silver/{topic}", "id", "level", "note") == [("a", 1, None), ("b", 2, "new")]
 
 
+def test_a_wider_type_reaches_silver_and_old_rows_stay(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    scratch.send(topic, scratch.reading(topic, "a", 1))
+    scratch.ingest(topic)
+    scratch.register(topic, {"name": "level", "type": "long"})
+    scratch.send(topic, scratch.reading(topic, "b", 2**40))
+    scratch.ingest(topic)
+    assert scratch.rows(f"silver/{topic}", "id", "level") == [("a", 1), ("b", 2**40)]
+    assert scratch.rows("quarantine") == []
+
+
 def test_a_version_registered_while_the_job_runs_needs_no_restart(scratch: Scratch) -> None:
     topic = scratch.topic()
     run = scratch.run(f"ingest.topics={topic}", job="ingest")

@@ -11,7 +11,6 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from conf import code
-from conf.errors import TidemarkError
 from jobs.connectors import delta
 from jobs.connectors.delta import Commit, Table
 from tests.jobs.connectors.delta_tables import batch, commits, events, stored
@@ -84,33 +83,6 @@ def test_a_new_column_is_added_and_a_missing_one_is_null(
     delta.write(events(spark, (2, 2.5, "b"), schema="id int, price double, note string"), table, batch(1))
     assert spark.read.format("delta").load(table.path).columns == ["id", "at", "note", "price"]
     assert stored(spark, table) == [(1, 1, "a", None), (2, None, "b", 2.5)]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        ("int", "bigint", "column n is int there and bigint in what is written"),
-        ("struct<a int, b int>", "struct<a int, b string, c int>", "column n.b is int there and string in"),
-        ("array<struct<a float>>", "array<struct<a double>>", "column n[].a is float there and double in"),
-        ("map<string, decimal(5,2)>", "map<string, decimal(7,2)>", "column n values is decimal(5,2) there and"),
-    ],
-)
-def test_a_column_of_another_type_is_refused_by_name(
-    before: str, after: str, expected: str, spark: SparkSession, appended: Table
-) -> None:
-    delta.create_if_missing(events(spark, schema=f"id int, n {before}"), appended)
-    with pytest.raises(TidemarkError, match="TYPE_CHANGED") as refused:
-        delta.write(events(spark, schema=f"id int, n {after}"), appended, batch(0))
-    assert expected in str(refused.value)
-
-
-@pytest.mark.parametrize("keys", [(), ("id",)])
-def test_a_table_that_may_be_widened_is(keys: tuple[str, ...], spark: SparkSession, tmp_path: Path) -> None:
-    table = Table("events", str(tmp_path / "events"), keys=keys)
-    delta.write(events(spark, (1, 1), schema="id int, n int"), table, batch(0))
-    spark.sql(f"ALTER TABLE delta.`{table.path}` SET TBLPROPERTIES ('{delta.WIDENING}' = 'true')")
-    delta.write(events(spark, (2, 2**40), schema="id int, n bigint"), table, batch(1))
-    assert stored(spark, table) == [(1, 1), (2, 2**40)]
 
 
 def test_a_table_takes_nulls_where_the_first_batch_had_none(spark: SparkSession, appended: Table) -> None:
