@@ -130,6 +130,12 @@ class Spark(Section):
     trigger: str
 
 
+class PersonalData(Section):
+    """Fields that a schema marks with `pii`."""
+
+    hash_key: SecretStr
+
+
 class Ingest(Section):
     topics: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
@@ -171,6 +177,7 @@ class Settings(BaseSettings):
     ledger: Ledger
     spark: Spark
     ingest: Ingest
+    personal_data: PersonalData
     jobs: Annotated[Mapping[str, Job], BeforeValidator(_by_name)]
 
 

@@ -58,16 +58,15 @@ def quarantine(rejected: DataFrame) -> DataFrame:
 
 def build(run: Run) -> None:
     for topic in run.settings.ingest.topics:
-        run.registry.versions(subject_of(topic))  # a topic without a schema stops the job now, not in its first batch
-        declared = run.topics.get(topic)
-        key = declared.key if declared and declared.cleanup_policy == "compact" else None
-        run.write(run.records(topic), topic, partial(_write, run, topic, key))
+        run.protection(topic)  # a topic without a schema, or a schema without its hash key, stops the job now
+        run.write(run.records(topic), topic, partial(_write, run, topic, run.compaction_key(topic)))
 
 
 def _write(run: Run, topic: str, key: str | None, batch: Batch) -> None:
     """Write bronze and silver side by side, then what silver rejected."""
     # Asked anew for every batch: a version that is registered while the job runs needs no restart.
     versions = run.registry.versions(subject_of(topic))
+    protect = run.protection(topic)
     decoded = avro.decode(batch.frame, versions, reader=versions[-1].text)
     bad = F.col("error").isNotNull() if key is None else F.col("error").isNotNull() & (F.col("error") != avro.NO_VALUE)
     seen: dict[str, int] = {}
@@ -79,7 +78,7 @@ def _write(run: Run, topic: str, key: str | None, batch: Batch) -> None:
 
     def write_silver() -> None:
         frame, counted = _counted(decoded, records=F.count("*"), rejected=F.count_if(bad))
-        rows = silver(frame) if key is None else silver_by_key(frame, key)
+        rows = protect(silver(frame) if key is None else silver_by_key(frame, key))
         table = run.table(f"silver/{topic}", keys=(key,) if key else (), newest_by=("_offset",) if key else ())
         if delta.write(rows, table, batch.commit("silver")):
             records, rejected = counted.get["records"], counted.get["rejected"]

@@ -13,12 +13,13 @@ from pyspark.sql.streaming.query import StreamingQuery
 from conf.errors import TidemarkError
 from conf.settings import Delivery, Job, Settings, Source
 from conf.topics import Topic, find_topic, load_topics, subject_of
-from jobs import publishing, state_store, streams
+from jobs import personal, publishing, state_store, streams
 from jobs.connectors import avro, delta, kafka, positions
 from jobs.failures import in_one_line
 from jobs.outputs import Batch, Output, OutputMode, query_name
 from jobs.progress import REJECTED, Counted
 from jobs.ranges import Ranges
+from schemas.personal import marks_of
 from schemas.registry import RegisteredSchema, Registry, open_registry
 
 
@@ -74,8 +75,30 @@ class Run:
         return decoded.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
 
     def read(self, topic: str) -> DataFrame:
-        """The events of `topic`, its schema's fields as columns. Rejects are counted here, and kept by `ingest`."""
-        return avro.accepted(self.decode(self.records(topic), topic))
+        """The events of `topic`, its schema's fields as columns, personal data protected.
+
+        Rejects are counted here, and kept by `ingest`.
+        """
+        protect = self.protection(topic)
+        return protect(avro.accepted(self.decode(self.records(topic), topic)))
+
+    def protection(self, topic: str) -> Callable[[DataFrame], DataFrame]:
+        """What treats the fields of `topic`'s events that the newest schema marks as personal: `personal.protect`.
+
+        Raises:
+            TidemarkError: BAD_SCHEMA or NO_HASH_KEY.
+        """
+        marks = marks_of(self.registry.latest(subject_of(topic)).text)
+        if key := self.compaction_key(topic):
+            personal.require_key_kept(marks, topic, key)
+        secret = self.settings.personal_data.hash_key.get_secret_value()
+        hash_key = personal.hash_key(self.spark, secret) if "hash" in marks.treatments() else None
+        return partial(personal.protect, marks=marks, key=hash_key)
+
+    def compaction_key(self, topic: str) -> str | None:
+        """The field that keys the records of a compacted topic; None for all others."""
+        declared = self.topics.get(topic)
+        return declared.key if declared and declared.cleanup_policy == "compact" else None
 
     def append(self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = ()) -> None:
         """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows."""

@@ -1,0 +1,86 @@
+"""Personal data leaves an event before any table or output topic has it: hashed, masked or dropped.
+
+A hash is HMAC-SHA-256 (RFC 2104) of the value's text in UTF-8, in hexadecimal. Spark has SHA-2, and what makes an HMAC
+of it are two blocks made from the key. A plan shows the literals in it, so the blocks come as the row of a table.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
+
+from conf.errors import TidemarkError
+from schemas.personal import Marks, Treatment
+
+BLOCK_BYTES = 64
+INNER, OUTER = 0x36, 0x5C
+PADS = "tidemark_inner binary, tidemark_outer binary"
+KEY_BYTES = 16  # NIST SP 800-107: a key under 112 bits is too easily guessed
+
+
+def hash_key(spark: SparkSession, key: str) -> DataFrame:
+    """One row that `protect` hashes with: `tidemark_inner` binary, `tidemark_outer` binary.
+
+    Raises:
+        TidemarkError: NO_HASH_KEY, where the key is missing or too short to keep anything secret.
+    """
+    secret = key.encode()
+    if len(secret) < KEY_BYTES:
+        what = f"fields are marked pii = hash, and the key has {len(secret)} bytes, fewer than {KEY_BYTES}"
+        raise TidemarkError("NO_HASH_KEY", what, "set TIDEMARK_PERSONAL_DATA__HASH_KEY to a long random text")
+    block = (hashlib.sha256(secret).digest() if len(secret) > BLOCK_BYTES else secret).ljust(BLOCK_BYTES, b"\0")
+    inner, outer = (bytearray(byte ^ pad for byte in block) for pad in (INNER, OUTER))
+    return spark.createDataFrame([(inner, outer)], PADS)
+
+
+def protect(events: DataFrame, marks: Marks, key: DataFrame | None = None) -> DataFrame:
+    """`events` with its marked fields treated: a hash (string), a masked text (string), or not there at all.
+
+    Args:
+        events: the fields of an event as columns, others beside them.
+        key: `hash_key`'s, where any field is to be hashed.
+    """
+    if not marks:
+        return events
+    joined = events if key is None else events.join(F.broadcast(key))
+    kept = [each for each in events.schema.fields if marks.fields.get(each.name) != "drop"]
+    return joined.select(*(_treated(F.col(f"`{each.name}`"), each, marks).alias(each.name) for each in kept))
+
+
+def require_key_kept(marks: Marks, topic: str, field: str) -> None:
+    """Raises TidemarkError BAD_SCHEMA, where `field`, the key of compacted `topic`, would no longer be one."""
+    mark = marks.fields.get(field)
+    if mark in ("mask", "drop"):
+        what = f"`{field}` is the key of {topic}, which is compacted, and is marked pii = {mark}"
+        raise TidemarkError("BAD_SCHEMA", what, "hash it: equal keys then still are equal")
+
+
+def _treated(value: Column, declared: StructField, marks: Marks) -> Column:
+    mark = marks.fields.get(declared.name)
+    if mark is None:
+        return value
+    return _within(value, declared.dataType, mark) if isinstance(mark, Marks) else TREATMENTS[mark](value)
+
+
+def _within(value: Column, kind: DataType, marks: Marks) -> Column:
+    """`value` with the marked fields of the records in it treated."""
+    if isinstance(kind, ArrayType):
+        return F.transform(value, lambda item: _within(item, kind.elementType, marks))
+    if isinstance(kind, MapType):
+        return F.transform_values(value, lambda _, item: _within(item, kind.valueType, marks))
+    if not isinstance(kind, StructType):
+        raise TypeError(f"marks within {kind.simpleString()}")
+    kept = [each for each in kind.fields if marks.fields.get(each.name) != "drop"]
+    fields = [_treated(value.getField(each.name), each, marks).alias(each.name) for each in kept]
+    return F.when(value.isNotNull(), F.struct(*fields))
+
+
+def _hashed(value: Column) -> Column:
+    message = value.cast("string").cast("binary")
+    inner = F.unhex(F.sha2(F.concat(F.col("tidemark_inner"), message), 256))
+    return F.sha2(F.concat(F.col("tidemark_outer"), inner), 256)
+
+
+TREATMENTS: dict[Treatment, Callable[[Column], Column]] = {"hash": _hashed, "mask": F.mask}
