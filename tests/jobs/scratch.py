@@ -18,7 +18,7 @@ from jobs.failures import await_all
 from jobs.run import Run
 from local.broker import Cluster
 from schemas.framing import frame
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 from tests.sent import Record, send
 
 FIELDS: list[dict[str, Any]] = [

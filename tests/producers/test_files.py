@@ -17,7 +17,7 @@ from producers.file_rows import FileRequest
 from producers.files import infer_only
 from producers.record_parts import Parts
 from producers.rejects import RejectLimit
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 from schemas.values import Reading
 from tests.producers.desk import GOOD, HEADER, ORDER, ORDERS, Desk
 

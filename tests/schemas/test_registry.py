@@ -10,7 +10,8 @@ import pytest
 from conf import ROOT
 from conf.errors import TidemarkError
 from conf.settings import Registry as RegistrySettings
-from schemas.registry import FileRegistry, open_registry
+from schemas.file_registry import FileRegistry
+from schemas.registry import open_registry
 
 
 def record(*fields: str, doc: str = "") -> str:
@@ -101,7 +102,7 @@ def test_two_processes_that_register_at_once_lose_nothing(registry: FileRegistry
     program = """
 import json, sys
 from pathlib import Path
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 registry = FileRegistry(Path(sys.argv[1]))
 for number in range(30):
     text = json.dumps({"type": "record", "name": f"R{number}", "fields": []})
