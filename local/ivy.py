@@ -56,7 +56,7 @@ def retrieve(
     """Bring `coordinates` to the files that `pattern` names, in Ivy's pattern language.
 
     Args:
-        coordinates: `group:artifact:version`, or `group:artifact:version:classifier:extension` where it is no plain jar.
+        coordinates: `group:artifact:version`, or with `:classifier:extension` where it is no plain jar.
         transitive: read poms and bring all that they need too, but for `exclude` (`group:artifact`).
         on_jar: called with `group#artifact;version` for each jar that was downloaded.
 
@@ -71,7 +71,18 @@ def retrieve(
     log.parent.mkdir(parents=True, exist_ok=True)
     ivy = next(pyspark_jars().glob("ivy-*.jar"))
     command = [java(), "-cp", str(ivy), "org.apache.ivy.Main", "-settings", str(_settings(folder, transitive))]
-    command += ["-cache", str(folder / "cache"), "-ivy", str(module), "-retrieve", pattern, "-types", "jar", "bundle", "tar.gz"]
+    command += [
+        "-cache",
+        str(folder / "cache"),
+        "-ivy",
+        str(module),
+        "-retrieve",
+        pattern,
+        "-types",
+        "jar",
+        "bundle",
+        "tar.gz",
+    ]
     with log.open("w") as lines, output_of(command) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -16,7 +16,11 @@ LOGICAL = {
     "time-millis": {"int"},
     "time-micros": {"long"},
     "duration": {"fixed"},
-    **{f"{kind}-{unit}": {"long"} for kind in ("timestamp", "local-timestamp") for unit in ("millis", "micros", "nanos")},
+    **{
+        f"{kind}-{unit}": {"long"}
+        for kind in ("timestamp", "local-timestamp")
+        for unit in ("millis", "micros", "nanos")
+    },
 }
 
 

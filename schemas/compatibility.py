@@ -30,7 +30,7 @@ REMEDIES = {
         "add no symbols until readers whose enum has a default are everywhere",
     ),
     "size": ("keep the size, or give the changed field a name of its own",) * 2,
-    "logical": ("keep the logical type and its parameters; put the other meaning into a new field",) * 2,
+    "logical": ("keep the logical type and its parameters, and put the other meaning into a new field",) * 2,
     "namespace": ("keep the namespace, or add the old full name to `aliases`", "keep the namespace"),
 }
 
@@ -53,12 +53,17 @@ class Finding:
     found: Break
 
     @property
-    def line(self) -> str:
-        """Version, field, which reader breaks on which data, and how to mend it."""
-        old, remedies = f"version {self.version}", REMEDIES[self.found.kind]
+    def what(self) -> str:
+        """Version, field, and which reader breaks on which data."""
+        old = f"version {self.version}"
         reader, writer = ("the new schema", old) if self.new_reads else (old, "the new schema")
-        remedy = remedies[0 if self.new_reads else 1].format(reader=self.found.reader, writer=self.found.writer)
-        return f"{old}: {self.found.path}: {reader} cannot read data of {writer}: it {self.found.what}; {remedy}"
+        return f"{old}: {self.found.path}: {reader} cannot read data of {writer}: it {self.found.what}"
+
+    @property
+    def remedy(self) -> str:
+        """How to mend it in the new schema."""
+        remedy = REMEDIES[self.found.kind][0 if self.new_reads else 1]
+        return remedy.format(reader=self.found.reader, writer=self.found.writer)
 
 
 def findings(text: str, earlier: Sequence[Version], level: CompatibilityLevel) -> list[Finding]:
@@ -82,6 +87,5 @@ def require_compatible(subject: str, text: str, earlier: Sequence[Version], leve
     """Raise TidemarkError INCOMPATIBLE_SCHEMA with the first break, where `text` may not follow `earlier`."""
     found = findings(text, earlier, level)
     if found:
-        what, _, remedy = found[0].line.rpartition("; ")
         more = f" ({len(found) - 1} more: see `local/tidemark schemas check`)" if len(found) > 1 else ""
-        raise TidemarkError("INCOMPATIBLE_SCHEMA", f"{subject} {what}", f"{remedy}{more}")
+        raise TidemarkError("INCOMPATIBLE_SCHEMA", f"{subject} {found[0].what}", f"{found[0].remedy}{more}")

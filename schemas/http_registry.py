@@ -11,7 +11,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from conf.errors import TidemarkError, nearest
 from conf.settings import Registry as RegistrySettings
 from schemas.compatibility import require_compatible
-from schemas.patience import Patience, Unavailable
+from schemas.patience import Patience, UnavailableError
 from schemas.registry import RegisteredSchema
 from schemas.validity import normalized
 
@@ -62,7 +62,7 @@ class HttpRegistry:
         """See `Registry`."""
         try:
             return self._ask(f"schema {schema_id}", lambda: _text(self._client.get_schema(schema_id)))
-        except _Missing as exc:
+        except _MissingError as exc:
             remedy = "register it, or find out who wrote records with it"
             raise TidemarkError("UNKNOWN_SCHEMA_ID", f"no schema has id {schema_id} in {self._url}", remedy) from exc
 
@@ -84,10 +84,8 @@ class HttpRegistry:
 
     def _versions(self, subject: str) -> list[RegisteredSchema]:
         try:
-            numbers = self._ask(
-                f"the versions of {subject}", lambda: _list_of(int, self._client.get_versions(subject))
-            )
-        except _Missing:
+            numbers = self._ask(f"the versions of {subject}", lambda: _list_of(int, self._client.get_versions(subject)))
+        except _MissingError:
             return []
         return [self._version(subject, number) for number in sorted(numbers)]
 
@@ -99,7 +97,7 @@ class HttpRegistry:
         return self._ask(f"version {number} of {subject}", ask)
 
     def _ask(self, what: str, ask: Callable[[], Answer]) -> Answer:
-        """The client's answer, waited for; raises `_Missing` and TidemarkErrors."""
+        """The client's answer, waited for; raises `_MissingError` and TidemarkErrors."""
 
         def judged() -> Answer:
             try:
@@ -116,7 +114,7 @@ class HttpRegistry:
     def _error(self, what: str, exc: SchemaRegistryError) -> Exception:
         status, answer = exc.http_status_code, (exc.http_status_code, exc.error_code)
         if answer in (NO_SUBJECT, NO_VERSION, NO_SCHEMA):
-            return _Missing("NOT_A_REGISTRY", f"{self._url} does not know {what}", "correct registry.url")
+            return _MissingError("NOT_A_REGISTRY", f"{self._url} does not know {what}", "correct registry.url")
         if answer == INCOMPATIBLE:
             remedy = "mend the schema, or compare the registry's own level with registry.compatibility"
             return TidemarkError("INCOMPATIBLE_SCHEMA", f"{self._url} refuses {what}: {_line(exc)}", remedy)
@@ -126,7 +124,7 @@ class HttpRegistry:
             remedy = "check registry.username, registry.password and what this user may do"
             return TidemarkError("REGISTRY_REFUSED", f"{self._url} answers {status} to {what}", remedy)
         if status in BUSY or status >= 500:
-            return Unavailable(f"HTTP {status}")
+            return UnavailableError(f"HTTP {status}")
         return self._stranger(f"HTTP {status} without an error code that a registry has for {what}")
 
     def _unreachable(self, exc: httpx2.TransportError) -> Exception:
@@ -134,19 +132,21 @@ class HttpRegistry:
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 what = f"the certificate of {self._url} is not trusted: {cause.verify_message}"
-                return TidemarkError("REGISTRY_REFUSED", what, "set registry.ca_location to the authority's certificate")
+                return TidemarkError(
+                    "REGISTRY_REFUSED", what, "set registry.ca_location to the authority's certificate"
+                )
             cause = cause.__cause__ or cause.__context__
-        return Unavailable(str(exc) or type(exc).__name__)
+        return UnavailableError(str(exc) or type(exc).__name__)
 
     def _stranger(self, what: str) -> Exception:
         # A proxy before a registry that is down answers in its place: once the address has proved right, that passes.
         if self._patience.answered:
-            return Unavailable(what)
+            return UnavailableError(what)
         remedy = "correct registry.url: it ends where /subjects would follow"
         return TidemarkError("NOT_A_REGISTRY", f"{self._url} answers, but not as a registry does: {what}", remedy)
 
 
-class _Missing(TidemarkError):
+class _MissingError(TidemarkError):
     """The registry says that it does not know what was asked for."""
 
 

@@ -17,7 +17,7 @@ LINE_SECONDS = 30.0
 REMEDY = "start it, or correct registry.url; nothing was lost: run the same again"
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A registry that cannot answer now, in a few words."""
 
 
@@ -38,7 +38,7 @@ class Patience:
         self.answered = False
 
     def ask(self, place: str, what: str, ask: Callable[[], Answer]) -> Answer:
-        """What `ask` returns; it raises `Unavailable` as long as there is no answer.
+        """What `ask` returns; it raises `UnavailableError` as long as there is no answer.
 
         Raises:
             TidemarkError: REGISTRY_UNAVAILABLE, with `place` and `what` was asked.
@@ -47,7 +47,7 @@ class Patience:
         while True:
             try:
                 answer = ask()
-            except Unavailable as exc:
+            except UnavailableError as exc:
                 waited = time.monotonic() - began
                 self._require_more_time(place, what, exc, waited)
                 if told is None or waited - told >= LINE_SECONDS:
@@ -61,7 +61,7 @@ class Patience:
             self.answered = True
             return answer
 
-    def _require_more_time(self, place: str, what: str, exc: Unavailable, waited: float) -> None:
+    def _require_more_time(self, place: str, what: str, exc: UnavailableError, waited: float) -> None:
         unbounded = self._once_answered and self.answered
         if self._ending.is_set() or (waited >= self._seconds and not unbounded):
             message = f"registry {place} did not answer for {waited:.0f} s ({exc}), asked for {what}"
