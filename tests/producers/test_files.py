@@ -111,6 +111,16 @@ def test_the_inferred_schema_is_written_for_review_and_used_from_then_on(
     assert [each.version for each in FileRegistry(desk.folder / "registry").versions(f"{desk.topic}-value")] == [1, 2]
 
 
+def test_a_schema_that_breaks_earlier_data_is_refused_before_anything_is_published(desk: Desk) -> None:
+    path = desk.write("in.csv", HEADER + GOOD)
+    desk.publish(path)
+    scaled = ORDERS.replace('"scale": 2', '"scale": 3')
+    with pytest.raises(TidemarkError, match=rf"INCOMPATIBLE_SCHEMA: {desk.topic}-value version 1: price: .*decimal"):
+        desk.publish(path, schema=scaled)
+    assert desk.values(1) == [ORDER]
+    assert len(FileRegistry(desk.folder / "registry").versions(f"{desk.topic}-value")) == 1
+
+
 def test_infer_only_writes_the_schema_once_and_needs_no_broker(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("id\n1\n")
     request = FileRequest("orders", [tmp_path / "in.csv"], Parts(key=None))
