@@ -47,6 +47,10 @@ class Apicurio:
     def url(self) -> str:
         return f"http://{HOST}:{self._port}/apis/ccompat/v7"
 
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
+
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -1,6 +1,6 @@
 """A producer and a job that know their schemas from a real registry over HTTP; the registry dies while the job runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,17 +60,9 @@ class Shop:
 
 @pytest.fixture
 def shop(
-    spark: SparkSession, broker: Cluster, new_topic: Callable[[int], str], tmp_path: Path, server: Apicurio
+    spark: SparkSession, broker: Cluster, new_topic: Callable[[int], str], tmp_path: Path, apicurio: Apicurio
 ) -> Shop:
-    return Shop(Scratch(spark, broker, new_topic, tmp_path), new_topic(1), server.url)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Apicurio]:
-    """One that the test may kill."""
-    (tmp_path / "apicurio").mkdir()
-    with Apicurio(tmp_path / "apicurio") as server:
-        yield server
+    return Shop(Scratch(spark, broker, new_topic, tmp_path), new_topic(1), apicurio.url)
 
 
 def test_what_is_published_is_ingested_by_the_registrys_schema(shop: Shop) -> None:
@@ -83,20 +75,20 @@ def test_what_is_published_is_ingested_by_the_registrys_schema(shop: Shop) -> No
 
 
 def test_a_job_whose_registry_dies_waits_for_it_and_goes_on_and_nothing_is_quarantined(
-    shop: Shop, server: Apicurio, capfd: pytest.CaptureFixture[str]
+    shop: Shop, apicurio: Apicurio, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shop.publish(2)
     [query] = shop.ingest().start(continuous=True)
     try:
         shop.require(2)
         value = shop.framed()
-        server.kill()
+        apicurio.kill()
         shop.scratch.send(shop.topic, *[Record(value)] * 3)
-        told = f"registry {server.url} does not answer"
+        told = f"registry {apicurio.url} does not answer"
         wait_for(lambda: told in capfd.readouterr().err, SECONDS, lambda: AssertionError("it does not wait"))
         assert query.isActive
         assert shop.orders() == 2
-        server.start()
+        apicurio.start()
         shop.require(5)
     finally:
         query.stop()
@@ -104,14 +96,14 @@ def test_a_job_whose_registry_dies_waits_for_it_and_goes_on_and_nothing_is_quara
 
 
 def test_a_job_that_waits_for_its_registry_can_be_stopped(
-    shop: Shop, server: Apicurio, capfd: pytest.CaptureFixture[str]
+    shop: Shop, apicurio: Apicurio, capfd: pytest.CaptureFixture[str]
 ) -> None:
     shop.publish(1)
     run = shop.ingest()
     [query] = run.start(continuous=True)
     shop.require(1)
     value = shop.framed()
-    server.kill()
+    apicurio.kill()
     shop.scratch.send(shop.topic, Record(value))
     wait_for(lambda: "does not answer" in capfd.readouterr().err, SECONDS, lambda: AssertionError("it does not wait"))
     run.ending.set()

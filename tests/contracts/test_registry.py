@@ -10,11 +10,12 @@ import pytest
 
 from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel, load
+from schemas.cli import main
+from schemas.contracts import contract
 from schemas.registry import Registry, open_registry
 from tests.contracts.apicurio import Apicurio
 
 Opener = Callable[[CompatibilityLevel], Registry]
-MISSPELT = "departure-value"
 
 
 def record(*fields: str, doc: str = "") -> str:
@@ -97,13 +98,13 @@ def test_a_version_that_another_registers_is_there_at_once(opened: Opener, subje
     assert [schema.id for schema in reader.versions(subject)][1:] == [newest]
 
 
-def test_what_is_not_there_is_named(registry: Registry) -> None:
-    registry.register("departures-value", record("x"))
+def test_what_is_not_there_is_named(registry: Registry, subject: str) -> None:
+    registry.register(subject, record("x"))
     with pytest.raises(TidemarkError, match=r"UNKNOWN_SCHEMA_ID: no schema has id 77777 in "):
         registry.schema(77777)
     for ask in (registry.latest, registry.versions):
-        with pytest.raises(TidemarkError, match=r"UNKNOWN_SUBJECT.*did you mean `departures-value`"):
-            ask(MISSPELT)
+        with pytest.raises(TidemarkError, match=f"UNKNOWN_SUBJECT.*did you mean `{subject}`"):
+            ask(subject[1:])
 
 
 @pytest.mark.parametrize("text", ["{", '{"type": "recrod"}', '{"type": "record", "name": "R"}'])
@@ -149,3 +150,17 @@ def test_a_servers_own_check_stands_behind_ours(subject: str, apicurio: Apicurio
     apicurio.set_level("full_transitive", subject)
     with pytest.raises(TidemarkError, match=f"INCOMPATIBLE_SCHEMA: {apicurio.url} refuses .*{subject}.*y at /fields/1"):
         registry.register(subject, record("x", "y"))
+
+
+@pytest.mark.registry
+def test_the_commands_speak_to_a_server_too(apicurio: Apicurio, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*argv: str) -> str:
+        capsys.readouterr()
+        assert main(["--set", f"registry.url={apicurio.url}", *argv]) == 0
+        return capsys.readouterr().out
+
+    ids = {line.split()[1]: line.split()[0] for line in printed("register").splitlines()}
+    listed = [line.split() for line in printed("list").splitlines()]
+    assert [ids["planes-value"], "planes-value", "1"] in listed
+    assert json.loads(printed("show", "planes-value")) == json.loads(contract("plane"))
+    assert printed("show", ids["planes-value"]) == printed("show", "planes-value")
