@@ -27,7 +27,7 @@ from jobs.failures import await_all
 from jobs.run import Run
 from local.answers import records_in
 from local.session import spark_session
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 
 TOPIC = "bench_departures"
 PARTITIONS = 4

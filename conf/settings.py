@@ -15,6 +15,9 @@ from conf.errors import TidemarkError, nearest
 ENVIRONMENTS = ("local", "cluster")
 StateStore = Literal["heap", "rocksdb"]
 Delivery = Literal["exactly-once", "at-least-once", "at-most-once"]
+CompatibilityLevel = Literal[
+    "none", "backward", "backward_transitive", "forward", "forward_transitive", "full", "full_transitive"
+]
 
 
 def _listed(value: Any) -> Any:
@@ -70,6 +73,23 @@ class Kafka(Section):
 class Registry(Section):
     path: Path
     url: str
+    username: str
+    password: SecretStr
+    ca_location: str
+    compatibility: CompatibilityLevel
+
+    @model_validator(mode="after")
+    def _check_url(self) -> "Registry":
+        # The client splits the text at commas: addresses of one registry, tried in turn.
+        for url in filter(None, self.url.split(",")):
+            parts = urlsplit(url.strip())
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("url must be http://HOST… or https://HOST…")
+            if "@" in parts.netloc:
+                raise ValueError("url must hold no user and password: set registry.username and registry.password")
+        if self.username and not self.password.get_secret_value():
+            raise ValueError("username needs a password: set TIDEMARK_REGISTRY__PASSWORD")
+        return self
 
 
 class Paths(Section):

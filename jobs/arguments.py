@@ -8,8 +8,10 @@ from conf.settings import ENVIRONMENTS, Settings, load
 from jobs import catalog
 from jobs.connectors.positions import parse_position
 
-SECRET = "kafka.sasl_password"
-SECRET_VARIABLE = "TIDEMARK_KAFKA__SASL_PASSWORD"
+SECRETS = {
+    "kafka.sasl_password": "TIDEMARK_KAFKA__SASL_PASSWORD",
+    "registry.password": "TIDEMARK_REGISTRY__PASSWORD",
+}
 
 
 def parser() -> ArgumentParser:
@@ -55,9 +57,10 @@ def parse(arguments: Sequence[str]) -> Namespace:
         remedy = "leave out --adopt: a range has no checkpoint"
         raise TidemarkError("BAD_ARGUMENTS", "--from and --to name a bounded range", remedy)
     for option in args.set:
-        if option.partition("=")[0].strip() == SECRET:
-            remedy = f"set the variable {SECRET_VARIABLE} instead"
-            raise TidemarkError("BAD_ARGUMENTS", f"--set {SECRET} would show in the list of processes", remedy)
+        key = option.partition("=")[0].strip()
+        if key in SECRETS:
+            remedy = f"set the variable {SECRETS[key]} instead"
+            raise TidemarkError("BAD_ARGUMENTS", f"--set {key} would show in the list of processes", remedy)
     for position in (args.start, args.end):
         parse_position(position or "earliest")
     return args

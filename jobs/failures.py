@@ -37,8 +37,13 @@ NAMED_STOPS = (
 )
 
 
-def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
+def await_all(
+    spark: SparkSession, queries: list[StreamingQuery], before_stop: Callable[[], object] = lambda: None
+) -> None:
     """Wait until every query has ended; the first failure stops the others.
+
+    Args:
+        before_stop: ends what batches wait for, which a stop would wait for too.
 
     Raises:
         TidemarkError: QUERY_FAILED, with the query's name and the cause in one line.
@@ -54,6 +59,7 @@ def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
     except StreamingQueryException as exc:
         raise _first_failure(queries) or _failed("a query", str(exc)) from exc
     finally:
+        before_stop()
         # One after the other, the last would go on for as long as all before it take to end.
         in_parallel(spark, *(query.stop for query in queries))
 

@@ -48,7 +48,7 @@ def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
     for line in run.adopt() if args.adopt else []:
         print(line, flush=True)
     spark.streams.addListener(ProgressLines(run.counted))
-    await_all(spark, run.start(continuous=not args.until_caught_up))
+    await_all(spark, run.start(continuous=not args.until_caught_up), run.ending.set)
 
 
 def _log_to_file(settings: Settings, job: str) -> Path:

@@ -5,6 +5,7 @@ A job's `build(run)` reads, transforms and declares outputs; nothing moves until
 
 from collections.abc import Callable
 from functools import partial
+from threading import Event
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -19,12 +20,15 @@ from jobs.failures import in_one_line
 from jobs.outputs import Batch, Output, OutputMode, query_name
 from jobs.progress import REJECTED, Counted
 from jobs.ranges import Ranges
+from schemas.patience import Patience
 from schemas.personal import marks_of
 from schemas.registry import RegisteredSchema, Registry, open_registry
 
 
 class Run:
     """What a job's `build` works with.
+
+    Batches wait for a schema registry that is down until `ending` is set.
 
     Args:
         bounds: None for a stream; positions `(start, end)` for a bounded batch over the topics that the job reads.
@@ -39,7 +43,8 @@ class Run:
     ) -> None:
         self.spark = spark
         self.settings = settings
-        self.registry: Registry = open_registry(settings.registry)
+        self.ending = Event()
+        self.registry: Registry = open_registry(settings.registry, Patience(once_answered=True, ending=self.ending))
         self.topics: dict[str, Topic] = load_topics()
         self.outputs: list[Output] = []
         self.counted: dict[tuple[str, int], Counted] = {}

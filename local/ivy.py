@@ -17,12 +17,13 @@ from local.processes import java, output_of
 # A lock names exact jars, and their checksums are ours: no pom, version list or checksum file is fetched.
 EXACT = 'usepoms="false" useMavenMetadata="false" checksums=""'
 RESOLVING = 'checksums=""'
+FILE = "[artifact]-[revision](-[classifier]).[ext]"
 SETTINGS = """<ivysettings>
   <settings defaultResolver="maven"/>
   <resolvers><ibiblio name="maven" m2compatible="true" {how}/></resolvers>
 </ivysettings>
 """
-MODULE = """<ivy-module version="2.0">
+MODULE = """<ivy-module version="2.0" xmlns:m="http://ant.apache.org/ivy/maven">
   <info organisation="tidemark" module="jars"/>
   <configurations><conf name="default"/></configurations>
   <dependencies>
@@ -52,9 +53,10 @@ def retrieve(
     exclude: Sequence[str] = (),
     on_jar: Callable[[str], None] = lambda module: None,
 ) -> None:
-    """Bring `coordinates` (`group:artifact:version`) to the files that `pattern` names, in Ivy's pattern language.
+    """Bring `coordinates` to the files that `pattern` names, in Ivy's pattern language.
 
     Args:
+        coordinates: `group:artifact:version`, or with `:classifier:extension` where it is no plain jar.
         transitive: read poms and bring all that they need too, but for `exclude` (`group:artifact`).
         on_jar: called with `group#artifact;version` for each jar that was downloaded.
 
@@ -69,7 +71,18 @@ def retrieve(
     log.parent.mkdir(parents=True, exist_ok=True)
     ivy = next(pyspark_jars().glob("ivy-*.jar"))
     command = [java(), "-cp", str(ivy), "org.apache.ivy.Main", "-settings", str(_settings(folder, transitive))]
-    command += ["-cache", str(folder / "cache"), "-ivy", str(module), "-retrieve", pattern, "-types", "jar", "bundle"]
+    command += [
+        "-cache",
+        str(folder / "cache"),
+        "-ivy",
+        str(module),
+        "-retrieve",
+        pattern,
+        "-types",
+        "jar",
+        "bundle",
+        "tar.gz",
+    ]
     with log.open("w") as lines, output_of(command) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -105,10 +118,11 @@ def _settings(folder: Path, transitive: bool) -> Path:
 def _module(coordinates: Sequence[str], transitive: bool, exclude: Sequence[str]) -> str:
     lines = []
     for coordinate in coordinates:
-        group, artifact, version = map(quoteattr, coordinate.split(":"))
+        group, artifact, version, *other = map(quoteattr, coordinate.split(":"))
         flag = str(transitive).lower()
         rest = f'conf="default->default" transitive="{flag}"'
-        lines.append(f"    <dependency org={group} name={artifact} rev={version} {rest}/>")
+        file = f"<artifact name={artifact} m:classifier={other[0]} type={other[1]} ext={other[1]}/>" if other else ""
+        lines.append(f"    <dependency org={group} name={artifact} rev={version} {rest}>{file}</dependency>")
     for pair in exclude:
         group, artifact = map(quoteattr, pair.split(":"))
         lines.append(f"    <exclude org={group} module={artifact}/>")

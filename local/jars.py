@@ -1,4 +1,4 @@
-"""The jars that pyspark does not bring: two sets, locked in conf/jars.lock, kept in `<state>/jars/<set>/`."""
+"""The jars that pyspark does not bring: sets of them, locked in conf/jars.lock, kept in `<state>/jars/<set>/`."""
 
 import hashlib
 import shutil
@@ -12,12 +12,14 @@ from conf.errors import TidemarkError, exit_on_error
 from local import ivy, processes
 
 SETS = ("spark", "broker")
+# The schema registry that tests run against: fetched by them, needed by nothing else.
+TEST_SETS = ("registry",)
 LOCK = ROOT / "conf" / "jars.lock"
 
 
 @dataclass(frozen=True, order=True)
 class Jar:
-    """One locked jar; `coordinate` is `group:artifact:version`."""
+    """One locked file; `coordinate` is as `ivy.retrieve` takes it."""
 
     jar_set: str
     coordinate: str
@@ -31,7 +33,7 @@ def folder(jar_set: str) -> Path:
 
 
 def read_lock(jar_set: str) -> list[Jar]:
-    """The locked jars of `jar_set` ("spark" or "broker").
+    """The locked jars of `jar_set`, one of SETS or TEST_SETS.
 
     Raises:
         TidemarkError: BAD_JAR_LOCK, where the lock is missing, malformed or has nothing for the set.
@@ -98,7 +100,7 @@ def _download(jar_set: str, jars: Sequence[Jar]) -> None:
     staging = state_dir() / "ivy" / "retrieved"
     shutil.rmtree(staging, ignore_errors=True)
     progress = _Progress(f"jars for {jar_set}", len(jars))
-    pattern = str(staging / "[artifact]-[revision].[ext]")
+    pattern = str(staging / ivy.FILE)
     try:
         ivy.retrieve([jar.coordinate for jar in jars], pattern, on_jar=progress.step)
     finally:

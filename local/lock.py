@@ -15,7 +15,7 @@ from typing import Any
 from conf import ROOT, state_dir
 from conf.errors import TidemarkError
 from local import ivy
-from local.jars import LOCK, SETS, Jar, sha256
+from local.jars import LOCK, SETS, TEST_SETS, Jar, sha256
 
 WANTED = ROOT / "conf" / "jars.toml"
 JARS_HEADER = "# Written by `local/tidemark lock` from conf/jars.toml: set, group:artifact:version, file, sha256.\n"
@@ -75,10 +75,10 @@ def lock_jars() -> None:
         TidemarkError: JAR_DOWNLOAD, where a root or something that it needs is not to be had.
     """
     wanted = tomllib.loads(WANTED.read_text())
-    jars = [jar for jar_set in SETS for jar in _resolve(jar_set, wanted[jar_set])]
+    jars = [jar for jar_set in (*SETS, *TEST_SETS) for jar in _resolve(jar_set, wanted[jar_set])]
     names = max(len(jar.coordinate) for jar in jars)
     files = max(len(jar.file) for jar in jars)
-    rows = [f"{jar.jar_set:6} {jar.coordinate:{names}} {jar.file:{files}} {jar.sha256}\n" for jar in sorted(jars)]
+    rows = [f"{jar.jar_set:8} {jar.coordinate:{names}} {jar.file:{files}} {jar.sha256}\n" for jar in sorted(jars)]
     LOCK.write_text(JARS_HEADER + "".join(rows))
     print(f"{LOCK}: {len(jars)} jars")
 
@@ -87,9 +87,10 @@ def _resolve(jar_set: str, wanted: dict[str, Any]) -> list[Jar]:
     print(f"resolving the jars for {jar_set} with their poms: a minute or so", file=sys.stderr)
     out = state_dir() / "ivy" / "resolved" / jar_set
     shutil.rmtree(out, ignore_errors=True)
-    pattern = f"{out}/[organisation]/[artifact]/[revision]/[artifact]-[revision].[ext]"
-    ivy.retrieve(wanted["roots"], pattern, transitive=True, exclude=wanted.get("exclude", ()))
-    found = [_described(jar_set, path) for path in out.glob("*/*/*/*.jar")]
+    pattern = f"{out}/[organisation]/[artifact]/[revision]/{ivy.FILE}"
+    transitive = wanted.get("transitive", True)
+    ivy.retrieve(wanted["roots"], pattern, transitive=transitive, exclude=wanted.get("exclude", ()))
+    found = [_described(jar_set, path) for path in out.glob("*/*/*/*")]
     shutil.rmtree(out)
     shipped = [path.name for path in ivy.pyspark_jars().glob("*.jar")] if wanted.get("shipped_by_pyspark") else []
     return [jar for jar in found if not _among(shipped, jar)]
@@ -97,7 +98,11 @@ def _resolve(jar_set: str, wanted: dict[str, Any]) -> list[Jar]:
 
 def _described(jar_set: str, path: Path) -> Jar:
     group, artifact, version = path.parts[-4:-1]
-    return Jar(jar_set, f"{group}:{artifact}:{version}", path.name, sha256(path))
+    coordinate, rest = f"{group}:{artifact}:{version}", path.name.removeprefix(f"{artifact}-{version}")
+    if rest != ".jar":
+        classifier, _, extension = rest.removeprefix("-").partition(".")
+        coordinate += f":{classifier}:{extension}"
+    return Jar(jar_set, coordinate, path.name, sha256(path))
 
 
 def _among(shipped: Sequence[str], jar: Jar) -> bool:

@@ -1,17 +1,26 @@
-"""The registry's commands: list, show, register."""
+"""The registry's commands: list, show, register, check."""
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
 
 from conf import settings, topics
+from conf.settings import CompatibilityLevel
+from schemas.compatibility import findings
 from schemas.contracts import contract
-from schemas.registry import Registry, open_registry
+from schemas.file_registry import FileRegistry
+from schemas.registry import RegisteredSchema, Registry, open_registry
+from schemas.validity import normalized
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `schemas ARGV`; returns the exit code, raises TidemarkError."""
     arguments = _parser().parse_args(argv)
-    registry = open_registry(settings.load(arguments.env, arguments.set).registry)
+    configured = settings.load(arguments.env, arguments.set).registry
+    if arguments.command == "check":
+        return check_contracts(arguments.against or configured.path, arguments.level or configured.compatibility)
+    registry = open_registry(configured)
     if arguments.command == "list":
         return list_schemas(registry)
     if arguments.command == "show":
@@ -46,6 +55,33 @@ def register_contracts(registry: Registry) -> int:
     return 0
 
 
+def check_contracts(folder: Path, level: CompatibilityLevel) -> int:
+    """Compare every declared topic's contract with its earlier versions in the file store `folder`; asks no network.
+
+    Returns:
+        1 where one may not follow them, each break printed on a line of its own.
+    """
+    registry, broken = FileRegistry(folder), 0
+    registered = set(registry.subjects())
+    for topic in topics.load_topics().values():
+        text = contract(topic.schema)
+        earlier = _before(text, registry.versions(topic.subject) if topic.subject in registered else [])
+        found = findings(text, earlier, level)
+        for finding in found:
+            print(f"{topic.subject} {finding.what}; {finding.remedy}")
+        if not found:
+            print(f"{topic.subject}: {topic.schema}.avsc fits; earlier versions: {len(earlier)}, level: {level}")
+        broken += bool(found)
+    return 1 if broken else 0
+
+
+def _before(text: str, versions: list[RegisteredSchema]) -> list[RegisteredSchema]:
+    """The versions before the one that `text` is; all of them, where it is new."""
+    wanted = normalized(text)
+    at = next((index for index, known in enumerate(versions) if normalized(known.text) == wanted), len(versions))
+    return versions[:at]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="local/tidemark schemas", description="The topics' schemas, by subject and id."
@@ -57,4 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="the text of one schema")
     show.add_argument("schema", metavar="SUBJECT|ID", help="a subject (its newest version), or a schema id")
     commands.add_parser("register", help="register the declared topics' contracts; safe to repeat")
+    check = commands.add_parser("check", help="whether the contracts may follow their earlier versions; offline")
+    check.add_argument("--level", choices=get_args(CompatibilityLevel), help="default: registry.compatibility")
+    check.add_argument("--against", type=Path, metavar="FOLDER", help="a file store; default: registry.path")
     return parser

@@ -1,28 +1,17 @@
-"""Which schema an id stands for: registered versions, by subject and by id.
+"""Which schema an id stands for: registered versions, by subject and by id, wherever they are kept.
 
-A registered schema never changes. `<id>.avsc` holds its text, `index.json` its subject, version and
-fingerprint.
-
-Two texts are the same schema when they are equal as JSON: white space and the order of attributes do not
-count; docs, defaults, aliases and logical types do. Avro's Parsing Canonical Form would ignore all four, and
-so give one id to two decimals of different scale, which readers would then decode to wrong numbers.
+A registered schema never changes. Two texts are the same schema when they are equal as JSON: white space and the order
+of attributes do not count; docs, defaults, aliases and logical types do. Avro's Parsing Canonical Form would ignore all
+four, and so give one id to two decimals of different scale, which readers would then decode to wrong numbers.
 """
 
-import fcntl
 import hashlib
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
-from conf.errors import TidemarkError, nearest
 from conf.settings import Registry as RegistrySettings
+from schemas.patience import Patience
 from schemas.validity import normalized
-
-INDEX = "index.json"
 
 
 @dataclass(frozen=True)
@@ -36,10 +25,18 @@ class RegisteredSchema:
 
 
 class Registry(Protocol):
-    """What producers and jobs need of a registry, wherever it is kept."""
+    """What producers and jobs need of a registry, wherever it is kept.
+
+    Where it is asked over HTTP, each call also raises TidemarkError REGISTRY_UNAVAILABLE, REGISTRY_REFUSED or
+    NOT_A_REGISTRY.
+    """
 
     def register(self, subject: str, text: str) -> int:
-        """The id of `text` under `subject`; the same schema has the same id, however often registered."""
+        """The id of `text` under `subject`; the same schema has the same id, however often registered.
+
+        Raises:
+            TidemarkError: INVALID_SCHEMA; INCOMPATIBLE_SCHEMA, where a new version may not follow the earlier ones.
+        """
 
     def schema(self, schema_id: int) -> str:
         """The text that `schema_id` stands for; raises TidemarkError UNKNOWN_SCHEMA_ID."""
@@ -54,150 +51,25 @@ class Registry(Protocol):
         """Every subject, sorted."""
 
 
-def open_registry(settings: RegistrySettings) -> Registry:
-    """The registry that the settings name.
+def open_registry(settings: RegistrySettings, patience: Patience | None = None) -> Registry:
+    """The registry that the settings name: over HTTP where `registry.url` is set, else the folder `registry.path`.
+
+    Args:
+        patience: how long a registry that does not answer is waited for; a command's, where it is left out.
 
     Raises:
-        TidemarkError: UNSUPPORTED_REGISTRY, where `registry.url` is set.
+        TidemarkError: BAD_SETTING, where `registry.ca_location` holds no certificates.
     """
+    # Each store is imported where it is used: the client alone takes as long to import as all else that a command does.
     if settings.url:
-        what = f"registry.url is {settings.url}, and registries over HTTP are not supported yet"
-        raise TidemarkError("UNSUPPORTED_REGISTRY", what, "leave registry.url empty and set registry.path")
-    return FileRegistry(settings.path)
+        from schemas.http_registry import HttpRegistry
+
+        return HttpRegistry(settings, patience or Patience())
+    from schemas.file_registry import FileRegistry
+
+    return FileRegistry(settings.path, settings.compatibility)
 
 
 def fingerprint(text: str) -> str:
     """SHA-256 of the normalized schema, in hexadecimal; raises TidemarkError INVALID_SCHEMA."""
     return hashlib.sha256(normalized(text).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Entry:
-    id: int
-    subject: str
-    version: int
-    sha256: str
-
-
-class FileRegistry:
-    """A registry in a folder, safe against several processes that register at once; readers need no lock."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def register(self, subject: str, text: str) -> int:
-        """See `Registry`; raises TidemarkError INVALID_SCHEMA, REGISTRY_DAMAGED or REGISTRY_NOT_WRITABLE."""
-        sha256 = fingerprint(text)
-        known = _find(self._entries(), subject, sha256)
-        if known:
-            self._text(known)
-            return known.id
-        with self._locked():
-            return self._add(subject, sha256, text)
-
-    def schema(self, schema_id: int) -> str:
-        """See `Registry`; raises TidemarkError REGISTRY_DAMAGED too, where the text was changed."""
-        entries = self._entries()
-        for entry in entries:
-            if entry.id == schema_id:
-                return self._text(entry)
-        what = f"no schema has id {schema_id} in {self._path}"
-        remedy = f"known ids: {', '.join(sorted({str(entry.id) for entry in entries}, key=int)) or 'none'}"
-        raise TidemarkError("UNKNOWN_SCHEMA_ID", what, remedy)
-
-    def latest(self, subject: str) -> RegisteredSchema:
-        """See `Registry`."""
-        return self.versions(subject)[-1]
-
-    def versions(self, subject: str) -> list[RegisteredSchema]:
-        """See `Registry`."""
-        entries = self._entries()
-        found = [entry for entry in entries if entry.subject == subject]
-        if not found:
-            what = f"no subject `{subject}` in {self._path}"
-            remedy = nearest(subject, sorted({entry.subject for entry in entries}))
-            raise TidemarkError("UNKNOWN_SUBJECT", what, remedy)
-        return [RegisteredSchema(e.id, e.subject, e.version, self._text(e)) for e in found]
-
-    def subjects(self) -> list[str]:
-        """See `Registry`."""
-        return sorted({entry.subject for entry in self._entries()})
-
-    def _add(self, subject: str, sha256: str, text: str) -> int:
-        entries = self._entries()
-        if known := _find(entries, subject, sha256):
-            return known.id
-        twin = next((entry for entry in entries if entry.sha256 == sha256), None)
-        schema_id = twin.id if twin else max((entry.id for entry in entries), default=0) + 1
-        version = max((entry.version for entry in entries if entry.subject == subject), default=0) + 1
-        if twin is None:
-            _replace(self._path / f"{schema_id}.avsc", text)
-        entries.append(_Entry(schema_id, subject, version, sha256))
-        lines = ",\n  ".join(json.dumps(asdict(entry)) for entry in entries)
-        _replace(self._path / INDEX, f"[\n  {lines}\n]\n")
-        return schema_id
-
-    def _entries(self) -> list[_Entry]:
-        path = self._path / INDEX
-        try:
-            listed: Any = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(listed, list):
-                raise TypeError("it holds no list")
-            return [_Entry(**entry) for entry in listed]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError) as exc:
-            raise _damaged(f"{path} cannot be read: {exc}") from exc
-
-    def _text(self, entry: _Entry) -> str:
-        path = self._path / f"{entry.id}.avsc"
-        try:
-            text = path.read_text(encoding="utf-8")
-            actual = fingerprint(text)
-        except (OSError, ValueError) as exc:
-            raise _damaged(f"{path} cannot be read: {exc}") from exc
-        except TidemarkError as exc:
-            raise _damaged(f"{path} holds no Avro schema") from exc
-        if actual != entry.sha256:
-            raise _damaged(f"{path} was edited after it was registered as id {entry.id}")
-        return text
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            folder = os.open(self._path, os.O_RDONLY)
-        except OSError as exc:
-            raise _not_writable(self._path, exc) from exc
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        except OSError as exc:
-            raise _not_writable(self._path, exc) from exc
-        finally:
-            os.close(folder)
-
-
-def _find(entries: list[_Entry], subject: str, sha256: str) -> _Entry | None:
-    return next((entry for entry in entries if (entry.subject, entry.sha256) == (subject, sha256)), None)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write whole or not at all: a reader sees the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def _damaged(what: str) -> TidemarkError:
-    remedy = "restore it from version control; to change a schema, edit its contract and register that"
-    return TidemarkError("REGISTRY_DAMAGED", what, remedy)
-
-
-def _not_writable(path: Path, exc: OSError) -> TidemarkError:
-    what = f"a new schema cannot be written to {path}: {exc.strerror}"
-    remedy = "register it where the folder can be written, or set registry.path"
-    return TidemarkError("REGISTRY_NOT_WRITABLE", what, remedy)

@@ -145,6 +145,13 @@ def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
         ("kafka.security_protocol=TLS", "`kafka.security_protocol`: Input should be 'PLAINTEXT', 'SSL'"),
         ("kafka.sasl_mechanism=GSSAPI", "`kafka.sasl_mechanism`: Input should be '', 'PLAIN'"),
         ("kafka.security_protocol=SASL_SSL", "SASL_SSL needs sasl_mechanism, sasl_username and sasl_password"),
+        ("registry.compatibility=backwards", "`registry.compatibility`: Input should be 'none', 'backward'"),
+        ("registry.url=localhost:8081", "`registry`: Value error, url must be http://HOST"),
+        ("registry.url=http://a:8081,ftp://b", "`registry`: Value error, url must be http://HOST"),
+        (
+            "registry.username=ann",
+            "`registry`: Value error, username needs a password: set TIDEMARK_REGISTRY__PASSWORD",
+        ),
         ("jobs.ingest.state_store=disk", "`jobs.ingest.state_store`: Input should be 'heap' or 'rocksdb'"),
     ],
 )
@@ -164,12 +171,20 @@ def test_an_unknown_environment_is_refused_with_the_nearest() -> None:
 
 def with_password() -> Settings:
     secure = ["kafka.security_protocol=SASL_SSL", "kafka.sasl_mechanism=PLAIN", "kafka.sasl_username=reader"]
-    return load(overrides=[*secure, "kafka.sasl_password=hunter2", "kafka.bootstrap_servers=host:9092"])
+    registry = ["registry.url=https://host", "registry.username=reader", "registry.password=hunter2"]
+    return load(overrides=[*secure, *registry, "kafka.sasl_password=hunter2", "kafka.bootstrap_servers=host:9092"])
 
 
 def test_a_password_shows_nowhere_but_in_what_clients_get() -> None:
     loaded = with_password()
-    for text in (show(loaded), repr(loaded), str(loaded), repr(loaded.kafka), loaded.model_dump_json()):
+    for text in (
+        show(loaded),
+        repr(loaded),
+        str(loaded),
+        repr(loaded.kafka),
+        repr(loaded.registry),
+        loaded.model_dump_json(),
+    ):
         assert "hunter2" not in text
         assert "reader" in text
     assert loaded.kafka.client_config()["sasl.password"] == "hunter2"
@@ -180,6 +195,13 @@ def test_a_password_of_the_wrong_kind_does_not_show_in_the_error(checkout: Path)
     with pytest.raises(TidemarkError, match=r"kafka\.sasl_password") as refused:
         load()
     assert "31337" not in f"{refused.value} {refused.value.__cause__}"
+
+
+@pytest.mark.parametrize("url", ["https://ann:hunter2@host", "http://host:8081, https://hunter2@host"])
+def test_a_registry_url_with_a_user_and_password_is_refused_and_not_shown(url: str) -> None:
+    text = refusal(overrides=(f"registry.url={url}",))
+    assert "url must hold no user and password: set registry.username" in text
+    assert "hunter2" not in text
 
 
 def test_show_prints_every_section_and_the_merged_values() -> None:

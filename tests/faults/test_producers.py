@@ -18,7 +18,7 @@ from local.broker import Cluster
 from local.processes import wait_for
 from producers.flights import TOPICS
 from schemas.codec import Decoder
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 from tests.faults.oracle import read_all
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]

@@ -17,8 +17,8 @@ from jobs.connectors.positions import Position
 from jobs.failures import await_all
 from jobs.run import Run
 from local.broker import Cluster
+from schemas.file_registry import FileRegistry
 from schemas.framing import frame
-from schemas.registry import FileRegistry
 from tests.sent import Record, send
 
 FIELDS: list[dict[str, Any]] = [

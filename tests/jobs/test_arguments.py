@@ -36,9 +36,16 @@ def test_a_position_that_is_none_is_refused() -> None:
         parse([JOB, "--to", "yesterday"])
 
 
-def test_a_password_may_not_stand_on_the_command_line() -> None:
-    with pytest.raises(TidemarkError, match="set the variable TIDEMARK_KAFKA__SASL_PASSWORD") as refused:
-        parse([JOB, "--set", "kafka.sasl_password=hunter2"])
+@pytest.mark.parametrize(
+    ("key", "variable"),
+    [
+        ("kafka.sasl_password", "TIDEMARK_KAFKA__SASL_PASSWORD"),
+        ("registry.password", "TIDEMARK_REGISTRY__PASSWORD"),
+    ],
+)
+def test_a_password_may_not_stand_on_the_command_line(key: str, variable: str) -> None:
+    with pytest.raises(TidemarkError, match=f"set the variable {variable}") as refused:
+        parse([JOB, "--set", f"{key}=hunter2"])
     assert "hunter2" not in str(refused.value)
 
 

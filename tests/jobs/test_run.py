@@ -201,8 +201,9 @@ def test_the_first_failure_stops_the_other_queries_and_is_told_in_one_line(scrat
     run.append(fails, "broken")
     queries = run.start(continuous=True)
     with pytest.raises(TidemarkError, match="no such gauge") as failed:
-        await_all(scratch.spark, queries)
+        await_all(scratch.spark, queries, run.ending.set)
     assert failed.value.code == "QUERY_FAILED"
+    assert run.ending.is_set()
     assert "probe.broken" in failed.value.message
     assert "\n" not in str(failed.value)
     assert not any(query.isActive for query in queries)

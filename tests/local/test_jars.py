@@ -1,6 +1,8 @@
 """The jar folder is exactly what the lock says, or the difference is named. The repository is a folder: no network."""
 
+import hashlib
 import shutil
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,17 @@ def test_an_empty_folder_is_filled_from_the_users_repository(
     assert folder_names() == {jar.file for jar in jars.read_lock("broker")}
     assert jars.problems("broker") == {}
     assert "jars for broker: 3 of 3 downloaded" in capsys.readouterr().err
+
+
+def test_an_archive_comes_by_its_classifier_and_extension(repository: Path) -> None:
+    content = b"an archive"
+    archive = Jar("registry", "org.a:app:1.0:all:tar.gz", "app-1.0-all.tar.gz", hashlib.sha256(content).hexdigest())
+    target = repository / "org" / "a" / "app" / "1.0" / archive.file
+    target.parent.mkdir(parents=True)
+    target.write_bytes(content)
+    jars.LOCK.write_text(" ".join(astuple(archive)) + "\n")
+    jars.fetch("registry")
+    assert (jars.folder("registry") / archive.file).read_bytes() == content
 
 
 def test_what_is_there_is_not_fetched_again(repository: Path) -> None:

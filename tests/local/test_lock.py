@@ -32,13 +32,19 @@ def test_each_lock_holds_the_one_before_it_at_the_same_versions() -> None:
 
 def test_the_lock_holds_the_exact_versions_that_pyproject_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    exact = dict(wanted.split("==") for wanted in project["dependencies"] if "==" in wanted)
+    exact = dict(re.sub(r"\[.*]", "", wanted).split("==") for wanted in project["dependencies"] if "==" in wanted)
     assert exact.items() <= pins("requirements").items()
 
 
 def test_every_root_jar_is_locked() -> None:
     for jar_set, wanted in tomllib.loads(WANTED.read_text()).items():
         assert set(wanted["roots"]) <= {jar.coordinate for jar in jars.read_lock(jar_set)}
+
+
+def test_a_file_that_is_no_plain_jar_is_locked_with_classifier_and_extension() -> None:
+    [archive] = jars.read_lock("registry")
+    assert archive.coordinate == "io.apicurio:apicurio-registry-app:3.0.9:all:tar.gz"
+    assert archive.file == "apicurio-registry-app-3.0.9-all.tar.gz"
 
 
 def test_the_broker_and_spark_have_their_own_kafka_clients() -> None:

@@ -15,7 +15,7 @@ from producers.files import publish_files
 from producers.interrupt import Interrupt
 from producers.record_parts import Parts
 from schemas.codec import Decoder
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 
 TIMEOUT = 30.0
 FIELDS = [

@@ -17,7 +17,7 @@ from producers.file_rows import FileRequest
 from producers.files import infer_only
 from producers.record_parts import Parts
 from producers.rejects import RejectLimit
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 from schemas.values import Reading
 from tests.producers.desk import GOOD, HEADER, ORDER, ORDERS, Desk
 
@@ -109,6 +109,16 @@ def test_the_inferred_schema_is_written_for_review_and_used_from_then_on(
     assert "which was there" in capsys.readouterr().out
     assert desk.values(2) == [{"id": 1, "Unit_price": 2.5}, {"id": 1, "price": 2.5}]
     assert [each.version for each in FileRegistry(desk.folder / "registry").versions(f"{desk.topic}-value")] == [1, 2]
+
+
+def test_a_schema_that_breaks_earlier_data_is_refused_before_anything_is_published(desk: Desk) -> None:
+    path = desk.write("in.csv", HEADER + GOOD)
+    desk.publish(path)
+    scaled = ORDERS.replace('"scale": 2', '"scale": 3')
+    with pytest.raises(TidemarkError, match=rf"INCOMPATIBLE_SCHEMA: {desk.topic}-value version 1: price: .*decimal"):
+        desk.publish(path, schema=scaled)
+    assert desk.values(1) == [ORDER]
+    assert len(FileRegistry(desk.folder / "registry").versions(f"{desk.topic}-value")) == 1
 
 
 def test_infer_only_writes_the_schema_once_and_needs_no_broker(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from producers.nycflights import Source, load_source
 from schemas.codec import Decoder
 from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 from tests.flight_files import flight_files
 
 Year = tuple[dict[str, Events], Accounts]

@@ -8,8 +8,8 @@ import pytest
 
 from conf.errors import TidemarkError
 from schemas.codec import CodecError, Decoder, Encoder
+from schemas.file_registry import FileRegistry
 from schemas.framing import HEADER_LENGTH, frame, unframe
-from schemas.registry import FileRegistry
 
 FIELDS = [
     {"name": "station", "type": "string"},

@@ -13,7 +13,7 @@ from conf.errors import TidemarkError
 from conf.topics import load_topics
 from schemas.codec import Decoder, Encoder
 from schemas.contracts import contract, contract_names
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 from schemas.validity import normalized
 
 REGISTRY = FileRegistry(ROOT / "schemas" / "registry")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.codec import Decoder, Encoder
-from schemas.registry import FileRegistry
+from schemas.file_registry import FileRegistry
 from schemas.values import Reading, UnfitError, record_converter
 
 TEXT, TYPED = Reading(from_text=True), Reading()

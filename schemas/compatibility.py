@@ -1,0 +1,91 @@
+"""The compatibility gate: may a schema follow the earlier versions of its subject, under a level?
+
+Pure functions. The levels are Confluent's: backward, the new schema reads what the newest version wrote; forward, the
+newest version reads what the new schema writes; full, both; and each of them transitively, over all versions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from conf.errors import TidemarkError
+from conf.settings import CompatibilityLevel
+from schemas.avro_types import parse
+from schemas.resolution import Break, breaks
+
+# How to mend a break, where the new schema is the reader, and where it is the writer.
+REMEDIES = {
+    "type": (
+        "keep {writer}, or give the changed field a name of its own",
+        "keep {reader}, or give the changed field a name of its own",
+    ),
+    "branch": ("keep {writer} as a branch of the union", "add no branch, or put it into a field of its own"),
+    "default": (
+        "give it a default, or name the field that it was in `aliases`",
+        "keep writing the field: its readers have no default",
+    ),
+    "name": ("keep the name, or add the old one to `aliases`", "keep the name"),
+    "symbols": (
+        "keep the symbols, or give the enum a default",
+        "add no symbols until readers whose enum has a default are everywhere",
+    ),
+    "size": ("keep the size, or give the changed field a name of its own",) * 2,
+    "logical": ("keep the logical type and its parameters, and put the other meaning into a new field",) * 2,
+    "namespace": ("keep the namespace, or add the old full name to `aliases`", "keep the namespace"),
+}
+
+
+class Version(Protocol):
+    """What the gate needs of a registered schema."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A break between the new schema and an earlier version."""
+
+    version: int
+    new_reads: bool
+    found: Break
+
+    @property
+    def what(self) -> str:
+        """Version, field, and which reader breaks on which data."""
+        old = f"version {self.version}"
+        reader, writer = ("the new schema", old) if self.new_reads else (old, "the new schema")
+        return f"{old}: {self.found.path}: {reader} cannot read data of {writer}: it {self.found.what}"
+
+    @property
+    def remedy(self) -> str:
+        """How to mend it in the new schema."""
+        remedy = REMEDIES[self.found.kind][0 if self.new_reads else 1]
+        return remedy.format(reader=self.found.reader, writer=self.found.writer)
+
+
+def findings(text: str, earlier: Sequence[Version], level: CompatibilityLevel) -> list[Finding]:
+    """Every break between `text` and the versions in `earlier` (oldest first) that `level` compares it with.
+
+    Raises:
+        TidemarkError: INVALID_SCHEMA.
+    """
+    new = parse(text)
+    compared = earlier if level.endswith("_transitive") else earlier[-1:]
+    found = []
+    for old in compared if level != "none" else ():
+        if level.startswith(("backward", "full")):
+            found += [Finding(old.version, True, each) for each in breaks(new, parse(old.text))]
+        if level.startswith(("forward", "full")):
+            found += [Finding(old.version, False, each) for each in breaks(parse(old.text), new)]
+    return found
+
+
+def require_compatible(subject: str, text: str, earlier: Sequence[Version], level: CompatibilityLevel) -> None:
+    """Raise TidemarkError INCOMPATIBLE_SCHEMA with the first break, where `text` may not follow `earlier`."""
+    found = findings(text, earlier, level)
+    if found:
+        more = f" ({len(found) - 1} more: see `local/tidemark schemas check`)" if len(found) > 1 else ""
+        raise TidemarkError("INCOMPATIBLE_SCHEMA", f"{subject} {found[0].what}", f"{found[0].remedy}{more}")

@@ -1,0 +1,172 @@
+"""A registry that speaks Confluent's REST API, through confluent-kafka's own client."""
+
+import ssl
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx2
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from conf.errors import TidemarkError, nearest
+from conf.settings import Registry as RegistrySettings
+from schemas.compatibility import require_compatible
+from schemas.patience import Patience, UnavailableError
+from schemas.registry import RegisteredSchema
+from schemas.validity import normalized
+
+Answer = TypeVar("Answer")
+
+REQUEST_SECONDS = 10.0
+# HTTP status and the registry's own code; a status without the code that belongs to it is not a registry's answer.
+NO_SUBJECT = (404, 40401)
+NO_VERSION = (404, 40402)
+NO_SCHEMA = (404, 40403)
+INCOMPATIBLE = (409, 409)
+INVALID = {(422, 42201), (422, 422)}
+REFUSALS = (401, 403)
+BUSY = (408, 429)
+
+
+class HttpRegistry:
+    """A registry over HTTP. Texts never change and are asked for once; what is registered is asked anew each time."""
+
+    def __init__(self, settings: RegistrySettings, patience: Patience) -> None:
+        """Raises TidemarkError BAD_SETTING."""
+        self._url, self._level, self._patience = settings.url, settings.compatibility, patience
+        # Retries are ours: the client's own say nothing, and end.
+        config = {"url": settings.url, "timeout": REQUEST_SECONDS, "max.retries": 0}
+        if settings.username:
+            config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
+        if settings.ca_location:
+            config["ssl.ca.location"] = settings.ca_location
+        try:
+            self._client = SchemaRegistryClient(config)
+        except OSError as exc:
+            what = f"registry.ca_location {settings.ca_location} cannot be read: {exc.strerror or exc.args[-1]}"
+            raise TidemarkError("BAD_SETTING", what, "name a file of certificates in PEM format") from exc
+
+    def register(self, subject: str, text: str) -> int:
+        """See `Registry`."""
+        earlier = self._versions(subject)
+        # Some registries take other white space, or another order of attributes, for another schema.
+        wanted = normalized(text)
+        for known in earlier:
+            if normalized(known.text) == wanted:
+                return known.id
+        require_compatible(subject, text, earlier, self._level)
+        new = Schema(text, "AVRO")
+        return self._ask(f"the registration of {subject}", lambda: _id(self._client.register_schema(subject, new)))
+
+    def schema(self, schema_id: int) -> str:
+        """See `Registry`."""
+        try:
+            return self._ask(f"schema {schema_id}", lambda: _text(self._client.get_schema(schema_id)))
+        except _MissingError as exc:
+            remedy = "register it, or find out who wrote records with it"
+            raise TidemarkError("UNKNOWN_SCHEMA_ID", f"no schema has id {schema_id} in {self._url}", remedy) from exc
+
+    def latest(self, subject: str) -> RegisteredSchema:
+        """See `Registry`."""
+        return self.versions(subject)[-1]
+
+    def versions(self, subject: str) -> list[RegisteredSchema]:
+        """See `Registry`."""
+        found = self._versions(subject)
+        if not found:
+            what = f"no subject `{subject}` in {self._url}"
+            raise TidemarkError("UNKNOWN_SUBJECT", what, nearest(subject, self.subjects()))
+        return found
+
+    def subjects(self) -> list[str]:
+        """See `Registry`."""
+        return sorted(self._ask("the subjects", lambda: _list_of(str, self._client.get_subjects())))
+
+    def _versions(self, subject: str) -> list[RegisteredSchema]:
+        try:
+            numbers = self._ask(f"the versions of {subject}", lambda: _list_of(int, self._client.get_versions(subject)))
+        except _MissingError:
+            return []
+        return [self._version(subject, number) for number in sorted(numbers)]
+
+    def _version(self, subject: str, number: int) -> RegisteredSchema:
+        def ask() -> RegisteredSchema:
+            found = self._client.get_version(subject, number)
+            return RegisteredSchema(_id(found.schema_id), subject, number, _text(found.schema))
+
+        return self._ask(f"version {number} of {subject}", ask)
+
+    def _ask(self, what: str, ask: Callable[[], Answer]) -> Answer:
+        """The client's answer, waited for; raises `_MissingError` and TidemarkErrors."""
+
+        def judged() -> Answer:
+            try:
+                return ask()
+            except SchemaRegistryError as exc:
+                raise self._error(what, exc) from exc
+            except httpx2.TransportError as exc:
+                raise self._unreachable(exc) from exc
+            except (ValueError, TypeError, KeyError, AttributeError) as exc:
+                raise self._stranger(f"no JSON of a registry: {type(exc).__name__}") from exc
+
+        return self._patience.ask(self._url, what, judged)
+
+    def _error(self, what: str, exc: SchemaRegistryError) -> Exception:
+        status, answer = exc.http_status_code, (exc.http_status_code, exc.error_code)
+        if answer in (NO_SUBJECT, NO_VERSION, NO_SCHEMA):
+            return _MissingError("NOT_A_REGISTRY", f"{self._url} does not know {what}", "correct registry.url")
+        if answer == INCOMPATIBLE:
+            remedy = "mend the schema, or compare the registry's own level with registry.compatibility"
+            return TidemarkError("INCOMPATIBLE_SCHEMA", f"{self._url} refuses {what}: {_line(exc)}", remedy)
+        if answer in INVALID:
+            return TidemarkError("INVALID_SCHEMA", f"{self._url} refuses {what}: {_line(exc)}", "mend the schema")
+        if status in REFUSALS:
+            remedy = "check registry.username, registry.password and what this user may do"
+            return TidemarkError("REGISTRY_REFUSED", f"{self._url} answers {status} to {what}", remedy)
+        if status in BUSY or status >= 500:
+            return UnavailableError(f"HTTP {status}")
+        return self._stranger(f"HTTP {status} without an error code that a registry has for {what}")
+
+    def _unreachable(self, exc: httpx2.TransportError) -> Exception:
+        cause: BaseException | None = exc
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                what = f"the certificate of {self._url} is not trusted: {cause.verify_message}"
+                return TidemarkError(
+                    "REGISTRY_REFUSED", what, "set registry.ca_location to the authority's certificate"
+                )
+            cause = cause.__cause__ or cause.__context__
+        return UnavailableError(str(exc) or type(exc).__name__)
+
+    def _stranger(self, what: str) -> Exception:
+        # A proxy before a registry that is down answers in its place: once the address has proved right, that passes.
+        if self._patience.answered:
+            return UnavailableError(what)
+        remedy = "correct registry.url: it ends where /subjects would follow"
+        return TidemarkError("NOT_A_REGISTRY", f"{self._url} answers, but not as a registry does: {what}", remedy)
+
+
+class _MissingError(TidemarkError):
+    """The registry says that it does not know what was asked for."""
+
+
+def _list_of(kind: type[Answer], answer: object) -> list[Answer]:
+    if not isinstance(answer, list) or not all(isinstance(item, kind) for item in answer):
+        raise TypeError("not the list that was asked for")
+    return answer
+
+
+def _id(answer: int | None) -> int:
+    if answer is None:
+        raise TypeError("no id")
+    return answer
+
+
+def _text(schema: Schema | None) -> str:
+    if schema is None or schema.schema_str is None:
+        raise TypeError("no schema")
+    return schema.schema_str
+
+
+def _line(exc: SchemaRegistryError) -> str:
+    return " ".join(str(exc.error_message).split())

@@ -1,0 +1,72 @@
+"""A server on loopback that answers what a test tells it to, for what a real registry does not do at will."""
+
+import json
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+
+Answer = tuple[int, object]
+
+
+class FakeRegistry(ThreadingHTTPServer):
+    """Gives `answers` in turn, the last one forever; a text goes out as HTML, all else as JSON.
+
+    `requests` are the paths that were asked for; `authorization` is the last header of that name.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, *answers: Answer, context: ssl.SSLContext | None = None, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.answers, self.requests, self.authorization = list(answers), list[str](), ""
+        self.hold = Event()
+        self.hold.set()
+        self._scheme = "https" if context else "http"
+        if context:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    @property
+    def url(self) -> str:
+        return f"{self._scheme}://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, *_: object) -> None:
+        """A client that does not trust the certificate hangs up: no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeRegistry
+
+    def do_GET(self) -> None:
+        server = self.server
+        server.requests.append(self.path)
+        server.authorization = self.headers.get("Authorization", "")
+        server.hold.wait()
+        status, body = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+        kind, text = ("text/html", body) if isinstance(body, str) else ("application/json", json.dumps(body))
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the test says what it wants to know."""
+
+
+@contextmanager
+def answering(*answers: Answer, context: ssl.SSLContext | None = None, port: int = 0) -> Iterator[FakeRegistry]:
+    """A server that gives `answers`, ended with the block."""
+    server = FakeRegistry(*answers, context=context, port=port)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.hold.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,213 @@
+"""A registry that is down, busy, guarded, or none at all."""
+
+import datetime as dt
+import ipaddress
+import ssl
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from conf import ROOT
+from conf.errors import TidemarkError
+from conf.settings import load
+from local.ports import HOST
+from local.processes import wait_for
+from schemas import http_registry, patience
+from schemas.patience import Patience
+from schemas.registry import Registry, open_registry
+from tests.schemas.fake_registry import answering
+
+SUBJECTS = (200, ["a-value"])
+BUSY = (503, {"error_code": 50301, "message": "no leader"})
+PASSWORD = "hunter2"
+
+
+def registry(url: str, *sets: str, patience: Patience | None = None) -> Registry:
+    return open_registry(load("local", [f"registry.url={url}", *sets]).registry, patience or Patience(0))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits longer than it must."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def closed_url() -> str:
+    """An address where nothing listens any more."""
+    with answering(SUBJECTS) as server:
+        return server.url
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_registry_that_is_busy_is_asked_again_with_one_line(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering((status, BUSY[1]), (status, "<html>busy</html>"), SUBJECTS) as server:
+        assert registry(server.url, patience=Patience(60)).subjects() == ["a-value"]
+        told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"registry {server.url} does not answer (HTTP {status}): waiting for the subjects, 0 s so far"
+    assert [line.rpartition(" after ")[0] for line in told[1:]] == [f"registry {server.url} answers again"]
+
+
+def test_the_line_comes_again_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(patience, "LINE_SECONDS", 0.0)
+    with answering(BUSY, BUSY, BUSY, SUBJECTS) as server:
+        registry(server.url, patience=Patience(60)).subjects()
+    assert capsys.readouterr().err.count("does not answer (HTTP 503)") == 3
+
+
+def test_a_command_gives_up_in_time_and_says_what_to_do(closed_url: str) -> None:
+    message = (
+        rf"REGISTRY_UNAVAILABLE: registry {closed_url} did not answer .*refused.*, asked for the subjects; start it"
+    )
+    with pytest.raises(TidemarkError, match=message):
+        registry(closed_url, patience=Patience(0.05)).subjects()
+
+
+def test_a_registry_that_never_answers_is_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_registry, "REQUEST_SECONDS", 0.1)
+    with answering(SUBJECTS) as server:
+        server.hold.clear()
+        with pytest.raises(TidemarkError, match=r"REGISTRY_UNAVAILABLE.*timed out"):
+            registry(server.url).subjects()
+
+
+def test_a_job_waits_for_a_registry_that_has_answered_before_for_as_long_as_it_takes() -> None:
+    with answering(SUBJECTS) as first:
+        asked = registry(first.url, patience=Patience(0, once_answered=True))
+        assert asked.subjects() == ["a-value"]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(asked.subjects)
+        with answering((200, ["b-value"]), port=first.server_port):
+            assert waiting.result(30) == ["b-value"]
+
+
+def test_a_job_does_not_wait_for_an_address_that_never_answered(closed_url: str) -> None:
+    with pytest.raises(TidemarkError, match="REGISTRY_UNAVAILABLE"):
+        registry(closed_url, patience=Patience(0, once_answered=True)).subjects()
+
+
+def test_a_wait_ends_when_the_job_does(capsys: pytest.CaptureFixture[str]) -> None:
+    ending = Event()
+    with answering(SUBJECTS) as server:
+        asked = registry(server.url, patience=Patience(0, once_answered=True, ending=ending))
+        asked.subjects()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(asked.subjects)
+        wait_for(lambda: "does not answer" in capsys.readouterr().err, 30, lambda: AssertionError("it does not wait"))
+        ending.set()
+        with pytest.raises(TidemarkError, match="REGISTRY_UNAVAILABLE"):
+            waiting.result(30)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_is_final_and_shows_no_password(
+    status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDEMARK_REGISTRY__PASSWORD", PASSWORD)
+    with answering((status, {"error_code": 40101, "message": "no"})) as server:
+        with pytest.raises(
+            TidemarkError, match=f"REGISTRY_REFUSED: {server.url} answers {status}.*username"
+        ) as refused:
+            registry(server.url, "registry.username=ann", patience=Patience(60)).subjects()
+        assert server.requests == ["/subjects?deleted=false&deleted_only=false&offset=0&limit=-1"]
+    assert PASSWORD not in f"{refused.value!r} {refused.getrepr(showlocals=True)} {capsys.readouterr().err}"
+
+
+def test_user_and_password_are_sent_as_basic_authentication(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_REGISTRY__PASSWORD", PASSWORD)
+    with answering(SUBJECTS) as server:
+        registry(server.url, "registry.username=ann").subjects()
+    assert server.authorization == "Basic YW5uOmh1bnRlcjI="
+
+
+STRANGERS = [
+    (404, "<html>no such page</html>"),
+    (404, {"error_code": 404, "message": "not found"}),
+    (404, {"status": 404}),
+    (200, "<html>welcome</html>"),
+    (200, {"status": "ok"}),
+    (302, "<html>moved</html>"),
+]
+
+
+@pytest.mark.parametrize("answer", STRANGERS)
+def test_what_is_no_registry_is_not_taken_for_one_that_lacks_the_subject(answer: tuple[int, object]) -> None:
+    with answering(answer) as server:
+        message = f"NOT_A_REGISTRY: {server.url} answers, but.*correct registry.url"
+        with pytest.raises(TidemarkError, match=message):
+            registry(server.url).versions("a-value")
+        with pytest.raises(TidemarkError, match=message):
+            registry(server.url).schema(1)
+
+
+@pytest.mark.parametrize("answer", STRANGERS)
+def test_a_proxy_that_answers_while_the_registry_is_down_is_waited_for(answer: tuple[int, object]) -> None:
+    with answering(SUBJECTS, answer, answer, (200, ["b-value"])) as server:
+        asked = registry(server.url, patience=Patience(60))
+        assert [asked.subjects(), asked.subjects()] == [["a-value"], ["b-value"]]
+
+
+def test_texts_are_asked_for_once_and_the_list_of_versions_each_time() -> None:
+    version = {"subject": "a-value", "version": 1, "id": 7, "schema": '"long"'}
+    with answering((200, [1]), (200, version), (200, [1])) as server:
+        asked = registry(server.url)
+        assert [asked.versions("a-value")[0].id for _ in range(3)] == [7, 7, 7]
+        paths = [path.partition("?")[0] for path in server.requests]
+    assert paths == ["/subjects/a-value/versions", "/subjects/a-value/versions/1", *["/subjects/a-value/versions"] * 2]
+
+
+def test_a_certificate_is_trusted_only_by_its_authority(tmp_path: Path) -> None:
+    context = certified(tmp_path)
+    with answering(SUBJECTS, context=context) as server:
+        assert registry(server.url, f"registry.ca_location={tmp_path / 'ca.pem'}").subjects() == ["a-value"]
+        with pytest.raises(TidemarkError, match=r"REGISTRY_REFUSED: the certificate .*registry\.ca_location"):
+            registry(server.url, patience=Patience(60)).subjects()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(TidemarkError, match=rf"BAD_SETTING: registry.ca_location {path} cannot be read"):
+        registry("https://localhost", f"registry.ca_location={path}")
+
+
+def test_a_program_without_a_registry_url_does_not_import_the_client() -> None:
+    program = """
+import sys
+from conf.settings import load
+from schemas.registry import open_registry
+open_registry(load("local").registry).subjects()
+print([name for name in ("httpx2", "authlib", "confluent_kafka.schema_registry") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def certified(folder: Path) -> ssl.SSLContext:
+    """A server's context for loopback, its certificate signed by itself, and in `ca.pem`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
+    today = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(today - dt.timedelta(days=1))
+    builder = builder.not_valid_after(today + dt.timedelta(days=1))
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))])
+    certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    pem = serialization.Encoding.PEM
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "ca.pem").write_bytes(certificate.public_bytes(pem))
+    (folder / "server.pem").write_bytes(secret + certificate.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    return context
