@@ -109,11 +109,16 @@ class Intake:
             count = counted.get
         else:
             # Written before a crash, perhaps by other code, schemas or rules: what is there decides.
-            rejects = target.left_out(judged, delta.read(spark, target.table().path))
+            rejects = target.left_out(judged, self._held(batch))
             count = judged.agg(*_named(wanted)).collect()[0].asDict() | {"rejected": rejects.count()}
         failed = {name.removeprefix(rules.FAILED): number for name, number in count.items() if name in wanted}
         failed = {rule.name: failed[rule.name] for rule in self._rules if failed[rule.name]}
         return Verdicts(count["records"], rejects, count["rejected"], failed, is_new)
+
+    def _held(self, batch: Batch) -> DataFrame:
+        """The rows of silver that may be the batch's: files of older ones need not be opened."""
+        held = delta.read(batch.frame.sparkSession, self._target.table().path)
+        return held.where(F.col("_offset") >= min(batch.starts(self._topic).values(), default=0))
 
     def _write_quarantine(self, batch: Batch, verdicts: Verdicts) -> None:
         if verdicts.rejected:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from conf.errors import TidemarkError
 from conf.rules import Reference, Rule, Unique
 from conf.settings import Settings
 from conf.topics import Topic, subject_of
@@ -40,6 +41,7 @@ class Judge:
         versions = self.registry.versions(subject_of(topic))
         decoded = rules.unjudged(avro.decode(records, versions, reader=versions[-1].text))
         declared, event_time = self.of(topic), self.event_time(topic)
+        self._require_comparable(topic)
         rules.require_fields(topic, declared, event_time, decoded.schema["event"].dataType)
         stateless = rules.stateless(declared)
         ahead = rules.ahead(event_time, clock, self.settings.quarantine.max_ahead) if event_time else None
@@ -76,6 +78,12 @@ class Judge:
         declared = self.topics.get(topic)
         return declared.event_time if declared else None
 
+    def _require_comparable(self, topic: str) -> None:
+        declared = self.topics.get(topic)
+        if declared and declared.cleanup_policy == "compact" and any(isinstance(r, Unique) for r in self.of(topic)):
+            what = f"topic {topic} is compacted, and has a rule that asks for unique events"
+            raise TidemarkError("BAD_RULES", what, "take it out: the newest event of each key stays, others go")
+
     def _values(self, judged: DataFrame, rule: Reference) -> DataFrame:
         # A range writes into a folder of its own, and refers to the live tables.
         table = delta.read(judged.sparkSession, f"{self.settings.paths.tables}/{rule.table}")
@@ -91,7 +99,8 @@ class Judge:
             return None
         table, at = delta.read(spark, silver), lookups.field_of_event(event_time)
         needed = {name.partition(".")[0] for name in (*rule.fields, event_time)}
-        between = judged.where(F.col("error").isNull()).agg(F.min(at), F.max(at)).collect()[0]
+        at_ms = F.unix_millis(at.cast("timestamp"))
+        between = judged.where(F.col("error").isNull()).agg(F.min(at_ms), F.max(at_ms)).collect()[0]
         if between[0] is None or not needed <= set(table.columns):
             return None
         return lookups.before_batch(table, rule, event_time, starts, (between[0], between[1]))

@@ -50,9 +50,7 @@ def require_within(limits: Quarantine, account: Account) -> None:
 def _exceeded(account: Account, what: str, limit: str) -> TidemarkError:
     (top,) = summary(account.rejects).collect()
     code = f"{top.error} (rule {top.rule})" if top.rule else str(top.error)
-    example = (
-        f"{top['count']:,} of the batch for {code}, the first of them at partition {top.partition}, offset {top.offset}"
-    )
+    example = f"{top['count']:,} of the batch for {code}, as at partition {top.partition}, offset {top.offset}"
     message = f"topic {account.topic}: {what}, more than quarantine.{limit} allows: {example}"
     cause = "all of them are kept in the table quarantine, mend the producer, schema or rule and start again"
     raised = f"or raise the limit, --set quarantine.{limit.partition(' ')[0]}=..."

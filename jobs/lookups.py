@@ -4,7 +4,6 @@ Both read tables as they were when the batch began, so that all readings of the 
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import reduce
 
 from pyspark.sql import Column, DataFrame, Window
@@ -63,16 +62,17 @@ def repeated(fields: Sequence[Column]) -> Column:
 
 
 def before_batch(
-    silver: DataFrame, rule: Unique, event_time: str, starts: Mapping[int, int], between: tuple[datetime, datetime]
+    silver: DataFrame, rule: Unique, event_time: str, starts: Mapping[int, int], between: tuple[int, int]
 ) -> DataFrame:
     """The `earlier` of `with_repeats`: what `silver` holds of before the batch, within reach of its event times.
 
     Args:
         starts: the batch's first offset in each partition; the rows of others are none of before.
-        between: the batch's first and last event time.
+        between: the batch's first and last event time, in milliseconds since 1970-01-01T00:00Z.
     """
-    reach = F.expr(f"INTERVAL {rule.within}")
-    near = F.col(event_time).between(F.lit(between[0]) - reach, F.lit(between[1]) + reach)
+    reach = durations.milliseconds(rule.within)
+    first, last = F.timestamp_millis(F.lit(between[0] - reach)), F.timestamp_millis(F.lit(between[1] + reach))
+    near = F.col(event_time).between(first, last)
     sides = ((F.col("_partition") == number) & (F.col("_offset") < start) for number, start in starts.items())
     older = reduce(Column.__or__, sides, F.lit(False))
     fields = [F.col(name) for name in rule.fields]
