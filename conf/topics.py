@@ -1,16 +1,14 @@
 """Topics as declared in `topics.toml`: what each should be, apart from the cluster that holds it."""
 
-import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from conf import ROOT
+from conf import ROOT, durations
 from conf.errors import TidemarkError, nearest
 
 CleanupPolicy = Literal["delete", "compact"]
-UNIT_MS = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
 FOREVER_MS = -1
 DECLARED = {"partitions", "replication_factor", "retention", "cleanup_policy", "key", "schema", "event_time"}
 
@@ -90,10 +88,10 @@ def _check(path: Path, topic: Topic) -> None:
 def _retention_ms(path: Path, name: str, text: Any) -> int:
     if text == "forever":
         return FOREVER_MS
-    match = re.fullmatch(r"([1-9][0-9]*) (minute|hour|day|week)s?", str(text))
-    if match is None:
-        raise _bad(path, name, f"has retention = {text!r}", 'write "forever" or for example "1 day", "2 weeks"')
-    return int(match[1]) * UNIT_MS[match[2]]
+    try:
+        return durations.milliseconds(str(text))
+    except ValueError:
+        raise _bad(path, name, f"has retention = {text!r}", f'write "forever", or {durations.EXAMPLE}') from None
 
 
 def _bad(path: Path, name: str, what: str, remedy: str) -> TidemarkError:

@@ -15,6 +15,8 @@ OWN_ERROR = "conf.errors.TidemarkError:"
 # The line below a Python traceback, and Java's exceptions: py4j writes the outermost after a colon.
 PYTHON_CAUSE = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)*(\S.*)")
 JAVA_CAUSE = re.compile(r"^(?:Caused by)?: (.*)", re.MULTILINE)
+# What a Column raises, which says it in our words.
+RAISED = re.compile(r"\[USER_RAISED_EXCEPTION\] ([A-Z_]+: .*?; .*?)(?: SQLSTATE: \w+)?$", re.MULTILINE)
 # What Spark and Kafka say of troubles that have a remedy.
 NAMED_STOPS = (
     (
@@ -110,7 +112,7 @@ def named_stop(text: str) -> TidemarkError | None:
 
 def _own_error(text: str) -> str | None:
     ours = [line.removeprefix(OWN_ERROR) for line in PYTHON_CAUSE.findall(text) if line.startswith(OWN_ERROR)]
-    return ours[-1].strip() if ours else None
+    return (ours or RAISED.findall(text) or [""])[-1].strip() or None
 
 
 def cause_line(text: str) -> str:

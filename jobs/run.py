@@ -3,19 +3,22 @@
 A job's `build(run)` reads, transforms and declares outputs; nothing moves until `start`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
+from conf.rules import load_rules
 from conf.settings import Delivery, Job, Settings, Source
-from conf.topics import Topic, find_topic, load_topics, subject_of
+from conf.topics import Topic, find_topic, load_topics
 from jobs import publishing, state_store, streams
 from jobs.connectors import avro, delta, kafka, positions
 from jobs.failures import in_one_line
+from jobs.judge import Judge
 from jobs.outputs import Batch, Output, OutputMode, query_name
 from jobs.progress import REJECTED, Counted
 from jobs.ranges import Ranges
@@ -40,9 +43,11 @@ class Run:
         self.settings = settings
         self.registry: Registry = open_registry(settings.registry)
         self.topics: dict[str, Topic] = load_topics()
+        self.judge = Judge(settings, self.registry, self.topics, load_rules({*self.topics, *settings.ingest.topics}))
         self.outputs: list[Output] = []
         self.counted: dict[tuple[str, int], Counted] = {}
         self._job = job
+        self._began = datetime.now(UTC)
         self._ranges = Ranges(settings.kafka, *bounds) if bounds else None
         self._tables: dict[str, delta.Table] = {}
 
@@ -64,14 +69,19 @@ class Run:
         return kafka.read_batch(self.spark, self.settings.kafka, self._source(), subscription, start, end)
 
     def decode(self, records: DataFrame, topic: str) -> DataFrame:
-        """`avro.decode` of `records` with every registered version of the topic's subject, into the newest one.
-
-        Rejected rows are counted, and shown with each micro-batch.
-        """
-        versions = self.registry.versions(subject_of(topic))
-        decoded = avro.decode(records, versions, reader=versions[-1].text)
+        """The verdicts on `records`, of `Judge.decide`; rejects are counted, and shown with each micro-batch."""
+        decided = self.judge.decide(records, topic, self.clock(self._began if self._ranges else None))
         observer = self._ranges.observation(topic) if self._ranges else f"decode {topic}"
-        return decoded.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
+        return decided.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
+
+    def clock(self, planned_at: datetime | None) -> Column:
+        """What event times are compared with: `quarantine.as_of`, or when a batch was planned.
+
+        Args:
+            planned_at: None for a stream that is only declared; Spark puts in the time of each micro-batch.
+        """
+        fixed = self.settings.quarantine.as_of or planned_at
+        return F.lit(fixed) if fixed else F.current_timestamp()
 
     def read(self, topic: str) -> DataFrame:
         """The events of `topic`, its schema's fields as columns. Rejects are counted here, and kept by `ingest`."""
@@ -146,9 +156,9 @@ class Run:
         """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear a second call."""
         self.outputs.append(Output(self._job, name, frame, write, mode))
 
-    def count(self, batch: Batch, records: int, rejected: int) -> None:
+    def count(self, batch: Batch, records: int, rejected: int, failed: Mapping[str, int]) -> None:
         """Report what an output of your own read and rejected in `batch`, to be shown with the batch's progress."""
-        self.counted[batch.query_id, batch.version] = Counted(records, rejected)
+        self.counted[batch.query_id, batch.version] = Counted(records, rejected, failed)
 
     def latest_schema(self, topic: str) -> RegisteredSchema:
         """The newest registered schema of the topic's values, to encode by."""
@@ -195,7 +205,7 @@ class Run:
         id, offsets, attempt = self._ranges.id, self._ranges.offsets, delta.Attempt()
         for output in self._declared():
             state_store.configure(self.spark, self.settings.spark, self._job_settings(output.job))
-            batch = Batch(output.frame, output.query, id, 0, offsets, attempt=attempt)
+            batch = Batch(output.frame, output.query, id, 0, self._began, offsets, attempt=attempt)
             in_one_line(partial(output.write, batch))
         return [*self._ranges.lines(), *map(self._line, self._tables.values())]
 

@@ -5,7 +5,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.settings import Job, Settings
 from jobs import state_store
-from jobs.checkpoint import batch_offsets, opening
+from jobs.checkpoint import batch_offsets, opening, planned_at
 from jobs.failures import in_one_line
 from jobs.outputs import Batch, Output
 from jobs.source_guard import SourceGuard, topics_of
@@ -26,7 +26,8 @@ def start(spark: SparkSession, settings: Settings, output: Output, checkpoint: s
         files = opening(frame.sparkSession, checkpoint, version)
         offsets = batch_offsets(files, version)
         in_one_line(lambda: guard.check(topics_of(offsets)))
-        batch = Batch(frame, output.query, str(query_id), version, offsets, files | guard.files())
+        planned = planned_at(files, version)
+        batch = Batch(frame, output.query, str(query_id), version, planned, offsets, files | guard.files())
         in_one_line(lambda: output.write(batch))
 
     state_store.configure(spark, settings.spark, own)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from delta.tables import DeltaTable
 from fastavro import parse_schema, schemaless_writer
 from pyspark.sql import SparkSession
 
+from conf.rules import Rule
 from conf.settings import Settings, load
 from conf.topics import CleanupPolicy, Topic
 from jobs import ingest
@@ -25,6 +27,7 @@ FIELDS: list[dict[str, Any]] = [
     {"name": "id", "type": "string"},
     {"name": "level", "type": "int"},
 ]
+TIME = {"type": "long", "logicalType": "timestamp-millis"}
 Row = tuple[Any, ...]
 
 
@@ -36,14 +39,19 @@ class Scratch:
         self._broker, self._new_topic = broker, new_topic
         self._registry = FileRegistry(folder / "registry")
         self._declared: dict[str, Topic] = {}
+        self._rules: dict[str, tuple[Rule, ...]] = {}
 
-    def topic(self, partitions: int = 1, compacted: bool = False) -> str:
-        """A new topic, the readings' schema registered for it."""
+    def topic(self, partitions: int = 1, compacted: bool = False, event_time: str | None = None) -> str:
+        """A new topic, the readings' schema registered for it, with a field for the event time where it has a name."""
         name = self._new_topic(partitions)
         policy: CleanupPolicy = "compact" if compacted else "delete"
-        self._declared[name] = Topic(name, partitions, "id", "reading", cleanup_policy=policy)
-        self.register(name)
+        self._declared[name] = Topic(name, partitions, "id", "reading", event_time, cleanup_policy=policy)
+        self.register(name, *([{"name": event_time, "type": ["null", TIME], "default": None}] if event_time else []))
         return name
+
+    def declare(self, topic: str, *rules: Rule) -> None:
+        """Let `rules` hold for the events of `topic`, from the next run on, in place of those before."""
+        self._rules[topic] = rules
 
     def register(self, topic: str, *more: dict[str, Any]) -> int:
         """Register the readings' schema, with `more` fields, and return its id."""
@@ -75,17 +83,24 @@ class Scratch:
         """A run of a job that is still to be declared."""
         run = Run(self.spark, self.settings(*overrides), job, bounds)
         run.topics |= self._declared
+        run.judge.rules.update(self._rules)
         return run
 
     def catch_up(self, run: Run) -> None:
         """Run the declared outputs until they have caught up."""
         await_all(self.spark, run.start(continuous=False))
 
-    def ingest(self, *topics: str, overrides: Iterable[str] = ()) -> None:
+    def ingest(self, *topics: str, overrides: Iterable[str] = ()) -> Run:
         """Run the job `ingest` on `topics` until it has caught up."""
         run = self.run(f"ingest.topics={','.join(topics)}", *overrides, job="ingest")
         ingest.build(run)
         self.catch_up(run)
+        return run
+
+    def forget(self, topic: str) -> None:
+        """Delete what `ingest` knows of `topic` and of no other: its checkpoint, its tables bronze and silver."""
+        for name in (f"checkpoints/ingest/{topic}", f"tables/bronze/{topic}", f"tables/silver/{topic}"):
+            shutil.rmtree(self.folder / name)
 
     def rows(self, table: str, *columns: str) -> list[Row]:
         """The rows of a table, sorted; none where there is no such table."""
