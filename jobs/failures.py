@@ -2,7 +2,9 @@
 
 import logging
 import re
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
@@ -10,6 +12,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
 from jobs.parallel import in_parallel
+from jobs.schema_guard import SCHEMA_ADDED
 
 OWN_ERROR = "conf.errors.TidemarkError:"
 # The line below a Python traceback, and Java's exceptions: py4j writes the outermost after a colon.
@@ -39,8 +42,14 @@ NAMED_STOPS = (
 )
 
 
-def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
+Again = Callable[[str], StreamingQuery | None]
+
+
+def await_all(spark: SparkSession, queries: list[StreamingQuery], again: Again = lambda name: None) -> None:
     """Wait until every query has ended; the first failure stops the others.
+
+    Args:
+        again: starts the query of a name, that stopped by SCHEMA_ADDED, with a new plan; None where it cannot.
 
     Raises:
         TidemarkError: QUERY_FAILED, with the query's name and the cause in one line.
@@ -48,30 +57,32 @@ def await_all(spark: SparkSession, queries: list[StreamingQuery]) -> None:
     # The session remembers how queries ended, those of an earlier run too.
     spark.streams.resetTerminated()
     try:
-        while any(query.isActive for query in queries):
-            spark.streams.awaitAnyTermination()
+        while True:
+            is_any_active = any(query.isActive for query in queries)
+            going_on = [_going_on(query, again) for query in queries]
+            if not is_any_active and going_on == queries:
+                return
+            queries = going_on
+            # How it ended is asked of the query itself.
+            with suppress(StreamingQueryException):
+                spark.streams.awaitAnyTermination()
             spark.streams.resetTerminated()
-            _raise_first(queries)
-        _raise_first(queries)
-    except StreamingQueryException as exc:
-        raise _first_failure(queries) or _failed("a query", str(exc)) from exc
     finally:
         # One after the other, the last would go on for as long as all before it take to end.
         in_parallel(spark, *(query.stop for query in queries))
 
 
-def _raise_first(queries: list[StreamingQuery]) -> None:
-    failure = _first_failure(queries)
-    if failure is not None:
-        raise failure
-
-
-def _first_failure(queries: list[StreamingQuery]) -> TidemarkError | None:
-    for query in queries:
-        error = None if query.isActive else query.exception()
-        if error is not None:
-            return _failed(query.name, str(error))
-    return None
+def _going_on(query: StreamingQuery, again: Again) -> StreamingQuery:
+    """The query, or the one that goes on in its place."""
+    error = None if query.isActive else query.exception()
+    if error is None:
+        return query
+    stop = named_stop(str(error))
+    started = again(query.name) if stop and stop.code == SCHEMA_ADDED else None
+    if started is None or stop is None:
+        raise _failed(query.name, str(error))
+    print(f"query {query.name} starts again: {stop.message}", file=sys.stderr, flush=True)
+    return started
 
 
 def _failed(name: str, text: str) -> TidemarkError:

@@ -30,7 +30,7 @@ def main() -> int:
     spark = SparkSession.builder.appName(args.job).getOrCreate()
     try:
         run = Run(spark, settings, args.job, _bounds(args))
-        module.build(run)
+        run.declare(module.build)
         _execute(spark, run, args)
     except TidemarkError:
         print(f"log: {log} and beside it", file=sys.stderr)
@@ -48,7 +48,7 @@ def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
     for line in run.adopt() if args.adopt else []:
         print(line, flush=True)
     spark.streams.addListener(ProgressLines(run.counted))
-    await_all(spark, run.start(continuous=not args.until_caught_up))
+    await_all(spark, run.start(continuous=not args.until_caught_up), run.again)
 
 
 def _log_to_file(settings: Settings, job: str) -> Path:

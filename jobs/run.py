@@ -14,7 +14,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from conf.errors import TidemarkError
 from conf.rules import load_rules
 from conf.settings import Delivery, Job, Settings, Source
-from conf.topics import Topic, find_topic, load_topics
+from conf.topics import Topic, find_topic, load_topics, subject_of
 from jobs import publishing, state_store, streams
 from jobs.connectors import avro, delta, kafka, positions
 from jobs.failures import in_one_line
@@ -22,6 +22,7 @@ from jobs.judge import Judge
 from jobs.outputs import Batch, Output, OutputMode, query_name
 from jobs.progress import REJECTED, Counted
 from jobs.ranges import Ranges
+from jobs.schema_guard import SchemaGuard
 from schemas.registry import RegisteredSchema, Registry, open_registry
 
 
@@ -50,6 +51,14 @@ class Run:
         self._began = datetime.now(UTC)
         self._ranges = Ranges(settings.kafka, *bounds) if bounds else None
         self._tables: dict[str, delta.Table] = {}
+        self._schemas = SchemaGuard(self.registry)
+        self._build: Callable[[Run], None] | None = None
+        self._continuous = False
+
+    def declare(self, build: Callable[["Run"], None]) -> None:
+        """Let `build` declare the outputs; it is called once more where a query must start again, see `again`."""
+        self._build = build
+        build(self)
 
     def include(self, job: str, build: Callable[["Run"], None]) -> None:
         """Declare the outputs of another job in this run, under that job's name, checkpoints and settings."""
@@ -70,6 +79,7 @@ class Run:
 
     def decode(self, records: DataFrame, topic: str) -> DataFrame:
         """The verdicts on `records`, of `Judge.decide`; rejects are counted, and shown with each micro-batch."""
+        self._schemas.remember(topic, subject_of(topic))
         decided = self.judge.decide(records, topic, self.clock(self._began if self._ranges else None))
         observer = self._ranges.observation(topic) if self._ranges else f"decode {topic}"
         return decided.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
@@ -183,8 +193,22 @@ class Run:
 
     def start(self, continuous: bool) -> list[StreamingQuery]:
         """Start every declared output as a streaming query; without `continuous` each ends when it has caught up."""
-        declared = [(output, self.checkpoint(output)) for output in self._declared()]
-        return [streams.start(self.spark, self.settings, each, folder, continuous) for each, folder in declared]
+        self._continuous = continuous
+        return [self._start(output) for output in self._declared()]
+
+    def again(self, query: str) -> StreamingQuery | None:
+        """Start a query that has stopped again, with the plan that `declare`'s `build` makes now; None without one."""
+        if self._build is None:
+            return None
+        anew = Run(self.spark, self.settings, self._job)
+        anew.topics.update(self.topics)
+        anew.counted, anew._continuous = self.counted, self._continuous
+        anew.declare(self._build)
+        return next(anew._start(output) for output in anew.outputs if output.query == query)
+
+    def _start(self, output: Output) -> StreamingQuery:
+        folder = self.checkpoint(output)
+        return streams.start(self.spark, self.settings, output, folder, self._continuous, self._schemas)
 
     def adopt(self) -> list[str]:
         """Bring the ledgers of all outputs to topics and their checkpoints together again; lines on what was done."""
