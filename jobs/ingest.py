@@ -3,19 +3,21 @@
 topic -> Delta table bronze/<topic>; decode, rules -> Delta tables silver/<topic>, quarantine, rule_counts
     ./spark-submit.sh ingest --until-caught-up --set ingest.topics=departures,weather
 
+A topic with events of several types has a table silver/<topic>/<event> for each.
 Each topic is a query of its own: one topic's trouble holds up no other. No watermark: nothing is ever too late here.
 """
 
+from dataclasses import replace
 from functools import partial
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.topics import subject_of
 from jobs import quarantine
 from jobs.connectors import avro
-from jobs.intake import Intake, Target
+from jobs.intake import Intake
 from jobs.run import Run
+from jobs.silver import Target
 
 
 def silver(decoded: DataFrame) -> DataFrame:
@@ -43,24 +45,28 @@ def silver_by_key(decoded: DataFrame, key: str) -> DataFrame:
 def build(run: Run) -> None:
     for topic in run.settings.ingest.topics:
         # A topic without a schema, or with rules that do not fit it, stops the job now, not in its first batch.
-        run.registry.versions(subject_of(topic))
+        streams = run.judge.streams(topic)
         records = run.records(topic)
-        run.judge.decide(records, topic, run.clock(None))
+        for stream in streams:
+            run.judge.decide(records, stream, run.clock(None))
         declared = run.topics.get(topic)
         compacted_by = declared.key if declared and declared.cleanup_policy == "compact" else None
-        target = _events(run, topic) if compacted_by is None else _latest(run, topic, compacted_by)
-        run.write(records, topic, Intake(run, topic, target))
+        targets = [_latest(run, topic, compacted_by)] if compacted_by else [_events(run, stream) for stream in streams]
+        # What is of no stream is rejected once, with the first.
+        targets[1:] = [replace(target, takes_strays=False) for target in targets[1:]]
+        run.write(records, topic, Intake(run, topic, targets))
 
 
-def _events(run: Run, topic: str) -> Target:
-    return Target(partial(run.table, f"silver/{topic}"), silver, F.col("error").isNotNull(), quarantine.left_out)
+def _events(run: Run, stream: str) -> Target:
+    table = partial(run.table, f"silver/{stream}")
+    return Target(stream, table, silver, F.col("error").isNotNull(), quarantine.left_out)
 
 
 def _latest(run: Run, topic: str, key: str) -> Target:
     table = partial(run.table, f"silver/{topic}", keys=(key,), newest_by=("_offset",))
     bad = F.col("error").isNotNull() & (F.col("error") != avro.NO_VALUE)
     lacks = partial(quarantine.left_out_by_key, key=key, named=_key_of(key), bad=bad)
-    return Target(table, partial(silver_by_key, key=key), bad, lacks, exempt="`_deleted`")
+    return Target(topic, table, partial(silver_by_key, key=key), bad, lacks, exempt="`_deleted`")
 
 
 def _key_of(key: str) -> Column:

@@ -1,36 +1,43 @@
 """Which records of a topic are accepted: by the registered schemas, the declared rules and the clock."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
-from conf.rules import Reference, Rule, Unique
+from conf.rules import Reference, Rule, Unique, load_rules
 from conf.settings import Settings
-from conf.topics import Topic, subject_of
+from conf.topics import Topic
 from jobs import lookups, rules
 from jobs.connectors import avro, delta
-from schemas.registry import Registry
+from schemas.registry import RegisteredSchema, Registry
+from schemas.subjects import subject_of_stream
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Knows what every topic's records must be."""
+    """Knows what every topic's records must be; rules are held by stream (`schemas.subjects`)."""
 
     settings: Settings
     registry: Registry
     topics: Mapping[str, Topic]
     rules: dict[str, tuple[Rule, ...]]
 
-    def decide(self, records: DataFrame, topic: str, clock: Column) -> DataFrame:
-        """`avro.decode` of `records` (Kafka's columns), then every rule that needs nothing but the record.
+    def streams(self, topic: str) -> list[str]:
+        """The streams of `topic`: itself, where it has events of one type."""
+        return list(self.topics[topic].streams) if topic in self.topics else [topic]
+
+    def decide(self, records: DataFrame, stream: str, clock: Column, takes_strays: bool = True) -> DataFrame:
+        """`avro.decode` of those of `records` (Kafka's columns) that are of `stream`, then every rule that needs
+        nothing but the record.
 
         Each is decoded by the registered version that it names, into the newest one.
 
         Args:
             clock: what an event time is compared with, timestamp.
+            takes_strays: whether records that are of no stream of the topic are among the rejected ones.
 
         Returns:
             what `rules.judge` gives.
@@ -38,30 +45,42 @@ class Judge:
         Raises:
             TidemarkError: UNKNOWN_SUBJECT, or BAD_RULES, where a rule asks for what events of the topic do not have.
         """
-        versions = self.registry.versions(subject_of(topic))
-        decoded = rules.unjudged(avro.decode(records, versions, reader=versions[-1].text))
-        declared, event_time = self.of(topic), self.event_time(topic)
-        self._require_comparable(topic)
-        rules.require_fields(topic, declared, event_time, decoded.schema["event"].dataType)
+        versions = self.registry.versions(subject_of_stream(stream))
+        own = self._own(records, stream, versions, takes_strays)
+        decoded = rules.unjudged(avro.decode(own, versions, reader=versions[-1].text))
+        declared, event_time = self.of(stream), self.event_time(stream)
+        self._require_comparable(stream)
+        rules.require_fields(stream, declared, event_time, decoded.schema["event"].dataType)
         stateless = rules.stateless(declared)
         ahead = rules.ahead(event_time, clock, self.settings.quarantine.max_ahead) if event_time else None
         return rules.judge(decoded, stateless, rules.failures(stateless), ahead)
 
-    def look_up(self, judged: DataFrame, topic: str, silver: str, starts: Mapping[int, int]) -> DataFrame:
+    def _own(
+        self, records: DataFrame, stream: str, versions: Sequence[RegisteredSchema], takes_strays: bool
+    ) -> DataFrame:
+        others = [other for other in self.streams(stream.partition("/")[0]) if other != stream]
+        if not others:
+            return records
+        if not takes_strays:
+            return records.where(avro.carries(versions))
+        foreign = [version for other in others for version in self.registry.versions(subject_of_stream(other))]
+        return records.where(~avro.carries(foreign))
+
+    def look_up(self, judged: DataFrame, stream: str, silver: str, starts: Mapping[int, int]) -> DataFrame:
         """Let the rules have their effect that compare a batch, as `decide` gives it, with tables.
 
         Args:
-            silver: the path of the table that holds the topic's events.
+            silver: the path of the table that holds the stream's events.
             starts: the batch's first offset in each partition.
 
         Raises:
             TidemarkError: TABLE_MISSING, where a rule refers to a table that is not there.
         """
-        for rule in self.of(topic):
+        for rule in self.of(stream):
             if isinstance(rule, Reference):
                 marked = lookups.with_reference(judged, rule, self._values(judged, rule))
             elif isinstance(rule, Unique):
-                event_time = self.event_time(topic) or ""
+                event_time = self.event_time(stream) or ""
                 earlier = self._earlier(judged, rule, event_time, silver, starts)
                 marked = lookups.with_repeats(judged, rule, event_time, earlier)
             else:
@@ -69,13 +88,13 @@ class Judge:
             judged = rules.judge(marked, [rule], {rule.name: F.col(lookups.MARK)}).drop(lookups.MARK)
         return judged
 
-    def of(self, topic: str) -> tuple[Rule, ...]:
-        """The rules of `topic`."""
-        return self.rules.get(topic, ())
+    def of(self, stream: str) -> tuple[Rule, ...]:
+        """The rules of `stream`."""
+        return self.rules.get(stream, ())
 
-    def event_time(self, topic: str) -> str | None:
-        """The field that holds the event time, where the topic is declared with one."""
-        declared = self.topics.get(topic)
+    def event_time(self, stream: str) -> str | None:
+        """The field that holds the event time, where the stream's topic is declared with one."""
+        declared = self.topics.get(stream.partition("/")[0])
         return declared.event_time if declared else None
 
     def _require_comparable(self, topic: str) -> None:
@@ -104,3 +123,9 @@ class Judge:
         if between[0] is None or not needed <= set(table.columns):
             return None
         return lookups.before_batch(table, rule, event_time, starts, (between[0], between[1]))
+
+
+def rules_of(topics: Mapping[str, Topic], more: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
+    """The declared rules, by stream; topics that are not declared (`more`) may have some too."""
+    streams = {stream for topic in topics.values() for stream in topic.streams}
+    return load_rules(streams | (set(more) - topics.keys()))

@@ -12,18 +12,18 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
-from conf.rules import load_rules
 from conf.settings import Delivery, Job, Settings, Source
-from conf.topics import Topic, find_topic, load_topics, subject_of
+from conf.topics import Topic, find_topic, load_topics
 from jobs import publishing, state_store, streams
 from jobs.connectors import avro, delta, kafka, positions
 from jobs.failures import in_one_line
-from jobs.judge import Judge
+from jobs.judge import Judge, rules_of
 from jobs.outputs import Batch, Output, OutputMode, query_name
 from jobs.progress import REJECTED, Counted
 from jobs.ranges import Ranges
 from jobs.schema_guard import SchemaGuard
 from schemas.registry import RegisteredSchema, Registry, open_registry
+from schemas.subjects import stream_of, subject_of_stream
 
 
 class Run:
@@ -44,7 +44,7 @@ class Run:
         self.settings = settings
         self.registry: Registry = open_registry(settings.registry)
         self.topics: dict[str, Topic] = load_topics()
-        self.judge = Judge(settings, self.registry, self.topics, load_rules({*self.topics, *settings.ingest.topics}))
+        self.judge = Judge(settings, self.registry, self.topics, rules_of(self.topics, settings.ingest.topics))
         self.outputs: list[Output] = []
         self.counted: dict[tuple[str, int], Counted] = {}
         self._job = job
@@ -52,13 +52,14 @@ class Run:
         self._ranges = Ranges(settings.kafka, *bounds) if bounds else None
         self._tables: dict[str, delta.Table] = {}
         self._schemas = SchemaGuard(self.registry)
-        self._build: Callable[[Run], None] | None = None
-        self._continuous = False
 
-    def declare(self, build: Callable[["Run"], None]) -> None:
-        """Let `build` declare the outputs; it is called once more where a query must start again, see `again`."""
-        self._build = build
-        build(self)
+    def anew(self) -> "Run":
+        """A run of the same job as a stream, with nothing declared yet, that counts where this one does."""
+        run = Run(self.spark, self.settings, self._job)
+        run.topics.update(self.topics)
+        run.judge.rules.update(self.judge.rules)
+        run.counted = self.counted
+        return run
 
     def include(self, job: str, build: Callable[["Run"], None]) -> None:
         """Declare the outputs of another job in this run, under that job's name, checkpoints and settings."""
@@ -77,10 +78,15 @@ class Run:
         start, end = self._ranges.of(topic)
         return kafka.read_batch(self.spark, self.settings.kafka, self._source(), subscription, start, end)
 
-    def decode(self, records: DataFrame, topic: str) -> DataFrame:
-        """The verdicts on `records`, of `Judge.decide`; rejects are counted, and shown with each micro-batch."""
-        self._schemas.remember(topic, subject_of(topic))
-        decided = self.judge.decide(records, topic, self.clock(self._began if self._ranges else None))
+    def decode(self, records: DataFrame, topic: str, event: str | None = None) -> DataFrame:
+        """The verdicts on `records`, of `Judge.decide`; rejects are counted, and shown with each micro-batch.
+
+        Of a topic with several types of events, those that are not `event` are left out.
+        """
+        stream = stream_of(topic, event, self.topics)
+        for each in self.judge.streams(topic):
+            self._schemas.remember(topic, subject_of_stream(each))
+        decided = self.judge.decide(records, stream, self.clock(self._began if self._ranges else None))
         observer = self._ranges.observation(topic) if self._ranges else f"decode {topic}"
         return decided.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
 
@@ -93,9 +99,13 @@ class Run:
         fixed = self.settings.quarantine.as_of or planned_at
         return F.lit(fixed) if fixed else F.current_timestamp()
 
-    def read(self, topic: str) -> DataFrame:
-        """The events of `topic`, its schema's fields as columns. Rejects are counted here, and kept by `ingest`."""
-        return avro.accepted(self.decode(self.records(topic), topic))
+    def read(self, topic: str, event: str | None = None) -> DataFrame:
+        """The events of `topic`, its schema's fields as columns. Rejects are counted here, and kept by `ingest`.
+
+        Args:
+            event: which, of a topic with several types of events.
+        """
+        return avro.accepted(self.decode(self.records(topic), topic, event))
 
     def append(self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = ()) -> None:
         """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows."""
@@ -170,9 +180,10 @@ class Run:
         """Report what an output of your own read and rejected in `batch`, to be shown with the batch's progress."""
         self.counted[batch.query_id, batch.version] = Counted(records, rejected, failed)
 
-    def latest_schema(self, topic: str) -> RegisteredSchema:
+    def latest_schema(self, topic: str, event: str | None = None) -> RegisteredSchema:
         """The newest registered schema of the topic's values, to encode by."""
-        return self.registry.latest(find_topic(topic, self.topics).subject)
+        find_topic(topic, self.topics)
+        return self.registry.latest(subject_of_stream(stream_of(topic, event, self.topics)))
 
     def table(
         self, name: str, keys: tuple[str, ...] = (), newest_by: tuple[str, ...] = (), partition_by: tuple[str, ...] = ()
@@ -191,24 +202,11 @@ class Run:
         """The checkpoint folder of `output`."""
         return f"{self.settings.paths.checkpoints}/{output.job}/{output.name}"
 
-    def start(self, continuous: bool) -> list[StreamingQuery]:
-        """Start every declared output as a streaming query; without `continuous` each ends when it has caught up."""
-        self._continuous = continuous
-        return [self._start(output) for output in self._declared()]
-
-    def again(self, query: str) -> StreamingQuery | None:
-        """Start a query that has stopped again, with the plan that `declare`'s `build` makes now; None without one."""
-        if self._build is None:
-            return None
-        anew = Run(self.spark, self.settings, self._job)
-        anew.topics.update(self.topics)
-        anew.counted, anew._continuous = self.counted, self._continuous
-        anew.declare(self._build)
-        return next(anew._start(output) for output in anew.outputs if output.query == query)
-
-    def _start(self, output: Output) -> StreamingQuery:
-        folder = self.checkpoint(output)
-        return streams.start(self.spark, self.settings, output, folder, self._continuous, self._schemas)
+    def start(self, continuous: bool, only: str = "") -> list[StreamingQuery]:
+        """Start every declared output (or the one query `only`); without `continuous` each ends when caught up."""
+        declared = [(each, self.checkpoint(each)) for each in self._declared() if only in ("", each.query)]
+        how = continuous, self._schemas
+        return [streams.start(self.spark, self.settings, each, folder, *how) for each, folder in declared]
 
     def adopt(self) -> list[str]:
         """Bring the ledgers of all outputs to topics and their checkpoints together again; lines on what was done."""
@@ -246,11 +244,7 @@ class Run:
 
     def _source(self) -> Source:
         limit = self._job_settings(self._job).max_offsets_per_trigger
-        return (
-            self.settings.source.model_copy(update={"max_offsets_per_trigger": limit})
-            if limit
-            else self.settings.source
-        )
+        return self.settings.source.model_copy(update={"max_offsets_per_trigger": limit} if limit else {})
 
     def _write_table(self, name: str, batch: Batch, **how: tuple[str, ...]) -> None:
         delta.write(batch.frame, self.table(name, **how), batch.commit("write"))

@@ -112,6 +112,12 @@ def _has_id(id: int) -> Column:
     return F.substring("value", 1, HEADER_LENGTH) == F.lit(bytearray(frame(id, b"")))
 
 
+def carries(versions: Sequence[RegisteredSchema]) -> Column:
+    """Whether `value` names one of `versions`, boolean, never null."""
+    headers = [F.lit(bytearray(frame(version.id, b""))) for version in versions]
+    return F.coalesce(F.substring("value", 1, HEADER_LENGTH).isin(*headers), F.lit(False))
+
+
 def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
     if not writers:
         raise TidemarkError(

@@ -19,8 +19,10 @@ from jobs.connectors.positions import Position
 from jobs.failures import await_all
 from jobs.run import Run
 from local.broker import Cluster
+from schemas.contracts import contract
 from schemas.framing import frame
 from schemas.registry import FileRegistry
+from schemas.subjects import subject_of_stream
 from tests.sent import Record, send
 
 FIELDS: list[dict[str, Any]] = [
@@ -37,13 +39,28 @@ class Scratch:
     def __init__(self, spark: SparkSession, broker: Cluster, new_topic: Callable[[int], str], folder: Path) -> None:
         self.spark, self.folder = spark, folder
         self._broker, self._new_topic = broker, new_topic
-        self._registry = FileRegistry(folder / "registry")
+        self.registry = FileRegistry(folder / "registry")
         self._declared: dict[str, Topic] = {}
         self._rules: dict[str, tuple[Rule, ...]] = {}
 
-    def topic(self, partitions: int = 1, compacted: bool = False, event_time: str | None = None) -> str:
-        """A new topic, the readings' schema registered for it, with a field for the event time where it has a name."""
+    def topic(
+        self,
+        partitions: int = 1,
+        compacted: bool = False,
+        event_time: str | None = None,
+        schemas: tuple[str, ...] = (),
+    ) -> str:
+        """A new topic, the readings' schema registered for it, with a field for the event time where it has a name.
+
+        Args:
+            schemas: contracts, registered in place of the readings', for events of several types.
+        """
         name = self._new_topic(partitions)
+        if schemas:
+            self._declared[name] = Topic(name, partitions, "id", schemas=schemas)
+            for stream, event in self._declared[name].streams.items():
+                self.registry.register(subject_of_stream(stream), contract(event))
+            return name
         policy: CleanupPolicy = "compact" if compacted else "delete"
         self._declared[name] = Topic(name, partitions, "id", "reading", event_time, cleanup_policy=policy)
         self.register(name, *([{"name": event_time, "type": ["null", TIME], "default": None}] if event_time else []))
@@ -56,11 +73,11 @@ class Scratch:
     def register(self, topic: str, *more: dict[str, Any]) -> int:
         """Register the readings' schema, with `more` fields, and return its id."""
         text = json.dumps({"type": "record", "name": "Reading", "fields": [*FIELDS, *more]})
-        return self._registry.register(f"{topic}-value", text)
+        return self.registry.register(f"{topic}-value", text)
 
     def reading(self, topic: str, id: str, level: int, partition: int = 0, **more: Any) -> Record:
         """The record of one reading, written by the newest schema of its topic."""
-        newest = self._registry.latest(f"{topic}-value")
+        newest = self.registry.latest(f"{topic}-value")
         buffer = io.BytesIO()
         schemaless_writer(buffer, parse_schema(json.loads(newest.text)), {"id": id, "level": level, **more})
         return Record(frame(newest.id, buffer.getvalue()), id.encode(), partition)
@@ -88,7 +105,7 @@ class Scratch:
 
     def catch_up(self, run: Run) -> None:
         """Run the declared outputs until they have caught up."""
-        await_all(self.spark, run.start(continuous=False), run.again)
+        await_all(self.spark, run.start(continuous=False))
 
     def ingest(self, *topics: str, overrides: Iterable[str] = ()) -> Run:
         """Run the job `ingest` on `topics` until it has caught up."""

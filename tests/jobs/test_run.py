@@ -14,6 +14,7 @@ from conf.errors import TidemarkError
 from jobs.connectors import avro, delta, kafka
 from jobs.failures import await_all
 from jobs.outputs import Batch
+from jobs.restart import restarts
 from jobs.run import Run
 from jobs.state_store import STATE_STORES
 from local.processes import wait_for
@@ -181,9 +182,11 @@ def test_a_version_registered_while_a_stream_runs_is_read_without_a_restart_of_t
         run.append(both.select("id", "level", "other"), "both")
 
     run = scratch.run("jobs.probe.trigger=100 milliseconds")
-    run.declare(build)
+    build(run)
     spark, tables = scratch.spark, ("sums", "firsts", "both")
-    waiting = Thread(target=inheritable_thread_target(spark)(await_all), args=(spark, run.start(True), run.again))
+    waiting = Thread(
+        target=inheritable_thread_target(spark)(await_all), args=(spark, run.start(True), restarts(run, build, True))
+    )
     waiting.start()
     try:
         wait_for(lambda: all(scratch.rows(table) for table in tables), 120, lambda: TimeoutError("no first rows"))
