@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conf import ROOT, sources, state_dir
+from conf.durations import Duration
 from conf.errors import TidemarkError, nearest
 
 ENVIRONMENTS = ("local", "cluster")
@@ -160,6 +170,16 @@ class Ingest(Section):
     topics: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
+class Quarantine(Section):
+    """When records are rejected for their event time, and when rejecting ends and the job stops."""
+
+    max_ratio: float = Field(ge=0, le=1)
+    min_records: int = Field(ge=1)
+    max_consecutive: int = Field(ge=0)
+    max_ahead: Duration
+    as_of: Annotated[AwareDatetime | None, BeforeValidator(lambda text: text or None)]
+
+
 class Job(Section):
     """What one job sets apart from the rest; None leaves the general setting in force."""
 
@@ -198,6 +218,7 @@ class Settings(BaseSettings):
     spark: Spark
     ingest: Ingest
     personal_data: PersonalData
+    quarantine: Quarantine
     jobs: Annotated[Mapping[str, Job], BeforeValidator(_by_name)]
 
 

@@ -1,41 +1,53 @@
 """Topics as declared in `topics.toml`: what each should be, apart from the cluster that holds it."""
 
-import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from conf import ROOT
+from conf import ROOT, durations
 from conf.errors import TidemarkError, nearest
 
 CleanupPolicy = Literal["delete", "compact"]
-UNIT_MS = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
 FOREVER_MS = -1
-DECLARED = {"partitions", "replication_factor", "retention", "cleanup_policy", "key", "schema", "event_time"}
+DECLARED = {"partitions", "replication_factor", "retention", "cleanup_policy", "key", "schema", "schemas", "event_time"}
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One declared topic; `replication_factor` None means the environment's, `retention_ms` -1 means forever."""
+    """One declared topic; `replication_factor` None means the environment's, `retention_ms` -1 means forever.
+
+    It has `schema`, the contract of its events, or `schemas`, those of its several types of events.
+    """
 
     name: str
     partitions: int
     key: str
-    schema: str
+    schema: str = ""
     event_time: str | None = None
     replication_factor: int | None = None
     retention_ms: int = FOREVER_MS
     cleanup_policy: CleanupPolicy = "delete"
+    schemas: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:
-        """The registry subject of the record values."""
+        """The registry subject of the record values, of a topic with events of one type."""
         return subject_of(self.name)
+
+    @property
+    def compaction_key(self) -> str | None:
+        """The field that keys the records of a compacted topic; None for all others."""
+        return self.key if self.cleanup_policy == "compact" else None
+
+    @property
+    def streams(self) -> dict[str, str]:
+        """The contract of each stream, by the stream's name: the topic's own, or `<topic>/<event>` for each type."""
+        return {f"{self.name}/{event}": event for event in self.schemas} or {self.name: self.schema}
 
 
 def subject_of(topic: str) -> str:
-    """The registry subject of the record values of `topic`, declared or not."""
+    """The registry subject of the record values of `topic`, which has events of one type."""
     return f"{topic}-value"
 
 
@@ -67,20 +79,35 @@ def _topic(path: Path, name: str, table: Any) -> Topic:
         raise _bad(path, name, "is not a table", "write it as [name] with its keys below")
     for key in table.keys() - DECLARED:
         raise _bad(path, name, f"has an unknown key `{key}`", nearest(key, sorted(DECLARED)))
-    for key in ("partitions", "key", "schema"):
+    for key in ("partitions", "key"):
         if key not in table:
             raise _bad(path, name, f"lacks `{key}`", "every topic declares partitions, key and schema")
+    if ("schema" in table) == ("schemas" in table):
+        raise _bad(path, name, "lacks `schema`, or has `schemas` beside it", "write one of them")
     values = {field.name: table[field.name] for field in fields(Topic) if field.name in table}
+    if "schemas" in values:
+        values["schemas"] = _several(path, name, table)
     topic = Topic(name=name, retention_ms=_retention_ms(path, name, table.get("retention", "forever")), **values)
     _check(path, topic)
     return topic
+
+
+def _several(path: Path, name: str, table: dict[str, Any]) -> tuple[str, ...]:
+    listed = table["schemas"]
+    is_list = isinstance(listed, list) and all(isinstance(each, str) and each for each in listed)
+    if not is_list or not listed or len(set(listed)) < len(listed):
+        raise _bad(path, name, f"has schemas = {listed!r}", "write a list of different names in quotes")
+    if table.get("cleanup_policy") == "compact":
+        what = "is compacted and has several schemas: a record without a value would not say of which type it is"
+        raise _bad(path, name, what, "give each type a topic of its own")
+    return tuple(listed)
 
 
 def _check(path: Path, topic: Topic) -> None:
     for key, count in (("partitions", topic.partitions), ("replication_factor", topic.replication_factor)):
         if count is not None and (type(count) is not int or count < 1):
             raise _bad(path, topic.name, f"has {key} = {count!r}", "write a whole number of at least 1")
-    for key, text in (("key", topic.key), ("schema", topic.schema), ("event_time", topic.event_time)):
+    for key, text in (("key", topic.key), ("schema", topic.schema or None), ("event_time", topic.event_time)):
         if text is not None and not (isinstance(text, str) and text):
             raise _bad(path, topic.name, f"has {key} = {text!r}", "write a name in quotes")
     if topic.cleanup_policy not in get_args(CleanupPolicy):
@@ -90,10 +117,10 @@ def _check(path: Path, topic: Topic) -> None:
 def _retention_ms(path: Path, name: str, text: Any) -> int:
     if text == "forever":
         return FOREVER_MS
-    match = re.fullmatch(r"([1-9][0-9]*) (minute|hour|day|week)s?", str(text))
-    if match is None:
-        raise _bad(path, name, f"has retention = {text!r}", 'write "forever" or for example "1 day", "2 weeks"')
-    return int(match[1]) * UNIT_MS[match[2]]
+    try:
+        return durations.milliseconds(str(text))
+    except ValueError:
+        raise _bad(path, name, f"has retention = {text!r}", f'write "forever", or {durations.EXAMPLE}') from None
 
 
 def _bad(path: Path, name: str, what: str, remedy: str) -> TidemarkError:

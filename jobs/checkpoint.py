@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
@@ -35,6 +36,16 @@ def batch_offsets(files: Mapping[str, str], batch: int) -> dict[str, Any]:
     if before is not None:
         before = [initial_offsets(files.get(_start(n))) if at is None else at for n, at in enumerate(before)]
     return {"from": before, "until": _sources(files.get(_entry(batch)))}
+
+
+def planned_at(files: Mapping[str, str], batch: int) -> datetime:
+    """When Spark fixed the offsets of micro-batch `batch`: `current_timestamp()` in its plan is the same.
+
+    Args:
+        files: the batch's `opening`.
+    """
+    milliseconds = json.loads(files[_entry(batch)].splitlines()[1])["batchTimestampMs"]
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _before(files: Mapping[str, str], batch: int) -> list[Any] | None:

@@ -2,7 +2,9 @@
 
 import logging
 import re
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
@@ -10,11 +12,14 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
 from jobs.parallel import in_parallel
+from jobs.schema_guard import SCHEMA_ADDED
 
 OWN_ERROR = "conf.errors.TidemarkError:"
 # The line below a Python traceback, and Java's exceptions: py4j writes the outermost after a colon.
 PYTHON_CAUSE = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)*(\S.*)")
 JAVA_CAUSE = re.compile(r"^(?:Caused by)?: (.*)", re.MULTILINE)
+# What a Column raises, which says it in our words.
+RAISED = re.compile(r"\[USER_RAISED_EXCEPTION\] ([A-Z_]+: .*?; .*?)(?: SQLSTATE: \w+)?$", re.MULTILINE)
 # What Spark and Kafka say of troubles that have a remedy.
 NAMED_STOPS = (
     (
@@ -37,12 +42,19 @@ NAMED_STOPS = (
 )
 
 
+Again = Callable[[str], StreamingQuery | None]
+
+
 def await_all(
-    spark: SparkSession, queries: list[StreamingQuery], before_stop: Callable[[], object] = lambda: None
+    spark: SparkSession,
+    queries: list[StreamingQuery],
+    again: Again = lambda name: None,
+    before_stop: Callable[[], object] = lambda: None,
 ) -> None:
     """Wait until every query has ended; the first failure stops the others.
 
     Args:
+        again: starts the query of a name, that stopped by SCHEMA_ADDED, with a new plan; None where it cannot.
         before_stop: ends what batches wait for, which a stop would wait for too.
 
     Raises:
@@ -51,31 +63,33 @@ def await_all(
     # The session remembers how queries ended, those of an earlier run too.
     spark.streams.resetTerminated()
     try:
-        while any(query.isActive for query in queries):
-            spark.streams.awaitAnyTermination()
+        while True:
+            is_any_active = any(query.isActive for query in queries)
+            going_on = [_going_on(query, again) for query in queries]
+            if not is_any_active and going_on == queries:
+                return
+            queries = going_on
+            # How it ended is asked of the query itself.
+            with suppress(StreamingQueryException):
+                spark.streams.awaitAnyTermination()
             spark.streams.resetTerminated()
-            _raise_first(queries)
-        _raise_first(queries)
-    except StreamingQueryException as exc:
-        raise _first_failure(queries) or _failed("a query", str(exc)) from exc
     finally:
         before_stop()
         # One after the other, the last would go on for as long as all before it take to end.
         in_parallel(spark, *(query.stop for query in queries))
 
 
-def _raise_first(queries: list[StreamingQuery]) -> None:
-    failure = _first_failure(queries)
-    if failure is not None:
-        raise failure
-
-
-def _first_failure(queries: list[StreamingQuery]) -> TidemarkError | None:
-    for query in queries:
-        error = None if query.isActive else query.exception()
-        if error is not None:
-            return _failed(query.name, str(error))
-    return None
+def _going_on(query: StreamingQuery, again: Again) -> StreamingQuery:
+    """The query, or the one that goes on in its place."""
+    error = None if query.isActive else query.exception()
+    if error is None:
+        return query
+    stop = named_stop(str(error))
+    started = again(query.name) if stop and stop.code == SCHEMA_ADDED else None
+    if started is None or stop is None:
+        raise _failed(query.name, str(error))
+    print(f"query {query.name} starts again: {stop.message}", file=sys.stderr, flush=True)
+    return started
 
 
 def _failed(name: str, text: str) -> TidemarkError:
@@ -116,7 +130,7 @@ def named_stop(text: str) -> TidemarkError | None:
 
 def _own_error(text: str) -> str | None:
     ours = [line.removeprefix(OWN_ERROR) for line in PYTHON_CAUSE.findall(text) if line.startswith(OWN_ERROR)]
-    return ours[-1].strip() if ours else None
+    return (ours or RAISED.findall(text) or [""])[-1].strip() or None
 
 
 def cause_line(text: str) -> str:

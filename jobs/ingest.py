@@ -1,33 +1,28 @@
 """What was in the topics? Every record as it came, forever; every event as a typed row; every reject with its reason.
 
-topic -> Delta table bronze/<topic>; decode -> Delta tables silver/<topic> and quarantine
+topic -> Delta table bronze/<topic>; decode, rules -> Delta tables silver/<topic>, quarantine, rule_counts
     ./spark-submit.sh ingest --until-caught-up --set ingest.topics=departures,weather
 
+A topic with events of several types has a table silver/<topic>/<event> for each.
 Each topic is a query of its own: one topic's trouble holds up no other. No watermark: nothing is ever too late here.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
-from pyspark.sql import Column, DataFrame, Observation
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.errors import TidemarkError
-from conf.topics import subject_of
-from jobs.connectors import avro, delta
-from jobs.outputs import Batch
-from jobs.parallel import in_parallel
+from jobs import quarantine
+from jobs.connectors import avro
+from jobs.intake import Intake
 from jobs.run import Run
-
-REASONS = {
-    avro.NO_VALUE: "the record has no value, and the topic is not a compacted one, where that would delete the key",
-    avro.BAD_FRAMING: "the value does not begin with a zero byte and a schema id",
-    avro.UNKNOWN_SCHEMA_ID: "no schema with this id is registered for the topic",
-    avro.UNDECODABLE: "the bytes after the schema id are not one whole event of that schema",
-}
+from jobs.silver import Target
 
 
 def silver(decoded: DataFrame) -> DataFrame:
-    """One row per accepted event of `avro.decode`'s result.
+    """One row per accepted event of `avro.decode`'s result, as rules have judged it.
 
     Returns:
         the event's fields, then the record's coordinates: `_topic` string, `_partition` int, `_offset` long,
@@ -43,68 +38,55 @@ def silver_by_key(decoded: DataFrame, key: str) -> DataFrame:
         the columns of `silver`, then `_deleted` boolean. A tombstone gives its record key as the field `key`, all other
         fields null and `_deleted` true: kept as a row, so that an older event cannot bring the key back.
     """
-    deleted = F.col("error").eqNullSafe(avro.NO_VALUE)
-    named = F.when(deleted, F.col("key").cast("string")).otherwise(F.col("event").getField(key))
-    fields = [named.alias(key) if name == key else field for name, field in avro.event_fields(decoded).items()]
-    rows = decoded.where(F.col("error").isNull() | deleted)
-    return rows.select(*fields, *_coordinates(), deleted.alias("_deleted"))
-
-
-def quarantine(rejected: DataFrame) -> DataFrame:
-    """One row per rejected record: Kafka's eight columns, `schema_id` int, `error` string (code), `reason` string."""
-    reason = F.coalesce(*(F.when(F.col("error") == code, F.lit(text)) for code, text in REASONS.items()))
-    return rejected.select("*", reason.alias("reason"))
+    fields = [_key_of(key).alias(key) if name == key else field for name, field in avro.event_fields(decoded).items()]
+    rows = decoded.where(F.col("error").isNull() | _is_deleted())
+    return rows.select(*fields, *_coordinates(), _is_deleted().alias("_deleted"))
 
 
 def build(run: Run) -> None:
     for topic in run.settings.ingest.topics:
-        run.protection(topic)  # a topic without a schema, or a schema without its hash key, stops the job now
-        run.write(run.records(topic), topic, partial(_write, run, topic, run.compaction_key(topic)))
+        # A topic without a schema or its hash key, or with rules that do not fit, stops the job now, not in a batch.
+        streams = run.judge.streams(topic)
+        records = run.records(topic)
+        for stream in streams:
+            run.judge.decide(records, stream, run.clock(None))
+            run.protection(stream)
+        compacted_by = run.topics[topic].compaction_key if topic in run.topics else None
+        targets = [_latest(run, topic, compacted_by)] if compacted_by else [_events(run, stream) for stream in streams]
+        # What is of no stream is rejected once, with the first.
+        targets[1:] = [replace(target, takes_strays=False) for target in targets[1:]]
+        run.write(records, topic, Intake(run, topic, targets))
 
 
-def _write(run: Run, topic: str, key: str | None, batch: Batch) -> None:
-    """Write bronze and silver side by side, then what silver rejected."""
-    # Asked anew for every batch: a version that is registered while the job runs needs no restart.
-    versions = run.registry.versions(subject_of(topic))
-    protect = run.protection(topic)
-    decoded = avro.decode(batch.frame, versions, reader=versions[-1].text)
-    bad = F.col("error").isNotNull() if key is None else F.col("error").isNotNull() & (F.col("error") != avro.NO_VALUE)
-    seen: dict[str, int] = {}
-
-    def write_bronze() -> None:
-        frame, counted = _counted(batch.frame, records=F.count("*"))
-        if delta.write(frame, run.table(f"bronze/{topic}"), batch.commit("bronze")):
-            seen["bronze"] = counted.get["records"]
-
-    def write_silver() -> None:
-        frame, counted = _counted(decoded, records=F.count("*"), rejected=F.count_if(bad))
-        rows = protect(silver(frame) if key is None else silver_by_key(frame, key))
-        table = run.table(f"silver/{topic}", keys=(key,) if key else (), newest_by=("_offset",) if key else ())
-        if delta.write(rows, table, batch.commit("silver")):
-            records, rejected = counted.get["records"], counted.get["rejected"]
-            seen["silver"] = records
-        else:
-            records, rejected = decoded.agg(F.count("*"), F.count_if(bad)).collect()[0]
-        run.count(batch, records, rejected)
-        if rejected:
-            rows = quarantine(avro.rejected(decoded.where(bad)))
-            delta.write(rows, run.table("quarantine"), batch.commit("quarantine", every_batch=False))
-
-    in_parallel(batch.frame.sparkSession, write_bronze, write_silver)
-    _check_accounted(topic, batch, seen)
+def _events(run: Run, stream: str) -> Target:
+    table = partial(run.table, f"silver/{stream}")
+    return Target(stream, table, _protected(run, stream, silver), F.col("error").isNotNull(), quarantine.left_out)
 
 
-def _counted(frame: DataFrame, **counts: Column) -> tuple[DataFrame, Observation]:
-    observation = Observation()
-    return frame.observe(observation, *(count.alias(name) for name, count in counts.items())), observation
+def _latest(run: Run, topic: str, key: str) -> Target:
+    table = partial(run.table, f"silver/{topic}", keys=(key,), newest_by=("_offset",))
+    bad = F.col("error").isNotNull() & (F.col("error") != avro.NO_VALUE)
+    rows = _protected(run, topic, partial(silver_by_key, key=key))
+    return Target(topic, table, rows, bad, partial(_lacking, run, topic, key, bad), exempt="`_deleted`")
 
 
-def _check_accounted(topic: str, batch: Batch, seen: dict[str, int]) -> None:
-    """Each table was written from a reading of its own: had the topic changed in between, records would be missing."""
-    if len(seen) == 2 and seen["bronze"] != seen["silver"]:
-        found = f"{seen['bronze']} records went to bronze, {seen['silver']} to silver or quarantine"
-        message = f"batch {batch.version} of {topic}: {found}"
-        raise TidemarkError("UNACCOUNTED", message, "compare the topic's retention with the time that a batch takes")
+def _lacking(run: Run, topic: str, key: str, bad: Column, judged: DataFrame, silver: DataFrame) -> DataFrame:
+    named = run.protection(topic).of_field(judged.withColumn("own_key", _key_of(key)), "own_key", key)
+    return quarantine.left_out_by_key(named, silver, key, bad)
+
+
+def _protected(run: Run, stream: str, rows: Callable[[DataFrame], DataFrame]) -> Callable[[DataFrame], DataFrame]:
+    """`rows` with personal data treated as the newest schema says when a batch is written."""
+    return lambda judged: run.protection(stream)(rows(judged))
+
+
+def _key_of(key: str) -> Column:
+    """The key of a tombstone, which has no event, or of an event."""
+    return F.when(_is_deleted(), F.col("key").cast("string")).otherwise(F.col("event").getField(key))
+
+
+def _is_deleted() -> Column:
+    return F.col("error").eqNullSafe(avro.NO_VALUE)
 
 
 def _coordinates() -> list[Column]:

@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jobs import arguments, catalog  # noqa: E402
 from jobs.connectors.positions import Position, parse_position  # noqa: E402
 from jobs.failures import await_all  # noqa: E402
 from jobs.progress import ProgressLines  # noqa: E402
+from jobs.restart import restarts  # noqa: E402
 from jobs.run import Run  # noqa: E402
 
 
@@ -31,7 +33,7 @@ def main() -> int:
     try:
         run = Run(spark, settings, args.job, _bounds(args))
         module.build(run)
-        _execute(spark, run, args)
+        _execute(spark, run, args, module.build)
     except TidemarkError:
         print(f"log: {log} and beside it", file=sys.stderr)
         raise
@@ -40,7 +42,7 @@ def main() -> int:
     return 0
 
 
-def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
+def _execute(spark: SparkSession, run: Run, args: Namespace, build: Callable[[Run], None]) -> None:
     if arguments.is_bounded(args):
         for line in run.write_range():
             print(line)
@@ -48,7 +50,8 @@ def _execute(spark: SparkSession, run: Run, args: Namespace) -> None:
     for line in run.adopt() if args.adopt else []:
         print(line, flush=True)
     spark.streams.addListener(ProgressLines(run.counted))
-    await_all(spark, run.start(continuous=not args.until_caught_up), run.ending.set)
+    continuous = not args.until_caught_up
+    await_all(spark, run.start(continuous), restarts(run, build, continuous), run.ending.set)
 
 
 def _log_to_file(settings: Settings, job: str) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from pyspark.sql import DataFrame
@@ -21,6 +22,7 @@ class Batch:
     """A micro-batch, or a whole range, as a writer sees it; one that is run again is another Batch.
 
     Args:
+        planned_at: when Spark fixed the micro-batch's offsets, or the range was begun; one that is run again keeps it.
         files: the texts of the checkpoint's files that fix a micro-batch, by path in it; none for a range.
     """
 
@@ -28,17 +30,27 @@ class Batch:
     sink: str
     query_id: str
     version: int
+    planned_at: datetime
     offsets: Mapping[str, object] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     attempt: delta.Attempt = field(default_factory=delta.Attempt, compare=False, repr=False)
 
-    def commit(self, statement: str, every_batch: bool = True) -> delta.Commit:
+    def commit(self, statement: str, every_batch: bool = True, own_rows: str = "") -> delta.Commit:
         """What `delta.write` makes once: `statement` names the write among all of the batch's into one table.
 
         Args:
             every_batch: False for a statement that leaves batches out, as one that writes only when there are rejects.
+            own_rows: see `delta.Commit`.
         """
-        return delta.Commit(self.sink, self.query_id, statement, self.version, self.offsets, every_batch, self.attempt)
+        return delta.Commit(
+            self.sink, self.query_id, statement, self.version, self.offsets, every_batch, own_rows, self.attempt
+        )
+
+    def starts(self, topic: str) -> dict[int, int]:
+        """The batch's first offset in each partition of `topic`; none where the checkpoint no longer says."""
+        sources = self.offsets.get("from")
+        of_topic = [at[topic] for at in sources if at and topic in at] if isinstance(sources, list) else []
+        return {int(partition): int(offset) for at in of_topic for partition, offset in at.items()}
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,36 @@ of it are two blocks made from the key. A plan shows the literals in it, so the 
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
 
 from conf.errors import TidemarkError
-from schemas.personal import Marks, Treatment
+from conf.settings import PersonalData
+from schemas.personal import Marks, Treatment, marks_of
 
 BLOCK_BYTES = 64
 INNER, OUTER = 0x36, 0x5C
 PADS = "tidemark_inner binary, tidemark_outer binary"
 KEY_BYTES = 16  # NIST SP 800-107: a key under 112 bits is too easily guessed
+
+
+def protection(spark: SparkSession, stream: str, schema: str, key: str | None, settings: PersonalData) -> "Protection":
+    """What treats the events of `stream`, whose newest schema is the text `schema`.
+
+    Args:
+        key: the field that keys the stream's records, where its topic is compacted.
+
+    Raises:
+        TidemarkError: BAD_SCHEMA or NO_HASH_KEY.
+    """
+    marks = marks_of(schema)
+    if key is not None:
+        _require_key_kept(marks, stream, key)
+    is_hashing = "hash" in marks.treatments()
+    return Protection(marks, hash_key(spark, settings.hash_key.get_secret_value()) if is_hashing else None)
 
 
 def hash_key(spark: SparkSession, key: str) -> DataFrame:
@@ -35,6 +53,23 @@ def hash_key(spark: SparkSession, key: str) -> DataFrame:
     return spark.createDataFrame([(inner, outer)], PADS)
 
 
+@dataclass(frozen=True)
+class Protection:
+    """The marks of a stream's events, and what hashes them."""
+
+    marks: Marks
+    hash_key: DataFrame | None = None
+
+    def __call__(self, events: DataFrame) -> DataFrame:
+        """`protect` of events."""
+        return protect(events, self.marks, self.hash_key)
+
+    def of_field(self, frame: DataFrame, column: str, field: str) -> DataFrame:
+        """`frame` with its `column` treated as the events' `field` is."""
+        mark = self.marks.fields.get(field)
+        return protect(frame, Marks({column: mark}), self.hash_key) if mark else frame
+
+
 def protect(events: DataFrame, marks: Marks, key: DataFrame | None = None) -> DataFrame:
     """`events` with its marked fields treated: a hash (string), a masked text (string), or not there at all.
 
@@ -49,7 +84,7 @@ def protect(events: DataFrame, marks: Marks, key: DataFrame | None = None) -> Da
     return joined.select(*(_treated(F.col(f"`{each.name}`"), each, marks).alias(each.name) for each in kept))
 
 
-def require_key_kept(marks: Marks, topic: str, field: str) -> None:
+def _require_key_kept(marks: Marks, topic: str, field: str) -> None:
     """Raises TidemarkError BAD_SCHEMA, where `field`, the key of compacted `topic`, would no longer be one."""
     mark = marks.fields.get(field)
     if mark in ("mask", "drop"):

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.sql.streaming.listener import (
@@ -23,10 +23,14 @@ class Counted:
     """Records of a micro-batch and how many of them were rejected, by an output's own count.
 
     An output that reads its batch more than once needs one: Spark's count of input rows grows with every reading.
+
+    Args:
+        failed: how many records fail each rule, by its name; rules that none fails are left out.
     """
 
     records: int
     rejected: int
+    failed: Mapping[str, int] = field(default_factory=dict)
 
 
 class ProgressLines(StreamingQueryListener):
@@ -71,6 +75,8 @@ def progress_line(progress: StreamingQueryProgress, counted: Counted | None = No
         parts.append(f"state {sum(op.numRowsTotal for op in progress.stateOperators):,} rows")
         parts.append(f"late {sum(op.numRowsDroppedByWatermark for op in progress.stateOperators):,}")
     parts.append(f"rejected {counted.rejected:,}")
+    if counted.failed:
+        parts.append("rules " + ", ".join(f"{name} {failed:,}" for name, failed in counted.failed.items()))
     return f"{progress.name:<28} " + "  ".join(parts)
 
 

@@ -3,26 +3,29 @@
 A job's `build(run)` reads, transforms and declares outputs; nothing moves until `start`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import partial
 from threading import Event
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
 from conf.settings import Delivery, Job, Settings, Source
-from conf.topics import Topic, find_topic, load_topics, subject_of
+from conf.topics import Topic, find_topic, load_topics
 from jobs import personal, publishing, state_store, streams
 from jobs.connectors import avro, delta, kafka, positions
 from jobs.failures import in_one_line
+from jobs.judge import Judge, rules_of
 from jobs.outputs import Batch, Output, OutputMode, query_name
 from jobs.progress import REJECTED, Counted
 from jobs.ranges import Ranges
+from jobs.schema_guard import SchemaGuard
 from schemas.patience import Patience
-from schemas.personal import marks_of
 from schemas.registry import RegisteredSchema, Registry, open_registry
+from schemas.subjects import stream_of, subject_of_stream
 
 
 class Run:
@@ -40,17 +43,29 @@ class Run:
         settings: Settings,
         job: str,
         bounds: tuple[positions.Position, positions.Position] | None = None,
+        ending: Event | None = None,
     ) -> None:
         self.spark = spark
         self.settings = settings
-        self.ending = Event()
+        self.ending = ending or Event()
         self.registry: Registry = open_registry(settings.registry, Patience(once_answered=True, ending=self.ending))
         self.topics: dict[str, Topic] = load_topics()
+        self.judge = Judge(settings, self.registry, self.topics, rules_of(self.topics, settings.ingest.topics))
         self.outputs: list[Output] = []
         self.counted: dict[tuple[str, int], Counted] = {}
         self._job = job
+        self._began = datetime.now(UTC)
         self._ranges = Ranges(settings.kafka, *bounds) if bounds else None
         self._tables: dict[str, delta.Table] = {}
+        self._schemas = SchemaGuard(self.registry)
+
+    def anew(self) -> "Run":
+        """A run of the same job as a stream, with nothing declared yet, that counts where this one does."""
+        run = Run(self.spark, self.settings, self._job, ending=self.ending)
+        run.topics.update(self.topics)
+        run.judge.rules.update(self.judge.rules)
+        run.counted = self.counted
+        return run
 
     def include(self, job: str, build: Callable[["Run"], None]) -> None:
         """Declare the outputs of another job in this run, under that job's name, checkpoints and settings."""
@@ -69,41 +84,47 @@ class Run:
         start, end = self._ranges.of(topic)
         return kafka.read_batch(self.spark, self.settings.kafka, self._source(), subscription, start, end)
 
-    def decode(self, records: DataFrame, topic: str) -> DataFrame:
-        """`avro.decode` of `records` with every registered version of the topic's subject, into the newest one.
+    def decode(self, records: DataFrame, topic: str, event: str | None = None) -> DataFrame:
+        """The verdicts on `records`, of `Judge.decide`; rejects are counted, and shown with each micro-batch.
 
-        Rejected rows are counted, and shown with each micro-batch.
+        Of a topic with several types of events, those that are not `event` are left out.
         """
-        versions = self.registry.versions(subject_of(topic))
-        decoded = avro.decode(records, versions, reader=versions[-1].text)
+        stream = stream_of(topic, event, self.topics)
+        for each in self.judge.streams(topic):
+            self._schemas.remember(topic, subject_of_stream(each))
+        decided = self.judge.decide(records, stream, self.clock(self._began if self._ranges else None))
         observer = self._ranges.observation(topic) if self._ranges else f"decode {topic}"
-        return decoded.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
+        return decided.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
 
-    def read(self, topic: str) -> DataFrame:
+    def clock(self, planned_at: datetime | None) -> Column:
+        """What event times are compared with: `quarantine.as_of`, or when a batch was planned.
+
+        Args:
+            planned_at: None for a stream that is only declared; Spark puts in the time of each micro-batch.
+        """
+        fixed = self.settings.quarantine.as_of or planned_at
+        return F.lit(fixed) if fixed else F.current_timestamp()
+
+    def read(self, topic: str, event: str | None = None) -> DataFrame:
         """The events of `topic`, its schema's fields as columns, personal data protected.
 
         Rejects are counted here, and kept by `ingest`.
-        """
-        protect = self.protection(topic)
-        return protect(avro.accepted(self.decode(self.records(topic), topic)))
 
-    def protection(self, topic: str) -> Callable[[DataFrame], DataFrame]:
-        """What treats the fields of `topic`'s events that the newest schema marks as personal: `personal.protect`.
+        Args:
+            event: which, of a topic with several types of events.
+        """
+        protect = self.protection(stream_of(topic, event, self.topics))
+        return protect(avro.accepted(self.decode(self.records(topic), topic, event)))
+
+    def protection(self, stream: str) -> personal.Protection:
+        """What treats the fields of a stream's events that its newest schema marks as personal.
 
         Raises:
             TidemarkError: BAD_SCHEMA or NO_HASH_KEY.
         """
-        marks = marks_of(self.registry.latest(subject_of(topic)).text)
-        if key := self.compaction_key(topic):
-            personal.require_key_kept(marks, topic, key)
-        secret = self.settings.personal_data.hash_key.get_secret_value()
-        hash_key = personal.hash_key(self.spark, secret) if "hash" in marks.treatments() else None
-        return partial(personal.protect, marks=marks, key=hash_key)
-
-    def compaction_key(self, topic: str) -> str | None:
-        """The field that keys the records of a compacted topic; None for all others."""
-        declared = self.topics.get(topic)
-        return declared.key if declared and declared.cleanup_policy == "compact" else None
+        text = self.registry.latest(subject_of_stream(stream)).text
+        key = self.topics[stream].compaction_key if stream in self.topics else None
+        return personal.protection(self.spark, stream, text, key, self.settings.personal_data)
 
     def append(self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = ()) -> None:
         """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows."""
@@ -174,13 +195,14 @@ class Run:
         """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear a second call."""
         self.outputs.append(Output(self._job, name, frame, write, mode))
 
-    def count(self, batch: Batch, records: int, rejected: int) -> None:
+    def count(self, batch: Batch, records: int, rejected: int, failed: Mapping[str, int]) -> None:
         """Report what an output of your own read and rejected in `batch`, to be shown with the batch's progress."""
-        self.counted[batch.query_id, batch.version] = Counted(records, rejected)
+        self.counted[batch.query_id, batch.version] = Counted(records, rejected, failed)
 
-    def latest_schema(self, topic: str) -> RegisteredSchema:
+    def latest_schema(self, topic: str, event: str | None = None) -> RegisteredSchema:
         """The newest registered schema of the topic's values, to encode by."""
-        return self.registry.latest(find_topic(topic, self.topics).subject)
+        find_topic(topic, self.topics)
+        return self.registry.latest(subject_of_stream(stream_of(topic, event, self.topics)))
 
     def table(
         self, name: str, keys: tuple[str, ...] = (), newest_by: tuple[str, ...] = (), partition_by: tuple[str, ...] = ()
@@ -199,10 +221,11 @@ class Run:
         """The checkpoint folder of `output`."""
         return f"{self.settings.paths.checkpoints}/{output.job}/{output.name}"
 
-    def start(self, continuous: bool) -> list[StreamingQuery]:
-        """Start every declared output as a streaming query; without `continuous` each ends when it has caught up."""
-        declared = [(output, self.checkpoint(output)) for output in self._declared()]
-        return [streams.start(self.spark, self.settings, each, folder, continuous) for each, folder in declared]
+    def start(self, continuous: bool, only: str = "") -> list[StreamingQuery]:
+        """Start every declared output (or the one query `only`); without `continuous` each ends when caught up."""
+        declared = [(each, self.checkpoint(each)) for each in self._declared() if only in ("", each.query)]
+        how = continuous, self._schemas
+        return [streams.start(self.spark, self.settings, each, folder, *how) for each, folder in declared]
 
     def adopt(self) -> list[str]:
         """Bring the ledgers of all outputs to topics and their checkpoints together again; lines on what was done."""
@@ -223,7 +246,7 @@ class Run:
         id, offsets, attempt = self._ranges.id, self._ranges.offsets, delta.Attempt()
         for output in self._declared():
             state_store.configure(self.spark, self.settings.spark, self._job_settings(output.job))
-            batch = Batch(output.frame, output.query, id, 0, offsets, attempt=attempt)
+            batch = Batch(output.frame, output.query, id, 0, self._began, offsets, attempt=attempt)
             in_one_line(partial(output.write, batch))
         return [*self._ranges.lines(), *map(self._line, self._tables.values())]
 
@@ -240,11 +263,7 @@ class Run:
 
     def _source(self) -> Source:
         limit = self._job_settings(self._job).max_offsets_per_trigger
-        return (
-            self.settings.source.model_copy(update={"max_offsets_per_trigger": limit})
-            if limit
-            else self.settings.source
-        )
+        return self.settings.source.model_copy(update={"max_offsets_per_trigger": limit} if limit else {})
 
     def _write_table(self, name: str, batch: Batch, **how: tuple[str, ...]) -> None:
         delta.write(batch.frame, self.table(name, **how), batch.commit("write"))

@@ -5,14 +5,19 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.settings import Job, Settings
 from jobs import state_store
-from jobs.checkpoint import batch_offsets, opening
+from jobs.checkpoint import batch_offsets, opening, planned_at
 from jobs.failures import in_one_line
 from jobs.outputs import Batch, Output
+from jobs.schema_guard import SchemaGuard
 from jobs.source_guard import SourceGuard, topics_of
 
 
-def start(spark: SparkSession, settings: Settings, output: Output, checkpoint: str, continuous: bool) -> StreamingQuery:
+def start(
+    spark: SparkSession, settings: Settings, output: Output, checkpoint: str, continuous: bool, schemas: SchemaGuard
+) -> StreamingQuery:
     """Start the query of `output`, which goes on where `checkpoint` ends; without `continuous` it ends when caught up.
+
+    It stops by SCHEMA_ADDED where one of its topics got a schema version that `schemas` does not know.
 
     Raises:
         TidemarkError: TOPIC_RECREATED, where a source topic is no longer the one that the checkpoint knows.
@@ -26,7 +31,9 @@ def start(spark: SparkSession, settings: Settings, output: Output, checkpoint: s
         files = opening(frame.sparkSession, checkpoint, version)
         offsets = batch_offsets(files, version)
         in_one_line(lambda: guard.check(topics_of(offsets)))
-        batch = Batch(frame, output.query, str(query_id), version, offsets, files | guard.files())
+        in_one_line(lambda: schemas.check(topics_of(offsets)))
+        planned = planned_at(files, version)
+        batch = Batch(frame, output.query, str(query_id), version, planned, offsets, files | guard.files())
         in_one_line(lambda: output.write(batch))
 
     state_store.configure(spark, settings.spark, own)

@@ -17,7 +17,8 @@ def find_schema(topic: str, given: Path | None, declared: Topic | None, folder: 
     The first of: `given`; the contract of a declared topic; `<topic>.avsc` in `folder`.
 
     Raises:
-        TidemarkError: NO_SCHEMA_FILE, where `given` cannot be read; UNKNOWN_CONTRACT.
+        TidemarkError: NO_SCHEMA_FILE, where `given` cannot be read; UNKNOWN_CONTRACT; UNKNOWN_EVENT, where the topic
+            has several and none is given.
     """
     if given is not None:
         try:
@@ -25,6 +26,9 @@ def find_schema(topic: str, given: Path | None, declared: Topic | None, folder: 
         except (OSError, ValueError) as exc:
             remedy = "check the path; to infer the schema and write it there, add --infer-only"
             raise TidemarkError("NO_SCHEMA_FILE", f"the schema {given} cannot be read: {exc}", remedy) from exc
+    if declared is not None and declared.schemas:
+        what = f"topic {topic} has events of several types: {', '.join(declared.schemas)}"
+        raise TidemarkError("UNKNOWN_EVENT", what, f"name one: --schema {folder / declared.schemas[0]}.avsc")
     if declared is not None:
         return contract(declared.schema)
     path = folder / f"{topic}.avsc"

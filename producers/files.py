@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from conf import state_dir
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from conf.topics import Topic, load_topics, subject_of
+from conf.topics import Topic, load_topics
 from producers.delivery import Report
 from producers.exactly_once import told
 from producers.facts import file_facts
@@ -27,6 +27,7 @@ from producers.transactional import TransactionalPublisher
 from schemas.codec import Encoder
 from schemas.contracts import FOLDER
 from schemas.registry import open_registry
+from schemas.subjects import subject_for
 
 
 def infer_only(request: FileRequest, folder: Path = FOLDER) -> None:
@@ -47,14 +48,14 @@ def publish_files(settings: Settings, request: FileRequest, interrupt: Interrupt
     require_files(request.paths)
     declared = load_topics().get(request.topic)
     if request.create_partitions:
-        _create(settings, declared or Topic(request.topic, request.create_partitions, key="", schema=""))
+        _create(settings, declared or Topic(request.topic, request.create_partitions, key=""))
     publisher = _publisher(settings, request)
     text = find_schema(request.topic, request.schema, declared, folder)
     if text is None:
         inputs = open_inputs(request.paths, request.opening)
         text = infer_and_write(request.topic, inputs, request.reading.nulls, folder / f"{request.topic}.avsc")
     reader = RowReader(text, request)
-    schema_id = open_registry(settings.registry).register(subject_of(request.topic), text)
+    schema_id = open_registry(settings.registry).register(subject_for(request.topic, text, declared), text)
     codec = Codec(reader, Encoder(schema_id, text), publisher.limits[request.topic])
     if isinstance(publisher, TransactionalPublisher):
         return _publish_once(publisher, request, codec, file_facts(request, schema_id, text), interrupt)

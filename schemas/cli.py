@@ -11,6 +11,7 @@ from schemas.compatibility import findings
 from schemas.contracts import contract
 from schemas.file_registry import FileRegistry
 from schemas.registry import RegisteredSchema, Registry, open_registry
+from schemas.subjects import subject_of_stream
 from schemas.validity import normalized
 
 
@@ -45,13 +46,14 @@ def show_schema(registry: Registry, wanted: str) -> int:
 
 
 def register_contracts(registry: Registry) -> int:
-    """Register every declared topic's contract under `<topic>-value`; what is registered keeps its id."""
-    for topic in topics.load_topics().values():
-        before = registry.subjects()
-        schema_id = registry.register(topic.subject, contract(topic.schema))
-        newest = registry.latest(topic.subject)
-        state = "new subject" if topic.subject not in before else f"version {newest.version}"
-        print(f"{schema_id:>4}  {topic.subject:<28} {state}")
+    """Register the contracts of every declared topic, under its subjects; what is registered keeps its id."""
+    streams = {stream: name for topic in topics.load_topics().values() for stream, name in topic.streams.items()}
+    for stream, name in streams.items():
+        before, subject = registry.subjects(), subject_of_stream(stream)
+        schema_id = registry.register(subject, contract(name))
+        newest = registry.latest(subject)
+        state = "new subject" if subject not in before else f"version {newest.version}"
+        print(f"{schema_id:>4}  {subject:<28} {state}")
     return 0
 
 

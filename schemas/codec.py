@@ -1,6 +1,6 @@
 """Between a record of Python values and its framed Avro bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -10,14 +10,19 @@ from fastavro.schema import parse_schema
 from conf.errors import TidemarkError
 from schemas.framing import HEADER, MAGIC, unframe
 from schemas.registry import Registry
+from schemas.strict import compile_check
 from schemas.validity import load_schema
+from schemas.wire import Budget, DecodeError
 
 # What fastavro was seen to raise on values and bytes that do not fit; it has no error class of its own.
 LIBRARY_ERRORS = (ValueError, TypeError, LookupError, AttributeError, EOFError, ArithmeticError, MemoryError)
 
 
+Reader = Callable[[bytes], Any]
+
+
 class CodecError(TidemarkError):
-    """A value that its schema cannot hold (ENCODE_FAILED), or bytes that hold none (DECODE_FAILED)."""
+    """A value that its schema cannot hold: ENCODE_FAILED."""
 
 
 def parsed(text: str) -> Any:
@@ -53,29 +58,38 @@ class Encoder:
 class Decoder:
     """framed bytes -> dict, by the writer schema that the bytes name.
 
-    For tools, tests and notebooks. It finds unknown ids, truncated values and trailing bytes; corruption
-    that leaves a value of the schema, no decoder can find.
+    For tools, tests and notebooks. Bytes that are not one whole value are refused before a value is made of them;
+    corruption that leaves a value of the schema, no decoder can find.
     """
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
-        self._schemas: dict[int, Any] = {}
+    def __init__(self, registry: Registry, budget: Budget | None = None) -> None:
+        self._registry, self._budget = registry, budget
+        self._readers: dict[int, Reader] = {}
 
     def __call__(self, value: bytes) -> dict[str, Any]:
-        """The record; raises TidemarkError NOT_FRAMED or UNKNOWN_SCHEMA_ID, CodecError DECODE_FAILED."""
+        """The record; raises TidemarkError NOT_FRAMED or UNKNOWN_SCHEMA_ID, DecodeError with one of its codes."""
         schema_id, payload = unframe(value)
-        if schema_id not in self._schemas:
-            self._schemas[schema_id] = parsed(self._registry.schema(schema_id))
-        buffer = BytesIO(payload)
+        if schema_id not in self._readers:
+            self._readers[schema_id] = reader(self._registry.schema(schema_id), self._budget)
         try:
-            record: Any = schemaless_reader(buffer, self._schemas[schema_id], None)
+            return dict(self._readers[schema_id](payload))
+        except DecodeError as exc:
+            raise DecodeError(exc.code, f"by schema id {schema_id}: {exc.message}") from exc
+
+
+def reader(text: str, budget: Budget | None = None) -> Reader:
+    """A callable from the bytes of one value of the schema `text`, without a header, to that value.
+
+    Raises TidemarkError INVALID_SCHEMA; the callable raises DecodeError.
+    """
+    schema = parsed(text)
+    check = compile_check(schema, budget)
+
+    def read(payload: bytes) -> Any:
+        check(payload)
+        try:
+            return schemaless_reader(BytesIO(payload), schema, None)
         except LIBRARY_ERRORS as exc:
-            raise _undecodable(schema_id, f"{type(exc).__name__}: {exc}") from exc
-        if buffer.tell() != len(payload):
-            raise _undecodable(schema_id, f"{len(payload) - buffer.tell()} bytes follow the record")
-        return dict(record)
+            raise DecodeError("UNREADABLE", f"{type(exc).__name__}: {exc}") from exc
 
-
-def _undecodable(schema_id: int, what: str) -> CodecError:
-    remedy = "the value is corrupt, or its producer framed it with the wrong schema id"
-    return CodecError("DECODE_FAILED", f"by schema id {schema_id}: {what}", remedy)
+    return read

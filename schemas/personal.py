@@ -26,6 +26,12 @@ class Marks:
     def __bool__(self) -> bool:
         return bool(self.fields)
 
+    def hold(self, path: str) -> bool:
+        """Whether the field at a dotted `path`, one around it or one in it is marked."""
+        name, _, rest = path.partition(".")
+        mark = self.fields.get(name)
+        return mark.hold(rest) if isinstance(mark, Marks) and rest else mark is not None
+
     def treatments(self) -> Iterator[Treatment]:
         """Every treatment that is asked for, as often as it is."""
         for mark in self.fields.values():

@@ -14,9 +14,13 @@ from typing import Any, cast
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro, to_avro
-from pyspark.sql.types import ArrayType, DataType, MapType, StringType, StructType
+from pyspark.sql.types import StructType
 
 from conf.errors import TidemarkError
+from jobs.connectors.avro_pairs import int_places
+from jobs.connectors.avro_schema import event_schema
+from jobs.connectors.avro_wire import Names, plain, sound, wire_schema
+from schemas.codec import parsed
 from schemas.framing import HEADER_LENGTH, frame
 from schemas.registry import RegisteredSchema
 
@@ -42,25 +46,33 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
     Returns:
         the columns of `records`, then `schema_id` int (null without framing), `event` struct (its columns: see
         `event_fields`) and `error` string: null, NO_VALUE (a tombstone), BAD_FRAMING, UNKNOWN_SCHEMA_ID or UNDECODABLE.
+
+    Raises:
+        TidemarkError: UNKNOWN_SUBJECT, where there is no writer; BAD_SCHEMA, where Spark has no way to read what
+            `reader` says, or to read a writer's values as that.
     """
-    framed = F.col("value").startswith(F.lit(bytearray(b"\0"))) & (F.length("value") >= HEADER_LENGTH)
-    schema_id = F.when(framed, F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).try_cast("int"))
-    body = F.concat(F.substring("value", HEADER_LENGTH + 1, WHOLE_REST), F.lit(bytearray(SENTINEL)))
-    decoded = _by_id(body, writers, _with_sentinel(reader))
+    schema = event_schema(reader)
+    names = Names(schema)
     # The optimizer copies the decoding into every filter on its result, but pushes none through a generator.
-    exploded = records.select("*", schema_id.alias("schema_id"), F.explode(F.array(decoded)).alias("decoded"))
+    exploded = records.select("*", F.explode(F.array(_by_id(writers, schema))).alias("decoded"))
     complete = F.col(f"decoded.{END_FIELD}") == F.lit(bytearray(SENTINEL))
-    complete &= _is_text(F.col("decoded"), exploded.schema["decoded"].dataType)
-    known = F.col("schema_id").isin([writer.id for writer in writers])
+    is_sound = sound(F.col("decoded"), schema, names)
+    if is_sound is not None:
+        complete &= F.coalesce(is_sound, F.lit(True))
+    event = plain(F.col("decoded"), schema, names)
+    schema_id, known = _schema_id(writers)
     error = (
         F.when(complete, F.lit(None))
         .when(F.col("value").isNull(), NO_VALUE)
-        .when(F.col("schema_id").isNull(), BAD_FRAMING)
+        .when(schema_id.isNull(), BAD_FRAMING)
         .when(~known, UNKNOWN_SCHEMA_ID)
         .otherwise(UNDECODABLE)
     )
     return exploded.select(
-        *records.columns, "schema_id", F.col("decoded").alias("event"), error.cast("string").alias("error")
+        *records.columns,
+        schema_id.alias("schema_id"),
+        (F.col("decoded") if event is None else event).alias("event"),
+        error.cast("string").alias("error"),
     )
 
 
@@ -86,47 +98,42 @@ def encode(event: Column, schema: RegisteredSchema) -> Column:
     return F.concat(header, to_avro(event, schema.text))
 
 
-def _is_text(value: Column, kind: DataType) -> Column:
-    """Whether all strings in `value` are UTF-8: Spark takes any bytes for one, at which readers of the table stop."""
-    if isinstance(kind, StringType):
-        return F.coalesce(F.is_valid_utf8(value), F.lit(True))
-    if isinstance(kind, StructType):
-        return reduce(Column.__and__, (_is_text(value.getField(f.name), f.dataType) for f in kind.fields), F.lit(True))
-    if isinstance(kind, ArrayType):
-        return F.coalesce(F.forall(value, lambda item: _is_text(item, kind.elementType)), F.lit(True))
-    if isinstance(kind, MapType):
-        entries = ArrayType(StructType().add("key", kind.keyType).add("value", kind.valueType))
-        return _is_text(F.map_entries(value), entries)
-    return F.lit(True)
+def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
+    """The id in the header (null without framing), and whether it is a writer's."""
+    framed = F.col("value").startswith(F.lit(bytearray(b"\0"))) & (F.length("value") >= HEADER_LENGTH)
+    # Numbers are made of bytes by way of text, which is slow: only for ids that are nobody's.
+    other = F.when(framed, F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).try_cast("int"))
+    known = [_has_id(writer.id) for writer in writers]
+    chain = reduce(lambda chain, one: chain.when(one[0], one[1].id), zip(known, writers, strict=True), F)
+    return chain.otherwise(other), reduce(Column.__or__, known)
 
 
-def _by_id(body: Column, writers: Sequence[RegisteredSchema], reader: str) -> Column:
-    options = {"avroSchema": reader, "mode": "PERMISSIVE"}
-    header = F.substring("value", 1, HEADER_LENGTH)
-    branches = [
-        (header == F.lit(bytearray(frame(writer.id, b""))), from_avro(body, _with_sentinel(writer.text), options))
-        for writer in writers
-    ]
-    if not branches:
+def _has_id(id: int) -> Column:
+    return F.substring("value", 1, HEADER_LENGTH) == F.lit(bytearray(frame(id, b"")))
+
+
+def carries(versions: Sequence[RegisteredSchema]) -> Column:
+    """Whether `value` names one of `versions`, boolean, never null."""
+    headers = [F.lit(bytearray(frame(version.id, b""))) for version in versions]
+    return F.coalesce(F.substring("value", 1, HEADER_LENGTH).isin(*headers), F.lit(False))
+
+
+def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
+    if not writers:
         raise TidemarkError(
             "UNKNOWN_SUBJECT", "no writer schema is registered for this topic", "run `local/tidemark schemas register`"
         )
-    (condition, value), *others = branches
-    return reduce(lambda chain, branch: chain.when(*branch), others, F.when(condition, value))
+    body = F.concat(F.substring("value", HEADER_LENGTH + 1, WHOLE_REST), F.lit(bytearray(SENTINEL)))
+    options = {"avroSchema": _with_sentinel(wire_schema(reader)), "mode": "PERMISSIVE"}
+    chain: Any = F
+    for writer in writers:
+        schema = parsed(writer.text)
+        text = _with_sentinel(wire_schema(schema, int_places(schema, reader).__contains__))
+        chain = chain.when(_has_id(writer.id), from_avro(body, text, options))
+    return cast(Column, chain)
 
 
-def _with_sentinel(text: str) -> str:
-    schema = _record(text)
+def _with_sentinel(schema: dict[str, Any]) -> str:
     end = {"name": END_FIELD, "type": {"type": "fixed", "name": "TidemarkEnd", "size": len(SENTINEL)}}
-    return json.dumps({**schema, "fields": [*schema["fields"], end]})
-
-
-def _record(text: str) -> dict[str, Any]:
-    schema = json.loads(text)
-    if not isinstance(schema, dict) or schema.get("type") != "record":
-        raise TidemarkError(
-            "BAD_SCHEMA",
-            f"an event schema must be a record, not {text[:60]}",
-            "wrap the type into a record with one field",
-        )
-    return schema
+    own = {key: value for key, value in schema.items() if not key.startswith("__")}  # not fastavro's notes
+    return json.dumps({**own, "fields": [*schema["fields"], end]})

@@ -10,13 +10,15 @@ from threading import Lock
 from delta.exceptions import DeltaConcurrentModificationException
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 
+from conf.errors import TidemarkError
 from jobs.connectors.delta_commit import RANGE, Attempt, Commit, Table
 from jobs.connectors.delta_evolution import admit_types
 from jobs.connectors.delta_guards import is_due, recorded_version, require_first
+from jobs.connectors.delta_history import snapshot
 
 # All that others need of Delta is had from here.
 __all__ = [
@@ -25,8 +27,10 @@ __all__ = [
     "Commit",
     "Table",
     "create_if_missing",
+    "exists",
     "is_due",
     "newest",
+    "read",
     "recorded_version",
     "write",
 ]
@@ -59,11 +63,28 @@ def write(frame: DataFrame, table: Table, commit: Commit) -> bool:
     return True
 
 
+def exists(spark: SparkSession, path: str) -> bool:
+    """Whether there is a table at `path`."""
+    return bool(DeltaTable.isDeltaTable(spark, path))
+
+
+def read(spark: SparkSession, path: str) -> DataFrame:
+    """The table at `path` as it is now: later commits do not show in the frame, however often it is read.
+
+    Raises:
+        TidemarkError: TABLE_MISSING.
+    """
+    version = int(snapshot(spark, path).version())
+    if version < 0:
+        raise TidemarkError("TABLE_MISSING", f"there is no table {path}", "run the job that writes it first")
+    return spark.read.format("delta").option("versionAsOf", version).load(path)
+
+
 def create_if_missing(frame: DataFrame, table: Table) -> None:
     """Create `table` with the columns of `frame`, its partitioning and properties; nothing where it exists."""
     spark = frame.sparkSession
     with _CREATING:
-        if DeltaTable.isDeltaTable(spark, table.path):
+        if exists(spark, table.path):
             return
         builder = DeltaTable.createIfNotExists(spark).location(table.path).addColumns(_nullable(frame))
         if table.partition_by:
@@ -74,7 +95,7 @@ def create_if_missing(frame: DataFrame, table: Table) -> None:
             builder.execute()
         except (DeltaConcurrentModificationException, AnalysisException):
             # Another process may have made it at the same moment.
-            if not DeltaTable.isDeltaTable(spark, table.path):
+            if not exists(spark, table.path):
                 raise
 
 

@@ -54,6 +54,7 @@ class Commit:
         query_id: the checkpoint's, or a range's own.
         offsets: of the sources, `from` to before `until`, an entry a source.
         every_batch: whether the statement writes in every batch: then a batch that the table does not hold was lost.
+        own_rows: of a table that several sinks write, an SQL condition on its columns that only this sink's rows meet.
         attempt: one for all commits of one attempt at a batch.
     """
 
@@ -63,6 +64,7 @@ class Commit:
     version: int
     offsets: Mapping[str, Any] = field(default_factory=dict)
     every_batch: bool = True
+    own_rows: str = ""
     attempt: Attempt = field(default_factory=Attempt, compare=False, repr=False)
 
     def app_id(self, table: Table) -> str:

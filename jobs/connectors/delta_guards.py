@@ -69,11 +69,21 @@ def _require_no_other_checkpoint(spark: SparkSession, table: Table, commit: Comm
     ids = {app_id.removeprefix(place): version for app_id, version in recorded.items() if app_id.startswith(place)}
     # Two ranges may lie in one table: each is written once, and says which records it takes.
     others = {id: version for id, version in ids.items() if not (_is_range(id) and _is_range(commit.query_id))}
-    for id, version in sorted(others.items()):
+    if others and not (commit.own_rows and _holds_none(spark, table, commit.own_rows)):
+        id, version = min(others.items())
         held = f"table {table.path} holds {commit.sink} up to batch {version} of the checkpoint with query id {id}"
         message = f"{held}, and batch {commit.version} of a new one would read its topics into it again"
         remedy = "restore that checkpoint, or delete the table with it, or write into a new table"
+        if commit.own_rows:
+            message += "; other sinks write this table too, and may go on"
+            remedy = (
+                f"restore that checkpoint, or, to read again, DELETE FROM delta.`{table.path}` WHERE {commit.own_rows}"
+            )
         raise TidemarkError("CHECKPOINT_REPLACED", message, remedy)
+
+
+def _holds_none(spark: SparkSession, table: Table, rows: str) -> bool:
+    return bool(spark.read.format("delta").load(table.path).where(rows).isEmpty())
 
 
 def _is_range(query_id: str) -> bool:

@@ -57,6 +57,7 @@ def test_retention_is_read_in_words(text: str, milliseconds: int, tmp_path: Path
         ("replication_factor = 0", "topic `orders` has replication_factor = 0"),
         ("replication_factor = true", "topic `orders` has replication_factor = True"),
         ("event_time = 5", "topic `orders` has event_time = 5"),
+        ('schemas = ["paid"]', "topic `orders` lacks `schema`, or has `schemas` beside it"),
     ],
 )
 def test_a_wrong_declaration_is_refused_by_file_topic_and_key(added: str, expected: str, tmp_path: Path) -> None:
@@ -84,3 +85,21 @@ def test_a_topic_that_is_not_declared_is_answered_with_the_nearest() -> None:
     assert find_topic("departures", topics).key == "flight_id"
     with pytest.raises(TidemarkError, match=r"UNKNOWN_TOPIC: topic `departure` .*did you mean `departures`"):
         find_topic("departure", topics)
+
+
+SEVERAL = '[orders]\npartitions = 3\nkey = "order_id"\n'
+
+
+def test_a_topic_with_events_of_several_types_has_a_stream_for_each(tmp_path: Path) -> None:
+    topic = declared(tmp_path, SEVERAL + 'schemas = ["created", "paid"]')["orders"]
+    assert topic.streams == {"orders/created": "created", "orders/paid": "paid"}
+
+
+@pytest.mark.parametrize("listed", ["[]", '["paid", "paid"]', '"paid"', "[5]"])
+def test_several_types_are_a_list_of_different_names(listed: str, tmp_path: Path) -> None:
+    assert "topic `orders` has schemas = " in refusal(tmp_path, f"{SEVERAL}schemas = {listed}")
+
+
+def test_a_compacted_topic_has_events_of_one_type(tmp_path: Path) -> None:
+    text = SEVERAL + 'schemas = ["created", "paid"]\ncleanup_policy = "compact"'
+    assert "is compacted and has several schemas" in refusal(tmp_path, text)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from delta.tables import DeltaTable
 from fastavro import parse_schema, schemaless_writer
 from pyspark.sql import SparkSession
 
+from conf.rules import Rule
 from conf.settings import Settings, load
 from conf.topics import CleanupPolicy, Topic
 from jobs import ingest
@@ -17,14 +19,17 @@ from jobs.connectors.positions import Position
 from jobs.failures import await_all
 from jobs.run import Run
 from local.broker import Cluster
+from schemas.contracts import contract
 from schemas.file_registry import FileRegistry
 from schemas.framing import frame
+from schemas.subjects import subject_of_stream
 from tests.sent import Record, send
 
 FIELDS: list[dict[str, Any]] = [
     {"name": "id", "type": "string"},
     {"name": "level", "type": "int"},
 ]
+TIME = {"type": "long", "logicalType": "timestamp-millis"}
 Row = tuple[Any, ...]
 
 
@@ -34,26 +39,46 @@ class Scratch:
     def __init__(self, spark: SparkSession, broker: Cluster, new_topic: Callable[[int], str], folder: Path) -> None:
         self.spark, self.folder = spark, folder
         self._broker, self._new_topic = broker, new_topic
-        self._registry = FileRegistry(folder / "registry")
+        self.registry = FileRegistry(folder / "registry")
         self._declared: dict[str, Topic] = {}
+        self._rules: dict[str, tuple[Rule, ...]] = {}
 
-    def topic(self, partitions: int = 1, compacted: bool = False) -> str:
-        """A new topic, the readings' schema registered for it."""
+    def topic(
+        self,
+        partitions: int = 1,
+        compacted: bool = False,
+        event_time: str | None = None,
+        schemas: tuple[str, ...] = (),
+    ) -> str:
+        """A new topic, the readings' schema registered for it, with a field for the event time where it has a name.
+
+        Args:
+            schemas: contracts, registered in place of the readings', for events of several types.
+        """
         name = self._new_topic(partitions)
+        if schemas:
+            self._declared[name] = Topic(name, partitions, "id", schemas=schemas)
+            for stream, event in self._declared[name].streams.items():
+                self.registry.register(subject_of_stream(stream), contract(event))
+            return name
         policy: CleanupPolicy = "compact" if compacted else "delete"
-        self._declared[name] = Topic(name, partitions, "id", "reading", cleanup_policy=policy)
-        self.register(name)
+        self._declared[name] = Topic(name, partitions, "id", "reading", event_time, cleanup_policy=policy)
+        self.register(name, *([{"name": event_time, "type": ["null", TIME], "default": None}] if event_time else []))
         return name
+
+    def declare(self, topic: str, *rules: Rule) -> None:
+        """Let `rules` hold for the events of `topic`, from the next run on, in place of those before."""
+        self._rules[topic] = rules
 
     def register(self, topic: str, *more: dict[str, Any]) -> int:
         """Register the readings' schema, with `more` fields or fields changed, and return its id."""
         fields = {field["name"]: field for field in [*FIELDS, *more]}
         text = json.dumps({"type": "record", "name": "Reading", "fields": list(fields.values())})
-        return self._registry.register(f"{topic}-value", text)
+        return self.registry.register(f"{topic}-value", text)
 
     def reading(self, topic: str, id: str, level: int, partition: int = 0, **more: Any) -> Record:
         """The record of one reading, written by the newest schema of its topic."""
-        newest = self._registry.latest(f"{topic}-value")
+        newest = self.registry.latest(f"{topic}-value")
         buffer = io.BytesIO()
         schemaless_writer(buffer, parse_schema(json.loads(newest.text)), {"id": id, "level": level, **more})
         return Record(frame(newest.id, buffer.getvalue()), id.encode(), partition)
@@ -76,17 +101,24 @@ class Scratch:
         """A run of a job that is still to be declared."""
         run = Run(self.spark, self.settings(*overrides), job, bounds)
         run.topics |= self._declared
+        run.judge.rules.update(self._rules)
         return run
 
     def catch_up(self, run: Run) -> None:
         """Run the declared outputs until they have caught up."""
         await_all(self.spark, run.start(continuous=False))
 
-    def ingest(self, *topics: str, overrides: Iterable[str] = ()) -> None:
+    def ingest(self, *topics: str, overrides: Iterable[str] = ()) -> Run:
         """Run the job `ingest` on `topics` until it has caught up."""
         run = self.run(f"ingest.topics={','.join(topics)}", *overrides, job="ingest")
         ingest.build(run)
         self.catch_up(run)
+        return run
+
+    def forget(self, topic: str) -> None:
+        """Delete what `ingest` knows of `topic` and of no other: its checkpoint, its tables bronze and silver."""
+        for name in (f"checkpoints/ingest/{topic}", f"tables/bronze/{topic}", f"tables/silver/{topic}"):
+            shutil.rmtree(self.folder / name)
 
     def rows(self, table: str, *columns: str) -> list[Row]:
         """The rows of a table, sorted; none where there is no such table."""

@@ -12,6 +12,7 @@ from conf.errors import TidemarkError
 from jobs import ingest
 from jobs.connectors import avro, delta, kafka
 from jobs.connectors.delta import Commit, Table
+from jobs.quarantine import REASONS
 from schemas.framing import frame
 from tests.jobs.scratch import Row, Scratch
 from tests.sent import T0, Record
@@ -55,7 +56,7 @@ def test_corrupt_records_go_to_quarantine_with_bytes_coordinates_and_reason_and_
     assert [(row[0], row[1], row[2] and bytes(row[2]), row[4]) for row in found] == [
         (*place, value, error) for place, (value, error) in zip(sent, rejects.items(), strict=False)
     ]
-    assert [row[5] for row in found] == [ingest.REASONS[error] for error in rejects.values()]
+    assert [row[5] for row in found] == [REASONS[error] for error in rejects.values()]
     assert {row[6] for row in found} == {topic}
     assert coordinates(scratch, f"silver/{topic}", "_") == [sent[-1]]
     assert coordinates(scratch, f"bronze/{topic}") == sorted(sent, key=str)

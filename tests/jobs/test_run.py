@@ -3,19 +3,24 @@
 import json
 import shutil
 from itertools import pairwise
+from threading import Thread
 
 import pytest
 from delta.tables import DeltaTable
+from pyspark import inheritable_thread_target
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
 from jobs.connectors import avro, delta, kafka
 from jobs.failures import await_all
 from jobs.outputs import Batch
+from jobs.restart import restarts
 from jobs.run import Run
 from jobs.state_store import STATE_STORES
 from local.processes import wait_for
+from schemas.framing import frame
 from tests.jobs.scratch import Row, Scratch
+from tests.sent import Record
 
 Readings = list[Row]
 
@@ -162,6 +167,45 @@ def test_a_continuous_run_takes_what_comes_later_until_it_is_stopped(scratch: Sc
         query.stop()
 
 
+@pytest.mark.slow
+def test_a_version_registered_while_a_stream_runs_is_read_without_a_restart_of_the_job(
+    scratch: Scratch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    topic, other = scratch.topic(), scratch.topic()
+    send(scratch, topic, ("a", 1))
+    send(scratch, other, ("a", 1), ("b", 2), ("c", 3))
+
+    def build(run: Run) -> None:
+        run.upsert(run.read(topic).groupBy("id").agg(F.sum("level").alias("sum")), "sums", keys=("id",))
+        run.append(run.read(topic).dropDuplicates(["id"]), "firsts")
+        both = run.read(topic).join(run.read(other).withColumnRenamed("level", "other"), "id")
+        run.append(both.select("id", "level", "other"), "both")
+
+    run = scratch.run("jobs.probe.trigger=100 milliseconds")
+    build(run)
+    spark, tables = scratch.spark, ("sums", "firsts", "both")
+    waiting = Thread(
+        target=inheritable_thread_target(spark)(await_all), args=(spark, run.start(True), restarts(run, build, True))
+    )
+    waiting.start()
+    try:
+        wait_for(lambda: all(scratch.rows(table) for table in tables), 120, lambda: TimeoutError("no first rows"))
+        scratch.register(topic, {"name": "note", "type": ["null", "string"], "default": None})
+        scratch.send(topic, *(scratch.reading(topic, id, 5, note="new") for id in ("a", "b")))
+        scratch.send(topic, Record(frame(99, b"x")))
+        send(scratch, topic, ("c", 7))
+        arrived = lambda: all(len(scratch.rows(table)) >= 3 for table in tables)  # noqa: E731
+        wait_for(arrived, 120, lambda: TimeoutError("the new version's rows did not arrive"))
+    finally:
+        for query in spark.streams.active:
+            query.stop()
+        waiting.join(60)
+    assert scratch.rows("sums") == [("a", 6), ("b", 5), ("c", 7)]
+    assert scratch.rows("firsts", "id", "level") == [("a", 1), ("b", 5), ("c", 7)]
+    assert scratch.rows("both") == [("a", 1, 1), ("a", 5, 1), ("b", 5, 2), ("c", 7, 3)]
+    assert capfd.readouterr().err.count("starts again") == len(tables)
+
+
 def test_jobs_included_in_one_run_keep_their_names_checkpoints_and_settings(scratch: Scratch) -> None:
     topic = scratch.topic()
     send(scratch, topic, ("a", 1), ("b", 2), ("c", 3))
@@ -201,7 +245,7 @@ def test_the_first_failure_stops_the_other_queries_and_is_told_in_one_line(scrat
     run.append(fails, "broken")
     queries = run.start(continuous=True)
     with pytest.raises(TidemarkError, match="no such gauge") as failed:
-        await_all(scratch.spark, queries, run.ending.set)
+        await_all(scratch.spark, queries, before_stop=run.ending.set)
     assert failed.value.code == "QUERY_FAILED"
     assert run.ending.is_set()
     assert "probe.broken" in failed.value.message

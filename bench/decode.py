@@ -1,0 +1,115 @@
+"""What do the id check, the reject split and many schema ids cost beside Spark's bare `from_avro`? Prints records/s.
+
+    .tidemark/venv/bin/python -m bench.decode [--millions 2] [--rounds 5]
+
+Departures lie as framed values in a Parquet file and go to a sink that does nothing, so that decoding takes the time.
+The five ids are versions of one contract, the newest of which is the one id's. The ways take turns within a round: the
+ratio holds on a noisy machine too. The first round is cold, is shown, and stays out of the medians.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.avro.functions import from_avro
+
+from conf import state_dir
+from conf.errors import exit_on_error
+from conf.settings import load
+from jobs.connectors import avro
+from local.session import spark_session
+from schemas.contracts import contract
+from schemas.framing import HEADER_LENGTH
+from schemas.registry import RegisteredSchema
+
+CONTRACT = contract("departure")
+VERSIONS = 5
+WANTED = {"one id": 0.8, "five ids": 0.6}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--millions", type=float, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    settings = load()
+    spark = spark_session(settings, "bench")
+    with tempfile.TemporaryDirectory(dir=state_dir()) as scratch:
+        _measure(spark, Path(scratch), int(options.millions * 1_000_000), options.rounds)
+    spark.stop()
+    return 0
+
+
+def _measure(spark: SparkSession, folder: Path, count: int, rounds: int) -> None:
+    versions = [RegisteredSchema(number, "bench-value", number, _version(number)) for number in range(1, VERSIONS + 1)]
+    one = _written(spark, folder / "one", versions[:1], count)
+    five = _written(spark, folder / "five", versions, count)
+    ways: dict[str, Callable[[], DataFrame]] = {
+        "bare": lambda: _bare(one),
+        "one id": lambda: _ours(one, versions[:1]),
+        "five ids": lambda: _ours(five, versions),
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    print(f"{count:,} records\n{'round':<8}" + "".join(f"{name:>14}" for name in ways) + "   records/s")
+    for number in range(rounds + 1):
+        for name, frame in ways.items():
+            began = time.monotonic()
+            frame().write.format("noop").mode("overwrite").save()
+            speeds[name].append(count / (time.monotonic() - began))
+        label = "cold" if number == 0 else str(number)
+        print(f"{label:<8}" + "".join(f"{values[-1]:>14,.0f}" for values in speeds.values()), flush=True)
+    print(f"{'median':<8}" + "".join(f"{statistics.median(values[1:]):>14,.0f}" for values in speeds.values()))
+    for name, wanted in WANTED.items():
+        ratios = [own / bare for own, bare in zip(speeds[name][1:], speeds["bare"][1:], strict=True)]
+        print(f"{name} / bare: {statistics.median(ratios):.2f} (wanted: {wanted})")
+
+
+def _version(number: int) -> str:
+    schema = json.loads(CONTRACT)
+    added = [{"name": f"note_{n}", "type": ["null", "string"], "default": None} for n in range(1, number)]
+    return json.dumps({**schema, "fields": [*schema["fields"], *added]})
+
+
+def _written(spark: SparkSession, path: Path, versions: list[RegisteredSchema], count: int) -> DataFrame:
+    number = F.col("id")
+    at = F.timestamp_millis(F.lit(1_357_020_000_000) + number * 60_000)
+    fields = {
+        "flight_id": F.concat(F.lit("UA"), number.cast("string"), F.lit("-EWR-20130101T1015Z")),
+        "carrier": F.lit("UA"),
+        "flight": (number % 9000).cast("int"),
+        "tail_number": F.when(number % 50 != 0, F.concat(F.lit("N"), number % 100_000)),
+        "origin": F.lit("EWR"),
+        "destination": F.lit("IAH"),
+        "scheduled_departure_at": at,
+        "departed_at": at,
+        "delay_minutes": (number % 300 - 20).cast("int"),
+        "scheduled_arrival_at": at,
+        "distance_miles": (number % 3000).cast("int"),
+    }
+    value = F.lit(None).cast("binary")
+    for position, version in enumerate(versions):
+        notes = [F.lit("a note").alias(f"note_{n}") for n in range(1, version.version)]
+        event = F.struct(*(column.alias(name) for name, column in fields.items()), *notes)
+        value = F.when(number % len(versions) == position, avro.encode(event, version)).otherwise(value)
+    spark.range(count).select(value.alias("value")).write.parquet(str(path))
+    return spark.read.parquet(str(path))
+
+
+def _bare(records: DataFrame) -> DataFrame:
+    body = F.substring("value", HEADER_LENGTH + 1, avro.WHOLE_REST)
+    return records.select(from_avro(body, CONTRACT, {"avroSchema": CONTRACT}).alias("event")).select("event.*")
+
+
+def _ours(records: DataFrame, versions: list[RegisteredSchema]) -> DataFrame:
+    decoded = avro.decode(records, versions, versions[-1].text)
+    return avro.accepted(decoded.observe(Observation(), F.count_if(F.col("error").isNotNull()).alias("rejected")))
+
+
+if __name__ == "__main__":
+    exit_on_error(main)

@@ -1,0 +1,175 @@
+"""What every event of a topic must be, as declared in `rules.toml`: what each rule asks, not how it is checked."""
+
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from conf import ROOT
+from conf.durations import Duration
+from conf.errors import TidemarkError, nearest
+
+Action = Literal["warn", "quarantine", "stop"]
+# A dot leads into a record: `position.latitude`.
+FieldPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    on_failure: Action
+
+
+class Required(_Rule):
+    """`field` is not null."""
+
+    kind: Literal["required"] = "required"
+    field: FieldPath
+
+    def __str__(self) -> str:
+        return f"{self.field} is null"
+
+
+class Range(_Rule):
+    """The number `field` is not below `min` and not above `max`."""
+
+    kind: Literal["range"] = "range"
+    field: FieldPath
+    min: int | float | None = None
+    max: int | float | None = None
+
+    @model_validator(mode="after")
+    def _require_bounds(self) -> "Range":
+        if self.min is None and self.max is None:
+            raise ValueError("a range needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is above max")
+        return self
+
+    def __str__(self) -> str:
+        bounds = (("below", self.min), ("above", self.max))
+        return f"{self.field} is " + " or ".join(f"{side} {bound}" for side, bound in bounds if bound is not None)
+
+
+def _compiled(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as exc:
+        raise ValueError(f"no regular expression: {exc}") from exc
+    return pattern
+
+
+class Pattern(_Rule):
+    """The whole text of `field` matches the regular expression `pattern`."""
+
+    kind: Literal["pattern"] = "pattern"
+    field: FieldPath
+    pattern: Annotated[str, AfterValidator(_compiled)]
+
+    def __str__(self) -> str:
+        return f"{self.field} does not match {self.pattern}"
+
+
+class Freshness(_Rule):
+    """The time `field` is at most `max_age` before the record's timestamp."""
+
+    kind: Literal["freshness"] = "freshness"
+    field: FieldPath
+    max_age: Duration
+
+    def __str__(self) -> str:
+        return f"{self.field} is more than {self.max_age} before the record's timestamp"
+
+
+class Reference(_Rule):
+    """The value of `field` is in `column` of `table`."""
+
+    kind: Literal["reference"] = "reference"
+    field: FieldPath
+    table: str = Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")
+    column: FieldPath
+
+    def __str__(self) -> str:
+        return f"{self.field} is not in {self.column} of table {self.table}"
+
+
+class Unique(_Rule):
+    """No earlier record has the same `fields` and an event time less than or just `within` away."""
+
+    kind: Literal["unique"] = "unique"
+    fields: Annotated[tuple[FieldPath, ...], BeforeValidator(tuple), Field(min_length=1)]
+    within: Duration
+
+    def __str__(self) -> str:
+        return f"an earlier record within {self.within} has the same {', '.join(self.fields)}"
+
+
+Stateless = Required | Range | Pattern | Freshness
+Rule = Annotated[Stateless | Reference | Unique, Field(discriminator="kind")]
+KINDS = {get_args(each.model_fields["kind"].annotation)[0]: each for each in _Rule.__subclasses__()}
+_RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
+
+
+def fields_of(rule: Rule) -> tuple[str, ...]:
+    """The fields of the event that `rule` looks at."""
+    return rule.fields if isinstance(rule, Unique) else (rule.field,)
+
+
+def load_rules(topics: Collection[str], path: Path | None = None) -> dict[str, tuple[Rule, ...]]:
+    """Every topic's rules, in the order of the file.
+
+    Args:
+        topics: those that may have rules.
+
+    Raises:
+        TidemarkError: BAD_RULES, with the file, the topic, the rule and the key.
+    """
+    path = path or ROOT / "conf" / "rules.toml"
+    try:
+        declared = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as exc:
+        raise TidemarkError("BAD_RULES", f"{path}: {exc}", "mend the file") from exc
+    for topic in declared.keys() - set(topics):
+        what = f"{path}: `{topic}` is neither in conf/topics.toml nor in ingest.topics"
+        raise TidemarkError("BAD_RULES", what, nearest(topic, sorted(topics)))
+    return {topic: _rules(f"{path}: topic `{topic}`", tables) for topic, tables in declared.items()}
+
+
+def _rules(where: str, tables: Any) -> tuple[Rule, ...]:
+    if not isinstance(tables, list):
+        raise TidemarkError(
+            "BAD_RULES", f"{where} is not a list of rules", "write each as [[topic]] with its keys below"
+        )
+    rules = tuple(_rule(where, table) for table in tables)
+    names = [rule.name for rule in rules]
+    for name in names:
+        if names.count(name) > 1:
+            raise TidemarkError("BAD_RULES", f"{where} has two rules `{name}`", "give each a name of its own")
+    return rules
+
+
+def _rule(where: str, table: Mapping[str, Any]) -> Rule:
+    where, kind = f"{where}, rule `{table.get('name', '?')}`", table.get("kind")
+    if kind not in KINDS:
+        raise TidemarkError("BAD_RULES", f"{where} is of kind {kind!r}", nearest(str(kind), [*KINDS]))
+    try:
+        return _RULE.validate_python(table)
+    except ValidationError as exc:
+        problem = exc.errors(include_url=False, include_input=False)[0]
+    key = ".".join(str(part) for part in problem["loc"][1:])
+    if problem["type"] == "extra_forbidden":
+        raise TidemarkError("BAD_RULES", f"{where} has no key `{key}`", nearest(key, [*KINDS[kind].model_fields]))
+    raise TidemarkError("BAD_RULES", f"{where}: {key} {problem['msg']}".replace("  ", " "), "see docs/quarantine.md")
