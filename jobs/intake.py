@@ -121,9 +121,14 @@ class Intake:
         return held.where(F.col("_offset") >= min(batch.starts(self._topic).values(), default=0))
 
     def _write_quarantine(self, batch: Batch, verdicts: Verdicts) -> None:
-        if verdicts.rejected:
-            rows = quarantine.envelope(verdicts.rejects, self._rules, code.version(), datetime.now(UTC))
-            self._write_shared(batch, "quarantine", "quarantine", rows)
+        if not verdicts.rejected:
+            return
+        rows = quarantine.envelope(verdicts.rejects, self._rules, code.version(), datetime.now(UTC))
+        frame, counted = _counted(rows, {"records": F.count("*")})
+        if self._write_shared(batch, "quarantine", "quarantine", frame):
+            written = counted.get["records"]
+            if written != verdicts.rejected:
+                raise self._unaccounted(batch, f"silver rejected {verdicts.rejected}, {written} went to quarantine")
 
     def _write_rule_counts(self, batch: Batch, verdicts: Verdicts) -> None:
         if verdicts.failed:
@@ -136,19 +141,20 @@ class Intake:
         of_batch = (self._topic, batch.query_id, batch.version)
         return (*of_batch, name, action, failed, verdicts.records, batch.planned_at)
 
-    def _write_shared(self, batch: Batch, table: str, statement: str, rows: DataFrame) -> None:
+    def _write_shared(self, batch: Batch, table: str, statement: str, rows: DataFrame) -> bool:
         """Write into a table that the queries of all topics write, and most batches leave out."""
         commit = batch.commit(statement, every_batch=False, own_rows=f"topic = '{self._topic}'")
-        delta.write(rows, self._run.table(table), commit)
+        return delta.write(rows, self._run.table(table), commit)
 
     def _require_accounted(self, batch: Batch, seen: dict[str, int]) -> None:
         """Each table was written from a reading of its own: had the topic changed, records would be missing."""
         if len(seen) == 2 and seen["bronze"] != seen["silver"]:
             found = f"{seen['bronze']} records went to bronze, {seen['silver']} to silver or quarantine"
-            message = f"batch {batch.version} of {self._topic}: {found}"
-            raise TidemarkError(
-                "UNACCOUNTED", message, "compare the topic's retention with the time that a batch takes"
-            )
+            raise self._unaccounted(batch, found)
+
+    def _unaccounted(self, batch: Batch, found: str) -> TidemarkError:
+        message = f"batch {batch.version} of {self._topic}: {found}"
+        return TidemarkError("UNACCOUNTED", message, "compare the topic's retention with the time that a batch takes")
 
     def _require_within_limits(self, batch: Batch, verdicts: Verdicts) -> None:
         # Only what would be rejected again counts: where schemas or rules were mended since, the job goes on.
