@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,9 +27,21 @@ Action = Literal["warn", "quarantine", "stop"]
 FieldPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 
 
-class _Rule(BaseModel):
+class _Declared(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
+
+class Quarantine(_Declared):
+    """Settings: which event times are rejected, and where rejecting ends and the job stops."""
+
+    max_ratio: float = Field(ge=0, le=1)
+    min_records: int = Field(ge=1)
+    max_consecutive: int = Field(ge=0)
+    max_ahead: Duration
+    as_of: Annotated[AwareDatetime | None, BeforeValidator(lambda text: text or None)]
+
+
+class _Rule(_Declared):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     on_failure: Action
 

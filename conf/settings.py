@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,8 +18,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conf import ROOT, sources, state_dir
-from conf.durations import Duration
 from conf.errors import TidemarkError, nearest
+from conf.rules import Quarantine
 
 ENVIRONMENTS = ("local", "cluster")
 StateStore = Literal["heap", "rocksdb"]
@@ -168,16 +167,6 @@ class PersonalData(Section):
 
 class Ingest(Section):
     topics: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
-
-
-class Quarantine(Section):
-    """When records are rejected for their event time, and when rejecting ends and the job stops."""
-
-    max_ratio: float = Field(ge=0, le=1)
-    min_records: int = Field(ge=1)
-    max_consecutive: int = Field(ge=0)
-    max_ahead: Duration
-    as_of: Annotated[AwareDatetime | None, BeforeValidator(lambda text: text or None)]
 
 
 class Job(Section):

@@ -66,8 +66,14 @@ class Intake:
     def _write_quarantine(self, batch: Batch, verdicts: Sequence[Verdicts]) -> None:
         pairs = zip(self._silvers, verdicts, strict=True)
         rejects = [silver.quarantined(each) for silver, each in pairs if each.rejected]
-        if rejects:
-            self._write_shared(batch, "quarantine", "quarantine", reduce(DataFrame.unionByName, rejects))
+        if not rejects:
+            return
+        _, rejected, _ = _sums(verdicts)
+        frame, counted = observed(reduce(DataFrame.unionByName, rejects), {"records": F.count("*")})
+        if self._write_shared(batch, "quarantine", "quarantine", frame):
+            written = counted.get["records"]
+            if written != rejected:
+                raise self._unaccounted(batch, f"silver rejected {rejected}, {written} went to quarantine")
 
     def _write_rule_counts(self, batch: Batch, verdicts: Sequence[Verdicts]) -> None:
         pairs = zip(self._silvers, verdicts, strict=True)
@@ -76,19 +82,20 @@ class Intake:
             frame = batch.frame.sparkSession.createDataFrame(rows, RULE_COUNTS)
             self._write_shared(batch, "rule_counts", "rules", frame)
 
-    def _write_shared(self, batch: Batch, table: str, statement: str, rows: DataFrame) -> None:
+    def _write_shared(self, batch: Batch, table: str, statement: str, rows: DataFrame) -> bool:
         """Write into a table that the queries of all topics write, and most batches leave out."""
         commit = batch.commit(statement, every_batch=False, own_rows=f"topic = '{self._topic}'")
-        delta.write(rows, self._run.table(table), commit)
+        return delta.write(rows, self._run.table(table), commit)
 
     def _require_accounted(self, batch: Batch, seen: dict[str, int]) -> None:
         """Each table was written from a reading of its own: had the topic changed, records would be missing."""
         if len(seen) == 2 and seen["bronze"] != seen["silver"]:
             found = f"{seen['bronze']} records went to bronze, {seen['silver']} to silver or quarantine"
-            message = f"batch {batch.version} of {self._topic}: {found}"
-            raise TidemarkError(
-                "UNACCOUNTED", message, "compare the topic's retention with the time that a batch takes"
-            )
+            raise self._unaccounted(batch, found)
+
+    def _unaccounted(self, batch: Batch, found: str) -> TidemarkError:
+        message = f"batch {batch.version} of {self._topic}: {found}"
+        return TidemarkError("UNACCOUNTED", message, "compare the topic's retention with the time that a batch takes")
 
     def _require_within_limits(self, batch: Batch, verdicts: Sequence[Verdicts]) -> None:
         # Only what would be rejected again counts: where schemas or rules were mended since, the job goes on.

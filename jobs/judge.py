@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from conf.errors import TidemarkError
+from conf.errors import TidemarkError, nearest
 from conf.rules import Reference, Rule, Unique, fields_of, load_rules
 from conf.settings import Settings
 from conf.topics import Topic
@@ -112,6 +112,9 @@ class Judge:
         # A range writes into a folder of its own, and refers to the live tables.
         table = delta.read(judged.sparkSession, f"{self.settings.paths.tables}/{rule.table}")
         kept = table.where("NOT _deleted") if "_deleted" in table.columns else table
+        if rule.column not in table.columns:
+            what = f"rule `{rule.name}` refers to {rule.table}, which has no column `{rule.column}`"
+            raise TidemarkError("BAD_RULES", what, nearest(rule.column, table.columns))
         return kept.select(F.col(rule.column).alias("value"))
 
     def _earlier(

@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
-from conf.settings import Quarantine
+from conf.rules import Quarantine
 
 
 @dataclass(frozen=True)

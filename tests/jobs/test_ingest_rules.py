@@ -224,6 +224,22 @@ def test_a_tombstone_passes_the_constraints_of_a_compacted_topic(scratch: Scratc
     assert scratch.rows(f"silver/{topic}", "id", "level") == [("1", None), ("2", 2), ("3", None)]
 
 
+def test_a_reference_to_a_column_that_is_not_there_and_unique_events_of_a_compacted_topic_are_refused(
+    scratch: Scratch,
+) -> None:
+    compacted, topic = scratch.topic(compacted=True, event_time="at"), scratch.topic()
+    readings(scratch, compacted, 1)
+    readings(scratch, topic, 1)
+    scratch.ingest(compacted)
+    known = Reference(name="known", on_failure="warn", field="id", table=f"silver/{compacted}", column="di")
+    scratch.declare(topic, known)
+    with pytest.raises(TidemarkError, match=r"BAD_RULES: rule `known` .* no column `di`; did you mean `id`"):
+        scratch.ingest(topic)
+    scratch.declare(compacted, Unique(name="once", on_failure="warn", fields=("id",), within="1 hour"))
+    with pytest.raises(TidemarkError, match=r"BAD_RULES: .* is compacted, and has a rule that asks for unique events"):
+        scratch.ingest(compacted)
+
+
 def test_a_rule_for_a_field_that_events_lack_stops_before_anything_is_read(scratch: Scratch) -> None:
     topic = scratch.topic()
     scratch.declare(topic, Range(name="low", on_failure="warn", field="levle", max=1))

@@ -126,6 +126,17 @@ def test_of_a_compacted_topic_nothing_but_what_a_newer_event_replaced_is_missing
     ]
 
 
+def test_rejects_that_go_missing_on_the_way_to_quarantine_are_said(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = scratch.topic()
+    scratch.send(topic, Record(b"bad"), Record(b"bad"))
+    envelope = quarantine.envelope
+    monkeypatch.setattr(quarantine, "envelope", lambda rejected, *more: envelope(rejected.where("offset > 0"), *more))
+    with pytest.raises(TidemarkError, match=r"UNACCOUNTED: batch 0 of .* silver rejected 2, 1 went to quarantine"):
+        scratch.ingest(topic)
+
+
 def test_a_topic_whose_checkpoint_was_deleted_is_told_how_to_begin_anew_and_then_can(scratch: Scratch) -> None:
     topic, other = scratch.topic(), scratch.topic()
     for each in (topic, other):

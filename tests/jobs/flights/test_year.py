@@ -230,3 +230,21 @@ def consumed(settings: Settings, topic: str) -> list[Any]:
         left -= {message.partition() for message in messages if message.error() is not None}
     consumer.close()
     return records
+
+
+def test_all_of_the_year_passes_the_rules_and_what_is_odd_in_it_is_counted(settings: Settings, files: Files) -> None:
+    assert not Path(settings.paths.tables, "quarantine").exists()
+    for topic in ("arrivals", "weather"):
+        add_table(files, f"{settings.paths.tables}/silver/{topic}", f"read_{topic}")
+    add_table(files, f"{settings.paths.tables}/rule_counts", "rule_counts")
+    counted = files.execute("select topic, rule, sum(failed)::int from jobs.rule_counts group by all order by all")
+    american = "regexp_full_match(tail_number, 'N[0-9A-Z]{1,5}')"
+    repeated = "select count(*) - count(distinct (station, observed_at)) from jobs.read_weather"
+    expected = {
+        ("arrivals", "delay_is_known"): "select count(*) from jobs.read_arrivals where delay_minutes is null",
+        ("departures", "tail_number_is_american"): f"select count(*) from jobs.read_departures where not {american}",
+        ("weather", "one_observation_an_hour"): repeated,
+        ("weather", "wind_is_plausible"): "select count(*) from jobs.read_weather where wind_speed_mph > 254",
+    }
+    assert counted.fetchall() == [(*rule, one(files, query)) for rule, query in expected.items()]
+    assert one(files, "select count(*) from jobs.rule_counts where failed = 0 or failed > records") == 0
