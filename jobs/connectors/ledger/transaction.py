@@ -13,19 +13,20 @@ KIP-447, KIP-890.
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from conf.errors import TidemarkError
 from jobs.connectors.ledger import stops
 from jobs.connectors.ledger.failpoints import reach
 from jobs.connectors.ledger.markers import Done, Plan, open_marker, parse
+from jobs.connectors.ledger.reading import read
 
 # A predecessor's transaction that is still ending is waited for by librdkafka's own timer of 500 ms: a new producer
 # asks at once. A coordinator that moves to another broker needs seconds.
@@ -45,16 +46,6 @@ PRODUCER = {
     "acks": "all",
     "partitioner": "murmur2_random",  # Java's: every client finds a key in the same partition
     "reconnect.backoff.ms": 10,
-    "log_level": 0,
-}
-CONSUMER = {
-    "isolation.level": "read_committed",
-    "enable.partition.eof": True,
-    "enable.auto.commit": False,
-    "auto.offset.reset": "earliest",
-    "group.id": "tidemark-ledger",  # asked for by the client, never joined
-    # The end of a partition is told by an empty answer, which the broker holds back for so long.
-    "fetch.wait.max.ms": 5,
     "log_level": 0,
 }
 
@@ -107,10 +98,19 @@ class Transaction:
     def last_marker(self) -> Plan | Done | None:
         """The newest committed marker in the writer's ledger partition, read up to this transaction's own beginning."""
         with self._named():
-            barrier = self._barrier()
-            last = _read_last(self._writer, barrier)
+            last = self._read_last(self._barrier())
         self._reach("after-barrier")
         return last
+
+    def read(self, start: int, take: Callable[[Message], None]) -> int:
+        """Hand every committed record of the writer's ledger partition from offset `start` on to `take`, up to this
+        transaction's own beginning; where that is. Whoever began earlier has ended by then, under whichever id.
+        """
+        with self._named():
+            barrier = self._barrier()
+            self._read(start, barrier, take)
+        self._reach("after-barrier")
+        return barrier
 
     def commit(self, marker: bytes, key: str) -> None:
         """Put the marker behind what was produced, and commit both."""
@@ -142,6 +142,32 @@ class Transaction:
         self.producer.produce(self._writer.ledger, opened, "open", self._writer.partition, on_delivery=acknowledged)
         self._flush()
         return placed[0]
+
+    def _read_last(self, barrier: int) -> Plan | Done | None:
+        found: list[Plan | Done] = []
+
+        def take(message: Message) -> None:
+            found[:] = [parsed] if (parsed := parse(message.value())) else found
+
+        behind = TAIL_OFFSETS
+        while True:
+            start = max(0, barrier - behind)
+            self._read(start, barrier, take)
+            if found or start == 0:
+                return found[0] if found else None
+            behind *= 16
+
+    def _read(self, start: int, barrier: int, take: Callable[[Message], None]) -> None:
+        def is_barrier(offset: int) -> bool:
+            if offset > barrier:
+                # Only our own end can have let the reader pass our beginning: we were aborted under way.
+                raise stops.fenced(self._writer.transactional_id)
+            return offset == barrier
+
+        writer = self._writer
+        connection: dict[str, str | int] = {**writer.connection, "socket.timeout.ms": _answer_ms(writer)}
+        place = TopicPartition(writer.ledger, writer.partition, start)
+        read(connection, place, writer.timeout_ms / 1000, take, is_barrier)
 
     def _flush(self) -> None:
         if self.producer.flush(self._writer.timeout_ms / 1000):
@@ -228,40 +254,3 @@ def _fence(writer: Writer) -> Producer:
 
 def _answer_ms(writer: Writer) -> int:
     return min(ANSWER_MS, writer.timeout_ms // 3)  # so that there is time to try again
-
-
-def _read_last(writer: Writer, barrier: int) -> Plan | Done | None:
-    """The last marker before offset `barrier`, once everything before it is committed or aborted."""
-    consumer = Consumer({**CONSUMER, **writer.connection, "socket.timeout.ms": _answer_ms(writer)})
-    try:
-        behind = TAIL_OFFSETS
-        while True:
-            start = max(0, barrier - behind)
-            consumer.assign([TopicPartition(writer.ledger, writer.partition, start)])
-            last = _read_to(consumer, writer, barrier)
-            if last is not None or start == 0:
-                return last
-            behind *= 16
-    finally:
-        consumer.close()
-
-
-def _read_to(consumer: Consumer, writer: Writer, barrier: int) -> Plan | Done | None:
-    last = None
-    until = time.monotonic() + writer.timeout_ms / 1000
-    while time.monotonic() < until:
-        message = consumer.poll(1.0)
-        if message is None:
-            continue
-        error = message.error()
-        if error is None:
-            last = parse(message.value()) or last
-        elif error.code() != KafkaError._PARTITION_EOF:
-            if not (error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN)):
-                raise KafkaException(error)
-        elif int(message.offset() or 0) > barrier:
-            # Only our own end can have let the reader pass our beginning: we were aborted under way.
-            raise stops.fenced(writer.transactional_id)
-        elif message.offset() == barrier:
-            return last
-    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
