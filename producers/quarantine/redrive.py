@@ -3,12 +3,10 @@
 Same key, value, headers, timestamp and partition; the headers of `records` lead back to the original.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import groupby
 
 import pyarrow as pa
@@ -59,8 +57,8 @@ class Redriver:
         name = registers.redriven_topic(self.settings)
         sink = f"{self.settings.ledger.application}.redrive.{self.topic}{self.worker and f'.{self.worker}'}"
         writer = writer_of(self.settings, admin, sink, "redrive", self.topic, name)
-        self._id = topic_ids(admin, [self.topic])[self.topic]
-        register = Register({self.topic: self._id}, self.run)
+        self._ids = topic_ids(admin, [self.topic])
+        register = Register(self._ids, self.run)
         told = f"redrive of {self.topic}"
         # Outside of any transaction, which this could hold up for too long.
         register.position = registers.marks(self.settings, name, 0, register.take)
@@ -79,20 +77,9 @@ class Redriver:
         return Batch(topics, [row.value for row in rows], [row.key for row in rows], timestamps, headers, partitions)
 
     def _mark(self, row: Rejected, placed: Placed) -> bytes:
-        mark = {
-            **row.at._asdict(),
-            "topic_id": self._id,
-            "run": self.run,
-            "at": datetime.now(UTC).isoformat(),
-            "attempt": row.attempt + 1,
-            "origin": row.origin,
-            "error": row.error,
-            "rule": row.rule,
-            "to_partition": placed.partition,
-            "to_offset": placed.offset,
-            "code_version": code.version(),
-        }
-        return json.dumps(mark).encode()
+        more = {"attempt": row.attempt + 1, "origin": row.origin, "error": row.error, "rule": row.rule}
+        more |= {"to_partition": placed.partition, "to_offset": placed.offset, "code_version": code.version()}
+        return registers.mark(row.at, self._ids, self.run, **more)
 
 
 @dataclass

@@ -8,6 +8,7 @@ same coordinates to other records.
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -73,22 +74,31 @@ def parse(message: Message) -> Mark | None:
     return record if "offset" in record else None
 
 
+def mark(at: Coordinates, ids: Mapping[str, str], run: str, **more: Any) -> bytes:
+    """A mark of that record, made now; `ids`: topic -> its id, where it is known."""
+    told = {**at._asdict(), "topic_id": ids.get(at.topic, ""), "run": run, "at": datetime.now(UTC).isoformat()}
+    return json.dumps(told | more).encode()
+
+
 class Register:
     """What a register says of the records of some topics, by `ids` (topic -> the id it has now).
 
     Args:
         run: whose own marks are told apart; "" for nobody's.
+        counts: whether a mark is to be heeded.
     """
 
-    def __init__(self, ids: Mapping[str, str], run: str = "") -> None:
-        self._ids, self._run = ids, run
+    def __init__(
+        self, ids: Mapping[str, str], run: str = "", counts: Callable[[Mark], bool] = lambda mark: True
+    ) -> None:
+        self._ids, self._run, self._counts = ids, run, counts
         self._seen: dict[tuple[str, int], set[int]] = defaultdict(set)
         self._own: set[Coordinates] = set()
         self.position = 0
 
     def take(self, mark: Mark, _: int = 0) -> None:
         """Learn from a mark."""
-        if self._ids.get(mark["topic"], "") != mark["topic_id"]:
+        if self._ids.get(mark["topic"], "") != mark["topic_id"] or not self._counts(mark):
             return
         self._seen[mark["topic"], mark["partition"]].add(mark["offset"])
         if mark["run"] == self._run:

@@ -5,10 +5,8 @@ of its own on the brokers, which hand out no less than a batch.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -25,12 +23,13 @@ from producers.quarantine.once import OnceWriter, Placed, writer_of
 from producers.quarantine.records import Coordinates, Rejected
 from producers.quarantine.redrive import MOST_BYTES, MOST_RECORDS
 from producers.quarantine.register import Mark, Register
+from producers.quarantine.resolutions import GIVEN_UP, Resolutions
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Quarantine, slices
 
 PARTITION = 0
 SECONDS = 30.0
-FINAL = ("accept", "reject")
+LIMIT = "share.delivery.count.limit"
 
 
 def queue_topic(settings: Settings) -> str:
@@ -63,9 +62,22 @@ def open_queue(settings: Settings, admin: AdminClient, lock_seconds: float | Non
         raise stops.kafka_failed(f"share group {name}", exc.args[0].str()) from exc
 
 
+def delivery_limit(settings: Settings, admin: AdminClient) -> int:
+    """How often the group hands a record out; raises TidemarkError KAFKA_FAILED."""
+    resource = ConfigResource(ResourceType.GROUP, queue_topic(settings))
+    try:
+        entries = admin.describe_configs([resource], request_timeout=SECONDS)[resource].result(SECONDS)
+    except KafkaException as exc:
+        raise stops.kafka_failed(f"share group {resource.name}", exc.args[0].str()) from exc
+    return int(entries[LIMIT].value)
+
+
 @dataclass
 class Filling:
-    """A run that puts the selected records into the queue, each once; `skipped` counts those that were put there."""
+    """A run that puts the selected records into the queue, each once; `skipped` counts those that were put there.
+
+    One that the group has given up is put there anew.
+    """
 
     settings: Settings
     run: str
@@ -98,7 +110,10 @@ class Filling:
         topic, name = queue_topic(self.settings), registers.queued_topic(self.settings)
         sink = f"{topic}.fill"
         writer = writer_of(self.settings, admin, sink, "fill", topic, name, **{"batch.num.messages": 1})
-        register = Register(self._ids, self.run)
+        resolutions = Resolutions(self.settings)
+        resolutions.read()
+        given_up = resolutions.given_up()
+        register = Register(self._ids, self.run, lambda mark: mark["queue_offset"] not in given_up)
         return OnceWriter("filling the queue", writer, register, self._batch, self._mark, self.stopped, self.progress)
 
     def _batch(self, rows: Sequence[Rejected]) -> Batch:
@@ -108,41 +123,7 @@ class Filling:
         return Batch([topic] * count, values, keys, [0] * count, partitions=[PARTITION] * count)
 
     def _mark(self, row: Rejected, placed: Placed) -> bytes:
-        return mark(row.at, self._ids, self.run, queue_offset=placed.offset)
-
-
-def mark(at: Coordinates, ids: dict[str, str], run: str, **more: str | int) -> bytes:
-    """A mark of that record, made now."""
-    told = {**at._asdict(), "topic_id": ids.get(at.topic, ""), "run": run, "at": datetime.now(UTC).isoformat()}
-    return json.dumps(told | more).encode()
-
-
-class Resolutions:
-    """What became of the deliveries so far, by the record's offset in the queue."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._position = 0
-        self._last: dict[int, dict[int, Mark]] = {}
-
-    def read(self) -> None:
-        """Read on to the end; raises TidemarkError KAFKA_FAILED."""
-        self._position = registers.marks(
-            self._settings, registers.resolved_topic(self._settings), self._position, self._take
-        )
-
-    def final(self, queue_offset: int) -> Mark | None:
-        """How the record was resolved for good, if it was."""
-        found = (each for each in self._last.get(queue_offset, {}).values() if each["resolution"] in FINAL)
-        return next(found, None)
-
-    def count(self) -> Counter[str]:
-        """Records by what became of the last delivery of each; `reject` and `accept` are for good."""
-        final = {offset: self.final(offset) for offset in self._last}
-        return Counter((final[offset] or of[max(of)])["resolution"] for offset, of in self._last.items())
-
-    def _take(self, mark: Mark, _: int) -> None:
-        self._last.setdefault(mark["queue_offset"], {})[mark["delivery"]] = mark
+        return registers.mark(row.at, self._ids, self.run, queue_offset=placed.offset)
 
 
 def status(settings: Settings, admin: AdminClient) -> dict[str, int]:
@@ -154,15 +135,15 @@ def status(settings: Settings, admin: AdminClient) -> dict[str, int]:
     there = admin.list_topics(timeout=SECONDS).topics
     if registers.queued_topic(settings) not in there:
         return {"queued": 0}
-    queued: list[Mark] = []
-    registers.marks(settings, registers.queued_topic(settings), 0, lambda mark, _: queued.append(mark))
+    newest: dict[Coordinates, int] = {}
+
+    def take(mark: Mark, _: int) -> None:
+        newest[Coordinates(mark["topic"], mark["partition"], mark["offset"])] = mark["queue_offset"]
+
+    registers.marks(settings, registers.queued_topic(settings), 0, take)
     resolutions = Resolutions(settings)
     resolutions.read()
     counted = resolutions.count()
-    done = sum(counted[each] for each in FINAL)
-    return {
-        "queued": len(queued),
-        "accepted": counted["accept"],
-        "rejected": counted["reject"],
-        "open": len(queued) - done,
-    }
+    told = {"queued": len(newest), "accepted": counted["accept"], "rejected": counted["reject"]}
+    told[GIVEN_UP] = len(resolutions.given_up() & set(newest.values()))
+    return told | {"open": 2 * len(newest) - sum(told.values())}

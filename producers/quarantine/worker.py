@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, ShareConsumer
+from confluent_kafka import KafkaException, Message, ShareConsumer
 
 from conf.settings import Settings
 from jobs.connectors.ledger import stops
 from jobs.connectors.ledger.failpoints import reach
-from jobs.connectors.ledger.topic import topic_ids
-from producers.publisher import connection_config, never, producer_config
+from producers.publisher import connection_config, never
 from producers.quarantine import register as registers
 from producers.quarantine.records import Rejected
 from producers.quarantine.redrive import Redriver
+from producers.quarantine.resolutions import EXPIRED, GIVEN_UP, Notes, Resolutions
 from producers.quarantine.resolving import Resolution, Resolve
-from producers.quarantine.work_queue import Resolutions, mark, open_queue, queue_topic
+from producers.quarantine.work_queue import delivery_limit, open_queue, queue_topic
 
 ACKNOWLEDGE = {
     "accept": confluent_kafka.AcknowledgeType.ACCEPT,
@@ -38,8 +38,11 @@ POLL_SECONDS = 0.5
 COMMIT_SECONDS = 30.0
 # Shorter than a lock: what a worker leaves open when it dies holds up the others' transactions for so long.
 TRANSACTION_MS = 10_000
-# What is noted where an acknowledgement comes too late: somebody else has the record by then.
-EXPIRED = "expired"
+# A member learns what it is to read with its second heartbeat, 5 s after the first.
+JOIN_SECONDS = 10.0
+# A record that is released is handed out again at once: without a pause its deliveries would soon be used up.
+PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
 
 
 @dataclass
@@ -71,13 +74,13 @@ class Worker:
                 in hand is released then.
         """
         self._ended = False
-        self._ids: dict[str, str] = {}
         self._admin = registers.connect(self.settings)
         open_queue(self.settings, self._admin, self.lock_seconds)
         self._earlier = Resolutions(self.settings)
         self._redrivers: dict[str, Redriver] = {}
         connection = connection_config(self.settings.kafka, lambda error: None)
-        self._producer = Producer({**connection, **producer_config(self.settings.producer, []), "linger.ms": 0})
+        self._notes = Notes(self.settings, self._admin, self.name)
+        self._limit = delivery_limit(self.settings, self._admin)
         own = {"group.id": queue_topic(self.settings), "share.acknowledgement.mode": "explicit", "max.poll.records": 1}
         with ShareConsumer({**connection, **own}) as consumer:
             consumer.subscribe([queue_topic(self.settings)])
@@ -86,7 +89,7 @@ class Worker:
         return self.resolved
 
     def _taken(self, consumer: Any) -> Iterator[list[Message]]:
-        last = time.monotonic()
+        last = time.monotonic() + JOIN_SECONDS
         while not self._is_done():
             try:
                 messages = list(consumer.poll(POLL_SECONDS))
@@ -109,8 +112,6 @@ class Worker:
                 row = Rejected.from_json(json.loads(left[0].value() or b""))
                 self._reach("taken", row)
                 resolution = self._resolve(row, left[0])
-                self._note(row, left[0], resolution.kind, resolution.note)
-                self._reach("noted", row)
                 self._acknowledge(consumer, row, left.pop(0), resolution)
                 self._ended = resolution.stop
         finally:
@@ -136,33 +137,34 @@ class Worker:
         return self._redrivers[topic]
 
     def _acknowledge(self, consumer: Any, row: Rejected, message: Message, resolution: Resolution) -> None:
-        try:
-            consumer.acknowledge(message, ACKNOWLEDGE[resolution.kind])
-            failure = next(filter(None, consumer.commit_sync(COMMIT_SECONDS).values()), None)
-        except KafkaException as exc:
-            failure = exc
-        kind = resolution.kind if failure is None else EXPIRED
-        if failure is not None:
-            self._note(row, message, EXPIRED, failure.args[0].str())
+        kind = self._noted_as(resolution, message)
+        self._notes.add(row, message, kind, resolution.note)
+        self._reach("noted", row)
+        if failure := _commit(consumer, message, ACKNOWLEDGE[resolution.kind]):
+            kind = EXPIRED
+            self._notes.add(row, message, kind, failure.args[0].str())
         self.resolved[kind] += 1
-        self.told(f"{kind:8}{row.at}  {row.error}  delivery {message.delivery_count()}  {resolution.note}".rstrip())
+        self.told(f"{kind:8}  {row.at}  {row.error}  delivery {message.delivery_count()}  {resolution.note}".rstrip())
+        if kind == "release":
+            self._pause(message.delivery_count() or 1)
 
-    def _note(self, row: Rejected, message: Message, kind: str, note: str) -> None:
-        offset, delivery = int(message.offset() or 0), message.delivery_count() or 1
-        more: dict[str, str | int] = {"resolution": kind, "delivery": delivery, "queue_offset": offset, "note": note}
-        if row.at.topic not in self._ids:
-            self._ids |= topic_ids(self._admin, [row.at.topic])
-        noted = mark(row.at, self._ids, self.name, **more)
-        refused: list[KafkaError] = []
+    def _noted_as(self, resolution: Resolution, message: Message) -> str:
+        is_last = (message.delivery_count() or 1) >= self._limit
+        return GIVEN_UP if resolution.kind == "release" and is_last else resolution.kind
 
-        def answered(error: KafkaError | None, _: Message) -> None:
-            refused.extend([error] if error else [])
-
-        register = registers.resolved_topic(self.settings)
-        self._producer.produce(register, noted, f"{offset}/{delivery}", registers.PARTITION, on_delivery=answered)
-        self._producer.flush()
-        if refused:
-            raise stops.kafka_failed(register, refused[0].str())
+    def _pause(self, delivery: int) -> None:
+        until = time.monotonic() + min(PAUSE_SECONDS * 2 ** (delivery - 1), LONGEST_PAUSE_SECONDS)
+        while not self.stopped() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_SECONDS))
 
     def _reach(self, point: str, row: Rejected) -> None:
         reach(f"work-{point}", sink=f"{queue_topic(self.settings)}.work", offset=row.at.offset, worker=self.name)
+
+
+def _commit(consumer: Any, message: Message, how: confluent_kafka.AcknowledgeType) -> KafkaException | None:
+    """What came of an acknowledgement; None where the brokers have taken it."""
+    try:
+        consumer.acknowledge(message, how)
+        return next(filter(None, consumer.commit_sync(COMMIT_SECONDS).values()), None)
+    except KafkaException as exc:
+        return exc
