@@ -7,6 +7,7 @@ of its own on the brokers, which hand out no less than a batch.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -29,7 +30,8 @@ from producers.quarantine.table import Quarantine, slices
 
 PARTITION = 0
 SECONDS = 30.0
-LIMIT = "share.delivery.count.limit"
+LOCK = "share.record.lock.duration.ms"
+DELIVERIES = "share.delivery.count.limit"
 
 
 def queue_topic(settings: Settings) -> str:
@@ -53,7 +55,7 @@ def open_queue(settings: Settings, admin: AdminClient, lock_seconds: float | Non
     # Of a fill that was cut short, nobody is to be handed a record.
     config = {"share.auto.offset.reset": "earliest", "share.isolation.level": "read_committed"}
     if lock_seconds is not None:
-        config["share.record.lock.duration.ms"] = str(round(lock_seconds * 1000))
+        config[LOCK] = str(round(lock_seconds * 1000))
     entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in config.items()]
     resource = ConfigResource(ResourceType.GROUP, name, incremental_configs=entries)
     try:
@@ -62,14 +64,21 @@ def open_queue(settings: Settings, admin: AdminClient, lock_seconds: float | Non
         raise stops.kafka_failed(f"share group {name}", exc.args[0].str()) from exc
 
 
-def delivery_limit(settings: Settings, admin: AdminClient) -> int:
-    """How often the group hands a record out; raises TidemarkError KAFKA_FAILED."""
+class Terms(NamedTuple):
+    """How long the group lets a worker have a record, and how often it hands one out."""
+
+    lock_seconds: float
+    deliveries: int
+
+
+def terms(settings: Settings, admin: AdminClient) -> Terms:
+    """Of the share group; raises TidemarkError KAFKA_FAILED."""
     resource = ConfigResource(ResourceType.GROUP, queue_topic(settings))
     try:
         entries = admin.describe_configs([resource], request_timeout=SECONDS)[resource].result(SECONDS)
     except KafkaException as exc:
         raise stops.kafka_failed(f"share group {resource.name}", exc.args[0].str()) from exc
-    return int(entries[LIMIT].value)
+    return Terms(int(entries[LOCK].value) / 1000, int(entries[DELIVERIES].value))
 
 
 @dataclass

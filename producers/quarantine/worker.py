@@ -27,7 +27,7 @@ from producers.quarantine.records import Rejected
 from producers.quarantine.redrive import Redriver
 from producers.quarantine.resolutions import EXPIRED, GIVEN_UP, Notes, Resolutions
 from producers.quarantine.resolving import Resolution, Resolve
-from producers.quarantine.work_queue import delivery_limit, open_queue, queue_topic
+from producers.quarantine.work_queue import open_queue, queue_topic, terms
 
 ACKNOWLEDGE = {
     "accept": confluent_kafka.AcknowledgeType.ACCEPT,
@@ -76,11 +76,12 @@ class Worker:
         self._ended = False
         self._admin = registers.connect(self.settings)
         open_queue(self.settings, self._admin, self.lock_seconds)
-        self._earlier = Resolutions(self.settings)
+        self._resolutions = Resolutions(self.settings)
         self._redrivers: dict[str, Redriver] = {}
         connection = connection_config(self.settings.kafka, lambda error: None)
         self._notes = Notes(self.settings, self._admin, self.name)
-        self._limit = delivery_limit(self.settings, self._admin)
+        self._terms = terms(self.settings, self._admin)
+        self._taken_at = 0.0
         own = {"group.id": queue_topic(self.settings), "share.acknowledgement.mode": "explicit", "max.poll.records": 1}
         with ShareConsumer({**connection, **own}) as consumer:
             consumer.subscribe([queue_topic(self.settings)])
@@ -96,6 +97,7 @@ class Worker:
             except KafkaException as exc:
                 raise stops.kafka_failed(queue_topic(self.settings), exc.args[0].str()) from exc
             if taken := [message for message in messages if message.error() is None]:
+                self._taken_at = time.monotonic()
                 yield taken
                 last = time.monotonic()
             elif self.idle_seconds is not None and time.monotonic() - last > self.idle_seconds:
@@ -119,15 +121,22 @@ class Worker:
                 consumer.acknowledge(message, ACKNOWLEDGE["release"])
 
     def _resolve(self, row: Rejected, message: Message) -> Resolution:
-        delivery = message.delivery_count() or 1
-        if delivery > 1:
-            self._earlier.read()
-            if found := self._earlier.final(int(message.offset() or 0)):
-                return Resolution(found["resolution"], f"as resolved at delivery {found['delivery']}")
-        resolution = self.resolve(row, delivery)
+        if (message.delivery_count() or 1) > 1 and (earlier := self._resolved_by_another(message)):
+            return earlier
+        resolution = self.resolve(row, message.delivery_count() or 1)
+        # By half the lock's time nobody else can have had it, whichever clock is asked.
+        is_late = time.monotonic() - self._taken_at > self._terms.lock_seconds / 2
+        if is_late and (earlier := self._resolved_by_another(message)):
+            return earlier
         if resolution.redrive:
             self._redriver(row.at.topic).send([row])
         return resolution
+
+    def _resolved_by_another(self, message: Message) -> Resolution | None:
+        """Brokers do not say so: they pass over what acknowledges a record that is gone."""
+        self._resolutions.read()
+        found = self._resolutions.final(int(message.offset() or 0))
+        return Resolution(found["resolution"], f"as resolved at delivery {found['delivery']}") if found else None
 
     def _redriver(self, topic: str) -> Redriver:
         if topic not in self._redrivers:
@@ -149,7 +158,7 @@ class Worker:
             self._pause(message.delivery_count() or 1)
 
     def _noted_as(self, resolution: Resolution, message: Message) -> str:
-        is_last = (message.delivery_count() or 1) >= self._limit
+        is_last = (message.delivery_count() or 1) >= self._terms.deliveries
         return GIVEN_UP if resolution.kind == "release" and is_last else resolution.kind
 
     def _pause(self, delivery: int) -> None:
