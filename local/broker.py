@@ -206,6 +206,10 @@ class Cluster:
             "unclean.leader.election.enable": "false",
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": "0",
+            # A worker of a share group is let in with its second heartbeat: by default after 5 s.
+            "group.share.min.heartbeat.interval.ms": "500",
+            "group.share.heartbeat.interval.ms": "500",
+            "group.share.min.record.lock.duration.ms": "1000",
             # Records carry event times of years ago: retention by time is a topic's own decision, never the default.
             "log.retention.ms": "-1",
             # The cleaner takes its buffer, 128 MB by default, from the heap at once.

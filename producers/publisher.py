@@ -39,7 +39,7 @@ HOPELESS = ("_MSG_TIMED_OUT", "_FATAL", "TOPIC_AUTHORIZATION_FAILED", "UNKNOWN_T
 PARTITIONER = -1  # the partition that lets librdkafka choose by key
 
 Headers = list[tuple[str, str | bytes | None]] | None
-Event = tuple[str, bytes, str | bytes | None, int, Headers]
+Event = tuple[str, bytes | None, str | bytes | None, int, Headers, int]
 
 
 def never() -> bool:
@@ -49,18 +49,22 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Batch:
-    """Events as columns of equal length. `keys` are sent as UTF-8; `timestamps` are ms since 1970, 0 meaning now."""
+    """Events as columns of equal length. `keys` are sent as UTF-8; `timestamps` are ms since 1970, 0 meaning now.
+
+    Without `partitions` the key decides.
+    """
 
     topics: Sequence[str]
-    values: Sequence[bytes]
+    values: Sequence[bytes | None]
     keys: Sequence[str | bytes | None]
     timestamps: Sequence[int]
     headers: Sequence[Headers] | None = None
+    partitions: Sequence[int] | None = None
 
     def events(self) -> Iterator[Event]:
         """Record by record."""
-        headers = self.headers or repeat(None)
-        return zip(self.topics, self.values, self.keys, self.timestamps, headers, strict=False)
+        headers, partitions = self.headers or repeat(None), self.partitions or repeat(PARTITIONER)
+        return zip(self.topics, self.values, self.keys, self.timestamps, headers, partitions, strict=False)
 
 
 class Publisher:
@@ -116,9 +120,9 @@ class Publisher:
         self._retention.look(batch.topics, batch.timestamps)
         produce, count = self._producer.produce, 0
         for event in batch.events():
-            topic, value, key, timestamp, header = event
+            topic, value, key, timestamp, header, partition = event
             try:
-                produce(topic, value, key, PARTITIONER, None, None, timestamp, header)
+                produce(topic, value, key, partition, None, None, timestamp, header)
             except BufferError:
                 if not self._send_when_free(event):
                     break
@@ -130,12 +134,12 @@ class Publisher:
 
     def _send_when_free(self, event: Event) -> bool:
         """Whether the event was handed over; it is not when we are stopped, or give up, before there is room."""
-        topic, value, key, timestamp, headers = event
+        topic, value, key, timestamp, headers, partition = event
         while not (self._stopped() or self._should_give_up()):
             self._producer.poll(WAIT_SECONDS)
             self._progress.show_waiting(len(self._producer))
             try:
-                self._producer.produce(topic, value, key, PARTITIONER, None, None, timestamp, headers)
+                self._producer.produce(topic, value, key, partition, None, None, timestamp, headers)
             except BufferError:
                 continue
             except KafkaException as exc:

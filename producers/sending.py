@@ -3,26 +3,36 @@
 import time
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
 from jobs.connectors.ledger import stops
 from jobs.connectors.ledger.transaction import FENCED
 from producers.delivery import REMEDIES
 from producers.progress import Progress
-from producers.publisher import INTERRUPT_FLUSH_SECONDS, PARTITIONER, WAIT_SECONDS, Batch, Event
+from producers.publisher import INTERRUPT_FLUSH_SECONDS, WAIT_SECONDS, Batch, Event
 
 ABORT_SECONDS = 10.0
 
 
 class Sender:
-    """Sends in the transactions of `name`; `sent` is called after each batch that was handed over."""
+    """Sends in the transactions of `name`; `sent` is called after each batch that was handed over, `placed` with the
+    partition and offset of each record, in the order of each partition.
+    """
 
     def __init__(
-        self, name: str, timeout: float, stopped: Callable[[], bool], progress: Progress, sent: Callable[[], None]
+        self,
+        name: str,
+        timeout: float,
+        stopped: Callable[[], bool],
+        progress: Progress,
+        sent: Callable[[], None],
+        placed: Callable[[int, int], None] | None = None,
     ) -> None:
         self._name, self._timeout, self._stopped, self._progress = name, timeout, stopped, progress
-        self._sent = sent
+        self._sent, self._placed = sent, placed
+        self._answered = self._note if placed else None
+        self._refused: KafkaError | None = None
 
     def send(self, producer: Producer, batches: Sequence[Batch]) -> None:
         """Hand all records over, and wait until the brokers have them.
@@ -36,26 +46,35 @@ class Sender:
                 producer.poll(0)
                 self._sent()
             self._flush(producer)
+            if self._refused:
+                raise KafkaException(self._refused)
         except (KafkaException, SystemError) as exc:
             raise _explained(producer, self._name, exc) from exc
 
+    def _note(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._refused = self._refused or error
+        elif self._placed:
+            self._placed(int(message.partition() or 0), int(message.offset() or 0))
+
     def _produce(self, producer: Producer, batch: Batch) -> None:
         produce = producer.produce
-        for topic, value, key, timestamp, headers in batch.events():
+        for event in batch.events():
+            topic, value, key, timestamp, headers, partition = event
             try:
-                produce(topic, value, key, PARTITIONER, None, None, timestamp, headers)
+                produce(topic, value, key, partition, self._answered, None, timestamp, headers)
             except BufferError:
-                self._produce_when_free(producer, (topic, value, key, timestamp, headers))
+                self._produce_when_free(producer, event)
 
     def _produce_when_free(self, producer: Producer, event: Event) -> None:
-        topic, value, key, timestamp, headers = event
+        topic, value, key, timestamp, headers, partition = event
         deadline = Deadline(self._timeout, self._stopped)
         while True:
             producer.poll(WAIT_SECONDS)
             deadline.check(len(producer))
             self._progress.show_waiting(len(producer))
             try:
-                producer.produce(topic, value, key, PARTITIONER, None, None, timestamp, headers)
+                producer.produce(topic, value, key, partition, self._answered, None, timestamp, headers)
                 return
             except BufferError:
                 continue

@@ -44,7 +44,7 @@ class Chunk:
         self.since = self.since or time.monotonic()
         self.batches.append(batch)
         self.records.update(batch.topics)
-        self.bytes += sum(map(len, batch.values))
+        self.bytes += sum(map(len, filter(None, batch.values)))
 
     def is_due(self) -> bool:
         """Whether it is large or old enough to be published."""

@@ -15,9 +15,7 @@ import pyspark.worker
 from pyspark.daemon import manager
 
 import jobs.connectors.ledger.shard  # noqa: F401
-from jobs.connectors.ledger import barrier as reading
-from jobs.connectors.ledger import transaction
-from jobs.connectors.ledger.markers import parse
+from jobs.connectors.ledger import reading, transaction
 
 PATCH = "FAULTS_PATCH"
 
@@ -32,19 +30,16 @@ def main(infile: Any, outfile: Any) -> None:
     _main(infile, outfile)
 
 
-def read_to_any_end(consumer: Any, writer: Any, barrier: int) -> Any:
-    """In place of `barrier._read_to`: the last marker before whatever end the broker tells first."""
-    last = None
-    while True:
-        message = consumer.poll(1.0)
-        if message is not None and message.error() is not None:
-            return last
-        if message is not None:
-            last = parse(message.value()) or last
+READ = reading.read
+
+
+def read_to_any_end(connection: Any, start: Any, seconds: float, take: Any, is_end: Any = None) -> int:
+    """In place of `reading.read`: up to whatever end the broker tells first."""
+    return READ(connection, start, seconds, take)
 
 
 def remove_barrier() -> None:
-    reading._read_to = read_to_any_end
+    reading.__dict__["read"] = read_to_any_end
     transaction.Transaction._barrier = lambda self: 0  # type: ignore[method-assign]
 
 

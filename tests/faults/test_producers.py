@@ -1,29 +1,24 @@
 """SIGKILL of `publish` at every step of its protocol, started again: each row once, in order by key; and without it?"""
 
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from conf import ROOT
-from jobs.connectors.ledger.failpoints import VARIABLE
 from local.broker import Cluster
 from local.processes import wait_for
 from producers.flights import TOPICS
 from schemas.codec import Decoder
 from schemas.file_registry import FileRegistry
+from tests.faults.command import SECONDS, Command, kill
 from tests.faults.oracle import read_all
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
-SECONDS = 60.0
 KEYS, ROWS, CHUNK = 50, 900, 300
 PARTITIONS = 3
 SCHEMA = """{"type": "record", "name": "Row", "fields":
@@ -48,26 +43,25 @@ CASES = [(step, number) for number in (CLAIM, SECOND) for step in STEPS if (step
 
 
 @dataclass
-class Publication:
+class Publication(Command):
     """A file of numbered rows, on its way into a topic."""
 
-    folder: Path
-    servers: str
     topic: str
     exactly_once: bool = True
-    running: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         rows = [f"k{number % KEYS},{number}\n" for number in range(ROWS)]
         rows[100:100] = rows[ROWS // 2 : ROWS // 2] = ["bad\n"]
         (self.folder / "rows.csv").write_text("key,number\n" + "".join(rows))
         (self.folder / "rows.avsc").write_text(SCHEMA)
-        self.points.mkdir(parents=True)
 
     @property
-    def points(self) -> Path:
-        sink = f"tidemark.publish.{self.topic}.rows" if self.exactly_once else ""
-        return self.folder / "points" / sink
+    def program(self) -> str:
+        return PROGRAM
+
+    @property
+    def sink(self) -> str:
+        return f"tidemark.publish.{self.topic}.rows" if self.exactly_once else ""
 
     @property
     def rejects(self) -> Path:
@@ -78,36 +72,6 @@ class Publication:
         file = ["file", str(self.folder / "rows.csv"), "--topic", self.topic, "--key", "key"]
         options = ["--schema", str(self.folder / "rows.avsc"), "--rejects", str(self.rejects)]
         return [*file, *options, *(["--exactly-once"] if self.exactly_once else [])]
-
-    def start(self) -> "subprocess.Popen[str]":
-        sets = [f"kafka.bootstrap_servers={self.servers}", f"registry.path={self.folder / 'registry'}"]
-        argv = [*self.argv, *(part for each in sets for part in ("--set", each))]
-        command = [sys.executable, "-P", "-c", PROGRAM, *argv]
-        environment = os.environ | {VARIABLE: str(self.folder / "points"), "PYTHONPATH": str(ROOT)}
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=ROOT)
-        self.running.append(process)
-        return process
-
-    def finish(self) -> str:
-        """Start it, and wait for its good end; what it said."""
-        process = self.start()
-        out, err = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, err
-        return out
-
-    def held_at(self, point: str, where: str) -> "subprocess.Popen[str]":
-        """A process that is held at the point."""
-        (self.points / f"{point}.armed").write_text(where)
-        process = self.start()
-        reached = self.points / f"{point}.reached"
-
-        def there() -> bool:
-            assert process.poll() is None, process.communicate()
-            return reached.exists()
-
-        wait_for(there, SECONDS, lambda: AssertionError(f"nobody reached {point}"))
-        return process
 
     def numbers(self) -> dict[str, list[int]]:
         """Key -> its numbers, in the order in which committed readers see them."""
@@ -124,11 +88,11 @@ class Flights(Publication):
     """The flights of a day, in transactions of few events."""
 
     def __post_init__(self) -> None:
-        self.points.mkdir(parents=True)
+        pass  # it needs no file
 
     @property
-    def points(self) -> Path:
-        return self.folder / "points" / "tidemark.publish.flights.2013-03-10_2013-03-11"
+    def sink(self) -> str:
+        return "tidemark.publish.flights.2013-03-10_2013-03-11"
 
     @property
     def argv(self) -> list[str]:
@@ -150,14 +114,8 @@ def publication(tmp_path: Path, broker: Cluster, new_topic: Callable[[int], str]
         return made[-1]
 
     yield make
-    for process in (each for own in made for each in own.running):
-        process.kill()
-        process.communicate()
-
-
-def kill(process: "subprocess.Popen[str]") -> None:
-    process.kill()
-    process.wait(SECONDS)
+    for own in made:
+        own.close()
 
 
 def counted(numbers: dict[str, list[int]]) -> Counter[int]:

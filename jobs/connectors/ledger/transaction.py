@@ -13,7 +13,7 @@ KIP-447, KIP-890.
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, repeat
 from types import TracebackType
@@ -23,9 +23,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
 from jobs.connectors.ledger import stops
-from jobs.connectors.ledger.barrier import read_last
 from jobs.connectors.ledger.failpoints import reach
 from jobs.connectors.ledger.markers import Done, Plan, open_marker
+from jobs.connectors.ledger.reading import read_last, read_to_barrier
 from jobs.connectors.ledger.writer import PRODUCER, Writer
 
 # A predecessor's transaction that is still ending is waited for by librdkafka's own timer of 500 ms: a new producer
@@ -71,6 +71,16 @@ class Transaction:
             last = read_last(self._writer, barrier)
         self._reach("after-barrier")
         return last
+
+    def read(self, start: int, take: Callable[[Message], None]) -> int:
+        """Hand every committed record of the writer's ledger partition from offset `start` on to `take`, up to this
+        transaction's own beginning; where that is. Whoever began earlier has ended by then, under whichever id.
+        """
+        with self._named():
+            barrier = self._barrier()
+            read_to_barrier(self._writer, start, barrier, take)
+        self._reach("after-barrier")
+        return barrier
 
     def commit(self, marker: bytes, key: str) -> None:
         """Put the marker behind what was produced, and commit both."""

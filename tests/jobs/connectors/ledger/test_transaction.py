@@ -90,7 +90,7 @@ def test_an_earlier_writer_can_no_longer_commit_once_another_has_begun(
 def test_the_last_marker_is_found_behind_many_attempts_that_were_given_up(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.connectors.ledger.barrier.TAIL_OFFSETS", 2)
+    monkeypatch.setattr("jobs.connectors.ledger.reading.TAIL_OFFSETS", 2)
     with Transaction(writer) as transaction:
         transaction.last_marker()
         transaction.commit(done(0).to_json(), DONE)

@@ -1,0 +1,72 @@
+"""The options that select rejected records, the same for every `quarantine` command."""
+
+import argparse
+from datetime import UTC, datetime
+
+from producers.quarantine.records import Coordinates
+from producers.quarantine.selection import Selection
+
+TIMES = "when they were put into quarantine, ISO 8601 (UTC where no zone is named)"
+
+
+def add_selection(parser: argparse.ArgumentParser, record: bool = True) -> None:
+    """Add them to a command."""
+    group = parser.add_argument_group("selection", "all conditions must hold; an option that is repeated gives choices")
+    if record:
+        group.add_argument("record", nargs="?", type=_coordinates, help="one record: TOPIC/PARTITION/OFFSET")
+    group.add_argument("--topic", action="append", default=[], help="the topic they came from")
+    group.add_argument("--partition", type=int, metavar="N")
+    group.add_argument("--from-offset", type=int, metavar="N", help="the first offset")
+    group.add_argument("--to-offset", type=int, metavar="N", help="the first offset that is left out")
+    group.add_argument("--error", action="append", default=[], metavar="CODE", help="for example UNKNOWN_SCHEMA_ID")
+    group.add_argument("--rule", action="append", default=[], metavar="NAME", help="the data rule that failed")
+    group.add_argument("--since", type=_time, metavar="TIME", help=TIMES)
+    group.add_argument("--until", type=_time, metavar="TIME", help="the first time that is left out")
+
+
+def selection(options: argparse.Namespace) -> Selection:
+    """What the options select."""
+    return Selection(
+        tuple(options.topic),
+        tuple(options.error),
+        tuple(options.rule),
+        options.partition,
+        options.from_offset,
+        options.to_offset,
+        options.since,
+        options.until,
+        getattr(options, "record", None),
+    )
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
+
+
+def whole(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    return int(text)
+
+
+def _coordinates(text: str) -> Coordinates:
+    try:
+        return Coordinates.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no record like departures/0/42") from None
+
+
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time like 2013-01-31T12:00") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

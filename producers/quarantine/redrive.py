@@ -1,0 +1,145 @@
+"""Rejected records back into the topics they came from, once and only once: every job meets them again.
+
+Same key, value, headers, timestamp and partition; the headers of `records` lead back to the original.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import pyarrow as pa
+
+from conf import code
+from conf.errors import TidemarkError
+from conf.settings import Settings
+from jobs.connectors.ledger.topic import topic_ids
+from producers.delivery import Report
+from producers.preflight import RetentionWatch
+from producers.progress import Progress
+from producers.publisher import Batch, never, open_topics
+from producers.quarantine import register as registers
+from producers.quarantine.once import OnceWriter, Placed, writer_of
+from producers.quarantine.records import Rejected
+from producers.quarantine.register import Register
+from producers.quarantine.selection import Selection
+from producers.quarantine.table import Quarantine, slices
+
+# A transaction costs some 0.3 s, and readers see nothing of it before its end.
+MOST_RECORDS = 1_000
+MOST_BYTES = 16 << 20
+WAIT_SECONDS = 0.1
+
+
+@dataclass
+class Redriver:
+    """Sends records of one topic back there, in the run `run`.
+
+    Args:
+        worker: tells apart those that redrive into one topic at a time; runs of the same name fence each other.
+
+    Raises:
+        TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES, NO_TOPIC, TRANSACTION_TIMEOUT_ABOVE_CAP,
+            KAFKA_FAILED, before anything is sent.
+    """
+
+    settings: Settings
+    topic: str
+    run: str
+    worker: str = ""
+    stopped: Callable[[], bool] = never
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        admin, limits = open_topics(self.settings.kafka, [self.topic], [])
+        self._retention = RetentionWatch(limits)
+        name = registers.redriven_topic(self.settings)
+        sink = f"{self.settings.ledger.application}.redrive.{self.topic}{self.worker and f'.{self.worker}'}"
+        writer = writer_of(self.settings, admin, sink, "redrive", self.topic, name)
+        self._ids = topic_ids(admin, [self.topic])
+        register = Register(self._ids, self.run)
+        told = f"redrive of {self.topic}"
+        # Outside of any transaction, which this could hold up for too long.
+        register.position = registers.marks(self.settings, name, 0, register.take)
+        self._once = OnceWriter(told, writer, register, self._batch, self._mark, self.stopped, self.progress)
+
+    def send(self, chunk: Sequence[Rejected]) -> list[Rejected]:
+        """Send those of `chunk` that were not redriven before; see `OnceWriter.send`."""
+        return self._once.send(chunk)
+
+    def _batch(self, rows: Sequence[Rejected]) -> Batch:
+        timestamps = [row.timestamp_ms for row in rows]
+        topics = [self.topic] * len(rows)
+        self._retention.look(topics, timestamps)
+        headers = [row.redrive_headers(self.run) for row in rows]
+        partitions = [row.at.partition for row in rows]
+        return Batch(topics, [row.value for row in rows], [row.key for row in rows], timestamps, headers, partitions)
+
+    def _mark(self, row: Rejected, placed: Placed) -> bytes:
+        more = {"attempt": row.attempt + 1, "origin": row.origin, "error": row.error, "rule": row.rule}
+        more |= {"to_partition": placed.partition, "to_offset": placed.offset, "code_version": code.version()}
+        return registers.mark(row.at, self._ids, self.run, **more)
+
+
+@dataclass
+class Redrive:
+    """A run over a selection; `skipped` counts records that were redriven before."""
+
+    settings: Settings
+    run: str
+    rate: float | None = None
+    stopped: Callable[[], bool] = never
+    progress: Progress = field(default_factory=Progress)
+    sent: Counter[str] = field(default_factory=Counter)
+    skipped: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def send(self, table: Quarantine, selection: Selection) -> Report:
+        """Send the selected records, by topic, in the order of their offsets; the report tells what is committed."""
+        cause = None
+        try:
+            parts = slices(table.index(selection), most_records(self.rate), MOST_BYTES)
+            for topic, own in groupby(parts, key=lambda part: part.topic):
+                redriver: Redriver | None = None
+                for part in own:
+                    if self._is_stopped_before_due():
+                        break
+                    redriver = redriver or Redriver(self.settings, topic, self.run, "", self.stopped, self.progress)
+                    self._send_slice(redriver, table.rows(selection, part))
+        except TidemarkError as error:
+            cause = error
+        self.progress.clear()
+        seconds = time.monotonic() - self.started
+        return Report(self.sent, {}, {}, seconds, interrupted=self.stopped(), cause=cause)
+
+    def _send_slice(self, redriver: Redriver, rows: Sequence[Rejected]) -> None:
+        sent = redriver.send(rows)
+        self.sent[redriver.topic] += len(sent)
+        self.skipped += len(rows) - len(sent)
+        if rows:
+            self.progress.show(self.sent.total(), rows[-1].timestamp_ms)
+
+    def _is_stopped_before_due(self) -> bool:
+        """Wait until the rate allows the next slice."""
+        due = self.started + (self.sent.total() / self.rate if self.rate else 0.0)
+        while not self.stopped() and (left := due - time.monotonic()) > 0:
+            time.sleep(min(left, WAIT_SECONDS))
+        return self.stopped()
+
+
+def estimate(index: pa.Table, rate: float | None) -> float:
+    """Seconds that the records of an `index` take."""
+    transactions = sum(1 for _ in slices(index, MOST_RECORDS, MOST_BYTES))
+    return max(transactions * 0.3, index.num_rows / rate if rate else 0.0)
+
+
+def most_records(rate: float | None) -> int:
+    """How many records a transaction may hold, so that a `rate` is kept from second to second."""
+    return MOST_RECORDS if rate is None else max(1, min(MOST_RECORDS, int(rate)))
+
+
+def counts(index: pa.Table) -> Mapping[tuple[str, str], int]:
+    """Records of an `index` by topic and error."""
+    grouped = index.group_by(["topic", "error"]).aggregate([([], "count_all")]).to_pylist()
+    return {(row["topic"], row["error"]): row["count_all"] for row in grouped}
