@@ -47,10 +47,11 @@ def build(run: Run) -> None:
     for topic in run.settings.ingest.topics:
         # A topic without a schema or its hash key, or with rules that do not fit, stops the job now, not in a batch.
         streams = run.judge.streams(topic)
+        for stream in streams:
+            run.protection(stream)
         records = run.records(topic)
         for stream in streams:
             run.judge.decide(records, stream, run.clock(None))
-            run.protection(stream)
         compacted_by = run.topics[topic].compaction_key if topic in run.topics else None
         targets = [_latest(run, topic, compacted_by)] if compacted_by else [_events(run, stream) for stream in streams]
         # What is of no stream is rejected once, with the first.
