@@ -12,7 +12,7 @@ from confluent_kafka.schema_registry import Schema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
-from py4j.java_gateway import get_field
+from py4j.java_gateway import get_field  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
 from schemas.avro_types import Type, parse
