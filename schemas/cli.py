@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> int:
 
 def list_schemas(registry: Registry) -> int:
     """Print every registered version: id, subject, version."""
-    print(f"{'id':>4}  {'subject':<28} version")
     registered = [schema for subject in registry.subjects() for schema in registry.versions(subject)]
+    print(f"{'id':>4}  {'subject':<28} version")
     for schema in sorted(registered, key=lambda schema: schema.id):
         print(f"{schema.id:>4}  {schema.subject:<28} {schema.version}")
     return 0

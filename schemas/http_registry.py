@@ -19,11 +19,8 @@ Answer = TypeVar("Answer")
 
 REQUEST_SECONDS = 10.0
 # HTTP status and the registry's own code; a status without the code that belongs to it is not a registry's answer.
-NO_SUBJECT = (404, 40401)
-NO_VERSION = (404, 40402)
-NO_SCHEMA = (404, 40403)
-INCOMPATIBLE = (409, 409)
-INVALID = {(422, 42201), (422, 422)}
+MISSING = {(404, 40401), (404, 40402), (404, 40403)}  # subject, version, schema
+REFUSED_SCHEMA = {409: "INCOMPATIBLE_SCHEMA", 422: "INVALID_SCHEMA"}
 REFUSALS = (401, 403)
 BUSY = (408, 429)
 
@@ -112,14 +109,14 @@ class HttpRegistry:
         return self._patience.ask(self._url, what, judged)
 
     def _error(self, what: str, exc: SchemaRegistryError) -> Exception:
-        status, answer = exc.http_status_code, (exc.http_status_code, exc.error_code)
-        if answer in (NO_SUBJECT, NO_VERSION, NO_SCHEMA):
-            return _MissingError("NOT_A_REGISTRY", f"{self._url} does not know {what}", "correct registry.url")
-        if answer == INCOMPATIBLE:
+        status = exc.http_status_code
+        if (status, exc.error_code) in MISSING:
+            self._patience.answered = True
+            remedy = "if it was there a moment ago, it was deleted: ask again"
+            return _MissingError("UNKNOWN_VERSION", f"{self._url} does not know {what}", remedy)
+        if status in REFUSED_SCHEMA:
             remedy = "mend the schema, or compare the registry's own level with registry.compatibility"
-            return TidemarkError("INCOMPATIBLE_SCHEMA", f"{self._url} refuses {what}: {_line(exc)}", remedy)
-        if answer in INVALID:
-            return TidemarkError("INVALID_SCHEMA", f"{self._url} refuses {what}: {_line(exc)}", "mend the schema")
+            return TidemarkError(REFUSED_SCHEMA[status], f"{self._url} refuses {what}: {_line(exc)}", remedy)
         if status in REFUSALS:
             remedy = "check registry.username, registry.password and what this user may do"
             return TidemarkError("REGISTRY_REFUSED", f"{self._url} answers {status} to {what}", remedy)
@@ -165,6 +162,10 @@ def _id(answer: int | None) -> int:
 def _text(schema: Schema | None) -> str:
     if schema is None or schema.schema_str is None:
         raise TypeError("no schema")
+    if schema.schema_type != "AVRO" or schema.references:
+        found = "refers to other subjects" if schema.references else f"is of type {schema.schema_type}"
+        what = f"a schema {found}: {schema.schema_str[:60]}"
+        raise TidemarkError("UNSUPPORTED_SCHEMA", what, "register Avro schemas that hold all their types")
     return schema.schema_str
 
 

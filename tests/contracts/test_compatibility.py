@@ -12,6 +12,7 @@ from confluent_kafka.schema_registry import Schema
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.read import SchemaResolutionError
+from py4j.java_gateway import get_field  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
 from schemas.avro_types import Type, parse
@@ -23,6 +24,8 @@ from tests.contracts.cases import CASES, Case
 
 PAIRS = [(case.name, old, case.new) for case in CASES for old in case.earlier]
 BOTH_WAYS = [pair for name, old, new in PAIRS for pair in ((name, new, old), (f"{name} (turned round)", old, new))]
+# What the gate accepts, or refuses for Java's reader alone.
+FOR_JAVA = [pair for pair in BOTH_WAYS if all(e.kind == "namespace" for e in breaks(parse(pair[1]), parse(pair[2])))]
 SCALARS = {
     "null": None,
     "boolean": True,
@@ -65,6 +68,33 @@ def test_without_the_strict_rules_java_judges_the_same(
     judged = avro.SchemaCompatibility.checkReaderWriterCompatibility(*texts).getType().toString()
     ours = [each for each in breaks(parse(reader), parse(writer)) if not each.strict]
     assert (not ours) == (judged == "COMPATIBLE"), ours
+
+
+@pytest.mark.parametrize(("name", "reader", "writer"), FOR_JAVA, ids=[pair[0] for pair in FOR_JAVA])
+def test_javas_reader_finds_a_way_through_all_that_we_accept(
+    spark: SparkSession, name: str, reader: str, writer: str
+) -> None:
+    avro: Any = spark._jvm.org.apache.avro  # type: ignore[union-attr]
+    read, written = (avro.Schema.Parser().parse(text) for text in (reader, writer))
+    renamed = avro.Schema.applyAliases(written, read)
+    errors = list(_errors(avro.Resolver.resolve(renamed, read, avro.generic.GenericData.get()), set()))
+    assert bool(errors) == bool(breaks(parse(reader), parse(writer)))
+
+
+def _errors(action: Any, seen: set[int]) -> Iterator[str]:
+    """What a reader of Java's would raise, over all ways that data can take through `action`."""
+    if action.hashCode() in seen:
+        return
+    seen.add(action.hashCode())
+    kind = get_field(action, "type").toString()
+    if kind == "ERROR":
+        yield action.toString()
+    within = {"WRITER_UNION": "actions", "RECORD": "fieldActions"}
+    parts = list(get_field(action, within[kind])) if kind in within else []
+    alone = {"READER_UNION": "actualAction", "CONTAINER": "elementAction"}
+    parts += [get_field(action, alone[kind])] if kind in alone else []
+    for part in parts:
+        yield from _errors(part, seen)
 
 
 @pytest.mark.registry

@@ -11,10 +11,7 @@ from conf import ROOT
 from conf.errors import TidemarkError
 from schemas.file_registry import FileRegistry
 
-
-def record(*fields: str, doc: str = "") -> str:
-    described = [{"name": name, "type": "long", "doc": doc} for name in fields]
-    return json.dumps({"type": "record", "name": "R", "fields": described})
+RECORD = json.dumps({"type": "record", "name": "R", "fields": [{"name": "x", "type": "long"}]})
 
 
 @pytest.fixture
@@ -23,14 +20,14 @@ def registry(tmp_path: Path) -> FileRegistry:
 
 
 def test_registering_twice_gives_the_same_id_and_changes_no_file(registry: FileRegistry, tmp_path: Path) -> None:
-    first = registry.register("a-value", record("x"))
+    first = registry.register("a-value", RECORD)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "registry").iterdir()}
-    assert registry.register("a-value", record("x")) == first
+    assert registry.register("a-value", RECORD) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "registry").iterdir()} == before
 
 
 def test_a_schema_edited_by_hand_is_noticed_and_its_file_named(registry: FileRegistry, tmp_path: Path) -> None:
-    registry.register("a-value", record("x"))
+    registry.register("a-value", RECORD)
     path = tmp_path / "registry" / "1.avsc"
     path.write_text(path.read_text().replace("long", "string"))
     for read in (lambda: registry.schema(1), lambda: registry.latest("a-value")):
@@ -40,7 +37,7 @@ def test_a_schema_edited_by_hand_is_noticed_and_its_file_named(registry: FileReg
 
 @pytest.mark.parametrize("text", ["", "{}", '[{"id": 1}]', "null"])
 def test_a_broken_index_is_noticed(registry: FileRegistry, tmp_path: Path, text: str) -> None:
-    registry.register("a-value", record("x"))
+    registry.register("a-value", RECORD)
     (tmp_path / "registry" / "index.json").write_text(text)
     with pytest.raises(TidemarkError, match="REGISTRY_DAMAGED"):
         registry.schema(1)

@@ -156,6 +156,31 @@ def test_a_proxy_that_answers_while_the_registry_is_down_is_waited_for(answer: t
         assert [asked.subjects(), asked.subjects()] == [["a-value"], ["b-value"]]
 
 
+def test_an_address_that_knows_what_it_lacks_has_proved_right() -> None:
+    lacks = (404, {"error_code": 40403, "message": "no schema"})
+    with answering(lacks, STRANGERS[0], SUBJECTS) as server:
+        asked = registry(server.url, patience=Patience(60))
+        with pytest.raises(TidemarkError, match="UNKNOWN_SCHEMA_ID: no schema has id 7"):
+            asked.schema(7)
+        assert asked.subjects() == ["a-value"]
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"schemaType": "PROTOBUF"}, "is of type PROTOBUF"),
+        ({"references": [{"name": "a", "subject": "b", "version": 1}]}, "refers to other subjects"),
+    ],
+)
+def test_a_schema_that_is_not_avro_or_not_whole_is_named(more: dict[str, object], named: str) -> None:
+    version = {"subject": "a-value", "version": 1, "id": 7, "schema": '"long"'} | more
+    with (
+        answering((200, [1]), (200, version)) as server,
+        pytest.raises(TidemarkError, match=f"UNSUPPORTED_SCHEMA: a schema {named}"),
+    ):
+        registry(server.url).versions("a-value")
+
+
 def test_texts_are_asked_for_once_and_the_list_of_versions_each_time() -> None:
     version = {"subject": "a-value", "version": 1, "id": 7, "schema": '"long"'}
     with answering((200, [1]), (200, version), (200, [1])) as server:
