@@ -17,9 +17,10 @@ from pyspark.sql.avro.functions import from_avro, to_avro
 from pyspark.sql.types import StructType
 
 from conf.errors import TidemarkError
-from jobs.connectors.avro_pairs import int_places
+from jobs.connectors.avro_columns import plain, sound, sound_ints
+from jobs.connectors.avro_pairs import paired_ints
 from jobs.connectors.avro_schema import event_schema
-from jobs.connectors.avro_wire import Names, plain, sound, wire_schema
+from jobs.connectors.avro_wire import Names, wire_schema
 from schemas.codec import parsed
 from schemas.framing import HEADER_LENGTH, frame
 from schemas.registry import RegisteredSchema
@@ -52,14 +53,10 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
             `reader` says, or to read a writer's values as that.
     """
     schema = event_schema(reader)
-    names = Names(schema)
     # The optimizer copies the decoding into every filter on its result, but pushes none through a generator.
     exploded = records.select("*", F.explode(F.array(_by_id(writers, schema))).alias("decoded"))
-    complete = F.col(f"decoded.{END_FIELD}") == F.lit(bytearray(SENTINEL))
-    is_sound = sound(F.col("decoded"), schema, names)
-    if is_sound is not None:
-        complete &= F.coalesce(is_sound, F.lit(True))
-    event = plain(F.col("decoded"), schema, names)
+    complete = (F.col(f"decoded.{END_FIELD}") == F.lit(bytearray(SENTINEL))) & _is_sound(writers, schema)
+    event = plain(F.col("decoded"), schema, Names(schema))
     schema_id, known = _schema_id(writers)
     error = (
         F.when(complete, F.lit(None))
@@ -108,6 +105,21 @@ def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
     return chain.otherwise(other), reduce(Column.__or__, known)
 
 
+def _is_sound(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
+    """Whether `decoded` has but values of its types."""
+    decoded, names = F.col("decoded"), Names(reader)
+    conditions = [sound(decoded, reader, names)]
+    for writer in writers:
+        promoted = paired_ints(parsed(writer.text), reader).promoted
+        in_range = sound_ints(decoded, reader, names, promoted) if promoted else None
+        if in_range is not None:
+            conditions.append(F.when(_has_id(writer.id), in_range))
+    # Null where a value is null: nothing is wrong with that.
+    return F.coalesce(
+        reduce(Column.__and__, [each for each in conditions if each is not None], F.lit(True)), F.lit(True)
+    )
+
+
 def _has_id(id: int) -> Column:
     return F.substring("value", 1, HEADER_LENGTH) == F.lit(bytearray(frame(id, b"")))
 
@@ -128,7 +140,7 @@ def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Colum
     chain: Any = F
     for writer in writers:
         schema = parsed(writer.text)
-        text = _with_sentinel(wire_schema(schema, int_places(schema, reader).__contains__))
+        text = _with_sentinel(wire_schema(schema, paired_ints(schema, reader).written.__contains__))
         chain = chain.when(_has_id(writer.id), from_avro(body, text, options))
     return cast(Column, chain)
 

@@ -1,0 +1,155 @@
+"""What was read by the wire form of a schema (`avro_wire`): is it a value of its types, and which?"""
+
+from collections.abc import Callable, Collection
+from decimal import Decimal
+from functools import reduce
+from typing import Any, cast
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from jobs.connectors.avro_wire import BYTES, NOWHERE, WIDER, Names, Place, has_int_and_long, is_short_decimal
+from schemas.wire import INT, RANGES, UUID
+
+ERA = ("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999")  # what RANGES allows of timestamps
+
+
+def sound(value: Column, schema: Any, names: Names) -> Column | None:
+    """Whether `value`, read by the wire form of `schema`, is one of its type (null where it is null); None: always."""
+    return _Sound(names).of(value, schema, NOWHERE)
+
+
+def sound_ints(value: Column, schema: Any, names: Names, promoted: Collection[Place]) -> Column | None:
+    """Whether the numbers in the fields `promoted` of `value`, which were written as ints, are in the range of one."""
+    return _SoundInts(names, promoted).of(value, schema, NOWHERE)
+
+
+def plain(value: Column, schema: Any, names: Names) -> Column | None:
+    """`value`, read by the wire form of `schema`, as one of its type; None where it is one already."""
+    return _Plain(names).of(value, schema, NOWHERE)
+
+
+class _Walk:
+    """Goes over a value's parts; what is said of each is put together by its subclasses."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+
+    def of(self, value: Column, schema: Any, place: Place) -> Column | None:
+        """What is said of a value that lies in `place`; None for nothing."""
+        branches = self._names.branches(schema)
+        if len(branches) == 1:
+            return self._one(value, branches[0], place, keep_int=False)
+        kinds = {self._names.of(branch)["type"] for branch in branches}
+        if not branches or kinds in ({"int", "long"}, {"float", "double"}):
+            return None
+        keep = has_int_and_long(branches, self._names)
+        members = [(f"member{n}", branch) for n, branch in enumerate(branches)]
+        return self.struct(
+            value, [(name, self._one(value.getField(name), part, place, keep)) for name, part in members]
+        )
+
+    def _one(self, value: Column, schema: Any, place: Place, keep_int: bool) -> Column | None:
+        declared = self._names.of(schema)
+        kind = declared["type"]
+        if kind in ("record", "error"):
+            fields = [(f["name"], f["type"], (declared["name"], f["name"])) for f in declared["fields"]]
+            return self.struct(value, [(name, self.of(value.getField(name), *part)) for name, *part in fields])
+        if kind == "array":
+            return self.array(value, declared["items"], place)
+        if kind == "map":
+            return self.map(value, declared["values"], place)
+        return None if kind == "int" and keep_int else self.leaf(value, declared, place)
+
+    def each(self, schema: Any, place: Place) -> Callable[[Column], Column] | None:
+        """What is said of an item; None where there is nothing to say of any."""
+        if self.of(F.lit(None), schema, place) is None:
+            return None
+        return lambda item: cast(Column, self.of(item, schema, place))
+
+    def struct(self, value: Column, parts: list[tuple[str, Column | None]]) -> Column | None:
+        raise NotImplementedError
+
+    def array(self, value: Column, items: Any, place: Place) -> Column | None:
+        raise NotImplementedError
+
+    def map(self, value: Column, values: Any, place: Place) -> Column | None:
+        raise NotImplementedError
+
+    def leaf(self, value: Column, declared: dict[str, Any], place: Place) -> Column | None:
+        raise NotImplementedError
+
+
+class _Sound(_Walk):
+    def struct(self, value: Column, parts: list[tuple[str, Column | None]]) -> Column | None:
+        conditions = [part for _, part in parts if part is not None]
+        return reduce(Column.__and__, conditions) if conditions else None
+
+    def array(self, value: Column, items: Any, place: Place) -> Column | None:
+        is_sound = self.each(items, place)
+        return None if is_sound is None else F.forall(value, lambda item: F.coalesce(is_sound(item), F.lit(True)))
+
+    def map(self, value: Column, values: Any, place: Place) -> Column | None:
+        keys = F.forall(F.map_keys(value), lambda key: F.is_valid_utf8(key))
+        inner = self.array(F.map_values(value), values, place)
+        return keys if inner is None else keys & inner
+
+    def leaf(self, value: Column, declared: dict[str, Any], place: Place) -> Column | None:
+        kind, logical = declared["type"], declared.get("logicalType")
+        if kind == "string":
+            return F.is_valid_utf8(value) & value.rlike(f"^{UUID}$") if logical == "uuid" else F.is_valid_utf8(value)
+        if kind == "boolean":
+            return value.isin(*(F.lit(bytearray(byte.encode())) for byte in BYTES.values()))
+        if kind == "int" or (kind, logical) in RANGES:
+            return _in_range(value, kind, str(logical))
+        if is_short_decimal(declared):
+            return F.abs(value) < F.lit(Decimal(10) ** (declared["precision"] - declared.get("scale", 0)))
+        return None
+
+
+class _SoundInts(_Sound):
+    def __init__(self, names: Names, promoted: Collection[Place]) -> None:
+        super().__init__(names)
+        self._promoted = promoted
+
+    def map(self, value: Column, values: Any, place: Place) -> Column | None:
+        return self.array(F.map_values(value), values, place)
+
+    def leaf(self, value: Column, declared: dict[str, Any], place: Place) -> Column | None:
+        return value.between(*INT) if place in self._promoted and declared["type"] in WIDER else None
+
+
+def _in_range(value: Column, kind: str, logical: str) -> Column:
+    if kind == "long" and "timestamp" in logical:
+        literal, zone = ("TIMESTAMP_NTZ", "") if logical.startswith("local") else ("TIMESTAMP", "Z")
+        return value.between(*(F.expr(f"{literal}'{edge}{zone}'") for edge in ERA))
+    return value.between(*RANGES.get((kind, logical), INT))
+
+
+class _Plain(_Walk):
+    def struct(self, value: Column, parts: list[tuple[str, Column | None]]) -> Column | None:
+        if all(part is None for _, part in parts):
+            return None
+        columns = [(value.getField(name) if part is None else part).alias(name) for name, part in parts]
+        return F.when(value.isNotNull(), F.struct(*columns))
+
+    def array(self, value: Column, items: Any, place: Place) -> Column | None:
+        as_plain = self.each(items, place)
+        return None if as_plain is None else F.transform(value, as_plain)
+
+    def map(self, value: Column, values: Any, place: Place) -> Column | None:
+        as_plain = self.each(values, place)
+        return None if as_plain is None else F.transform_values(value, lambda _, item: as_plain(item))
+
+    def leaf(self, value: Column, declared: dict[str, Any], place: Place) -> Column | None:
+        kind, logical = declared["type"], declared.get("logicalType")
+        if kind == "boolean":
+            return value == F.lit(bytearray(BYTES[True].encode()))
+        if kind == "int":
+            number = value.try_cast("int")
+            return F.date_from_unix_date(number) if logical == "date" else number
+        if (kind, logical) == ("string", "uuid"):
+            return F.lower(value)
+        if is_short_decimal(declared):
+            return value.try_cast(f"decimal({declared['precision']},{declared.get('scale', 0)})")
+        return None
