@@ -1,10 +1,11 @@
-"""How fast does a backlog become tables? Prints records/s of `ingest` and of a bare decode into one Delta table.
+"""How fast does a backlog become tables? Prints records/s of `ingest`, without rules and with those of the topic
+departures, and of a bare decode into one Delta table.
 
     local/tidemark broker start && local/tidemark topics apply && local/tidemark publish flights
     .tidemark/venv/bin/python -m bench.ingest [--millions 4] [--rounds 3]
 
 The backlog is the topic departures, copied record for record into the topic bench_departures until it is long enough.
-Every round reads it anew, in one warm JVM, and both jobs take turns: the ratio within a round holds on a noisy machine
+Every round reads it anew, in one warm JVM, and the jobs take turns: the ratio within a round holds on a noisy machine
 too. The first round is cold (code is compiled while it runs) and is shown, but stays out of the medians.
 """
 
@@ -13,6 +14,7 @@ import shutil
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -38,6 +40,16 @@ def bare_decode(run: Run) -> None:
     run.append(run.read(TOPIC), table="bare_decode")
 
 
+def with_rules(run: Run) -> None:
+    """Ingest with the rules and the event time of the topic departures."""
+    run.judge.rules[TOPIC] = run.judge.of("departures")
+    run.topics[TOPIC] = replace(run.topics["departures"], name=TOPIC)
+    ingest.build(run)
+
+
+JOBS = {"ingest": ingest.build, "with rules": with_rules, "bare decode": bare_decode}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millions", type=float, default=4)
@@ -56,10 +68,10 @@ def _measure(scratch: Path, wanted: int, rounds: int) -> None:
     settings = load(overrides=base)
     records = _fill(settings.kafka, wanted, records_in(settings, "departures"))
     spark = spark_session(settings, "bench")
-    speeds: dict[str, list[float]] = {"ingest": [], "bare decode": []}
-    print(f"{records:,} records in {TOPIC}\n{'round':<8}{'ingest':>16}{'bare decode':>16}   records/s")
+    speeds: dict[str, list[float]] = {name: [] for name in JOBS}
+    print(f"{records:,} records in {TOPIC}\n{_line('round', [*JOBS])}   records/s")
     for number in range(rounds + 1):
-        for name, build in (("ingest", ingest.build), ("bare decode", bare_decode)):
+        for name, build in JOBS.items():
             folder = scratch / f"{number}-{name.replace(' ', '-')}"
             roots = [f"paths.tables={folder / 'tables'}", f"paths.checkpoints={folder / 'checkpoints'}"]
             run = Run(spark, load(overrides=base + roots), name)
@@ -69,10 +81,13 @@ def _measure(scratch: Path, wanted: int, rounds: int) -> None:
             speeds[name].append(records / (time.monotonic() - began))
             shutil.rmtree(folder)
         label = "cold" if number == 0 else str(number)
-        print(f"{label:<8}{speeds['ingest'][-1]:>16,.0f}{speeds['bare decode'][-1]:>16,.0f}", flush=True)
-    medians = [statistics.median(values[1:]) for values in speeds.values()]
-    print(f"{'median':<8}{medians[0]:>16,.0f}{medians[1]:>16,.0f}")
+        print(_line(label, [f"{values[-1]:,.0f}" for values in speeds.values()]), flush=True)
+    print(_line("median", [f"{statistics.median(values[1:]):,.0f}" for values in speeds.values()]))
     spark.stop()
+
+
+def _line(label: str, cells: list[str]) -> str:
+    return f"{label:<8}" + "".join(f"{cell:>16}" for cell in cells)
 
 
 def _fill(kafka: Kafka, wanted: int, available: int) -> int:

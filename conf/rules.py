@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    FiniteFloat,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -61,8 +62,8 @@ class Range(_Rule):
 
     kind: Literal["range"] = "range"
     field: FieldPath
-    min: int | float | None = None
-    max: int | float | None = None
+    min: int | FiniteFloat | None = None
+    max: int | FiniteFloat | None = None
 
     @model_validator(mode="after")
     def _require_bounds(self) -> "Range":

@@ -4,6 +4,7 @@ A job's `build(run)` reads, transforms and declares outputs; nothing moves until
 """
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
@@ -43,11 +44,10 @@ class Run:
         settings: Settings,
         job: str,
         bounds: tuple[positions.Position, positions.Position] | None = None,
-        ending: Event | None = None,
     ) -> None:
         self.spark = spark
         self.settings = settings
-        self.ending = ending or Event()
+        self.ending = Event()
         self.registry: Registry = open_registry(settings.registry, Patience(once_answered=True, ending=self.ending))
         self.topics: dict[str, Topic] = load_topics()
         self.judge = Judge(settings, self.registry, self.topics, rules_of(self.topics, settings.ingest.topics))
@@ -61,10 +61,8 @@ class Run:
 
     def anew(self) -> "Run":
         """A run of the same job as a stream, with nothing declared yet, that counts where this one does."""
-        run = Run(self.spark, self.settings, self._job, ending=self.ending)
-        run.topics.update(self.topics)
-        run.judge.rules.update(self.judge.rules)
-        run.counted = self.counted
+        run = copy(self)
+        run.outputs, run._tables, run._schemas = [], {}, SchemaGuard(self.registry)
         return run
 
     def include(self, job: str, build: Callable[["Run"], None]) -> None:

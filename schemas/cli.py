@@ -47,9 +47,8 @@ def show_schema(registry: Registry, wanted: str) -> int:
 
 def register_contracts(registry: Registry) -> int:
     """Register the contracts of every declared topic, under its subjects; what is registered keeps its id."""
-    streams = {stream: name for topic in topics.load_topics().values() for stream, name in topic.streams.items()}
-    for stream, name in streams.items():
-        before, subject = registry.subjects(), subject_of_stream(stream)
+    for subject, name in _declared().items():
+        before = registry.subjects()
         schema_id = registry.register(subject, contract(name))
         newest = registry.latest(subject)
         state = "new subject" if subject not in before else f"version {newest.version}"
@@ -65,16 +64,22 @@ def check_contracts(folder: Path, level: CompatibilityLevel) -> int:
     """
     registry, broken = FileRegistry(folder), 0
     registered = set(registry.subjects())
-    for topic in topics.load_topics().values():
-        text = contract(topic.schema)
-        earlier = _before(text, registry.versions(topic.subject) if topic.subject in registered else [])
+    for subject, name in _declared().items():
+        text = contract(name)
+        earlier = _before(text, registry.versions(subject) if subject in registered else [])
         found = findings(text, earlier, level)
         for finding in found:
-            print(f"{topic.subject} {finding.what}; {finding.remedy}")
+            print(f"{subject} {finding.what}; {finding.remedy}")
         if not found:
-            print(f"{topic.subject}: {topic.schema}.avsc fits; earlier versions: {len(earlier)}, level: {level}")
+            print(f"{subject}: {name}.avsc fits; earlier versions: {len(earlier)}, level: {level}")
         broken += bool(found)
     return 1 if broken else 0
+
+
+def _declared() -> dict[str, str]:
+    """The contract of each declared topic's streams, by subject."""
+    streams = [each for topic in topics.load_topics().values() for each in topic.streams.items()]
+    return {subject_of_stream(stream): name for stream, name in streams}
 
 
 def _before(text: str, versions: list[RegisteredSchema]) -> list[RegisteredSchema]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 from pyspark.sql import functions as F
 
+from conf.rules import Range
 from jobs import ingest
 from jobs.connectors import avro
 from jobs.progress import Counted, ProgressLines
@@ -72,15 +73,16 @@ def test_watermark_state_and_late_rows_of_a_stateful_query_are_shown(
     assert "late 1" in third
 
 
-def test_an_output_that_reads_its_batch_twice_shows_each_record_once(
+def test_an_output_that_reads_its_batch_twice_shows_each_record_once_and_what_failed_which_rule(
     scratch: Scratch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic = scratch.topic()
+    scratch.declare(topic, Range(name="low", on_failure="warn", field="level", max=0))
     scratch.send(topic, scratch.reading(topic, "a", 1), Record(b"bad"))
     run = scratch.run(f"ingest.topics={topic}", job="ingest")
     ingest.build(run)
     (line,) = lines(scratch, run, capsys, 1)
     assert line.startswith(f"ingest.{topic} ")
     assert "batch 0  2 rows" in line
-    assert "rejected 1" in line
-    assert list(run.counted.values()) == [Counted(2, 1)]
+    assert line.endswith("rejected 1  rules low 1")
+    assert list(run.counted.values()) == [Counted(2, 1, {"low": 1})]
