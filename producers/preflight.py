@@ -23,12 +23,13 @@ class Limits:
     """What a topic does with records, None where that is not known or without limit.
 
     `max_message_bytes`: the largest batch it takes. `retention_ms`: how long it keeps records. `ahead_ms`: how far
-    a record's timestamp may lie ahead of the broker's clock.
+    a record's timestamp may lie ahead of the broker's clock. `compacts`: whether only the newest of a key stays.
     """
 
     max_message_bytes: int | None = None
     retention_ms: int | None = None
     ahead_ms: int | None = None
+    compacts: bool | None = None
 
 
 def create_topic(admin: AdminClient, topic: Topic, replication_factor: int) -> bool:
@@ -137,4 +138,5 @@ def _limits(config: Mapping[str, Any]) -> Limits:
         max_message_bytes=int(config["max.message.bytes"].value),
         retention_ms=retention if deletes and retention >= 0 else None,
         ahead_ms=int(config["message.timestamp.after.max.ms"].value),
+        compacts="compact" in config["cleanup.policy"].value,
     )

@@ -24,6 +24,12 @@ def add_selection(parser: argparse.ArgumentParser, record: bool = True) -> None:
     group.add_argument("--until", type=_time, metavar="TIME", help="the first time that is left out")
 
 
+def add_into_compacted(parser: argparse.ArgumentParser) -> None:
+    """Add the option of commands that redrive."""
+    told = "redrive into compacted topics too, where a record becomes the newest of its key"
+    parser.add_argument("--into-compacted", action="store_true", help=told)
+
+
 def selection(options: argparse.Namespace) -> Selection:
     """What the options select."""
     return Selection(

@@ -46,6 +46,7 @@ RESOLUTIONS = pa.schema(
     ]
 )
 ATTEMPTS = 5
+COMMIT_ROWS = 20_000  # some 30 MB while they are marks
 
 
 def bring_up_to_date(settings: Settings, admin: AdminClient) -> dict[str, int]:
@@ -79,13 +80,25 @@ def _append(settings: Settings, path: str, topic: str, topic_id: str, schema: pa
     # By its id: a register that was created again begins with offset 0.
     application = f"{topic}/{topic_id}"
     table = DeltaTable.create(path, schema, mode="ignore")
-    start = table.transaction_version(application) or 0
     rows: list[Mark] = []
-    end = registers.marks(settings, topic, start, lambda mark, _: rows.append(mark))
-    if rows:
+    added = 0
+
+    def commit(end: int) -> None:
+        nonlocal added
         properties = CommitProperties(app_transactions=[Transaction(application, end)])
         write_deltalake(table, _frame(rows, schema), mode="append", commit_properties=properties)
-    return len(rows)
+        added += len(rows)
+        rows.clear()
+
+    def take(mark: Mark, offset: int) -> None:
+        rows.append(mark)
+        if len(rows) == COMMIT_ROWS:
+            commit(offset + 1)
+
+    end = registers.marks(settings, topic, table.transaction_version(application) or 0, take)
+    if rows:
+        commit(end)
+    return added
 
 
 def _frame(rows: Sequence[Mark], schema: pa.Schema) -> pa.Table:

@@ -66,6 +66,7 @@ class OnceWriter:
         if all(self.register.has(each.at) for each in chunk):
             return []
         self.transactions += 1
+        self.register.forget_own()
         failure: TidemarkError | None = None
         for _ in range(ATTEMPTS):
             try:

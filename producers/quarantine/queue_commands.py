@@ -10,7 +10,7 @@ from conf.settings import Settings
 from producers.interrupt import Interrupt
 from producers.quarantine import audit, work_queue
 from producers.quarantine import register as registers
-from producers.quarantine.arguments import add_selection, positive, selection, whole
+from producers.quarantine.arguments import add_into_compacted, add_selection, positive, selection, whole
 from producers.quarantine.resolving import KINDS, Resolve, always, asking, by_command
 from producers.quarantine.table import Quarantine
 from producers.quarantine.worker import Worker
@@ -39,6 +39,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--idle", type=positive, metavar="SECONDS", help="end when nothing came for so long")
     parser.add_argument("--limit", type=whole, metavar="N", help="end after so many records")
     parser.add_argument("--lock", type=positive, metavar="SECONDS", help="how long a worker may take; of the group")
+    add_into_compacted(parser)
     parser.set_defaults(run=_work)
 
 
@@ -59,7 +60,8 @@ def _fill(loaded: Settings, options: argparse.Namespace) -> int:
 def _work(loaded: Settings, options: argparse.Namespace) -> int:
     interrupt = Interrupt()
     name = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    worker = Worker(loaded, name, _resolve(loaded, options), options.idle, options.limit, options.lock, interrupt)
+    ends = (options.idle, options.limit, options.lock)
+    worker = Worker(loaded, name, _resolve(loaded, options), *ends, options.into_compacted, interrupt)
     try:
         with interrupt:
             worker.work()

@@ -37,22 +37,26 @@ class Redriver:
     """Sends records of one topic back there, in the run `run`.
 
     Args:
+        into_compacted: send them even where they become the newest of their key, whatever came after them.
         worker: tells apart those that redrive into one topic at a time; runs of the same name fence each other.
 
     Raises:
-        TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES, NO_TOPIC, TRANSACTION_TIMEOUT_ABOVE_CAP,
-            KAFKA_FAILED, before anything is sent.
+        TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES, NO_TOPIC, COMPACTED_TOPIC,
+            TRANSACTION_TIMEOUT_ABOVE_CAP, KAFKA_FAILED, before anything is sent.
     """
 
     settings: Settings
     topic: str
     run: str
+    into_compacted: bool = False
     worker: str = ""
     stopped: Callable[[], bool] = never
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         admin, limits = open_topics(self.settings.kafka, [self.topic], [])
+        if limits[self.topic].compacts and not self.into_compacted:
+            raise _compacted(self.topic)
         self._retention = RetentionWatch(limits)
         name = registers.redriven_topic(self.settings)
         sink = f"{self.settings.ledger.application}.redrive.{self.topic}{self.worker and f'.{self.worker}'}"
@@ -89,6 +93,7 @@ class Redrive:
     settings: Settings
     run: str
     rate: float | None = None
+    into_compacted: bool = False
     stopped: Callable[[], bool] = never
     progress: Progress = field(default_factory=Progress)
     sent: Counter[str] = field(default_factory=Counter)
@@ -105,13 +110,16 @@ class Redrive:
                 for part in own:
                     if self._is_stopped_before_due():
                         break
-                    redriver = redriver or Redriver(self.settings, topic, self.run, "", self.stopped, self.progress)
+                    redriver = redriver or self._redriver(topic)
                     self._send_slice(redriver, table.rows(selection, part))
         except TidemarkError as error:
             cause = error
         self.progress.clear()
         seconds = time.monotonic() - self.started
         return Report(self.sent, {}, {}, seconds, interrupted=self.stopped(), cause=cause)
+
+    def _redriver(self, topic: str) -> Redriver:
+        return Redriver(self.settings, topic, self.run, self.into_compacted, "", self.stopped, self.progress)
 
     def _send_slice(self, redriver: Redriver, rows: Sequence[Rejected]) -> None:
         sent = redriver.send(rows)
@@ -126,6 +134,11 @@ class Redrive:
         while not self.stopped() and (left := due - time.monotonic()) > 0:
             time.sleep(min(left, WAIT_SECONDS))
         return self.stopped()
+
+
+def _compacted(topic: str) -> TidemarkError:
+    what = f"topic {topic} is compacted: what is redriven becomes the newest of its key, whatever came after it"
+    return TidemarkError("COMPACTED_TOPIC", what, "if nothing newer has come for these keys, use --into-compacted")
 
 
 def estimate(index: pa.Table, rate: float | None) -> float:

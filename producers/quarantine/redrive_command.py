@@ -11,7 +11,7 @@ from conf.settings import Settings
 from producers.interrupt import Interrupt
 from producers.quarantine import audit
 from producers.quarantine import register as registers
-from producers.quarantine.arguments import add_selection, positive, selection
+from producers.quarantine.arguments import add_into_compacted, add_selection, positive, selection
 from producers.quarantine.redrive import Redrive, counts, estimate
 from producers.quarantine.table import Quarantine, first_coordinates
 
@@ -24,6 +24,7 @@ def add_redrive(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="everything that was not redriven yet")
     parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
     parser.add_argument("--rate", type=positive, metavar="N", help="at most N records per second")
+    add_into_compacted(parser)
     parser.set_defaults(run=_redrive, parser=parser)
 
 
@@ -36,7 +37,7 @@ def _redrive(loaded: Settings, options: argparse.Namespace) -> int:
         print("\n".join(_dry_run(loaded, table.index(wanted), options.rate)))
         return 0
     interrupt = Interrupt()
-    run = Redrive(loaded, uuid.uuid4().hex, options.rate, interrupt)
+    run = Redrive(loaded, uuid.uuid4().hex, options.rate, options.into_compacted, interrupt)
     with interrupt:
         report = run.send(table, wanted)
     print(f"redriven {report}")

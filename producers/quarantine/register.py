@@ -7,14 +7,15 @@ same coordinates to other records.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from conf.settings import Settings
@@ -27,6 +28,9 @@ from producers.quarantine.records import Coordinates
 
 PARTITION = 0
 READ_SECONDS = 120.0
+# The end of a transaction reaches its partitions within some 10 ms.
+SETTLE_SECONDS = 3.0
+RAW = {"group.id": "tidemark-ledger", "isolation.level": "read_uncommitted", "log_level": 0}
 Mark = Mapping[str, Any]
 
 
@@ -51,20 +55,51 @@ def create(settings: Settings, admin: AdminClient, name: str) -> None:
 
 
 def marks(settings: Settings, name: str, start: int, take: Callable[[Mark, int], None]) -> int:
-    """Hand each committed mark from offset `start` on to `take`, with its offset; the offset of the end.
+    """Hand each committed mark from offset `start` on to `take`, with its offset; the offset to go on from.
+
+    A transaction that has just been committed takes a moment to be seen, and is waited for; one that is open is not.
 
     Raises:
         TidemarkError: KAFKA_FAILED.
     """
+    position = start
 
     def take_mark(message: Message) -> None:
+        nonlocal position
+        position = int(message.offset() or 0) + 1
         if (mark := parse(message)) is not None:
-            take(mark, int(message.offset() or 0))
+            take(mark, position - 1)
 
+    connection = settings.kafka.client_config()
     try:
-        return read(settings.kafka.client_config(), TopicPartition(name, PARTITION, start), READ_SECONDS, take_mark)
+        end = _end(connection, name)
+        position = read(connection, TopicPartition(name, PARTITION, start), READ_SECONDS, take_mark)
+        if position < end:
+            with _patience():
+                rest = TopicPartition(name, PARTITION, position)
+                position = read(connection, rest, SETTLE_SECONDS, take_mark, lambda offset: offset >= end)
     except KafkaException as exc:
         raise stops.kafka_failed(name, exc.args[0].str()) from exc
+    return position
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """What is still open after SETTLE_SECONDS may stay so for long: what is there then is all for now."""
+    try:
+        yield
+    except KafkaException as exc:
+        if exc.args[0].code() != KafkaError._TIMED_OUT:
+            raise
+
+
+def _end(connection: Mapping[str, str], name: str) -> int:
+    """Where the register ends for those who do not wait for transactions."""
+    consumer = Consumer({**connection, **RAW})
+    try:
+        return int(consumer.get_watermark_offsets(TopicPartition(name, PARTITION), timeout=READ_SECONDS)[1])
+    finally:
+        consumer.close()
 
 
 def parse(message: Message) -> Mark | None:
@@ -113,8 +148,12 @@ class Register:
         """Whether there is a mark of that record."""
         return at.offset in self._seen.get((at.topic, at.partition), ())
 
+    def forget_own(self) -> None:
+        """Take this run's marks so far for anybody's, so that they need no memory."""
+        self._own.clear()
+
     def is_own(self, at: Coordinates) -> bool:
-        """Whether this run has made that mark."""
+        """Whether this run has made that mark, since it was told to forget its own."""
         return at in self._own
 
     def among(self, topic: str, partitions: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

@@ -53,6 +53,8 @@ class Worker:
         name: of this worker, in what it notes.
         resolve: decides; may take until the lock runs out.
         idle_seconds: end when nothing came for so long; None waits on.
+        lock_seconds: how long the group lets workers have a record from now on; None leaves that.
+        into_compacted: see `Redriver`.
         most: end after so many records; None has no limit.
     """
 
@@ -62,6 +64,7 @@ class Worker:
     idle_seconds: float | None = None
     most: int | None = None
     lock_seconds: float | None = None
+    into_compacted: bool = False
     stopped: Callable[[], bool] = never
     told: Callable[[str], None] = print
     resolved: Counter[str] = field(default_factory=Counter)
@@ -142,7 +145,7 @@ class Worker:
         if topic not in self._redrivers:
             ledger = self.settings.ledger.model_copy(update={"transaction_timeout_ms": TRANSACTION_MS})
             settings = self.settings.model_copy(update={"ledger": ledger})
-            self._redrivers[topic] = Redriver(settings, topic, self.name, self.name, self.stopped)
+            self._redrivers[topic] = Redriver(settings, topic, self.name, self.into_compacted, self.name, self.stopped)
         return self._redrivers[topic]
 
     def _acknowledge(self, consumer: Any, row: Rejected, message: Message, resolution: Resolution) -> None:

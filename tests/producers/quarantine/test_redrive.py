@@ -3,14 +3,16 @@
 import threading
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
-from jobs.connectors.ledger.transaction import Transaction
+from jobs.connectors.ledger.transaction import Transaction, Writer
 from local.processes import wait_for
-from producers.quarantine import records, redrive
+from producers.quarantine import audit, records, redrive
+from producers.quarantine import register as registers
 from producers.quarantine.redrive import Redrive
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Quarantine
@@ -120,6 +122,43 @@ def test_the_audit_tells_where_each_record_went_and_is_made_again_from_the_topic
     assert len(ward.table("redrives")) == 2
 
 
+def test_audits_of_many_marks_are_committed_part_by_part_and_two_at_a_time_add_each_once(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "COMMIT_ROWS", 2)
+    ward.reject(*numbered(*range(5)))
+    assert Redrive(ward.settings, "run").send(Quarantine(ward.settings), Selection()).complete
+    read, other = registers.marks, threading.Event()
+
+    def overtaken(*arguments: Any) -> int:
+        if not other.is_set():
+            other.set()
+            ward.run("audit")
+        return read(*arguments)
+
+    monkeypatch.setattr(registers, "marks", overtaken)
+    ward.run("audit")
+    assert sorted(row["offset"] for row in ward.table("redrives")) == list(range(5))
+
+
+def test_a_transaction_that_is_left_open_holds_up_neither_lists_nor_audits(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ward.reject(*numbered(1, 2))
+    ward.run("redrive", f"{ward.topic}/0/1")
+    monkeypatch.setattr(registers, "SETTLE_SECONDS", 0.2)
+    register = registers.redriven_topic(ward.settings)
+    writer = Writer(f"{ward.topic}-hangs", register, 0, ward.settings.kafka.client_config(), 60_000)
+    with Transaction(writer) as hangs:
+        hangs.read(0, lambda message: None)
+        ward.run("audit")
+        capsys.readouterr()
+        ward.run("list")
+        assert capsys.readouterr().out.splitlines()[1].split()[2:5] == ["2", "1", "1"]
+    ward.run("redrive", "--all")
+    assert sorted(row["offset"] for row in ward.table("redrives")) == [1, 2]
+
+
 def test_a_dry_run_says_what_would_be_sent_and_sends_nothing(ward: Ward, capsys: pytest.CaptureFixture[str]) -> None:
     ward.reject(*numbered(1, 2, 3))
     ward.run("redrive", f"{ward.topic}/0/2")
@@ -199,6 +238,19 @@ def test_a_topic_that_is_gone_is_named_and_the_others_are_not_held_up_by_it_next
     with pytest.raises(TidemarkError, match="NO_TOPIC: no topic a-topic-that-is-gone"):
         ward.run("redrive", "--all")
     ward.run("redrive", "--topic", ward.topic)
+    assert ward.values() == [b"1"]
+
+
+def test_into_a_compacted_topic_nothing_is_sent_unless_that_is_asked_for(ward: Ward) -> None:
+    ward.topic = f"{ward.topic}-compacted"
+    admin = AdminClient({"bootstrap.servers": ward.servers})
+    admin.create_topics([NewTopic(ward.topic, 1, 1, config={"cleanup.policy": "compact"})])[ward.topic].result()
+    wait_for(lambda: ward.topic in admin.list_topics(timeout=10).topics, 30, TimeoutError)
+    ward.reject(*numbered(1))
+    with pytest.raises(TidemarkError, match="COMPACTED_TOPIC"):
+        ward.run("redrive", "--all")
+    assert ward.values() == []
+    ward.run("redrive", "--all", "--into-compacted")
     assert ward.values() == [b"1"]
 
 

@@ -98,21 +98,29 @@ class Ward:
 
     def records(self, topic: str = "") -> list[Message]:
         """What committed readers find in a topic, the test's own by default, partition by partition."""
-        own = {"group.id": "ward", "enable.auto.commit": False, "isolation.level": "read_committed"}
-        consumer = Consumer({"bootstrap.servers": self.servers, **own, "enable.partition.eof": True, "log_level": 0})
-        topic = topic or self.topic
-        partitions = consumer.list_topics(topic, timeout=30).topics[topic].partitions
-        consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions])
-        found, left = [], set(partitions)
+        own = {"group.id": "ward", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 0}
+        raw, committed = (
+            Consumer({"bootstrap.servers": self.servers, **own, "isolation.level": f"read_{isolation}"})
+            for isolation in ("uncommitted", "committed")
+        )
+        places = [
+            TopicPartition(topic or self.topic, partition, 0)
+            for partition in raw.list_topics(topic or self.topic, timeout=30).topics[topic or self.topic].partitions
+        ]
+        # Committed readers get there a little after the commit.
+        ends = {place.partition: raw.get_watermark_offsets(place, timeout=30)[1] for place in places}
+        raw.close()
+        committed.assign(places)
+        found, left = [], set(ends)
         while left:
-            message = consumer.poll(30)
+            message = committed.poll(30)
             assert message is not None, "the end of a partition is not told"
-            error = message.error()
+            error, partition = message.error(), int(message.partition() or 0)
             if error is None:
                 found.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                left.discard(int(message.partition() or 0))
-        consumer.close()
+            elif error.code() == KafkaError._PARTITION_EOF and int(message.offset() or 0) >= ends[partition]:
+                left.discard(partition)
+        committed.close()
         return sorted(found, key=lambda message: (message.partition(), message.offset()))
 
     def values(self, topic: str = "") -> list[bytes | None]:
