@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
-from jobs.connectors.ledger.transaction import Transaction, Writer
+from jobs.connectors.ledger.transaction import Transaction
+from jobs.connectors.ledger.writer import Writer
 from local.processes import wait_for
 from producers.quarantine import audit, records, redrive
 from producers.quarantine import register as registers
