@@ -47,7 +47,7 @@ class Bulk:
 
     def __init__(self, library: ctypes.CDLL, producer: Producer, topic: str) -> None:
         self._library, self._producer = library, producer
-        self._partitions = len(producer.list_topics(topic, timeout=METADATA_SECONDS).topics[topic].partitions)
+        self._partitions = _partition_count(producer, topic)
         handle = ctypes.c_void_p.from_address(id(producer) + object.__basicsize__).value
         self._topic = library.rd_kafka_topic_new(handle, topic.encode(), None)
         self._batches = self._records = self._bytes = 0
@@ -180,6 +180,18 @@ def _bytes_of(column: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Buffer]:
     if data is None or not data.size:
         data = EMPTY  # a pointer to anything tells an empty value from a null
     return np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1], data
+
+
+def _partition_count(producer: Producer, topic: str) -> int:
+    """A broker that has just heard of a topic, or lost its leader, lists it without its partitions for a moment."""
+    until = time.monotonic() + METADATA_SECONDS
+    while True:
+        there = producer.list_topics(topic, timeout=METADATA_SECONDS).topics[topic]
+        if there.partitions:
+            return len(there.partitions)
+        if time.monotonic() > until:
+            raise KafkaException(there.error or KafkaError(KafkaError._TIMED_OUT))
+        producer.poll(WAIT_SECONDS)
 
 
 def _named_partitions(batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
