@@ -5,38 +5,24 @@ A job's `build(run)` reads, transforms and declares outputs; nothing moves until
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from datetime import UTC, datetime
 from functools import partial
-from threading import Event
 
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
-from conf.settings import Delivery, Job, Settings, Source
-from conf.topics import Topic, find_topic, load_topics
-from jobs import personal, publishing, state_store, streams
-from jobs.connectors import avro, delta, kafka, positions
+from conf.settings import Delivery, Settings
+from jobs import publishing, state_store, streams
+from jobs.connectors import delta, kafka, positions
 from jobs.failures import in_one_line
-from jobs.judge import Judge, rules_of
+from jobs.inputs import Inputs
 from jobs.outputs import Batch, Output, OutputMode, query_name
-from jobs.progress import REJECTED, Counted
-from jobs.ranges import Ranges
+from jobs.progress import Counted
 from jobs.schema_guard import SchemaGuard
-from schemas.patience import Patience
-from schemas.registry import RegisteredSchema, Registry, open_registry
-from schemas.subjects import stream_of, subject_of_stream
 
 
-class Run:
-    """What a job's `build` works with.
-
-    Batches wait for a schema registry that is down until `ending` is set.
-
-    Args:
-        bounds: None for a stream; positions `(start, end)` for a bounded batch over the topics that the job reads.
-    """
+class Run(Inputs):
+    """What a job's `build` works with: `Inputs`, and outputs that are declared."""
 
     def __init__(
         self,
@@ -45,24 +31,15 @@ class Run:
         job: str,
         bounds: tuple[positions.Position, positions.Position] | None = None,
     ) -> None:
-        self.spark = spark
-        self.settings = settings
-        self.ending = Event()
-        self.registry: Registry = open_registry(settings.registry, Patience(once_answered=True, ending=self.ending))
-        self.topics: dict[str, Topic] = load_topics()
-        self.judge = Judge(settings, self.registry, self.topics, rules_of(self.topics, settings.ingest.topics))
+        super().__init__(spark, settings, job, bounds)
         self.outputs: list[Output] = []
         self.counted: dict[tuple[str, int], Counted] = {}
-        self._job = job
-        self._began = datetime.now(UTC)
-        self._ranges = Ranges(settings.kafka, *bounds) if bounds else None
         self._tables: dict[str, delta.Table] = {}
-        self._schemas = SchemaGuard(self.registry)
 
     def anew(self) -> "Run":
         """A run of the same job as a stream, with nothing declared yet, that counts where this one does."""
         run = copy(self)
-        run.outputs, run._tables, run._schemas = [], {}, SchemaGuard(self.registry)
+        run.outputs, run._tables, run.schemas = [], {}, SchemaGuard(self.registry)
         return run
 
     def include(self, job: str, build: Callable[["Run"], None]) -> None:
@@ -72,57 +49,6 @@ class Run:
             build(self)
         finally:
             self._job = including
-
-    def records(self, topic: str) -> DataFrame:
-        """The records of `topic` as they are, in Kafka's eight columns."""
-        kafka.require_topics(self.settings.kafka, [topic])
-        subscription = kafka.Subscription((topic,))
-        if self._ranges is None:
-            return kafka.read_stream(self.spark, self.settings.kafka, self._source(), subscription)
-        start, end = self._ranges.of(topic)
-        return kafka.read_batch(self.spark, self.settings.kafka, self._source(), subscription, start, end)
-
-    def decode(self, records: DataFrame, topic: str, event: str | None = None) -> DataFrame:
-        """The verdicts on `records`, of `Judge.decide`; rejects are counted, and shown with each micro-batch.
-
-        Of a topic with several types of events, those that are not `event` are left out.
-        """
-        stream = stream_of(topic, event, self.topics)
-        for each in self.judge.streams(topic):
-            self._schemas.remember(topic, subject_of_stream(each))
-        decided = self.judge.decide(records, stream, self.clock(self._began if self._ranges else None))
-        observer = self._ranges.observation(topic) if self._ranges else f"decode {topic}"
-        return decided.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
-
-    def clock(self, planned_at: datetime | None) -> Column:
-        """What event times are compared with: `quarantine.as_of`, or when a batch was planned.
-
-        Args:
-            planned_at: None for a stream that is only declared; Spark puts in the time of each micro-batch.
-        """
-        fixed = self.settings.quarantine.as_of or planned_at
-        return F.lit(fixed) if fixed else F.current_timestamp()
-
-    def read(self, topic: str, event: str | None = None) -> DataFrame:
-        """The events of `topic`, its schema's fields as columns, personal data protected.
-
-        Rejects are counted here, and kept by `ingest`.
-
-        Args:
-            event: which, of a topic with several types of events.
-        """
-        protect = self.protection(stream_of(topic, event, self.topics))
-        return protect(avro.accepted(self.decode(self.records(topic), topic, event)))
-
-    def protection(self, stream: str) -> personal.Protection:
-        """What treats the fields of a stream's events that its newest schema marks as personal.
-
-        Raises:
-            TidemarkError: BAD_SCHEMA or NO_HASH_KEY.
-        """
-        text = self.registry.latest(subject_of_stream(stream)).text
-        key = self.topics[stream].compaction_key if stream in self.topics else None
-        return personal.protection(self.spark, stream, text, key, self.settings.personal_data)
 
     def append(self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = ()) -> None:
         """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows."""
@@ -197,11 +123,6 @@ class Run:
         """Report what an output of your own read and rejected in `batch`, to be shown with the batch's progress."""
         self.counted[batch.query_id, batch.version] = Counted(records, rejected, failed)
 
-    def latest_schema(self, topic: str, event: str | None = None) -> RegisteredSchema:
-        """The newest registered schema of the topic's values, to encode by."""
-        find_topic(topic, self.topics)
-        return self.registry.latest(subject_of_stream(stream_of(topic, event, self.topics)))
-
     def table(
         self, name: str, keys: tuple[str, ...] = (), newest_by: tuple[str, ...] = (), partition_by: tuple[str, ...] = ()
     ) -> delta.Table:
@@ -222,7 +143,7 @@ class Run:
     def start(self, continuous: bool, only: str = "") -> list[StreamingQuery]:
         """Start every declared output (or the one query `only`); without `continuous` each ends when caught up."""
         declared = [(each, self.checkpoint(each)) for each in self._declared() if only in ("", each.query)]
-        how = continuous, self._schemas
+        how = continuous, self.schemas
         return [streams.start(self.spark, self.settings, each, folder, *how) for each, folder in declared]
 
     def adopt(self) -> list[str]:
@@ -255,13 +176,6 @@ class Run:
         if not self.outputs:
             raise TidemarkError("NO_OUTPUT", f"job {self._job} writes nothing", "see its settings, or its build()")
         return self.outputs
-
-    def _job_settings(self, job: str) -> Job:
-        return self.settings.jobs.get(job, Job())
-
-    def _source(self) -> Source:
-        limit = self._job_settings(self._job).max_offsets_per_trigger
-        return self.settings.source.model_copy(update={"max_offsets_per_trigger": limit} if limit else {})
 
     def _write_table(self, name: str, batch: Batch, **how: tuple[str, ...]) -> None:
         delta.write(batch.frame, self.table(name, **how), batch.commit("write"))

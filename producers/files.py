@@ -26,7 +26,7 @@ from producers.rejects import Rejects, is_there, numbered
 from producers.transactional import TransactionalPublisher
 from schemas.codec import Encoder
 from schemas.contracts import FOLDER
-from schemas.registry import open_registry
+from schemas.registries import open_registry
 from schemas.subjects import subject_for
 
 

@@ -18,7 +18,7 @@ from producers.timeline import Timeline, batches, disturbed, in_order
 from producers.transactional import TransactionalPublisher
 from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
-from schemas.registry import open_registry
+from schemas.registries import open_registry
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from conf.settings import CompatibilityLevel
 from schemas.compatibility import findings
 from schemas.contracts import contract
 from schemas.file_registry import FileRegistry
-from schemas.registry import RegisteredSchema, Registry, open_registry
+from schemas.registries import open_registry
+from schemas.registry import RegisteredSchema, Registry
 from schemas.subjects import subject_of_stream
 from schemas.validity import normalized
 

@@ -15,7 +15,7 @@ from producers.quarantine.queue_commands import add_queue
 from producers.quarantine.redrive_command import add_redrive
 from producers.quarantine.register import Register
 from producers.quarantine.table import Quarantine, slices
-from schemas.registry import open_registry
+from schemas.registries import open_registry
 
 EXIT_CODES = "exit code: 0 done, 1 failure, 2 wrong usage, 130 interrupted (what is committed is counted)"
 NOTHING = "nothing is in quarantine there"

@@ -14,7 +14,7 @@ from producers.quarantine.arguments import add_into_compacted, add_selection, po
 from producers.quarantine.resolving import KINDS, Resolve, always, asking, by_command
 from producers.quarantine.table import Quarantine
 from producers.quarantine.worker import Worker
-from schemas.registry import open_registry
+from schemas.registries import open_registry
 
 EXEC = "run CMD for each record, its envelope as JSON on stdin: exit code 0 accepts, 75 releases, any other rejects"
 

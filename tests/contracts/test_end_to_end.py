@@ -13,7 +13,7 @@ from local.processes import wait_for
 from producers.file_rows import FileRequest
 from producers.files import publish_files
 from producers.interrupt import Interrupt
-from schemas.registry import open_registry
+from schemas.registries import open_registry
 from tests.contracts.apicurio import Apicurio
 from tests.jobs.scratch import Scratch
 from tests.producers.desk import GOOD, HEADER, KEYED, ORDERS

@@ -12,7 +12,8 @@ from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel, load
 from schemas.cli import main
 from schemas.contracts import contract
-from schemas.registry import Registry, open_registry
+from schemas.registries import open_registry
+from schemas.registry import Registry
 from tests.contracts.apicurio import Apicurio
 
 Opener = Callable[[CompatibilityLevel], Registry]

@@ -22,7 +22,8 @@ from local.ports import HOST
 from local.processes import wait_for
 from schemas import http_registry, patience
 from schemas.patience import Patience
-from schemas.registry import Registry, open_registry
+from schemas.registries import open_registry
+from schemas.registry import Registry
 from tests.schemas.fake_registry import answering
 
 SUBJECTS = (200, ["a-value"])
@@ -211,7 +212,7 @@ def test_a_program_without_a_registry_url_does_not_import_the_client() -> None:
     program = """
 import sys
 from conf.settings import load
-from schemas.registry import open_registry
+from schemas.registries import open_registry
 open_registry(load("local").registry).subjects()
 print([name for name in ("httpx2", "authlib", "confluent_kafka.schema_registry") if name in sys.modules])
 """

@@ -24,7 +24,7 @@ from local.broker import Cluster
 from local.topics import bring_in_step, connect
 from producers import cli as publish
 from schemas.codec import Decoder
-from schemas.registry import open_registry
+from schemas.registries import open_registry
 from tests.flight_files import flight_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
