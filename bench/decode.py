@@ -115,7 +115,7 @@ def _written(spark: SparkSession, path: Path, versions: list[RegisteredSchema], 
 
 
 def _bare(records: DataFrame) -> DataFrame:
-    body = F.substring("value", HEADER_LENGTH + 1, avro.WHOLE_REST)
+    body = F.substring("value", HEADER_LENGTH + 1, 2**31 - 1)
     return records.select(from_avro(body, CONTRACT, {"avroSchema": CONTRACT}).alias("event")).select("event.*")
 
 

@@ -18,6 +18,7 @@ from jobs.connectors import avro
 from jobs.intake import Intake
 from jobs.run import Run
 from jobs.silver import Target
+from schemas.subjects import subject_of_stream
 
 
 def silver(decoded: DataFrame) -> DataFrame:
@@ -46,6 +47,8 @@ def build(run: Run) -> None:
     for topic in run.settings.ingest.topics:
         # A topic without a schema, or with rules that do not fit it, stops the job now, not in its first batch.
         streams = run.judge.streams(topic)
+        for stream in streams:
+            run.registry.versions(subject_of_stream(stream))
         records = run.records(topic)
         for stream in streams:
             run.judge.decide(records, stream, run.clock(None))
