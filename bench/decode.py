@@ -3,9 +3,9 @@
     .tidemark/venv/bin/python -m bench.decode [--millions 2] [--rounds 5]
 
 Departures lie as framed values in a Parquet file and go to a sink that does nothing, so that decoding takes the time.
-The five ids are versions of one contract, the newest of which is the one id's;
-"counted" is the one id with its rejects counted as `Run.read` does. The ways take turns within a round: the
-ratio holds on a noisy machine too. The first round is cold, is shown, and stays out of the medians.
+The five ids are versions of one contract, the newest of which is the one id's; "counted" is the one id with its rejects
+counted as `Run.read` does. The ways take turns within a round: the ratio holds on a noisy machine too. The first round
+is cold, is shown, and stays out of the medians.
 """
 
 import argparse

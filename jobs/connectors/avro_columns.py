@@ -12,8 +12,6 @@ from jobs.connectors.avro_wire import BYTES, WIDER, Names, Place, has_int_and_lo
 from schemas.wire import INT, RANGES, UUID
 
 ERA = ("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999")  # what RANGES allows of timestamps
-
-
 Record = dict[str, Any]
 
 
