@@ -105,8 +105,10 @@ def _block_check(item: Check, smallest: int) -> Check:
                 return at
             end = None
             if count < 0:
-                size, at = body.length(at)
-                end = body.skip(at, size)
+                size, at = body.varint(at, 64, LONG)
+                end = at + size
+                if count == LONG[0] or not 0 <= size <= body.end - at:
+                    raise DecodeError("BAD_BLOCK", f"a block of {-count} items in {size} bytes before byte {at}")
             # Before the first item is looked at: a count is all that five bytes need to claim millions.
             body.items -= abs(count)
             if body.items < 0:

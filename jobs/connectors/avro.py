@@ -28,7 +28,9 @@ from schemas.registry import RegisteredSchema
 END_FIELD = "tidemark_end"
 # Long enough that bytes left over after an event begin with it by chance once in four billion.
 SENTINEL = b"\xa5\xc3\x96\xf1"
-WHOLE_REST = 2**31 - 1
+END = {"name": END_FIELD, "type": {"type": "fixed", "name": "tidemark.wire.End", "size": len(SENTINEL)}}
+# The reader has no such field: Avro skips the header, which is quicker than to cut it off.
+HEADER = {"name": "tidemark_header", "type": {"type": "fixed", "name": "tidemark.wire.Header", "size": HEADER_LENGTH}}
 
 NO_VALUE = "NO_VALUE"
 BAD_FRAMING = "BAD_FRAMING"
@@ -54,9 +56,10 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
     """
     schema = event_schema(reader)
     # The optimizer copies the decoding into every filter on its result, but pushes none through a generator.
-    exploded = records.select("*", F.explode(F.array(_by_id(writers, schema))).alias("decoded"))
-    complete = (F.col(f"decoded.{END_FIELD}") == F.lit(bytearray(SENTINEL))) & _is_sound(writers, schema)
-    event = plain(F.col("decoded"), schema, Names(schema))
+    names = [f"tidemark_{number}" for number in range(len(schema["fields"]))]
+    exploded = records.select("*", F.inline(F.array(_by_id(writers, schema))).alias(*names, END_FIELD))
+    fields = [F.col(name) for name in names]
+    complete = (F.col(END_FIELD) == F.lit(bytearray(SENTINEL))) & _is_sound(fields, writers, schema)
     schema_id, known = _schema_id(writers)
     error = (
         F.when(complete, F.lit(None))
@@ -68,7 +71,7 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
     return exploded.select(
         *records.columns,
         schema_id.alias("schema_id"),
-        (F.col("decoded") if event is None else event).alias("event"),
+        plain(fields, schema, Names(schema)).alias("event"),
         error.cast("string").alias("error"),
     )
 
@@ -76,7 +79,7 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
 def event_fields(decoded: DataFrame) -> dict[str, Column]:
     """The fields of `event` in `decode`'s result, as columns by name; null where nothing was decoded."""
     kind = cast(StructType, decoded.schema["event"].dataType)
-    return {name: F.col("event").getField(name).alias(name) for name in kind.fieldNames() if name != END_FIELD}
+    return {name: F.col("event").getField(name).alias(name) for name in kind.fieldNames()}
 
 
 def accepted(decoded: DataFrame, *beside: Column) -> DataFrame:
@@ -105,29 +108,24 @@ def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
     return chain.otherwise(other), reduce(Column.__or__, known)
 
 
-def _is_sound(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
-    """Whether `decoded` has but values of its types."""
-    decoded, names = F.col("decoded"), Names(reader)
-    conditions = [sound(decoded, reader, names)]
+def _is_sound(fields: Sequence[Column], writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
+    """Whether the decoded `fields` are of their types."""
+    names = Names(reader)
+    is_sound = sound(fields, reader, names)
     for writer in writers:
         promoted = paired_ints(parsed(writer.text), reader).promoted
-        in_range = sound_ints(decoded, reader, names, promoted) if promoted else None
-        if in_range is not None:
-            conditions.append(F.when(_has_id(writer.id), in_range))
-    # Null where a value is null: nothing is wrong with that.
-    return F.coalesce(
-        reduce(Column.__and__, [each for each in conditions if each is not None], F.lit(True)), F.lit(True)
-    )
+        if promoted:
+            is_sound &= F.when(_has_id(writer.id), sound_ints(fields, reader, names, promoted))
+    return F.coalesce(is_sound, F.lit(True))
 
 
 def _has_id(id: int) -> Column:
-    return F.substring("value", 1, HEADER_LENGTH) == F.lit(bytearray(frame(id, b"")))
+    return F.col("value").startswith(F.lit(bytearray(frame(id, b""))))
 
 
 def carries(versions: Sequence[RegisteredSchema]) -> Column:
     """Whether `value` names one of `versions`, boolean, never null."""
-    headers = [F.lit(bytearray(frame(version.id, b""))) for version in versions]
-    return F.coalesce(F.substring("value", 1, HEADER_LENGTH).isin(*headers), F.lit(False))
+    return F.coalesce(reduce(Column.__or__, [_has_id(version.id) for version in versions], F.lit(False)), F.lit(False))
 
 
 def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
@@ -135,17 +133,16 @@ def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Colum
         raise TidemarkError(
             "UNKNOWN_SUBJECT", "no writer schema is registered for this topic", "run `local/tidemark schemas register`"
         )
-    body = F.concat(F.substring("value", HEADER_LENGTH + 1, WHOLE_REST), F.lit(bytearray(SENTINEL)))
-    options = {"avroSchema": _with_sentinel(wire_schema(reader)), "mode": "PERMISSIVE"}
+    whole = F.concat("value", F.lit(bytearray(SENTINEL)))
+    options = {"avroSchema": _enclosed(wire_schema(reader)), "mode": "PERMISSIVE"}
     chain: Any = F
     for writer in writers:
         schema = parsed(writer.text)
-        text = _with_sentinel(wire_schema(schema, paired_ints(schema, reader).written.__contains__))
-        chain = chain.when(_has_id(writer.id), from_avro(body, text, options))
+        text = _enclosed(wire_schema(schema, paired_ints(schema, reader).written.__contains__), HEADER)
+        chain = chain.when(_has_id(writer.id), from_avro(whole, text, options))
     return cast(Column, chain)
 
 
-def _with_sentinel(schema: dict[str, Any]) -> str:
-    end = {"name": END_FIELD, "type": {"type": "fixed", "name": "TidemarkEnd", "size": len(SENTINEL)}}
+def _enclosed(schema: dict[str, Any], *first: dict[str, Any]) -> str:
     own = {key: value for key, value in schema.items() if not key.startswith("__")}  # not fastavro's notes
-    return json.dumps({**own, "fields": [*schema["fields"], end]})
+    return json.dumps({**own, "fields": [*first, *schema["fields"], END]})

@@ -1,6 +1,6 @@
 """What was read by the wire form of a schema (`avro_wire`): is it a value of its types, and which?"""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from decimal import Decimal
 from functools import reduce
 from typing import Any, cast
@@ -8,25 +8,41 @@ from typing import Any, cast
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
-from jobs.connectors.avro_wire import BYTES, NOWHERE, WIDER, Names, Place, has_int_and_long, is_short_decimal
+from jobs.connectors.avro_wire import BYTES, WIDER, Names, Place, has_int_and_long, is_short_decimal
 from schemas.wire import INT, RANGES, UUID
 
 ERA = ("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999")  # what RANGES allows of timestamps
+Record = dict[str, Any]
 
 
-def sound(value: Column, schema: Any, names: Names) -> Column | None:
-    """Whether `value`, read by the wire form of `schema`, is one of its type (null where it is null); None: always."""
-    return _Sound(names).of(value, schema, NOWHERE)
+def sound(fields: Sequence[Column], schema: Record, names: Names) -> Column:
+    """Whether `fields`, read by the wire form of the record `schema`, are of its types; null for false or for true,
+    where a value is null.
+    """
+    return _all_of(_parts(_Sound(names), fields, schema))
 
 
-def sound_ints(value: Column, schema: Any, names: Names, promoted: Collection[Place]) -> Column | None:
-    """Whether the numbers in the fields `promoted` of `value`, which were written as ints, are in the range of one."""
-    return _SoundInts(names, promoted).of(value, schema, NOWHERE)
+def sound_ints(fields: Sequence[Column], schema: Record, names: Names, promoted: Collection[Place]) -> Column:
+    """`sound`, of the numbers in the places `promoted`, which were written as ints: are they in the range of one?"""
+    return _all_of(_parts(_SoundInts(names, promoted), fields, schema))
 
 
-def plain(value: Column, schema: Any, names: Names) -> Column | None:
-    """`value`, read by the wire form of `schema`, as one of its type; None where it is one already."""
-    return _Plain(names).of(value, schema, NOWHERE)
+def plain(fields: Sequence[Column], schema: Record, names: Names) -> Column:
+    """`fields`, read by the wire form of the record `schema`, as a struct of its types.
+
+    It is never null itself, so that the optimizer sees through it to the fields that are used.
+    """
+    parts = zip(_parts(_Plain(names), fields, schema), fields, schema["fields"], strict=True)
+    return F.struct(*((field if part is None else part).alias(kind["name"]) for part, field, kind in parts))
+
+
+def _parts(walk: "_Walk", fields: Sequence[Column], schema: Record) -> list[Column | None]:
+    kinds = [(field["type"], (schema["name"], field["name"])) for field in schema["fields"]]
+    return [walk.of(field, *kind) for field, kind in zip(fields, kinds, strict=True)]
+
+
+def _all_of(conditions: Iterable[Column | None]) -> Column:
+    return reduce(Column.__and__, [each for each in conditions if each is not None], F.lit(True))
 
 
 class _Walk:
@@ -82,8 +98,7 @@ class _Walk:
 
 class _Sound(_Walk):
     def struct(self, value: Column, parts: list[tuple[str, Column | None]]) -> Column | None:
-        conditions = [part for _, part in parts if part is not None]
-        return reduce(Column.__and__, conditions) if conditions else None
+        return _all_of(part for _, part in parts) if any(part is not None for _, part in parts) else None
 
     def array(self, value: Column, items: Any, place: Place) -> Column | None:
         is_sound = self.each(items, place)
@@ -123,7 +138,9 @@ def _in_range(value: Column, kind: str, logical: str) -> Column:
     if kind == "long" and "timestamp" in logical:
         literal, zone = ("TIMESTAMP_NTZ", "") if logical.startswith("local") else ("TIMESTAMP", "Z")
         return value.between(*(F.expr(f"{literal}'{edge}{zone}'") for edge in ERA))
-    return value.between(*RANGES.get((kind, logical), INT))
+    if (kind, logical) not in RANGES:
+        return F.shiftright(value, 31).isin(0, -1)  # as INT says; the value is looked at once
+    return value.between(*RANGES[kind, logical])
 
 
 class _Plain(_Walk):

@@ -92,19 +92,20 @@ class _Rewrite:
     def _field(self, record: str, field: dict[str, Any]) -> dict[str, Any]:
         written = {**field, "type": self.of(field["type"], (record, field["name"]))}
         if "default" in field:
-            written["default"] = self._default(field["default"], field["type"])
+            written["default"] = _default(field["default"])
         return written
-
-    def _default(self, value: Any, schema: Any) -> Any:
-        if isinstance(value, bool):
-            return BYTES[value]
-        if isinstance(value, list):
-            return [self._default(item, None) for item in value]
-        return {name: self._default(item, None) for name, item in value.items()} if isinstance(value, dict) else value
 
     def _boolean(self) -> Any:
         first, self._has_boolean = not self._has_boolean, True
         return BOOLEAN if first else BOOLEAN["name"]
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, bool):
+        return BYTES[value]
+    if isinstance(value, list):
+        return [_default(item) for item in value]
+    return {name: _default(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def is_short_decimal(declared: dict[str, Any]) -> bool:

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from conf.errors import TidemarkError
+from conf.topics import Topic
 from producers.file_rows import FileRequest
+from producers.file_schema import find_schema
 from producers.files import infer_only
 from producers.record_parts import Parts
 from producers.rejects import RejectLimit
@@ -276,3 +278,9 @@ def test_rejects_never_overwrite_a_file_that_is_there(desk: Desk) -> None:
     with pytest.raises(TidemarkError, match="NO_REJECT_FILE"):
         desk.publish(desk.write("in.csv", HEADER + "bad\n" + GOOD)).require_complete()
     assert desk.rejects_path.read_text() == "precious"
+
+
+def test_for_a_topic_with_events_of_several_types_the_schema_must_be_named() -> None:
+    several = Topic("orders", 1, "id", schemas=("created", "paid"))
+    with pytest.raises(TidemarkError, match=r"UNKNOWN_EVENT: .*created, paid; name one: --schema .*created\.avsc"):
+        find_schema("orders", None, several)
