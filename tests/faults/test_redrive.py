@@ -131,6 +131,22 @@ def test_the_record_of_a_worker_that_was_killed_comes_back_when_its_lock_has_run
     assert max((row["delivery"], row["resolution"]) for row in ward.table("resolutions")) == (2, "accept")
 
 
+@pytest.mark.parametrize("step", ["after-barrier", "mid-produce", "after-commit"])
+def test_what_a_worker_was_redriving_when_it_was_killed_is_sent_once_by_another_one(
+    step: str, quarantined: Quarantined
+) -> None:
+    ward = quarantined.ward
+    ward.run("queue", "fill", f"{ward.topic}/0/0")
+    quarantined.command = ["redrive", "--all"]  # whose fail points those of the worker are too
+    points = quarantined.points
+    # The other one waits for the end of what is left open, longer than so short a lock: it has the record a third time.
+    always = ["--always", "accept", "--redrive", "--lock", str(LOCK_SECONDS), "--idle", str(2 * LOCK_SECONDS)]
+    quarantined.command = ["queue", "work", *always]
+    kill(quarantined.held_at(f"redrive-{step}", "{}", points))
+    assert f"accept    {ward.topic}/0/0  BAD_FRAMING  delivery " in quarantined.finish()
+    assert quarantined.redriven() == {f"{ward.topic}/0/0": 1}
+
+
 @pytest.mark.parametrize(("point", "expected"), [("taken", "accept"), ("noted", "expired")])
 def test_a_worker_that_was_too_slow_learns_that_another_one_has_the_record(
     point: str, expected: str, quarantined: Quarantined
