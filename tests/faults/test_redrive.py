@@ -1,6 +1,7 @@
 """SIGKILL of `quarantine redrive` and of a worker at the queue, at every step; started again: each record once."""
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -103,6 +104,30 @@ def test_a_redrive_that_was_thought_dead_sends_nothing_twice(quarantined: Quaran
     assert older.returncode == 0, err
     assert f"left out {2 * CHUNK} that were redriven before" in out
     assert quarantined.redriven() == quarantined.expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_transaction_commits_it_and_the_counts_are_the_truth(
+    number: int, quarantined: Quarantined
+) -> None:
+    process = quarantined.held_at("redrive-mid-produce", json.dumps({"transaction": SECOND}))
+    process.send_signal(number)
+    (quarantined.points / "redrive-mid-produce.release").touch()
+    out, err = process.communicate(timeout=SECONDS)
+    last = "interrupted: what comes after that was not redriven"
+    assert (process.returncode, err.splitlines()[-1]) == (128 + number, last)
+    assert f"redriven {2 * CHUNK} events" in out
+    assert quarantined.redriven().total() == len(quarantined.audited()) == 2 * CHUNK
+
+
+def test_a_signal_to_a_worker_lets_it_settle_what_it_has_in_hand(quarantined: Quarantined) -> None:
+    quarantined.ward.run("queue", "fill", "--all")
+    quarantined.command = ["queue", "work", "--always", "reject"]
+    process = quarantined.held_at("work-taken", "{}")
+    process.send_signal(signal.SIGINT)
+    (quarantined.points / "work-taken.release").touch()
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out.splitlines()[-1]) == (130, "resolved 1: reject 1"), err
 
 
 @pytest.mark.parametrize("step", STEPS)
