@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_redrive(commands.add_parser("redrive", parents=[common], help="send them back, once and only once"))
     told = "Bring the tables `redrives` and `resolutions` up to date; `redrive` and `queue work` do it at their end."
     own = commands.add_parser(
-        "audit", parents=[common], help="bring the tables of what was done up to date", description=told
+        "audit", parents=[common], help="bring tables of what was done up to date", description=told
     )
     own.set_defaults(run=_audit)
     add_queue(commands, common)
