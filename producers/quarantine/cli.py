@@ -17,6 +17,7 @@ from producers.quarantine.register import Register
 from producers.quarantine.table import Quarantine, slices
 from schemas.registries import open_registry
 
+DESCRIPTION = "Records that were rejected: how many, why, and the way back; see docs/quarantine.md."
 EXIT_CODES = "exit code: 0 done, 1 failure, 2 wrong usage, 130 interrupted (what is committed is counted)"
 NOTHING = "nothing is in quarantine there"
 SHOWN = 10
@@ -31,17 +32,19 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(prog="local/tidemark quarantine", description=__doc__, epilog=EXIT_CODES)
+    parser = argparse.ArgumentParser(prog="local/tidemark quarantine", description=DESCRIPTION, epilog=EXIT_CODES)
     commands = parser.add_subparsers(required=True, metavar="list|inspect|redrive|audit|queue")
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("settings")
     group.add_argument("--env", metavar="NAME", help="settings overlay: local (default) or cluster")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
-    _add_list(commands.add_parser("list", parents=[common], help="counts", description=listing.__doc__))
-    _add_inspect(commands.add_parser("inspect", parents=[common], help="records", description=inspection.__doc__))
-    add_redrive(commands.add_parser("redrive", parents=[common], help="send back", description=redrive.__doc__))
+    _add_list(commands.add_parser("list", parents=[common], help="count them by topic, error and rule"))
+    _add_inspect(commands.add_parser("inspect", parents=[common], help="show them, read as far as they can be"))
+    add_redrive(commands.add_parser("redrive", parents=[common], help="send them back, once and only once"))
     told = "Bring the tables `redrives` and `resolutions` up to date; `redrive` and `queue work` do it at their end."
-    own = commands.add_parser("audit", parents=[common], help="the tables of what was done", description=told)
+    own = commands.add_parser(
+        "audit", parents=[common], help="bring tables of what was done up to date", description=told
+    )
     own.set_defaults(run=_audit)
     add_queue(commands, common)
     return parser

@@ -74,7 +74,7 @@ def _read_fields(name: str, schema: Any, payload: bytes) -> Reading:
         begun = parse_schema({**schema, "fields": fields[:count]}, {})
         try:
             found: Any = schemaless_reader(buffer, begun, None)
-        except LIBRARY_ERRORS as exc:
+        except (*LIBRARY_ERRORS, RecursionError) as exc:
             problem = f"{type(exc).__name__}: {exc}".rstrip(": ")
             return Reading(name, values, fields[count - 1]["name"], HEADER_LENGTH + read_to, problem)
         values, read_to = dict(found), buffer.tell()
@@ -91,9 +91,9 @@ def to_json(row: Rejected, reading: Reading, redriven: bool | None) -> dict[str,
 
 
 def lines(row: Rejected, reading: Reading, redriven: bool | None) -> list[str]:
-    """The record for people."""
+    """The record for people; `redriven` None, where that is not known, is left out."""
     quarantined = f"{row.quarantined_at} by {row.code_version or 'an older version'}"
-    sent_again = {None: "unknown, no broker answers", True: "yes", False: "no"}[redriven]
+    sent_again = {None: "", True: "yes", False: "no"}[redriven]
     head = [f"{row.at}  {row.error}{f' ({row.rule})' if row.rule else ''}: {row.reason}"]
     pairs = [
         ("redriven", sent_again),

@@ -9,9 +9,9 @@ Whoever began before o has ended when the register's end is o, under any id: so 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from confluent_kafka.admin import AdminClient
 
@@ -67,25 +67,22 @@ class OnceWriter:
             return []
         self.transactions += 1
         self.register.forget_own()
-        failure: TidemarkError | None = None
-        for _ in range(ATTEMPTS):
+        for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._attempt(chunk, failure)
+                return self._attempt(chunk)
             except TidemarkError as stop:
-                if stop is failure or stop.code not in UNCLEAR or (failure and failure.code != "FENCED"):
+                # Whatever has become of it, the marks will tell.
+                if stop.code not in UNCLEAR or attempt == ATTEMPTS:
                     raise
-                failure = stop
                 time.sleep(FENCED_SECONDS)
-        raise _fenced(self.name)
+        raise AssertionError("the last attempt returns or raises")
 
-    def _attempt(self, chunk: Sequence[Rejected], failure: TidemarkError | None) -> list[Rejected]:
+    def _attempt(self, chunk: Sequence[Rejected]) -> list[Rejected]:
         where = {**self.writer.where, "transaction": self.transactions}
         with Transaction(replace(self.writer, where=where)) as transaction:
             self.register.position = transaction.read(self.register.position, self.register.take_message)
             due = [each for each in chunk if not self.register.has(each.at)]
             if due:
-                if failure and failure.code != "FENCED":
-                    raise failure
                 self._commit(transaction, due)
             sent = {each.at for each in due}
             # What an attempt has committed whose answer was lost is this run's too.
@@ -108,9 +105,12 @@ class OnceWriter:
 
 
 def writer_of(
-    settings: Settings, admin: AdminClient, sink: str, step: str, target: str, register: str, **tuning: Any
+    settings: Settings, admin: AdminClient, identity: str, where: Mapping[str, str], target: str, register: str
 ) -> Writer:
-    """The identity `sink` of a writer into `target`, its marks in the topic `register`, which is created if missing.
+    """The writer `identity` into `target`, its marks in the topic `register`, which is created if missing.
+
+    Args:
+        where: what fail points know it by.
 
     Raises:
         TidemarkError: TRANSACTION_TIMEOUT_ABOVE_CAP, KAFKA_FAILED.
@@ -118,11 +118,5 @@ def writer_of(
     timeout_ms = settings.ledger.transaction_timeout_ms
     require_timeout_below_cap(admin, timeout_ms)
     registers.create(settings, admin, register)
-    config = producer_config(settings.producer, topic_limits(admin, [target]).values()) | tuning
-    where = {"sink": sink, "step": step}
-    return Writer(sink, register, registers.PARTITION, settings.kafka.client_config(), timeout_ms, config, where)
-
-
-def _fenced(name: str) -> TidemarkError:
-    what = f"{name}: another run of the same has taken over, again and again"
-    return TidemarkError("FENCED", what, "run one at a time; what either has sent is sent once")
+    config = producer_config(settings.producer, topic_limits(admin, [target]).values())
+    return Writer(identity, register, registers.PARTITION, settings.kafka.client_config(), timeout_ms, config, where)

@@ -21,7 +21,7 @@ EXEC = "run CMD for each record, its envelope as JSON on stdin: exit code 0 acce
 
 def add_queue(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the commands of the queue."""
-    parser = commands.add_parser("queue", help="the work queue: fill | work | status", description=work_queue.__doc__)
+    parser = commands.add_parser("queue", help="resolve them one by one: fill | work | status")
     own = parser.add_subparsers(required=True, metavar="fill|work|status")
     fill = own.add_parser("fill", parents=[common], help="put records into it, each once")
     add_selection(fill)

@@ -59,8 +59,9 @@ class Redriver:
             raise _compacted(self.topic)
         self._retention = RetentionWatch(limits)
         name = registers.redriven_topic(self.settings)
-        sink = f"{self.settings.ledger.application}.redrive.{self.topic}{self.worker and f'.{self.worker}'}"
-        writer = writer_of(self.settings, admin, sink, "redrive", self.topic, name)
+        sink = f"{self.settings.ledger.application}.redrive.{self.topic}"
+        where = {"sink": sink, "step": "redrive"}
+        writer = writer_of(self.settings, admin, f"{sink}{self.worker and '.'}{self.worker}", where, self.topic, name)
         self._ids = topic_ids(admin, [self.topic])
         register = Register(self._ids, self.run)
         told = f"redrive of {self.topic}"

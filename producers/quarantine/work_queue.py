@@ -6,7 +6,7 @@ of its own on the brokers, which hand out no less than a batch.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from confluent_kafka import KafkaException
@@ -117,8 +117,9 @@ class Filling:
 
     def _writer(self, admin: AdminClient) -> OnceWriter:
         topic, name = queue_topic(self.settings), registers.queued_topic(self.settings)
-        sink = f"{topic}.fill"
-        writer = writer_of(self.settings, admin, sink, "fill", topic, name, **{"batch.num.messages": 1})
+        where = {"sink": f"{topic}.fill", "step": "fill"}
+        writer = writer_of(self.settings, admin, f"{topic}.fill", where, topic, name)
+        writer = replace(writer, tuning={**writer.tuning, "batch.num.messages": 1})
         resolutions = Resolutions(self.settings)
         resolutions.read()
         given_up = resolutions.given_up()

@@ -58,11 +58,12 @@ class Command:
         assert process.returncode == 0, err
         return out
 
-    def held_at(self, point: str, where: str) -> "subprocess.Popen[str]":
-        """A process that is held at the point."""
-        (self.points / f"{point}.armed").write_text(where)
+    def held_at(self, point: str, where: str, points: Path | None = None) -> "subprocess.Popen[str]":
+        """A process that is held at the point, of `points` where they are not its own."""
+        points = points or self.points
+        (points / f"{point}.armed").write_text(where)
         process = self.start()
-        reached = self.points / f"{point}.reached"
+        reached = points / f"{point}.reached"
 
         def there() -> bool:
             assert process.poll() is None, process.communicate()

@@ -1,6 +1,7 @@
 """SIGKILL of `quarantine redrive` and of a worker at the queue, at every step; started again: each record once."""
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -105,6 +106,30 @@ def test_a_redrive_that_was_thought_dead_sends_nothing_twice(quarantined: Quaran
     assert quarantined.redriven() == quarantined.expected
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_transaction_commits_it_and_the_counts_are_the_truth(
+    number: int, quarantined: Quarantined
+) -> None:
+    process = quarantined.held_at("redrive-mid-produce", json.dumps({"transaction": SECOND}))
+    process.send_signal(number)
+    (quarantined.points / "redrive-mid-produce.release").touch()
+    out, err = process.communicate(timeout=SECONDS)
+    last = "interrupted: what comes after that was not redriven"
+    assert (process.returncode, err.splitlines()[-1]) == (128 + number, last)
+    assert f"redriven {2 * CHUNK} events" in out
+    assert quarantined.redriven().total() == len(quarantined.audited()) == 2 * CHUNK
+
+
+def test_a_signal_to_a_worker_lets_it_settle_what_it_has_in_hand(quarantined: Quarantined) -> None:
+    quarantined.ward.run("queue", "fill", "--all")
+    quarantined.command = ["queue", "work", "--always", "reject"]
+    process = quarantined.held_at("work-taken", "{}")
+    process.send_signal(signal.SIGINT)
+    (quarantined.points / "work-taken.release").touch()
+    out, err = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out.splitlines()[-1]) == (130, "resolved 1: reject 1"), err
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_a_filling_killed_at_any_step_and_started_again_queues_each_record_once(
     step: str, quarantined: Quarantined
@@ -129,6 +154,22 @@ def test_the_record_of_a_worker_that_was_killed_comes_back_when_its_lock_has_run
     assert f"accept    {ward.topic}/0/0  BAD_FRAMING  delivery 2  {resolved_by}" in said
     assert quarantined.redriven() == {f"{ward.topic}/0/0": 1}
     assert max((row["delivery"], row["resolution"]) for row in ward.table("resolutions")) == (2, "accept")
+
+
+@pytest.mark.parametrize("step", ["after-barrier", "mid-produce", "after-commit"])
+def test_what_a_worker_was_redriving_when_it_was_killed_is_sent_once_by_another_one(
+    step: str, quarantined: Quarantined
+) -> None:
+    ward = quarantined.ward
+    ward.run("queue", "fill", f"{ward.topic}/0/0")
+    quarantined.command = ["redrive", "--all"]  # whose fail points those of the worker are too
+    points = quarantined.points
+    # The other one waits for the end of what is left open, longer than so short a lock: it has the record a third time.
+    always = ["--always", "accept", "--redrive", "--lock", str(LOCK_SECONDS), "--idle", str(2 * LOCK_SECONDS)]
+    quarantined.command = ["queue", "work", *always]
+    kill(quarantined.held_at(f"redrive-{step}", "{}", points))
+    assert f"accept    {ward.topic}/0/0  BAD_FRAMING  delivery " in quarantined.finish()
+    assert quarantined.redriven() == {f"{ward.topic}/0/0": 1}
 
 
 @pytest.mark.parametrize(("point", "expected"), [("taken", "accept"), ("noted", "expired")])

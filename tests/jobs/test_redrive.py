@@ -10,6 +10,8 @@ from schemas.framing import frame
 from tests.jobs.scratch import Scratch
 from tests.sent import T0, Record
 
+pytestmark = pytest.mark.slow
+
 
 def redrive(scratch: Scratch, *argv: str) -> None:
     loaded = scratch.settings()
