@@ -17,7 +17,7 @@ from producers.quarantine.register import Register
 from producers.quarantine.table import Quarantine, slices
 from schemas.registries import open_registry
 
-DESCRIPTION = "Records that were rejected: how many, why, and the way back; see docs/quarantine.md."
+DESCRIPTION = "Records that were rejected: how many, why, and the way back; see docs/redrive.md."
 EXIT_CODES = "exit code: 0 done, 1 failure, 2 wrong usage, 130 interrupted (what is committed is counted)"
 NOTHING = "nothing is in quarantine there"
 SHOWN = 10
