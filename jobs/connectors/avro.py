@@ -7,6 +7,7 @@ too long or too short, it is not found in its place, and the record is rejected 
 """
 
 import json
+import struct
 from collections.abc import Sequence
 from functools import reduce
 from typing import Any, cast
@@ -28,7 +29,8 @@ from schemas.registry import RegisteredSchema
 END_FIELD = "tidemark_end"
 # Long enough that bytes left over after an event begin with it by chance once in four billion.
 SENTINEL = b"\xa5\xc3\x96\xf1"
-END = {"name": END_FIELD, "type": {"type": "fixed", "name": "tidemark.wire.End", "size": len(SENTINEL)}}
+# Read as a number, for which Avro and Spark make no arrays.
+END = {"name": END_FIELD, "type": "float"}
 # The reader has no such field: Avro skips the header, which is quicker than to cut it off.
 HEADER = {"name": "tidemark_header", "type": {"type": "fixed", "name": "tidemark.wire.Header", "size": HEADER_LENGTH}}
 
@@ -59,7 +61,8 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
     names = [f"tidemark_{number}" for number in range(len(schema["fields"]))]
     exploded = records.select("*", F.inline(F.array(_by_id(writers, schema))).alias(*names, END_FIELD))
     fields = [F.col(name) for name in names]
-    complete = (F.col(END_FIELD) == F.lit(bytearray(SENTINEL))) & _is_sound(fields, writers, schema)
+    end = F.lit(struct.unpack("<f", SENTINEL)[0]).cast("float")
+    complete = (F.col(END_FIELD) == end) & _is_sound(fields, writers, schema)
     schema_id, known = _schema_id(writers)
     error = (
         F.when(complete, F.lit(None))
