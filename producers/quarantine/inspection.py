@@ -9,12 +9,13 @@ from fastavro import schemaless_reader
 from fastavro.schema import parse_schema
 
 from conf.errors import TidemarkError
-from conf.topics import subject_of
 from producers.quarantine.records import Rejected
 from schemas.codec import LIBRARY_ERRORS
 from schemas.framing import HEADER_LENGTH, unframe
 from schemas.registry import Registry
+from schemas.strict import compile_check
 from schemas.validity import load_schema
+from schemas.wire import DecodeError
 
 CONTEXT_BYTES = 48
 ROW_BYTES = 16
@@ -58,11 +59,10 @@ def read(row: Rejected, registry: Registry) -> Reading:
 
 
 def _known_as(topic: str, schema_id: int, registry: Registry) -> str:
-    """The id's version under the topic's subject."""
-    subject = subject_of(topic)
-    versions = registry.versions(subject) if subject in registry.subjects() else []
-    found = [version for version in versions if version.id == schema_id]
-    return f", {subject} version {found[0].version}" if found else f", which is none of {subject}"
+    """The id's version under a subject of the topic, which has one for each type of its events."""
+    subjects = [subject for subject in registry.subjects() if subject.startswith(f"{topic}-")]
+    found = [each for subject in subjects for each in registry.versions(subject) if each.id == schema_id]
+    return f", {found[0].subject} version {found[0].version}" if found else f", which is none of topic {topic}"
 
 
 def _read_fields(name: str, schema: Any, payload: bytes) -> Reading:
@@ -73,14 +73,25 @@ def _read_fields(name: str, schema: Any, payload: bytes) -> Reading:
         buffer = BytesIO(payload)
         begun = parse_schema({**schema, "fields": fields[:count]}, {})
         try:
+            _require_sound(begun, payload)
             found: Any = schemaless_reader(buffer, begun, None)
-        except (*LIBRARY_ERRORS, RecursionError) as exc:
-            problem = f"{type(exc).__name__}: {exc}".rstrip(": ")
+        except (TidemarkError, *LIBRARY_ERRORS) as exc:
+            told = exc.message if isinstance(exc, TidemarkError) else f"{type(exc).__name__}: {exc}".rstrip(": ")
+            problem = f"in the body, {told}"
             return Reading(name, values, fields[count - 1]["name"], HEADER_LENGTH + read_to, problem)
         values, read_to = dict(found), buffer.tell()
     left = len(payload) - read_to
     problem = f"{left} bytes follow the last field" if left else ""
     return Reading(name, values, "", HEADER_LENGTH + read_to, problem)
+
+
+def _require_sound(begun: Any, payload: bytes) -> None:
+    """Raise DecodeError, unless `payload` begins with a value of `begun`: the library would trust any length in it."""
+    try:
+        compile_check(begun)(payload)
+    except DecodeError as exc:
+        if exc.code != "TRAILING_BYTES":
+            raise
 
 
 def to_json(row: Rejected, reading: Reading, redriven: bool | None) -> dict[str, Any]:
