@@ -119,4 +119,4 @@ def test_a_claim_of_a_billion_items_costs_nothing(ward: Ward) -> None:
     }
     schema_id = ward.registry.register(f"{ward.topic}-value", json.dumps(listing))
     found = reading(ward, frame(schema_id, b"\x80\xa8\xd6\xb9\x07"))
-    assert (found.failed, found.problem) == ("n", "1000000000 items are claimed before byte 5")
+    assert (found.failed, found.problem) == ("n", "in the body, 1000000000 items are claimed before byte 5")
