@@ -131,7 +131,11 @@ class _SoundInts(_Sound):
         return self.array(F.map_values(value), values, place)
 
     def leaf(self, value: Column, declared: dict[str, Any], place: Place) -> Column | None:
-        return value.between(*INT) if place in self._promoted and declared["type"] in WIDER else None
+        if place not in self._promoted or declared["type"] not in WIDER:
+            return None
+        # As values of the field's own type: the largest int is 2147483648 as a float.
+        first, last = (F.lit(edge).cast("bigint" if declared["type"] == "long" else declared["type"]) for edge in INT)
+        return value.between(first, last)
 
 
 def _in_range(value: Column, kind: str, logical: str) -> Column:

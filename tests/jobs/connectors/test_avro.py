@@ -40,6 +40,13 @@ def test_a_field_that_the_newest_version_has_dropped_or_renamed_is_read_so(spark
     assert accepted(spark, values, first, second) == [{"number": 1, "item": "old"}, {"number": 2, "item": "new"}]
 
 
+@pytest.mark.parametrize(("wider", "largest"), [("long", 2**31 - 1), ("float", 2.0**31), ("double", 2.0**31 - 1)])
+def test_the_largest_and_smallest_int_are_read_in_a_wider_type(wider: str, largest: float, spark: SparkSession) -> None:
+    first, second = version(1, record(("n", "int"))), version(2, record(("n", wider)))
+    values = [framed(first, {"n": number}) for number in (2**31 - 1, -(2**31))]
+    assert accepted(spark, values, first, second) == [{"n": largest}, {"n": -(2**31)}]
+
+
 REJECTS: list[tuple[bytes | None, str, int | None]] = [
     (None, avro.NO_VALUE, None),
     (b"", avro.BAD_FRAMING, None),
