@@ -17,6 +17,8 @@ from tests.jobs.scratch import Row, Scratch
 from tests.jobs.test_ingest import coordinates, failing
 from tests.sent import T0, Record
 
+pytestmark = pytest.mark.slow
+
 HOUR = 3_600_000
 
 

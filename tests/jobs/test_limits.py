@@ -11,6 +11,8 @@ from tests.jobs.scratch import Row, Scratch
 from tests.jobs.test_ingest import coordinates
 from tests.sent import Record
 
+pytestmark = pytest.mark.slow
+
 RATIO = ("quarantine.min_records=3", "quarantine.max_ratio=0.5", "quarantine.max_consecutive=0")
 IN_A_ROW = ("quarantine.max_consecutive=3", "source.max_offsets_per_trigger=2")
 

@@ -16,6 +16,8 @@ from tests.jobs.scratch import Row, Scratch
 from tests.jobs.test_ingest import coordinates, failing
 from tests.sent import T0, Record
 
+pytestmark = pytest.mark.slow
+
 NOTE: dict[str, Any] = {"name": "note", "type": ["null", "string"], "default": None}
 ENVELOPE = (*kafka.COLUMNS, "schema_id", "error", "rule", "reason", "code_version", "quarantined_at")
 

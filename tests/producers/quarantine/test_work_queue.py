@@ -18,6 +18,8 @@ from producers.quarantine.worker import Worker
 from schemas.file_registry import FileRegistry
 from tests.producers.quarantine.ward import Ward, headers, rejected
 
+pytestmark = pytest.mark.slow
+
 ACCEPT = Resolution("accept")
 RELEASE = Resolution("release")
 MEET_SECONDS = 60.0
