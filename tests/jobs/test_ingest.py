@@ -97,6 +97,7 @@ def failing(statement: str, when: str, write: Callable[..., bool]) -> Callable[.
     return write_or_fail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "statement"),
     [("before", "bronze"), ("before", "silver"), ("before", "quarantine"), ("after", "quarantine")],

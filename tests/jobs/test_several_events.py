@@ -15,6 +15,8 @@ from schemas.subjects import subject_for, subject_of_stream
 from tests.jobs.scratch import Scratch
 from tests.sent import Record
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
 PLANE: dict[str, Any] = dict.fromkeys(("year", "type", "manufacturer", "model", "engines", "seats"))
 EVENTS: dict[str, dict[str, Any]] = {

@@ -76,6 +76,7 @@ def test_starting_a_running_broker_changes_nothing(own: Cluster) -> None:
     assert own.nodes[0].pid() == before
 
 
+@pytest.mark.slow
 def test_a_stopped_broker_leaves_no_process_and_no_address_but_its_data(own: Cluster) -> None:
     pid, address = own.nodes[0].pid(), own.nodes[0].home.parent / "bootstrap.servers"
     create(own.bootstrap_servers, "kept")
@@ -89,6 +90,7 @@ def test_a_stopped_broker_leaves_no_process_and_no_address_but_its_data(own: Clu
     assert consume(own.bootstrap_servers, "kept")[0] == b"before"
 
 
+@pytest.mark.slow
 def test_a_killed_broker_is_seen_as_gone_and_starts_again(own: Cluster) -> None:
     os.kill(own.nodes[0].pid() or 0, signal.SIGKILL)
     wait_for(lambda: not own.running(), 10, lambda: AssertionError("still counts as running"))

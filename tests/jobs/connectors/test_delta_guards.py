@@ -15,6 +15,8 @@ from jobs.connectors.delta import RANGE, Attempt, Commit, Table
 from jobs.connectors.delta_history import snapshot
 from tests.jobs.connectors.delta_tables import batch, events, stored
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[Table, Commit], bool]
 
 

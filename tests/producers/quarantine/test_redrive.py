@@ -20,6 +20,8 @@ from producers.quarantine.table import Quarantine
 from tests.producers.quarantine.ward import EVENT_TIME, NOON, OLD_SCHEMA, Ward, header_list, headers
 from tests.sent import T0
 
+pytestmark = pytest.mark.slow
+
 
 def numbered(*offsets: int, **more: object) -> list[dict[str, object]]:
     return [{"offset": offset, "value": b"%d" % offset, **more} for offset in offsets]
