@@ -14,6 +14,7 @@ from producers.file_arguments import FILE, add_exactly_once, add_file_arguments,
 from producers.files import infer_only, publish_files
 from producers.flights import END_DAY, FIRST_DAY
 from producers.interrupt import Interrupt
+from producers.option_types import positive
 from producers.pacing import Pace
 from producers.publish_flights import Disorder, publish_flights
 
@@ -66,9 +67,9 @@ def _add_flights(parser: argparse.ArgumentParser) -> None:
     add_exactly_once(parser, "the range")
     group = parser.add_argument_group("pace")
     group.add_argument(
-        "--speed", type=_positive, metavar="N", help="seconds of event time per second: 3600 is an hour a second"
+        "--speed", type=positive, metavar="N", help="seconds of event time per second: 3600 is an hour a second"
     )
-    group.add_argument("--rate", type=_positive, metavar="N", help="at most N events per second")
+    group.add_argument("--rate", type=positive, metavar="N", help="at most N events per second")
     late = "so that lateness can be shown; records of one key may then change their order"
     group = parser.add_argument_group("disorder", late)
     group.add_argument(
@@ -101,16 +102,6 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no day like 2013-01-31") from None
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
-    return number
 
 
 def _share(text: str) -> float:

@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 from conf import settings
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings
+from producers.option_types import whole
 from producers.quarantine import audit, inspection, listing, redrive
 from producers.quarantine import register as registers
-from producers.quarantine.arguments import add_selection, selection, whole
+from producers.quarantine.arguments import add_selection, selection
 from producers.quarantine.queue_commands import add_queue
 from producers.quarantine.redrive_command import add_redrive
 from producers.quarantine.register import Register

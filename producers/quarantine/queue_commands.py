@@ -8,9 +8,10 @@ from typing import Any
 
 from conf.settings import Settings
 from producers.interrupt import Interrupt
+from producers.option_types import positive, whole
 from producers.quarantine import audit, work_queue
 from producers.quarantine import register as registers
-from producers.quarantine.arguments import add_into_compacted, add_selection, positive, selection, whole
+from producers.quarantine.arguments import add_into_compacted, add_selection, selection
 from producers.quarantine.resolving import KINDS, Resolve, always, asking, by_command
 from producers.quarantine.table import Quarantine
 from producers.quarantine.worker import Worker

@@ -9,9 +9,10 @@ import pyarrow as pa
 
 from conf.settings import Settings
 from producers.interrupt import Interrupt
+from producers.option_types import positive
 from producers.quarantine import audit
 from producers.quarantine import register as registers
-from producers.quarantine.arguments import add_into_compacted, add_selection, positive, selection
+from producers.quarantine.arguments import add_into_compacted, add_selection, selection
 from producers.quarantine.redrive import Redrive, counts, estimate
 from producers.quarantine.table import Quarantine, first_coordinates
 
