@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from jobs import quarantine
 from jobs.connectors import avro
 from jobs.intake import Intake
+from jobs.outputs import Replaceable
 from jobs.run import Run
 from jobs.silver import Target
 
@@ -56,7 +57,20 @@ def build(run: Run) -> None:
         targets = [_latest(run, topic, compacted_by)] if compacted_by else [_events(run, stream) for stream in streams]
         # What is of no stream is rejected once, with the first.
         targets[1:] = [replace(target, takes_strays=False) for target in targets[1:]]
-        run.write(records, topic, Intake(run, topic, targets))
+        silvers = [_silver_rows(stream, compacted_by) for stream in streams]
+        run.write(records, topic, Intake(run, topic, targets), tables=(*_raw_rows(topic), *silvers))
+
+
+def _raw_rows(topic: str) -> tuple[Replaceable, ...]:
+    at = ("topic", "partition", "offset")
+    return Replaceable(f"bronze/{topic}", coordinates=at), Replaceable("quarantine", coordinates=at)
+
+
+def _silver_rows(stream: str, compacted_by: str | None) -> Replaceable:
+    table = f"silver/{stream}"
+    if compacted_by:
+        return Replaceable(table, (compacted_by,))
+    return Replaceable(table, coordinates=("_topic", "_partition", "_offset"))
 
 
 def _events(run: Run, stream: str) -> Target:

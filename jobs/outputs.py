@@ -7,6 +7,7 @@ from typing import Literal
 
 from pyspark.sql import DataFrame
 
+from conf.errors import TidemarkError
 from jobs.connectors import delta
 
 OutputMode = Literal["append", "update", "complete"]
@@ -54,14 +55,56 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Replaceable:
+    """A table that an output writes, and how to tell which of its rows a range of records makes.
+
+    With neither an event time nor coordinates nobody can tell, and a replay leaves the table as it is.
+
+    Args:
+        keys: one row a key, where the table is merged into.
+        event_time: the column, timestamp or date, that tells the event time of a row: for a window, its start.
+        coordinates: the columns of topic, partition and offset, where a row is made of one record.
+    """
+
+    table: str
+    keys: tuple[str, ...] = ()
+    event_time: str | None = None
+    coordinates: tuple[str, str, str] | None = None
+
+
+def replaceable(frame: DataFrame, table: str, keys: tuple[str, ...], event_time: str | None) -> Replaceable:
+    """The table of the rows of `frame`: its event time as named, or the only column that can be one.
+
+    Raises:
+        TidemarkError: BAD_EVENT_TIME, where `event_time` is no timestamp or date of `frame`.
+    """
+    times = [each.name for each in frame.schema.fields if each.dataType.typeName() in ("timestamp", "date")]
+    if event_time is not None and event_time not in times:
+        remedy = f"name one of: {', '.join(times)}" if times else "leave it out: there is no such column"
+        raise TidemarkError("BAD_EVENT_TIME", f"`{event_time}` is no timestamp or date of table {table}", remedy)
+    among_keys = [name for name in times if name in keys]
+    for candidates in ([event_time] if event_time else [], among_keys, times):
+        if len(candidates) == 1:
+            return Replaceable(table, keys, candidates[0])
+    return Replaceable(table, keys)
+
+
+@dataclass(frozen=True)
 class Output:
-    """A declared output: `write` gets every micro-batch, or the whole range at once."""
+    """A declared output: `write` gets every micro-batch, or the whole range at once.
+
+    Args:
+        tables: those that it writes, as far as they are known beforehand.
+        topic: that it publishes to; None for none.
+    """
 
     job: str
     name: str
     frame: DataFrame
     write: Callable[[Batch], None]
     mode: OutputMode
+    tables: tuple[Replaceable, ...] = ()
+    topic: str | None = None
 
     @property
     def query(self) -> str:

@@ -29,7 +29,7 @@ def changes_when_run_again(frame: DataFrame) -> str | None:
 
     Python functions cannot be looked into: they count as what they were declared to be.
     """
-    for node in _nodes(frame._jdf.queryExecution().analyzed()):
+    for node in nodes(frame):
         expressions = str(node.expressions().mkString(", "))
         name = str(node.nodeName())
         for number in range(node.expressions().size()):
@@ -46,7 +46,7 @@ def changes_when_run_again(frame: DataFrame) -> str | None:
 
 def keeps_state(frame: DataFrame) -> bool:
     """Whether the stream keeps state in its checkpoint."""
-    return any(_is_stateful(node) for node in _nodes(frame._jdf.queryExecution().analyzed()) if node.isStreaming())
+    return any(_is_stateful(node) for node in nodes(frame) if node.isStreaming())
 
 
 def _is_stateful(node: Any) -> bool:
@@ -54,6 +54,18 @@ def _is_stateful(node: Any) -> bool:
     if str(node.nodeName()) == "Join":
         return all(children.apply(number).isStreaming() for number in range(children.size()))
     return str(node.nodeName()) in STATEFUL
+
+
+def kafka_topics(frame: DataFrame) -> list[str]:
+    """The topics that the stream reads, a source each, in the order in which Spark numbers its sources."""
+    leaves = (node for node in nodes(frame) if str(node.nodeName()) == "StreamingRelationV2")
+    options = (leaf.extraOptions().get("subscribe") for leaf in leaves)
+    return [topic for option in options if option for topic in str(option).split(",")]
+
+
+def nodes(frame: DataFrame) -> Iterator[Any]:
+    """The nodes of the analyzed plan of `frame`, each before its children."""
+    yield from _nodes(frame._jdf.queryExecution().analyzed())
 
 
 def _nodes(plan: Any) -> Iterator[Any]:

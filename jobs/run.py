@@ -16,7 +16,7 @@ from jobs import publishing, state_store, streams
 from jobs.connectors import delta, kafka, positions
 from jobs.failures import in_one_line
 from jobs.inputs import Inputs
-from jobs.outputs import Batch, Output, OutputMode, query_name
+from jobs.outputs import Batch, Output, OutputMode, Replaceable, query_name, replaceable
 from jobs.progress import Counted
 from jobs.schema_guard import SchemaGuard
 
@@ -50,13 +50,33 @@ class Run(Inputs):
         finally:
             self._job = including
 
-    def append(self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = ()) -> None:
-        """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows."""
-        self.write(frame, table, partial(self._write_table, table, partition_by=partition_by), "append")
+    def append(
+        self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = (), event_time: str | None = None
+    ) -> None:
+        """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows.
 
-    def upsert(self, frame: DataFrame, table: str, keys: tuple[str, ...], newest_by: tuple[str, ...] = ()) -> None:
-        """Merge the rows of `frame` into a Delta table by `keys`, exactly once; open windows are written too."""
-        self.write(frame, table, partial(self._write_table, table, keys=keys, newest_by=newest_by), "update")
+        Args:
+            event_time: see `upsert`.
+        """
+        rows = replaceable(frame, table, (), event_time)
+        self.write(frame, table, partial(self._write_table, table, partition_by=partition_by), "append", (rows,))
+
+    def upsert(
+        self,
+        frame: DataFrame,
+        table: str,
+        keys: tuple[str, ...],
+        newest_by: tuple[str, ...] = (),
+        event_time: str | None = None,
+    ) -> None:
+        """Merge the rows of `frame` into a Delta table by `keys`, exactly once; open windows are written too.
+
+        Args:
+            event_time: the column, timestamp or date, that tells the event time of a row (of a window, its start): a
+                replay replaces rows by it. Left out, it is the only such column among the keys, or of all columns.
+        """
+        rows = replaceable(frame, table, keys, event_time)
+        self.write(frame, table, partial(self._write_table, table, keys=keys, newest_by=newest_by), "update", (rows,))
 
     def publish(
         self,
@@ -74,11 +94,12 @@ class Run(Inputs):
             delivery: the settings' (of this job, then of all), where it is left out; see `jobs.publishing`.
             mode: "outbox" freezes each micro-batch in a table first, for plans that give other rows when run again.
         """
-        if self._ranges:
+        if self.is_apart:
             kafka.check_output(frame, topic)
-            self.append(frame, topic)
+            to_table = partial(self._write_table, topic)
+            self.write(frame, topic, to_table, output_mode, (Replaceable(topic),), topic)
             return
-        self.write(frame, topic, self._to_topic(frame, topic, topic, delivery, mode), output_mode)
+        self.write(frame, topic, self._to_topic(frame, topic, topic, delivery, mode), output_mode, (), topic)
 
     def write_and_publish(
         self,
@@ -89,6 +110,7 @@ class Run(Inputs):
         keys: tuple[str, ...] = (),
         newest_by: tuple[str, ...] = (),
         delivery: Delivery | None = None,
+        event_time: str | None = None,
     ) -> None:
         """Write each micro-batch to a Delta table (append, or upsert by `keys`) and to a topic: both or none.
 
@@ -97,15 +119,17 @@ class Run(Inputs):
 
         Args:
             as_records: makes the topic's records, as `publish` takes them, of the table's rows.
+            event_time: see `upsert`.
         """
         to_table = partial(self._write_table, table, keys=keys, newest_by=newest_by)
         mode: OutputMode = "update" if keys else "append"
-        if self._ranges:
-            self.write(frame, table, to_table, mode)
-            self.publish(as_records(frame), topic)
+        rows = (replaceable(frame, table, keys, event_time),)
+        if self.is_apart:
+            self.write(frame, table, to_table, mode, rows)
+            self.publish(as_records(frame), topic, output_mode=mode)
             return
         to_topic = self._to_topic(as_records(frame), table, topic, delivery, "direct")
-        self.write(frame, table, publishing.InTurn(to_table, to_topic, as_records), mode)
+        self.write(frame, table, publishing.InTurn(to_table, to_topic, as_records), mode, rows, topic)
 
     def _to_topic(
         self, records: DataFrame, name: str, topic: str, delivery: Delivery | None, mode: publishing.Mode
@@ -115,9 +139,26 @@ class Run(Inputs):
         wanted = self._job_settings(self._job).delivery or delivery or self.settings.sink.delivery
         return publishing.writer(self.settings, query_name(self._job, name), records, topic, wanted, mode)
 
-    def write(self, frame: DataFrame, name: str, write: Callable[[Batch], None], mode: OutputMode = "append") -> None:
-        """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear a second call."""
-        self.outputs.append(Output(self._job, name, frame, write, mode))
+    def write(
+        self,
+        frame: DataFrame,
+        name: str,
+        write: Callable[[Batch], None],
+        mode: OutputMode = "append",
+        tables: tuple[Replaceable, ...] = (),
+        topic: str | None = None,
+    ) -> None:
+        """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear a second call.
+
+        Args:
+            tables, topic: what it writes, for replays.
+        """
+        self.outputs.append(Output(self._job, name, frame, write, mode, tables, topic))
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether outputs go to places of their own, and records for topics into tables: the past is tried out."""
+        return self._ranges is not None
 
     def count(self, batch: Batch, records: int, rejected: int, failed: Mapping[str, int]) -> None:
         """Report what an output of your own read and rejected in `batch`, to be shown with the batch's progress."""

@@ -4,7 +4,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.settings import Job, Settings
-from jobs import state_store
+from jobs import manifest, state_store
 from jobs.checkpoint import batch_offsets, opening, planned_at
 from jobs.failures import in_one_line
 from jobs.outputs import Batch, Output
@@ -36,6 +36,7 @@ def start(
         batch = Batch(frame, output.query, str(query_id), version, planned, offsets, files | guard.files())
         in_one_line(lambda: output.write(batch))
 
+    manifest.remember(spark, checkpoint, output)
     state_store.configure(spark, settings.spark, own)
     writer = output.frame.writeStream.queryName(output.query).option("checkpointLocation", checkpoint)
     writer = writer.outputMode(output.mode).foreachBatch(write_batch)

@@ -45,4 +45,4 @@ def disruptions(departures: DataFrame) -> DataFrame:
 
 
 def build(run: Run) -> None:
-    run.append(disruptions(run.read("departures")), table="disruptions")
+    run.append(disruptions(run.read("departures")), table="disruptions", event_time="began_at")

@@ -71,4 +71,4 @@ def _reports(events: DataFrame, event_time: str, is_departure: bool, waits_until
 
 
 def build(run: Run) -> None:
-    run.append(overdue(run.read("departures"), run.read("arrivals")), table="overdue")
+    run.append(overdue(run.read("departures"), run.read("arrivals")), table="overdue", event_time="departed_at")

@@ -33,4 +33,4 @@ def unique_departures(departures: DataFrame) -> DataFrame:
 
 
 def build(run: Run) -> None:
-    run.append(unique_departures(run.read("departures")), table="unique_departures")
+    run.append(unique_departures(run.read("departures")), table="unique_departures", event_time="departed_at")

@@ -57,4 +57,4 @@ def weather_impact(departures: DataFrame, weather: DataFrame, airlines: DataFram
 
 def build(run: Run) -> None:
     impact = weather_impact(run.read("departures"), run.read("weather"), airlines(run.spark))
-    run.append(impact, table="weather_impact")
+    run.append(impact, table="weather_impact", event_time="departed_at")
