@@ -169,6 +169,10 @@ class Ingest(Section):
     topics: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
+class Replaying(Section):
+    slice_records: int = Field(ge=1)
+
+
 class Job(Section):
     """What one job sets apart from the rest; None leaves the general setting in force."""
 
@@ -208,6 +212,7 @@ class Settings(BaseSettings):
     ingest: Ingest
     personal_data: PersonalData
     quarantine: Quarantine
+    replay: Replaying
     jobs: Annotated[Mapping[str, Job], BeforeValidator(_by_name)]
 
 

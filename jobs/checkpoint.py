@@ -175,6 +175,21 @@ def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
     raise AssertionError("the loop has no end")
 
 
+def move(spark: SparkSession, uri: str, target: str) -> None:
+    """Rename a folder; nothing where it is not there."""
+    files, path = _located(spark, uri)
+    _, new = _located(spark, target)
+    if files.exists(path):
+        files.mkdirs(new.getParent())
+        files.rename(path, new)
+
+
+def remove(spark: SparkSession, uri: str) -> None:
+    """Delete a folder with all that is in it; nothing where it is not there."""
+    files, path = _located(spark, uri)
+    files.delete(path, True)
+
+
 def rebuild(spark: SparkSession, checkpoint: str, query_id: str, batch: int, texts: Mapping[str, str]) -> None:
     """A new checkpoint of a query without state, which begins micro-batch `batch` as `texts` (of `opening`) fix it."""
     files = {"metadata": json.dumps({"id": query_id}), **texts}

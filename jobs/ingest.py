@@ -63,7 +63,8 @@ def build(run: Run) -> None:
 
 def _raw_rows(topic: str) -> tuple[Replaceable, ...]:
     at = ("topic", "partition", "offset")
-    return Replaceable(f"bronze/{topic}", coordinates=at), Replaceable("quarantine", coordinates=at)
+    stamps = ("code_version", "quarantined_at")
+    return Replaceable(f"bronze/{topic}", coordinates=at), Replaceable("quarantine", coordinates=at, stamps=stamps)
 
 
 def _silver_rows(stream: str, compacted_by: str | None) -> Replaceable:

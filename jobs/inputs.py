@@ -103,9 +103,10 @@ class Inputs:
         find_topic(topic, self.topics)
         return self.registry.latest(subject_of_stream(stream_of(topic, event, self.topics)))
 
-    def _job_settings(self, job: str) -> Job:
+    def job_settings(self, job: str) -> Job:
+        """What `job` sets apart from the rest."""
         return self.settings.jobs.get(job, Job())
 
     def _source(self) -> Source:
-        limit = self._job_settings(self._job).max_offsets_per_trigger
+        limit = self.job_settings(self._job).max_offsets_per_trigger
         return self.settings.source.model_copy(update={"max_offsets_per_trigger": limit} if limit else {})

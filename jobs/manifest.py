@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from conf import code
 from jobs import checkpoint
 from jobs.outputs import Output, Replaceable
-from jobs.plans import kafka_topics
+from jobs.plans import sources
 from jobs.reach import Reach, reach
 
 FILE = "tidemark/query.json"  # in the checkpoint
@@ -41,7 +41,7 @@ class Manifest:
     def of(cls, output: Output) -> Self:
         """Of a declared output, whose frame is a stream."""
         declared = output.job, output.query, output.name, output.mode
-        topics = tuple(dict.fromkeys(kafka_topics(output.frame)))
+        topics = tuple(dict.fromkeys(each.topic for each in sources(output.frame) if each.topic))
         return cls(*declared, topics, output.tables, output.topic, reach(output.frame), code.version())
 
     def to_json(self) -> str:
@@ -53,14 +53,9 @@ class Manifest:
     def from_json(cls, text: str) -> Self:
         """Of what `to_json` gave."""
         fields: Mapping[str, Any] = json.loads(text)
-        tables = tuple(_replaceable(table) for table in fields["tables"])
+        tables = tuple(map(Replaceable.from_fields, fields["tables"]))
         spans = Reach(**{name: timedelta(seconds=at) for name, at in fields["reach"].items()})
         return cls(**{**fields, "topics": tuple(fields["topics"]), "tables": tables, "reach": spans})
-
-
-def _replaceable(fields: Mapping[str, Any]) -> Replaceable:
-    at = fields["coordinates"]
-    return Replaceable(fields["table"], tuple(fields["keys"]), fields["event_time"], tuple(at) if at else None)
 
 
 def remember(spark: SparkSession, folder: str, output: Output) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pyspark.sql import DataFrame
 
@@ -64,12 +64,25 @@ class Replaceable:
         keys: one row a key, where the table is merged into.
         event_time: the column, timestamp or date, that tells the event time of a row: for a window, its start.
         coordinates: the columns of topic, partition and offset, where a row is made of one record.
+        stamps: columns that say when or by which code a row was written: they may differ between two runs.
     """
 
     table: str
     keys: tuple[str, ...] = ()
     event_time: str | None = None
     coordinates: tuple[str, str, str] | None = None
+    stamps: tuple[str, ...] = ()
+
+    @property
+    def is_told(self) -> bool:
+        """Whether rows of a range can be told from others."""
+        return self.event_time is not None or self.coordinates is not None
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """Of what `dataclasses.asdict` gave, be it from JSON."""
+        tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list | tuple)}
+        return cls(**{**fields, **tuples})
 
 
 def replaceable(frame: DataFrame, table: str, keys: tuple[str, ...], event_time: str | None) -> Replaceable:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -56,11 +57,25 @@ def _is_stateful(node: Any) -> bool:
     return str(node.nodeName()) in STATEFUL
 
 
-def kafka_topics(frame: DataFrame) -> list[str]:
-    """The topics that the stream reads, a source each, in the order in which Spark numbers its sources."""
-    leaves = (node for node in nodes(frame) if str(node.nodeName()) == "StreamingRelationV2")
-    options = (leaf.extraOptions().get("subscribe") for leaf in leaves)
-    return [topic for option in options if option for topic in str(option).split(",")]
+@dataclass(frozen=True)
+class Source:
+    """A source of a stream: a `topic` of Kafka, or the Delta table at `path`."""
+
+    topic: str = ""
+    path: str = ""
+
+
+def sources(frame: DataFrame) -> list[Source]:
+    """The sources of the stream, in the order in which Spark numbers them in a checkpoint."""
+    return [_source(node) for node in nodes(frame) if str(node.nodeName()).startswith("StreamingRelation")]
+
+
+def _source(node: Any) -> Source:
+    if str(node.nodeName()) == "StreamingRelationV2":
+        options = node.extraOptions()
+        return Source(str(options.get("subscribe") or ""), str(options.get("path") or ""))
+    path = node.dataSource().options().get("path")
+    return Source(path=str(path.get()) if path.isDefined() else "")
 
 
 def nodes(frame: DataFrame) -> Iterator[Any]:

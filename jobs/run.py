@@ -136,7 +136,7 @@ class Run(Inputs):
     ) -> Callable[[Batch], None]:
         kafka.check_output(records, topic)
         kafka.require_topics(self.settings.kafka, [topic])
-        wanted = self._job_settings(self._job).delivery or delivery or self.settings.sink.delivery
+        wanted = self.job_settings(self._job).delivery or delivery or self.settings.sink.delivery
         return publishing.writer(self.settings, query_name(self._job, name), records, topic, wanted, mode)
 
     def write(
@@ -205,7 +205,7 @@ class Run(Inputs):
             raise ValueError("a run without bounds has no range")
         id, offsets, attempt = self._ranges.id, self._ranges.offsets, delta.Attempt()
         for output in self._declared():
-            state_store.configure(self.spark, self.settings.spark, self._job_settings(output.job))
+            state_store.configure(self.spark, self.settings.spark, self.job_settings(output.job))
             batch = Batch(output.frame, output.query, id, 0, self._began, offsets, attempt=attempt)
             in_one_line(partial(output.write, batch))
         return [*self._ranges.lines(), *map(self._line, self._tables.values())]

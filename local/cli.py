@@ -28,6 +28,7 @@ COMMANDS = {
     "broker": Command("start | stop | status | logs: the embedded Kafka broker", "local.broker_command:main"),
     "topics": Command("plan | apply: conf/topics.toml against the cluster", "local.topics:main"),
     "publish": Command("events or files into a topic", "producers.cli:main"),
+    "replay": Command("plan | run | verify | cutover | undo | catch-up: the past again", "local.replay:main"),
     "quarantine": Command("list | inspect | redrive | audit | queue: rejects", "producers.quarantine.cli:main"),
     "schemas": Command("the event contracts and their registry", "schemas.cli:main"),
     "config": Command("show: the merged settings, secrets masked", "local.cli:config"),

@@ -46,7 +46,9 @@ def listing() -> str:
     return "\n".join(["usage: ./spark-submit.sh JOB [job options] [-- spark-submit options]", "", *lines])
 
 
-def command(job: str, settings: Settings, spark_options: Sequence[str]) -> list[str]:
+def command(
+    job: str, settings: Settings, spark_options: Sequence[str], script: Path = ROOT / "jobs" / "main.py"
+) -> list[str]:
     """spark-submit's arguments up to the script; `spark_options` win, but only add to our jars and Python files."""
     logs = Path(settings.paths.logs)
     logs.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,7 @@ def command(job: str, settings: Settings, spark_options: Sequence[str]) -> list[
     }
     own = [text for option in options.items() for text in option]
     added = _added_to(options, ("--jars", "--py-files"), spark_options)
-    return [*own, *added, str(ROOT / "jobs" / "main.py")]
+    return [*own, *added, str(script)]
 
 
 def _added_to(options: Mapping[str, str], lists: Sequence[str], spark_options: Sequence[str]) -> list[str]:

@@ -1,0 +1,55 @@
+"""The `replay` command: what needs no JVM is done here, the rest by spark-submit."""
+
+import json
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from conf import ROOT
+from conf.settings import Settings
+from jobs.arguments import settings_of
+from jobs.replay import arguments, showing
+from jobs.replay.live import live_queries
+from jobs.replay.planning import plan_range
+from jobs.replay.record import Replay, Replays
+from local import submit
+
+SCRIPT = ROOT / "jobs" / "replay" / "main.py"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `replay ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
+    words, spark_options = submit.split(argv)
+    options = arguments.parser().parse_args(words)
+    settings = settings_of(options)
+    if options.step == "list":
+        found = Replays(settings).all()
+        print(json.dumps(showing.as_fields(found)) if options.json else "\n".join(showing.list_lines(found)))
+        return 0
+    settings.kafka.require_bootstrap_servers()
+    if options.step == "plan" and not options.backfill:
+        return _plan(settings, options)
+    if options.step == "run" and not options.backfill and Replays(settings).find(options.job) is None:
+        arguments.asked(options)
+        live_queries(settings, options.job)
+    script = Path(os.environ["SPARK_HOME"]) / "bin" / "spark-submit"
+    os.execv(script, [str(script), *submit.command("replay", settings, spark_options, SCRIPT), *words])
+
+
+def _plan(settings: Settings, options: Namespace) -> int:
+    replays = Replays(settings)
+    planned = replays.find(options.job) or plan_range(settings, arguments.asked(options))
+    kept = replays.find(planned.id) or replays.keep(planned)
+    if options.json:
+        print(kept.to_json())
+        return 0
+    print("\n".join(showing.plan_lines(settings, kept, _speed(replays.all(), kept.job))))
+    print(f"next: local/tidemark replay run {kept.id}")
+    return 0
+
+
+def _speed(replays: Sequence[Replay], job: str) -> float | None:
+    """Of the job's newest replay that ran, records/s."""
+    runs = [each.findings["run"] for each in replays if each.job == job and "run" in each.findings]
+    return runs[-1]["records"] / runs[-1]["seconds"] if runs and runs[-1]["seconds"] else None
