@@ -87,6 +87,12 @@ def initial_offsets(text: str | None) -> dict[str, dict[str, int]] | None:
     return offsets if offsets is not None and all(isinstance(value, dict) for value in offsets.values()) else None
 
 
+def set_initial_offsets(spark: SparkSession, folder: str, source: int, offsets: Mapping[str, Any]) -> None:
+    """Let the Kafka source of that number have begun at `offsets`, by topic and partition."""
+    # Spark skips a byte in front of the version.
+    write(spark, f"{folder}/{_start(source)}", f"\0v1\n{json.dumps(offsets)}")
+
+
 def _sources(text: str | None) -> list[Any] | None:
     if text is None:
         return None

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
@@ -61,7 +62,7 @@ class Archive:
 
 def _by_partition(rows: Any) -> dict[int, Track]:
     partitions, offsets = (rows[name].to_numpy() for name in ("partition", "offset"))
-    times = rows["timestamp"].cast("timestamp[ms, tz=UTC]", safe=False).cast("int64").to_numpy()
+    times = rows["timestamp"].cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64()).to_numpy()
     order = np.lexsort((offsets, partitions))
     partitions, offsets, times = partitions[order], offsets[order], times[order]
     numbers, firsts = np.unique(partitions, return_index=True)

@@ -44,14 +44,10 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("id", metavar="ID", help="of the replay")
     listing = steps.add_parser("list", parents=[common], help="all replays and how far they are")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    catch_up = steps.add_parser(
-        "catch-up", parents=[common], help="every period that has not been replayed yet, in turn"
-    )
+    catch_up = steps.add_parser("catch-up", parents=[common], help="every period that is due, in turn")
     catch_up.add_argument("job", metavar="JOB")
     catch_up.add_argument("--every", default="1 day", metavar="PERIOD", help='as "1 day" (the default), "1 hour"')
-    catch_up.add_argument(
-        "--since", metavar="TIME", help="of the first period; left out: the one after the last replay"
-    )
+    catch_up.add_argument("--since", metavar="TIME", help="of the first period (default: the end of the last replay)")
     catch_up.add_argument("--through", choices=THROUGH, default="cutover", help="how far (default: cutover)")
     catch_up.add_argument("--dry-run", action="store_true", help="only say which periods are due")
     _add_accept(catch_up)

@@ -24,6 +24,7 @@ from jobs.replay.record import Part, Replacement, Replay
 ATTEMPTS = 20  # a live query commits in between; each of its commits lets one attempt fail
 HEADER = "tidemark-replay"
 CUTOVER, UNDO = "cutover", "undo"
+Seen = Callable[[DataFrame], bool]
 
 
 class Cutover:
@@ -90,14 +91,10 @@ class Cutover:
         id = f"{self._settings.ledger.application}.replay.{self._replay.id}.{part.query}"
         sink = LedgerSink(id, topic, self._settings.kafka, self._settings.sink, self._settings.ledger, "exactly-once")
         sink.open()
-        text = json.dumps({"replay": self._replay.id})
-        return sink.write(
-            _marked(records, self._replay.id), BatchFacts(id, 0, {"offsets/0": text}, False, code.version())
-        )
+        facts = BatchFacts(id, 0, {"offsets/0": json.dumps({"replay": self._replay.id})}, code=code.version())
+        return sink.write(_marked(records, self._replay.id), facts)
 
-    def _swap(
-        self, path: str, where: str, new: DataFrame, statement: str, is_as_seen: Callable[[DataFrame], bool]
-    ) -> int:
+    def _swap(self, path: str, where: str, new: DataFrame, statement: str, is_as_seen: Seen) -> int:
         for _ in range(ATTEMPTS):
             self._alive()
             version = int(snapshot(self._spark, path).version())
@@ -125,9 +122,8 @@ class Cutover:
         return f"replay-{self._replay.id}"
 
     def _metadata(self, where: str, statement: str) -> Mapping[str, Any]:
-        starts, untils = (
-            [{topic: dict(of)} for topic, of in at.items()] for at in (self._replay.starts, self._replay.untils)
-        )
+        edges = self._replay.starts, self._replay.untils
+        starts, untils = ([{topic: dict(of)} for topic, of in at.items()] for at in edges)
         return {
             "sink": self._replay.job,
             "query_id": self._query_id,

@@ -13,6 +13,7 @@ from jobs import checkpoint
 from jobs.outputs import Output
 from jobs.plans import Source, sources
 from jobs.replay import extents
+from jobs.replay.offset_log import kafka_position
 from jobs.replay.record import Replay
 from jobs.replay.shadow import ShadowRun
 
@@ -47,5 +48,5 @@ def _without_restored(spark: SparkSession, folder: str, replay: Replay, found: S
             text = "\n".join([*lines[:2], *(lines[number + 2] for number in kept)])
             checkpoint.write(spark, f"{folder}/offsets/{batch}", text)
     for place, number in enumerate(kept):
-        starts = json.dumps({found[number].topic: {str(p): at for p, at in replay.starts[found[number].topic].items()}})
-        checkpoint.write(spark, f"{folder}/sources/{place}/0", f"v1\n{starts}")
+        topic = found[number].topic
+        checkpoint.set_initial_offsets(spark, folder, place, kafka_position(topic, replay.starts[topic]))

@@ -15,6 +15,7 @@ from jobs import checkpoint
 from jobs.plans import Source
 
 # The same replay has the same query id wherever and however often it is run.
+STATE_PARTITIONS = "spark.sql.streaming.internal.stateStore.partitions"
 NAMES = uuid.UUID("7c0c9a5e-5f53-4a55-9d43-7a6f8b3f9b11")
 
 
@@ -49,7 +50,7 @@ class OffsetLog:
         checkpoint.write(self._spark, f"{self._folder}/metadata", json.dumps({"id": self.query_id}))
         for number, source in enumerate(self._sources):
             if source.topic:
-                self._write(f"sources/{number}/0", [json.dumps(starts[source])])
+                checkpoint.set_initial_offsets(self._spark, self._folder, number, starts[source])
 
     def _head(self, batch: int) -> str:
         return (checkpoint.entry(self._spark, self._folder, batch) or "").splitlines()[1]
@@ -58,7 +59,12 @@ class OffsetLog:
         """With the settings of this session that a checkpoint freezes."""
         jvm: Any = self._spark._jvm
         kind = jvm.org.apache.spark.sql.execution.streaming.checkpointing.OffsetSeqMetadata
-        return str(kind.apply(watermark_ms, clock_ms, self._spark._jsparkSession.conf()).json())
+        # A running query has this one from its shuffle partitions; it is frozen under their name.
+        self._spark.conf.set(STATE_PARTITIONS, self._spark.conf.get("spark.sql.shuffle.partitions"))
+        try:
+            return str(kind.apply(watermark_ms, clock_ms, self._spark._jsparkSession.conf()).json())
+        finally:
+            self._spark.conf.unset(STATE_PARTITIONS)
 
     def _lines(self, at: Mapping[Source, Any]) -> list[str]:
         return [json.dumps(at[source]) for source in self._sources]
