@@ -60,7 +60,7 @@ class OffsetLog:
         jvm: Any = self._spark._jvm
         kind = jvm.org.apache.spark.sql.execution.streaming.checkpointing.OffsetSeqMetadata
         # A running query has this one from its shuffle partitions; it is frozen under their name.
-        self._spark.conf.set(STATE_PARTITIONS, self._spark.conf.get("spark.sql.shuffle.partitions"))
+        self._spark.conf.set(STATE_PARTITIONS, str(self._spark.conf.get("spark.sql.shuffle.partitions")))
         try:
             return str(kind.apply(watermark_ms, clock_ms, self._spark._jsparkSession.conf()).json())
         finally:

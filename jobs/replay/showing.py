@@ -34,8 +34,8 @@ def plan_lines(settings: Settings, replay: Replay, speed: float | None) -> Itera
             yield f"  sends to  {part.topic:<24} each record once, with a header that names the replay"
     rate = speed or UNMEASURED
     how = "as the job's last replay" if speed else "a guess: no replay of this job has run yet"
-    seconds = replay.records / rate
-    yield f"  slices    {len(replay.slices)}  about {replay.bytes / 1e6:,.1f} MB, {seconds:,.0f} s at {rate:,.0f} records/s ({how})"
+    size = f"about {replay.bytes / 1e6:,.1f} MB, {replay.records / rate:,.0f} s"
+    yield f"  slices    {len(replay.slices)}, {size} at {rate:,.0f} records/s ({how})"
     held = sum(each.trusted < 0 for each in replay.slices[:-1])
     if held:
         yield "  the watermark is held until all is read: without bronze nobody knows how late the latest record is"
@@ -49,9 +49,10 @@ def _replaced(settings: Settings, part: Part, each: Replacement) -> str:
         return "nothing: no column tells which rows a range makes (event_time=)"
     if each.version is None:
         return "all: the table is new"
-    edges = [at.isoformat(sep=" ", timespec="minutes") if at else "the end" for at in (each.start, each.until)]
+    start, until = (at.isoformat(" ", "minutes") if at else "" for at in (each.start, each.until))
     windows, count = _touched(settings, each)
-    return f"{rows.event_time} from {edges[0] if each.start else 'the first'} to {edges[1]}: {windows:,} windows or times, {count:,} rows now"
+    span = f"{rows.event_time} from {start or 'the first'} to {until or 'the last'}"
+    return f"{span}: {windows:,} windows or times, {count:,} rows now"
 
 
 def _touched(settings: Settings, each: Replacement) -> tuple[int, int]:
@@ -101,19 +102,11 @@ def list_lines(replays: list[Replay]) -> Iterator[str]:
     """All replays, a line each."""
     for each in replays:
         span = f"{each.asked['from']} to {each.asked['to']}"
-        yield f"{each.id}  {each.state:<10} {each.job:<28} {span:<48} planned {each.planned_at.isoformat(timespec='minutes')}"
+        planned = each.planned_at.isoformat(timespec="minutes")
+        yield f"{each.id}  {each.state:<10} {each.job:<28} {span:<48} planned {planned}"
 
 
 def as_fields(replays: list[Replay]) -> list[Mapping[str, object]]:
     """The same, for machines."""
-    return [
-        {
-            "id": each.id,
-            "job": each.job,
-            "kind": each.kind,
-            "state": each.state,
-            **each.asked,
-            "findings": each.findings,
-        }
-        for each in replays
-    ]
+    named = ("id", "job", "kind", "state", "findings")
+    return [{name: getattr(each, name) for name in named} | dict(each.asked) for each in replays]

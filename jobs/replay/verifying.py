@@ -43,10 +43,8 @@ class Finding:
 
     def to_fields(self) -> dict[str, Any]:
         """For the replay's record."""
-        counts = {
-            name: getattr(self, name) for name in ("rows", "unlike_check", "unlike_live", "unexplained", "version")
-        }
-        return {**counts, "live": list(self.live)}
+        names = ("rows", "unlike_check", "unlike_live", "unexplained", "version")
+        return {name: getattr(self, name) for name in names} | {"live": list(self.live)}
 
 
 class Verifier:
@@ -89,11 +87,7 @@ class Verifier:
         ours, recomputed, theirs = (extents.aligned(frame, like, rows.stamps) for frame in (shadow, check, live))
         wrong = self._differing(recomputed, ours, rows.keys)
         changed = self._differing(theirs, ours, rows.keys)
-        count, unexplained, shown = (
-            0,
-            0,
-            tuple(listed(wrong.withColumn("cause", F.lit("")), rows.keys)) if wrong else (),
-        )
+        count, unexplained, shown = 0, 0, _shown(wrong, rows.keys)
         if changed is not None:
             told = explained(changed, self._late(part), rows.event_time, part.back_s).cache()
             count, unexplained = told.count(), told.where(F.col("cause").isNull()).count()
@@ -102,10 +96,8 @@ class Verifier:
         return Finding(rows.table, ours.count(), unlike, count, unexplained, shown, version, _fingerprint(live))
 
     def _compare_records(self, topic: str) -> Finding:
-        paths = (extents.shadow_path, extents.check_path)
-        shadow, check = (
-            extents.rows_of(self._spark, path(self._settings, self._replay, topic), "true") for path in paths
-        )
+        paths = (path(self._settings, self._replay, topic) for path in (extents.shadow_path, extents.check_path))
+        shadow, check = (extents.rows_of(self._spark, path, "true") for path in paths)
         if shadow is None:
             return Finding(topic, 0, 0, 0, 0, (), None, (0, 0))
         wrong = self._differing(extents.aligned(check, shadow), shadow, ())
