@@ -11,6 +11,8 @@ from conf.settings import load
 from local.broker import Cluster
 from local.session import spark_session
 
+pytest_plugins = ["tests.equivalence"]
+
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:

@@ -32,20 +32,17 @@ class Live:
 
 
 def live_queries(settings: Settings, job: str) -> list[Live]:
-    """The queries of `job` that have a checkpoint, by their names.
-
-    Raises:
-        TidemarkError: UNKNOWN_JOB.
-    """
-    root = f"{settings.paths.checkpoints}/{catalog.require(job)}"
+    """The queries of `job` that have a checkpoint, by their names."""
+    root = f"{settings.paths.checkpoints}/{job}"
     found = (_live(f"{root}/{name}") for name in listed(root))
     return [each for each in found if each]
 
 
 def require_live(settings: Settings, job: str) -> list[Live]:
-    """`live_queries`; NEVER_RUN where there are none."""
+    """`live_queries`; UNKNOWN_JOB or NEVER_RUN where there are none."""
     found = live_queries(settings, job)
     if not found:
+        catalog.require(job)
         remedy = "run it first; a job that has never run is begun with its whole history by --backfill"
         raise TidemarkError("NEVER_RUN", f"job {job} has no checkpoint to take its topics and tables from", remedy)
     return found

@@ -3,10 +3,12 @@
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 from delta.tables import DeltaTable
 from fastavro import parse_schema, schemaless_writer
 from pyspark.sql import SparkSession
@@ -40,7 +42,7 @@ class Scratch:
         self.spark, self.folder = spark, folder
         self._broker, self._new_topic = broker, new_topic
         self.registry = FileRegistry(folder / "registry")
-        self._declared: dict[str, Topic] = {}
+        self.declared: dict[str, Topic] = {}
         self._rules: dict[str, tuple[Rule, ...]] = {}
 
     def topic(
@@ -57,12 +59,12 @@ class Scratch:
         """
         name = self._new_topic(partitions)
         if schemas:
-            self._declared[name] = Topic(name, partitions, "id", schemas=schemas)
-            for stream, event in self._declared[name].streams.items():
+            self.declared[name] = Topic(name, partitions, "id", schemas=schemas)
+            for stream, event in self.declared[name].streams.items():
                 self.registry.register(subject_of_stream(stream), contract(event))
             return name
         policy: CleanupPolicy = "compact" if compacted else "delete"
-        self._declared[name] = Topic(name, partitions, "id", "reading", event_time, cleanup_policy=policy)
+        self.declared[name] = Topic(name, partitions, "id", "reading", event_time, cleanup_policy=policy)
         self.register(name, *([{"name": event_time, "type": ["null", TIME], "default": None}] if event_time else []))
         return name
 
@@ -87,6 +89,13 @@ class Scratch:
         """Send, and return each record's (partition, offset)."""
         return list(send(self._broker, topic, *records))
 
+    def delete_records(self, topic: str, before: Mapping[int, int]) -> None:
+        """Let retention take the records before these offsets, by partition."""
+        admin = AdminClient({"bootstrap.servers": self._broker.bootstrap_servers, "log_level": 0})
+        wanted = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
+        for future in admin.delete_records(wanted).values():
+            future.result()
+
     def settings(self, *overrides: str) -> Settings:
         """The real settings, with this test's broker, registry and folders."""
         own = {
@@ -100,7 +109,7 @@ class Scratch:
     def run(self, *overrides: str, bounds: tuple[Position, Position] | None = None, job: str = "probe") -> Run:
         """A run of a job that is still to be declared."""
         run = Run(self.spark, self.settings(*overrides), job, bounds)
-        run.topics |= self._declared
+        run.topics |= self.declared
         run.judge.rules.update(self._rules)
         return run
 

@@ -1,0 +1,237 @@
+"""A pytest plug-in: a job says the same, row for row, however it is run. For a job of your own:
+
+    def test_warmth_is_the_same_however_it_is_run(equivalence: Equivalence) -> None:
+        equivalence.publish("sensors", events)  # dicts, in the order in which they come
+        equivalence.check("sensors.warmth")
+
+It needs a real broker, real Spark and some minutes: mark it `slow`. What is compared:
+
+- one batch over all records;
+- a stream that is cut into micro-batches at random places, by records that come in portions and by random limits;
+- a run by spark-submit that is killed (SIGKILL) at random moments and started again;
+- a replay, cut over into a live table that had lost its rows.
+
+Rows of windows that the stream has still open at the end are left out. `TIDEMARK_SEED` makes the random choices others.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import pytest
+from confluent_kafka.admin import AdminClient, NewTopic
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from conf import ROOT
+from conf.settings import Settings, load
+from conf.topics import Topic, load_topics
+from jobs import catalog
+from jobs.connectors import kafka
+from jobs.connectors.positions import Position, resolve
+from jobs.failures import await_all
+from jobs.outputs import Output, Replaceable
+from jobs.replay import extents
+from jobs.replay.comparing import differences, fingerprint
+from jobs.replay.cutover import HEADER
+from jobs.replay.live import live_queries
+from jobs.replay.planning import Asked, plan_range
+from jobs.replay.record import Replays
+from jobs.replay.steps import Steps
+from jobs.run import Run
+from local.broker import Cluster
+from local.processes import end_group, wait_for
+from schemas.codec import Encoder
+from schemas.registries import open_registry
+from tests.sent import Record, send
+
+PORTIONS = 3
+KILLS = 2
+UNDECLARED_PARTITIONS = 2
+Publish = Callable[[Settings], object]
+
+
+class Equivalence:
+    """Runs a job in every way, on topics of a broker of its own, and compares what it gives."""
+
+    def __init__(self, spark: SparkSession, broker: Cluster, folder: Path) -> None:
+        self._spark, self._broker, self._folder = spark, broker, folder
+        self._random = random.Random(int(os.environ.get("TIDEMARK_SEED", "1")))
+        self._portions: list[Publish] = []
+        self._topics = load_topics()
+        self._published: dict[str, Position] = {}
+        shutil.copytree(ROOT / "schemas" / "registry", folder / "registry")
+
+    def publish(self, topic: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Let `events` of the topic's newest schema come, in this order, in portions of random size."""
+        self._topics.setdefault(topic, Topic(topic, UNDECLARED_PARTITIONS, key=""))
+        edges = sorted(self._random.sample(range(1, len(events)), min(PORTIONS, len(events)) - 1))
+        self.publish_by(
+            *(
+                partial(self._send, topic, events[start:end])
+                for start, end in zip([0, *edges], [*edges, len(events)], strict=True)
+            )
+        )
+
+    def publish_by(self, *portions: Publish) -> None:
+        """Let records come in portions of your own: each function is called with the settings once."""
+        self._portions += portions
+
+    def check(self, job: str, *overrides: str) -> None:
+        """Run `job` in every way, with these settings; fails with the rows that are not the same."""
+        self._make_topics()
+        live = self._settings("live", *overrides)
+        for portion in self._portions:
+            portion(live)
+            limit = f"source.max_offsets_per_trigger={self._random.randint(200, 2000)}"
+            run = Run(self._spark, self._settings("live", *overrides, limit), job)
+            catalog.load(job).build(run)
+            await_all(self._spark, run.start(continuous=False))
+        batch = Run(self._spark, self._settings("batch", *overrides), job, ("earliest", "latest"))
+        catalog.load(job).build(batch)
+        batch.write_range()
+        self._compare(job, batch, live, "a stream in random micro-batches")
+        killed = self._settings("killed", *overrides)
+        self._run_and_kill(job, killed, overrides)
+        self._compare(job, batch, killed, "a run that was killed at random moments")
+        self._lose_and_replay(job, batch, live)
+        self._compare(job, batch, live, "a replay that was cut over")
+
+    def _settings(self, name: str, *overrides: str) -> Settings:
+        return load("local", [*self._own(name), *overrides])
+
+    def _own(self, name: str) -> list[str]:
+        own = {
+            "kafka.bootstrap_servers": self._broker.bootstrap_servers,
+            "registry.path": self._folder / "registry",
+            "paths.tables": self._folder / name / "tables",
+            "paths.checkpoints": self._folder / name / "checkpoints",
+            "ledger.application": name,
+        }
+        return [f"{key}={value}" for key, value in own.items()]
+
+    def _make_topics(self) -> None:
+        admin = AdminClient({"bootstrap.servers": self._broker.bootstrap_servers, "log_level": 0})
+        wanted = [NewTopic(topic.name, topic.partitions, 1) for topic in self._topics.values()]
+        wanted = [topic for topic in wanted if topic.topic not in admin.list_topics(timeout=10).topics]
+        for made in admin.create_topics(wanted).values() if wanted else ():
+            made.result()
+
+    def _send(self, topic: str, events: Sequence[Mapping[str, Any]], settings: Settings) -> None:
+        declared = self._topics[topic]
+        newest = open_registry(settings.registry).latest(declared.subject)
+        encode = Encoder(newest.id, newest.text)
+        records = []
+        for number, event in enumerate(events):
+            key = str(event[declared.key] if declared.key else number).encode()
+            at = event[declared.event_time] if declared.event_time else None
+            time = int(at.timestamp() * 1000) if at else 0
+            records.append(Record(encode(event), key, crc32(key) % declared.partitions, time))
+        send(self._broker, topic, *records)
+
+    def _run_and_kill(self, job: str, settings: Settings, overrides: Sequence[str]) -> None:
+        words = [word for each in [*self._own("killed"), *overrides] for word in ("--set", each)]
+        limit = ["--set", f"source.max_offsets_per_trigger={self._random.randint(500, 2000)}"]
+        command = [str(ROOT / "spark-submit.sh"), job, "--until-caught-up", *words, *limit]
+        for number in range(KILLS + 1):
+            log = self._folder / f"submitted-{number}.log"
+            with log.open("w") as output:
+                process = subprocess.Popen(command, stdout=output, stderr=output, text=True, process_group=0)
+            try:
+                if number < KILLS:
+                    self._kill_sometime(process, log, settings)
+                else:
+                    assert process.wait(300) == 0, log.read_text()
+            finally:
+                end_group(process)
+
+    def _kill_sometime(self, process: "subprocess.Popen[str]", log: Path, settings: Settings) -> None:
+        """After a random number of its micro-batches have ended, at no particular step of the next."""
+        batches = self._random.randint(1, 6)
+
+        def has_come() -> bool:
+            return process.poll() is not None or log.read_text().count(" batch ") >= batches
+
+        wait_for(has_come, 240, lambda: AssertionError(log.read_text()))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def _lose_and_replay(self, job: str, batch: Run, settings: Settings) -> None:
+        for name in dict.fromkeys(output.job for output in batch.outputs):
+            planned = plan_range(settings, Asked(name))
+            replay = Replays(settings).keep(planned)
+            for part in replay.parts:
+                for each in (table for table in part.tables if table.rows.is_told):
+                    path = extents.live_path(settings, each.rows.table)
+                    where = extents.condition(replay, part, each)
+                    if Path(path).exists():
+                        self._spark.sql(f"DELETE FROM delta.`{path}` WHERE {where}")
+            steps = Steps(self._spark, settings, catalog.load(name).build, print, lambda: None)
+            replay, found = steps.verify(steps.run(replay))
+            assert [each for each in found if each.unlike_check] == []
+            steps.cut_over(replay, accept=True)
+
+    def _compare(self, job: str, batch: Run, settings: Settings, way: str) -> None:
+        for output in batch.outputs:
+            for rows in output.tables:
+                if output.topic and "replay" not in way:
+                    self._compare_records(batch, output, settings, way)
+                elif rows.is_told or rows.keys:
+                    self._compare_table(batch, output, rows, settings, way)
+
+    def _compare_table(self, batch: Run, output: Output, rows: Replaceable, settings: Settings, way: str) -> None:
+        closed = self._closed(output, rows, settings)
+        where = f"`{rows.event_time}` < TIMESTAMP '{closed}'" if rows.event_time and closed else "true"
+        expected = extents.rows_of(self._spark, f"{batch.tables_root}/{rows.table}", where)
+        found = extents.rows_of(self._spark, extents.live_path(settings, rows.table), where)
+        if expected is None and found is None:
+            return
+        like = expected if expected is not None else found
+        assert like is not None
+        self._require_same(
+            extents.aligned(expected, like, rows.stamps),
+            extents.aligned(found, like, rows.stamps),
+            f"{output.query}: table {rows.table} of {way}",
+            rows.keys,
+        )
+        assert rows.table == "quarantine" or not like.isEmpty(), f"{rows.table}: nothing was compared"
+
+    def _closed(self, output: Output, rows: Replaceable, settings: Settings) -> str | None:
+        """Up to where the stream has written all rows; None where it writes them as they come."""
+        lives = [each for each in live_queries(settings, output.job) if each.manifest.query == output.query]
+        (live,) = lives
+        if live.watermark is None or output.mode == "update":
+            return None
+        return (live.watermark - live.manifest.reach.back - live.manifest.reach.ahead).isoformat(sep=" ")
+
+    def _compare_records(self, batch: Run, output: Output, settings: Settings, way: str) -> None:
+        """What this way has published, records that a replay has marked aside."""
+        topic = str(output.topic)
+        since = self._published.get(topic, "earliest")
+        subscription = kafka.Subscription((topic,))
+        found = kafka.read_batch(self._spark, settings.kafka, settings.source, subscription, since)
+        marked = F.exists(F.coalesce("headers", F.array().cast(kafka.HEADERS)), lambda header: header.key == HEADER)
+        expected = self._spark.read.format("delta").load(f"{batch.tables_root}/{topic}")
+        ours = extents.aligned(found.where(~marked).withColumn("key", F.col("key").cast("string")), expected)
+        self._require_same(expected, ours, f"{output.query}: topic {topic} of {way}", ())
+        self._published[topic] = resolve(settings.kafka, topic, "latest")
+
+    def _require_same(self, expected: DataFrame, found: DataFrame, what: str, keys: tuple[str, ...]) -> None:
+        if fingerprint(expected) == fingerprint(found):
+            return
+        rows = differences(expected, found, keys).limit(5).collect()
+        assert not rows, f"{what}: {len(rows)} or more rows are not those of a batch (left): {rows}"
+
+
+@pytest.fixture
+def equivalence(spark: SparkSession, tmp_path: Path) -> Iterator[Equivalence]:
+    """With a broker of its own, whose topics have the declared names."""
+    with Cluster(tmp_path / "broker", tmp_path / "logs", attached=True) as cluster:
+        yield Equivalence(spark, cluster, tmp_path)
