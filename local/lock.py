@@ -22,7 +22,8 @@ JARS_HEADER = "# Written by `local/tidemark lock` from conf/jars.toml: set, grou
 PIP_TOOLS = "pip-tools==7.6.2"
 # No address may stand in a lock: pip asks the index that its user has configured.
 COMPILE = "--quiet --generate-hashes --no-emit-index-url --no-emit-find-links --allow-unsafe --strip-extras --no-header"
-BUILD_LOCK = "conf/build.lock"
+# Dependency groups of pyproject.toml, each locked by itself.
+GROUP_LOCKS = {"build": "conf/build.lock", "airflow": "conf/airflow.lock"}
 # Each lock holds the one before it, at the same versions.
 PACKAGE_LOCKS = {
     "conf/requirements.lock": [],
@@ -36,7 +37,7 @@ PACKAGE_LOCKS = {
 
 
 def lock_packages(upgrade: bool) -> None:
-    """Write conf/build.lock and conf/requirements*.lock, with the hashes of every file of each version.
+    """Write the locks of GROUP_LOCKS and PACKAGE_LOCKS, with the hashes of every file of each version.
 
     Args:
         upgrade: take the newest versions that pyproject.toml allows; otherwise what is locked and fits stays.
@@ -44,14 +45,15 @@ def lock_packages(upgrade: bool) -> None:
     Raises:
         TidemarkError: LOCK_FAILED, where pip's resolver finds no answer; it says why before.
     """
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["build"]
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     with tempfile.TemporaryDirectory() as folder:
         print("making the lock tool's own virtual environment", file=sys.stderr)
         venv.create(folder, with_pip=True)
         tool = Path(folder) / "bin" / "python"
         _run([str(tool), "-m", "pip", "install", "--quiet", PIP_TOOLS])
         newest = ["--upgrade"] if upgrade else []
-        _compile(tool, ["-", *newest], BUILD_LOCK, stdin="\n".join(build))
+        for group, target in GROUP_LOCKS.items():
+            _compile(tool, ["-", *newest], target, stdin="\n".join(groups[group]))
         for target, options in PACKAGE_LOCKS.items():
             _compile(tool, ["pyproject.toml", *options, *newest], target)
 
@@ -114,7 +116,7 @@ def _among(shipped: Sequence[str], jar: Jar) -> bool:
 def main(argv: Sequence[str]) -> int:
     """Write the locks named by --packages or --jars; both where neither is given."""
     parser = argparse.ArgumentParser(prog="local/tidemark lock", description=main.__doc__)
-    parser.add_argument("--packages", action="store_true", help="only conf/build.lock and conf/requirements*.lock")
+    parser.add_argument("--packages", action="store_true", help="only those of Python packages")
     parser.add_argument("--jars", action="store_true", help="only conf/jars.lock")
     parser.add_argument("--upgrade", action="store_true", help="take the newest packages that pyproject.toml allows")
     options = parser.parse_args(argv)

@@ -29,13 +29,10 @@ class Track:
         index = int(np.searchsorted(np.maximum.accumulate(self.times), time_ms)) if len(self.times) else 0
         return int(self.offsets[index]) if index < len(self.offsets) else None
 
-    def before(self, offset: int) -> Integers:
-        """The times of the records before `offset`."""
-        return self.times[: int(np.searchsorted(self.offsets, offset))]
-
-    def since(self, offset: int) -> Integers:
-        """The times of the records at and after `offset`."""
-        return self.times[int(np.searchsorted(self.offsets, offset)) :]
+    def between(self, start: int | None = None, until: int | None = None) -> Integers:
+        """The times of the records with offsets in [start, until); None: from the first, to the last."""
+        first, end = (None if at is None else int(np.searchsorted(self.offsets, at)) for at in (start, until))
+        return self.times[first:end]
 
 
 class Archive:

@@ -43,7 +43,7 @@ def require_live(settings: Settings, job: str) -> list[Live]:
     found = live_queries(settings, job)
     if not found:
         catalog.require(job)
-        remedy = "run it first; a job that has never run is begun with its whole history by --backfill"
+        remedy = "run it, or begin it with its whole history by --backfill; jobs that it runs have names of their own"
         raise TidemarkError("NEVER_RUN", f"job {job} has no checkpoint to take its topics and tables from", remedy)
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from conf import code
-from conf.errors import TidemarkError
+from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from jobs.connectors.positions import Offsets, Position, parse_position
 from jobs.connectors.topic_times import TopicTimes
@@ -48,10 +48,10 @@ def plan_range(settings: Settings, asked: Asked) -> Replay:
         TidemarkError: UNKNOWN_JOB, NEVER_RUN, BAD_POSITION, RANGE_GONE; NOTHING_TO_REPLAY; WINDOWS_OPEN, where the live
             job has not closed a single window of the range yet; BROKER_UNREACHABLE.
     """
-    lives = require_live(settings, asked.job)
     start, end = parse_position(asked.start), parse_position(asked.end)
+    lives = _reading(require_live(settings, asked.job), _named(start) | _named(end))
     with TopicTimes(settings.kafka) as times:
-        edges = _event_times(settings, times, lives, start, end)
+        edges = _event_times(settings, times, start, end)
         parts: list[Part] = []
         wanted: dict[str, Edges] = {}
         for live in lives:
@@ -81,6 +81,21 @@ def plan_backfill(settings: Settings, asked: Asked, manifests: Sequence[Manifest
         return _replay(settings, times, "backfill", asked, parts, readings)
 
 
+def _named(position: Position) -> set[str]:
+    """The topics whose offsets are given."""
+    return set(position) if isinstance(position, Mapping) else set()
+
+
+def _reading(lives: Sequence[Live], topics: set[str]) -> list[Live]:
+    """Those that read one of `topics`; all, where none is named."""
+    found = [live for live in lives if not topics or topics & set(live.manifest.topics)]
+    if not found:
+        known = sorted({topic for live in lives for topic in live.manifest.topics})
+        message = f"the job does not read {', '.join(sorted(topics))}"
+        raise TidemarkError("BAD_POSITION", message, nearest(min(topics), known))
+    return found
+
+
 def _new_part(settings: Settings, each: Manifest) -> Part:
     for rows in each.tables:
         if table_version(settings, rows.table) is not None:
@@ -90,10 +105,10 @@ def _new_part(settings: Settings, each: Manifest) -> Part:
     return Part(each.query, each.name, each.topics, tables, each.topic, each.reach.back.total_seconds())
 
 
-def _event_times(settings: Settings, times: TopicTimes, lives: Sequence[Live], start: Position, end: Position) -> Edges:
+def _event_times(settings: Settings, times: TopicTimes, start: Position, end: Position) -> Edges:
     """The range of event time that the two positions enclose; None: without an end on that side."""
     if isinstance(start, Mapping) or isinstance(end, Mapping):
-        return _times_of_offsets(settings, times, lives, start, end)
+        return _times_of_offsets(settings, times, start, end)
     since = start if isinstance(start, datetime) else None
     until = end if isinstance(end, datetime) else None
     if start == "latest" or (since and until and since >= until):
@@ -101,28 +116,23 @@ def _event_times(settings: Settings, times: TopicTimes, lives: Sequence[Live], s
     return since, until
 
 
-def _times_of_offsets(
-    settings: Settings, times: TopicTimes, lives: Sequence[Live], start: Position, end: Position
-) -> Edges:
-    found = []
-    for topic in dict.fromkeys(topic for live in lives for topic in live.manifest.topics):
+def _times_of_offsets(settings: Settings, times: TopicTimes, start: Position, end: Position) -> Edges:
+    found: list[int] = []
+    for topic in sorted(_named(start) | _named(end)):
         tracks = Archive(settings, topic).tracks(None, None)
         earliest, latest = times.edges(topic)
         for number in earliest:
             low, high = _offset(start, topic, number, 0), _offset(end, topic, number, latest[number])
             track = tracks.get(number)
-            inside = [int(at) for at in _between(track.offsets, track.times, low, high)] if track else []
-            spanned = times.span(topic, number, max(low, earliest[number]), high) if not inside and low < high else None
-            found += [min(inside), max(inside)] if inside else [*(spanned or ())]
+            inside = track.between(low, high) if track else ()
+            if len(inside):
+                found += [int(min(inside)), int(max(inside))]
+            elif low < high:
+                found += times.span(topic, number, max(low, earliest[number]), high) or ()
     if not found:
         raise TidemarkError("NOTHING_TO_REPLAY", "there is no record between these offsets", "name others, or times")
     zero = datetime(1970, 1, 1, tzinfo=UTC)
     return zero + timedelta(milliseconds=min(found)), zero + timedelta(milliseconds=max(found) + 1)
-
-
-def _between(offsets: object, values: object, low: int, high: int) -> list[int]:
-    pairs = zip(offsets, values, strict=True)  # type: ignore[call-overload]
-    return [value for offset, value in pairs if low <= offset < high]
 
 
 def _offset(position: Position, topic: str, partition: int, otherwise: int) -> int:

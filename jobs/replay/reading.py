@@ -142,17 +142,13 @@ def _trusted(readings: Sequence[Reading], untils: Sequence[Mapping[str, Partitio
 
 
 def _times(readings: Sequence[Reading], until: Mapping[str, Partitions], side: str) -> Iterator[int]:
+    """The latest times before these offsets, by partition, or the earliest from there on."""
     for each in readings:
         for partition, track in (each.tracks or {}).items():
             offset = until[each.topic][partition]
-            if side == "before":
-                times = track.before(offset)
-                if len(times):
-                    yield int(times.max())
-            else:
-                times = track.since(offset)
-                if len(times):
-                    yield int(times.min())
+            times = track.between(until=offset) if side == "before" else track.between(offset)
+            if len(times):
+                yield int(times.max() if side == "before" else times.min())
 
 
 def _moment(time_ms: int) -> datetime:

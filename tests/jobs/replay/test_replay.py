@@ -1,13 +1,20 @@
 """Replays from end to end: a real topic, real tables, run beside them."""
 
+import json
+
 import pytest
+from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
 from jobs import ingest
+from jobs.connectors import kafka
 from jobs.failures import await_all
+from jobs.replay.planning import Asked, plan_range
 from jobs.replay.record import Replays
+from jobs.replay.steps import Steps
 from jobs.run import Run
-from tests.jobs.replay.past import TABLE, Past
+from tests.jobs.replay.past import JOB, TABLE, Past
+from tests.sent import Record
 
 # Partition 1 is a day behind partition 0 when the two are read offset by offset.
 UNEQUAL = [("a", n, 0, 30 * n) for n in range(48)] + [("b", n, 1, 120 * n) for n in range(12)]
@@ -171,3 +178,108 @@ def test_what_cannot_be_planned_says_why(past: Past) -> None:
     past.scratch.delete_records(past.topic, {0: 2})
     with pytest.raises(TidemarkError, match=r"RANGE_GONE: .* partition 0: records before offset 2 are gone"):
         past.plan("earliest", 60)
+
+
+@pytest.mark.slow
+def test_replays_of_overlapping_ranges_end_in_the_same_table_whichever_comes_first(past: Past) -> None:
+    past.send(*UNEQUAL)
+    closed(past)
+    past.live()
+    late = [("a", 1000, 0, 65), ("c", 7, 1, 130), ("d", 8, 0, 190)]
+    past.send(*late)
+    past.live()
+    first, second = past.replayed(60, 180), past.replayed(120, 240)
+    past.steps().cut_over(first, accept=True)
+    with pytest.raises(TidemarkError, match="LIVE_CHANGED"):
+        past.steps().cut_over(second, accept=True)
+    second, _ = past.steps().verify(second)
+    past.steps().cut_over(second, accept=True)
+    assert [row for row in past.rows() if row[1] != "z"] == past.truth([*UNEQUAL, *late])
+
+
+@pytest.mark.slow
+def test_a_new_job_is_begun_with_its_whole_history_and_goes_on_to_the_offset(past: Past) -> None:
+    past.send(*UNEQUAL)
+    kept = Run(past.scratch.spark, past.settings(f"ingest.topics={past.topic}"), "ingest")
+    kept.topics |= past.scratch.declared
+    ingest.build(kept)
+    await_all(past.scratch.spark, kept.start(continuous=False))
+    past.scratch.delete_records(past.topic, {0: 17, 1: 3})
+    replays = Replays(past.settings())
+    planned = replays.keep(past.steps().plan_backfill(Asked(JOB)))
+    replay, (found,) = past.steps().verify(past.steps().run(planned))
+    assert (found.unlike_check, found.rows) == (0, len(past.truth(UNEQUAL)))
+    assert past.rows() == []
+    past.steps().cut_over(replay, accept=False)
+    assert past.rows() == past.truth(UNEQUAL)
+    more = [("a", 5, 0, 24 * 60 + 1), ("b", 6, 1, 23 * 60)]
+    past.send(*more)
+    past.live()
+    # State and watermark came along: an hour that was open goes on with what it had.
+    assert past.rows() == past.truth([*UNEQUAL, *more])
+    with pytest.raises(TidemarkError, match="ALREADY_RUNS"):
+        past.steps().plan_backfill(Asked(JOB))
+
+
+@pytest.mark.slow
+def test_records_for_a_topic_are_sent_once_and_marked(past: Past) -> None:
+    target = past.scratch.topic()
+
+    def declare(run: Run) -> None:
+        readings = run.read(past.topic)
+        key, value = F.col("id").alias("key"), F.col("level").cast("string").alias("value")
+        run.publish(readings.where("level >= 10").select(key, value), topic=target)
+
+    past.declare = declare
+    past.send(*UNEQUAL)
+    past.live()
+    replay = past.replayed(0, 12 * 60)
+    done = past.steps().cut_over(replay, accept=False)
+    past.steps().cut_over(replay, accept=False)
+    records = kafka.read_batch(
+        past.scratch.spark, past.settings().kafka, past.settings().source, kafka.Subscription((target,))
+    ).collect()
+    marked = [record for record in records if record.headers]
+    assert done.state == "done"
+    assert len(records) - len(marked) == len([reading for reading in UNEQUAL if reading[1] >= 10])
+    expected = [(id, level) for id, level, _, minute in UNEQUAL if level >= 10 and minute < 12 * 60]
+    assert sorted((record.key.decode(), int(record.value)) for record in marked) == sorted(expected)
+    assert {tuple(map(tuple, record.headers)) for record in marked} == {(("tidemark-replay", replay.id.encode()),)}
+
+
+@pytest.mark.slow
+def test_a_range_of_ingest_is_made_anew_to_the_record(past: Past) -> None:
+    def build(run: Run) -> None:
+        run.topics |= past.scratch.declared
+        ingest.build(run)
+
+    def live() -> None:
+        run = Run(past.scratch.spark, settings, "ingest")
+        build(run)
+        await_all(past.scratch.spark, run.start(continuous=False))
+
+    settings = past.settings(f"ingest.topics={past.topic}")
+    past.send(*UNEQUAL)
+    past.scratch.send(past.topic, Record(b"no Avro", b"k", 1))
+    live()
+    tables = [f"bronze/{past.topic}", f"silver/{past.topic}"]
+    columns = ("_partition", "_offset", "id", "level", "at")
+    before = [past.scratch.rows(tables[0], "partition", "offset", "value"), past.scratch.rows(tables[1], *columns)]
+    for table, partition in zip(tables, ("partition", "_partition"), strict=True):
+        path = past.scratch.folder / "tables" / table
+        past.scratch.spark.sql(f"DELETE FROM delta.`{path}` WHERE {partition} = 0")
+    spans = [json.dumps({past.topic: offsets}) for offsets in ({"0": 10, "1": 0}, {"0": 48, "1": 13})]
+    planned = Replays(settings).keep(plan_range(settings, Asked("ingest", *spans)))
+    assert planned.starts[past.topic] == {0: 10, 1: 0}
+    steps = Steps(past.scratch.spark, settings, build, past.shown.append, lambda: None)
+    replay, found = steps.verify(steps.run(planned))
+    assert {each.table: (each.rows, each.unlike_check, each.unlike_live) for each in found} == {
+        tables[0]: (51, 0, 38),
+        tables[1]: (50, 0, 38),
+        "quarantine": (1, 0, 0),
+    }
+    steps.cut_over(replay, accept=True)
+    assert past.scratch.rows(tables[1], *columns) == [row for row in before[1] if row[0] == 1 or row[1] >= 10]
+    assert past.scratch.rows(tables[0], "partition", "offset", "value") == [
+        row for row in before[0] if row[0] == 1 or row[1] >= 10
+    ]

@@ -1,0 +1,91 @@
+"""The schedule files: each is read by what will read it, and what it starts is a command that exists."""
+
+import shlex
+import subprocess
+import venv
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from cronsim import CronSim
+
+from conf import ROOT
+from jobs import catalog
+from jobs.replay import arguments
+
+DEPLOY = ROOT / "deploy"
+CRONTAB_FIELDS = 5
+LOAD_DAG = """
+import json
+from airflow.models.dagbag import DagBag
+bag = DagBag("deploy", include_examples=False)
+assert not bag.import_errors, bag.import_errors
+tasks = {task.task_id: task.bash_command for dag in bag.dags.values() for task in dag.tasks}
+print("TASKS " + json.dumps(tasks))
+"""
+
+
+def require_command(words: list[str]) -> None:
+    """`words` are a replay of a job that is there."""
+    assert words[:2] == ["local/tidemark", "replay"]
+    options = arguments.parser().parse_args(words[2:])
+    assert options.step == "catch-up"
+    catalog.require(options.job)
+    arguments.duration(options.every)
+
+
+def cron_lines() -> Iterator[tuple[str, str]]:
+    """When, and what."""
+    for line in (DEPLOY / "crontab").read_text().splitlines():
+        if line and not line.startswith("#") and not line.partition(" ")[0].partition("=")[1]:
+            fields = line.split(" ", CRONTAB_FIELDS)
+            yield " ".join(fields[:CRONTAB_FIELDS]), fields[CRONTAB_FIELDS]
+
+
+def test_cron_runs_replays_every_day() -> None:
+    lines = list(cron_lines())
+    assert lines
+    for when, what in lines:
+        first, second = (next(CronSim(when, datetime(2026, 1, day))) for day in (1, 2))
+        assert (second - first).days == 1
+        subprocess.run(["bash", "-n", "-c", what], check=True)
+        require_command(shlex.split(what.partition("&& ")[2].partition(" >>")[0]))
+
+
+def test_kubernetes_accepts_the_cron_job() -> None:
+    definition = yaml.safe_load((DEPLOY / "replay-cronjob.yaml").read_text())
+    kubernetes_validate.validate(definition, "1.31", strict=True)
+    spec = definition["spec"]["jobTemplate"]["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    require_command([*container["command"], *container["args"]])
+    (rule, _) = spec["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+
+
+def test_kubernetes_would_refuse_a_word_that_is_wrong() -> None:
+    definition = yaml.safe_load((DEPLOY / "replay-cronjob.yaml").read_text())
+    definition["spec"]["concurencyPolicy"] = definition["spec"].pop("concurrencyPolicy")
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(definition, "1.31", strict=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_airflow_loads_the_dag(tmp_path: Path) -> None:
+    folder = tmp_path / "airflow"
+    venv.create(folder, with_pip=True)
+    python = str(folder / "bin" / "python")
+    # Airflow's packages would not fit beside Spark's.
+    install = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", "conf/airflow.lock"]
+    subprocess.run(install, cwd=ROOT, check=True)
+    home = {"AIRFLOW_HOME": str(tmp_path / "home"), "PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
+    subprocess.run([python, "-m", "airflow", "db", "migrate"], cwd=ROOT, env=home, check=True, capture_output=True)
+    done = subprocess.run([python, "-c", LOAD_DAG], cwd=ROOT, env=home, check=True, capture_output=True, text=True)
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("TASKS "))
+    tasks = yaml.safe_load(line.removeprefix("TASKS "))
+    assert len(tasks) == 2
+    for command in tasks.values():
+        require_command(shlex.split(command))
