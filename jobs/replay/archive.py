@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import and_
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from deltalake import DeltaTable
 
 from conf.settings import Settings
 from jobs.replay.live import live_queries, table_version
+from jobs.replay.record import Partitions
 
 Integers = npt.NDArray[np.int64]
 INGEST = "ingest"
+LATE = "late"
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,30 @@ class Archive:
         if not self.exists:
             return {}
         dataset = DeltaTable(self._path).to_pyarrow_dataset()
-        condition: Any = None
-        for at, compare in ((start, pc.Expression.__ge__), (until, pc.Expression.__lt__)):
-            if at is not None:
-                part = compare(pc.field("timestamp"), pc.scalar(at))
-                condition = part if condition is None else condition & part
+        condition = _between("timestamp", start, until)
         return _by_partition(dataset.to_table(columns=["partition", "offset", "timestamp"], filter=condition))
+
+
+def late_until(settings: Settings, query: str, start: datetime | None, until: datetime | None) -> dict[str, Partitions]:
+    """Before which offsets all late rows of the query with event times in [start, until) lie, by topic and partition."""
+    if table_version(settings, LATE) is None:
+        return {}
+    condition = (pc.field("query") == query) & pc.field("offset").is_valid()
+    span = _between("event_time", start, until)
+    dataset = DeltaTable(f"{settings.paths.tables}/{LATE}").to_pyarrow_dataset()
+    columns = ["topic", "partition", "offset"]
+    rows = dataset.to_table(columns=columns, filter=condition if span is None else condition & span)
+    found: dict[str, dict[int, int]] = {}
+    for row in rows.group_by(["topic", "partition"]).aggregate([("offset", "max")]).to_pylist():
+        found.setdefault(row["topic"], {})[row["partition"]] = row["offset_max"] + 1
+    return dict(found)
+
+
+def _between(column: str, start: datetime | None, until: datetime | None) -> Any:
+    """The condition start <= column < until, as far as there is one."""
+    edges = ((start, pc.Expression.__ge__), (until, pc.Expression.__lt__))
+    parts = [compare(pc.field(column), pc.scalar(at)) for at, compare in edges if at is not None]
+    return reduce(and_, parts) if parts else None
 
 
 def _by_partition(rows: Any) -> dict[int, Track]:

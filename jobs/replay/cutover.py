@@ -16,6 +16,7 @@ from conf.settings import Settings
 from jobs.connectors import delta, kafka
 from jobs.connectors.delta_history import History, snapshot
 from jobs.connectors.delta_replace import CONFLICT, replace_rows
+from jobs.connectors.ledger.failpoints import reach
 from jobs.connectors.ledger.sink import BatchFacts, LedgerSink
 from jobs.replay import extents
 from jobs.replay.comparing import fingerprint
@@ -101,10 +102,13 @@ class Cutover:
             now = extents.rows_of(self._spark, path, where, version)
             if now is None or not is_as_seen(now):
                 raise self._changed(path)
+            reach("replay-before-swap", self._replay.job)
             try:
-                return replace_rows(new, path, where, version, json.dumps(self._metadata(where, statement)))
+                made = replace_rows(new, path, where, version, json.dumps(self._metadata(where, statement)))
             except CONFLICT:
                 continue
+            reach("replay-after-swap", self._replay.job)
+            return made
         message = f"table {path}: live writes came between in all of {ATTEMPTS} attempts"
         raise TidemarkError("BUSY_TABLE", message, "try again, or with a longer trigger of the live query")
 

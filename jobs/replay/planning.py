@@ -13,7 +13,7 @@ from jobs.connectors.positions import Offsets, Position, parse_position
 from jobs.connectors.topic_times import TopicTimes
 from jobs.manifest import Manifest
 from jobs.outputs import Replaceable
-from jobs.replay.archive import Archive
+from jobs.replay.archive import Archive, late_until
 from jobs.replay.live import Live, require_live, table_version
 from jobs.replay.reading import Reading, reading, slices
 from jobs.replay.record import Part, Partitions, Replacement, Replay
@@ -54,16 +54,19 @@ def plan_range(settings: Settings, asked: Asked) -> Replay:
         edges = _event_times(settings, times, start, end)
         parts: list[Part] = []
         wanted: dict[str, Edges] = {}
+        least: dict[str, Partitions] = {}
         for live in lives:
             part, read = _part(settings, live, edges, asked.context)
             parts.append(part)
+            lates = late_until(settings, part.query, *read)
             for topic in part.topics:
                 wanted[topic] = _union(wanted.get(topic, read), read)
+                least[topic] = _greatest(least.get(topic, {}), lates.get(topic, {}))
         exact = all(part.tables[0].rows.event_time is None for part in parts if part.tables)
         readings = []
         for topic, (since, until) in wanted.items():
             most = _least([live.until.get(topic, {}) for live in lives if topic in live.manifest.topics])
-            found = reading(settings, times, topic, since, until, most)
+            found = reading(settings, times, topic, since, until, most, least[topic])
             readings.append(_clipped(found, start, end) if exact else found)
         return _replay(settings, times, "range", asked, parts, readings)
 
@@ -77,7 +80,7 @@ def plan_backfill(settings: Settings, asked: Asked, manifests: Sequence[Manifest
     parts = [_new_part(settings, each) for each in manifests]
     with TopicTimes(settings.kafka) as times:
         topics = dict.fromkeys(topic for part in parts for topic in part.topics)
-        readings = [reading(settings, times, topic, None, None, {}) for topic in topics]
+        readings = [reading(settings, times, topic, None, None) for topic in topics]
         return _replay(settings, times, "backfill", asked, parts, readings)
 
 
@@ -191,6 +194,10 @@ def _least(untils: Sequence[Partitions]) -> Partitions:
     """What all of several queries have read."""
     numbers = set.intersection(*map(set, untils)) if untils else set()
     return {number: min(until[number] for until in untils) for number in numbers}
+
+
+def _greatest(one: Partitions, other: Partitions) -> Partitions:
+    return {number: max(one.get(number, 0), other.get(number, 0)) for number in {*one, *other}}
 
 
 def _clipped(found: Reading, start: Position, end: Position) -> Reading:

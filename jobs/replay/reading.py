@@ -7,6 +7,7 @@ Without it the brokers' index is asked, which finds the first record of a time, 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 import numpy as np
 
@@ -35,12 +36,19 @@ class Reading:
 
 
 def reading(
-    settings: Settings, times: TopicTimes, topic: str, start: datetime | None, until: datetime | None, most: Partitions
+    settings: Settings,
+    times: TopicTimes,
+    topic: str,
+    start: datetime | None,
+    until: datetime | None,
+    most: Partitions = MappingProxyType({}),
+    least: Partitions = MappingProxyType({}),
 ) -> Reading:
     """Where records of `topic` with times in [start, until) lie; None: from the first, to the last.
 
     Args:
-        most: offsets before which reading ends, by partition, where there are any.
+        most: offsets before which reading ends at the latest, by partition; least: at the earliest, where records with
+            such times are known to lie.
 
     Raises:
         TidemarkError: RANGE_GONE, where retention has removed some and bronze does not hold them.
@@ -54,7 +62,8 @@ def reading(
     for partition in earliest:
         track = tracks.get(partition)
         starts[partition] = min(firsts[partition], int(track.offsets[0])) if track else firsts[partition]
-        untils[partition] = max(lasts[partition], int(track.offsets[-1]) + 1) if track else lasts[partition]
+        known = int(track.offsets[-1]) + 1 if track else 0
+        untils[partition] = max(lasts[partition], known, least.get(partition, 0))
         untils[partition] = max(starts[partition], min(untils[partition], most.get(partition, untils[partition])))
         if archive.until.get(partition, 0) < earliest[partition] and firsts[partition] == earliest[partition]:
             raise _gone(topic, partition, times.time_at(topic, partition, earliest[partition]), earliest[partition])

@@ -15,6 +15,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
 from jobs import checkpoint, state_store
+from jobs.connectors.ledger.failpoints import reach
 from jobs.failures import await_all, in_one_line
 from jobs.outputs import Batch, Output
 from jobs.plans import Source, keeps_state, sources
@@ -101,6 +102,7 @@ class SliceRunner:
         starts, untils = self._edges(batch)
         self._put_in(batch, starts, untils)
         offsets = {"from": _entries(starts), "until": _entries(untils)}
+        reach("replay-slice-put-in", self.run.replay.job, batch=batch)
         query = self._start(partial(self._write, batch, offsets))
         await_all(self.run.spark, [query])
         self._require_done(batch)
@@ -156,6 +158,7 @@ class SliceRunner:
             raise TidemarkError("REPLAY_ASTRAY", f"{self.output.query} ran batch {version}, not {batch}", "start over")
         written = Batch(frame, self.output.query, self._log.query_id, version, self.run.replay.planned_at, offsets)
         in_one_line(lambda: self.output.write(written))
+        reach("replay-slice-written", self.run.replay.job, batch=batch)
 
     def _require_done(self, batch: int) -> None:
         if self._log.last_commit() != batch:

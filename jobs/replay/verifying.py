@@ -11,12 +11,12 @@ from conf.settings import Settings
 from jobs import checkpoint
 from jobs.connectors import delta
 from jobs.connectors.delta_history import snapshot
+from jobs.connectors.ledger.failpoints import reach
 from jobs.replay import extents
+from jobs.replay.archive import LATE
 from jobs.replay.comparing import Difference, Fingerprint, differences, explained, fingerprint, listed
 from jobs.replay.record import Part, Replacement, Replay
 from jobs.replay.shadow import CheckRun
-
-LATE = "late"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Verifier:
         run = CheckRun(self._spark, self._settings, self._replay)
         self._build(run)
         run.write_range()
+        reach("replay-recomputed", self._replay.job)
         found = []
         for part in self._replay.parts:
             found += [self._compare(part, each) for each in part.tables if each.rows.is_told]

@@ -60,7 +60,7 @@ class Past:
 
     def settings(self, *overrides: str) -> Settings:
         """The test's own, with small slices."""
-        return self.scratch.settings("replay.slice_records=4", *self._overrides, *overrides)
+        return self.scratch.settings("replay.slice_records=12", *self._overrides, *overrides)
 
     def plan(self, start: str | int = "earliest", end: str | int = "latest", hold: bool = False) -> Replay:
         """A replay from one minute to another."""
