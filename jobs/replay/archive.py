@@ -58,7 +58,7 @@ class Archive:
 
 
 def late_until(settings: Settings, query: str, start: datetime | None, until: datetime | None) -> dict[str, Partitions]:
-    """Before which offsets all late rows of the query with event times in [start, until) lie, by topic and partition."""
+    """Before which offsets all late rows of the query with event times in [start, until) lie, by topic."""
     if table_version(settings, LATE) is None:
         return {}
     condition = (pc.field("query") == query) & pc.field("offset").is_valid()
