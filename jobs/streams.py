@@ -5,8 +5,9 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.settings import Job, Settings
 from jobs import state_store
-from jobs.checkpoint import batch_offsets, opening, planned_at
+from jobs.checkpoint import opening
 from jobs.failures import in_one_line
+from jobs.offset_log import batch_offsets, planned_at
 from jobs.outputs import Batch, Output
 from jobs.schema_guard import SchemaGuard
 from jobs.source_guard import SourceGuard, topics_of
@@ -25,10 +26,11 @@ def start(
     own = settings.jobs.get(output.job, Job())
     guard = SourceGuard(spark, settings.kafka, checkpoint)
     guard.check()
+    begun: dict[str, str] = {}
 
     def write_batch(frame: DataFrame, version: int) -> None:
         query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
-        files = opening(frame.sparkSession, checkpoint, version)
+        files = opening(frame.sparkSession, checkpoint, version, begun)
         offsets = batch_offsets(files, version)
         in_one_line(lambda: guard.check(topics_of(offsets)))
         in_one_line(lambda: schemas.check(topics_of(offsets)))
