@@ -1,0 +1,159 @@
+"""Tables that keep their records' coordinates, row by row: bronze, and silver together with quarantine."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jobs.connectors.committed import CommittedReader, Edges
+from jobs.coverage.chains import merged
+from jobs.coverage.claims import Span
+from jobs.coverage.findings import Finding, of_offsets
+from jobs.coverage.rows import Offsets, Run, Seen, columns_of, coordinates, distinct, runs
+from jobs.coverage.tables import TableCoverage
+
+LAYERS = re.compile(r"^(?P<range>range-[^/]+/)?(?P<layer>bronze|silver)/(?P<topic>[^/]+)")
+BRONZE = ("partition", "offset")
+SILVER = ("_partition", "_offset")
+DELETED = "_deleted"  # a column of silver tables that hold only the newest row of each key
+
+
+@dataclass
+class Account:
+    """Tables whose rows together should be the records of a topic, each once.
+
+    Args:
+        name: what they are called together.
+        tables: those that claim offsets, by name.
+        beside: the table quarantine, whose rows of the topic count too, and claim nothing.
+        has_all: False where older rows make way for newer ones.
+    """
+
+    name: str
+    topic: str
+    columns: tuple[str, str]
+    tables: dict[str, TableCoverage]
+    beside: TableCoverage | None = None
+    has_all: bool = True
+    seen: dict[int, Seen] = field(default_factory=dict)
+
+    def expected(self) -> dict[int, list[Run]]:
+        """The offsets of each partition that all of the tables claim."""
+        claimed: dict[int, list[Run]] = {}
+        for spans in map(self._spans, self.tables.values()):
+            own: dict[int, list[Run]] = {}
+            for span in spans:
+                own.setdefault(span.partition, []).append((span.start or 0, span.end))
+            claimed = {p: _common(claimed[p], own.get(p, [])) for p in claimed} if claimed else own
+        return claimed
+
+    def read(self) -> int:
+        """Read the rows; how many."""
+        claimed = merged(span for table in self.tables.values() for span in self._spans(table))
+        for partition in {span.partition for span in claimed}:
+            own = [span for span in claimed if span.partition == partition]
+            self.seen[partition] = Seen(min(span.start or 0 for span in own), max(span.end for span in own))
+        for table in self.tables.values():
+            self._take(coordinates(table.path, table.version, *self.columns))
+        if self.beside:
+            self._take(coordinates(self.beside.path, self.beside.version, *BRONZE, topic=self.topic), False)
+        return sum(each.rows for each in self.seen.values())
+
+    def _take(self, batches: Iterable[tuple[Offsets, Offsets]], claims: bool = True) -> None:
+        for partitions, offsets in batches:
+            for partition in distinct([partitions]).tolist():
+                own = offsets[partitions == partition]
+                if partition in self.seen:
+                    seen = self.seen[partition]
+                    # Quarantine is read last: a batch that is under way may be there already.
+                    seen.take(own if claims else own[own < seen.end])
+                elif claims:
+                    self.seen[partition] = Seen(0, 0)
+                    self.seen[partition].take(own)
+
+    def _spans(self, table: TableCoverage) -> list[Span]:
+        return merged(span for chain in table.chains for span in chain.spans if span.topic == self.topic)
+
+
+def accounts(tables: Mapping[str, TableCoverage], quarantines: Mapping[str, TableCoverage]) -> Iterator[Account]:
+    """The accounts that can be made of `tables`.
+
+    Args:
+        quarantines: by the folder of a range, "" for the live one.
+    """
+    silver: dict[tuple[str, str], dict[str, TableCoverage]] = {}
+    for name, table in tables.items():
+        found = LAYERS.match(name)
+        if found is None or not table.chains:
+            continue
+        if found["layer"] == "bronze":
+            if name == found[0] and set(BRONZE) <= columns_of(table.path, table.version):
+                yield Account(name, found["topic"], BRONZE, {name: table})
+        else:
+            silver.setdefault((found["range"] or "", found["topic"]), {})[name] = table
+    for (folder, topic), own in silver.items():
+        columns = [columns_of(each.path, each.version) for each in own.values()]
+        if all(set(SILVER) <= each for each in columns):
+            has_all = not any(DELETED in each for each in columns)
+            named = " and ".join([*own, f"{folder}quarantine"]) if has_all else " and ".join(own)
+            beside = quarantines.get(folder) if has_all else None
+            yield Account(named, topic, SILVER, own, beside, has_all)
+
+
+def check_account(account: Account, edges: Mapping[int, Edges] | None, reader: CommittedReader) -> Iterator[Finding]:
+    """What is wrong with the rows of an account that has been read.
+
+    Args:
+        edges: of the topic by partition; None where it cannot be asked what its offsets are.
+    """
+    where, topic = account.name, account.topic
+    expected = account.expected()
+    for partition, seen in sorted(account.seen.items()):
+        for start, end in runs(distinct(seen.doubled)):
+            remedy = f"keep one row of each: see its history, or {_restore(account)}"
+            yield of_offsets("DOUBLED", where, (topic, partition, start, end), f"doubled in {where}", remedy)
+        for start, end in runs(distinct(seen.beyond)):
+            remedy = "somebody else has written them: see its history"
+            yield of_offsets("UNCLAIMED", where, (topic, partition, start, end), f"in {where} by no commit", remedy)
+        if account.has_all:
+            holes = seen.holes(expected.get(partition, []))
+            yield from _missing(account, partition, holes, edges, reader)
+
+
+def _missing(
+    account: Account, partition: int, holes: Sequence[Run], edges: Mapping[int, Edges] | None, reader: CommittedReader
+) -> Iterator[Finding]:
+    first = edges[partition].first if edges is not None and partition in edges else None
+    gone = sum(min(end, first if first is not None else end) - start for start, end in holes if _before(start, first))
+    if gone:
+        text = f"{account.topic} partition {partition}: {gone:,} offsets have no row in {account.name}"
+        remedy = "the topic no longer has them, so nobody can tell records from ends of transactions"
+        place = account.topic, partition
+        yield Finding("CANNOT_TELL", account.name, text, remedy, *place, is_problem=False)
+    if first is None:
+        return
+    asked = [(max(start, first), end) for start, end in holes if end > first]
+    if asked:
+        for start, end in runs(reader.records_within(account.topic, partition, asked)):
+            at = account.topic, partition, start, end
+            yield of_offsets("MISSING", account.name, at, f"missing in {account.name}", _restore(account))
+
+
+def _before(start: int, first: int | None) -> bool:
+    return first is None or start < first
+
+
+def _restore(account: Account) -> str:
+    removals = {name: each.removals for name, each in account.tables.items() if each.removals}
+    if removals:
+        name, versions = next(iter(removals.items()))
+        return (
+            f"RESTORE {name} to its version {min(versions) - 1}, whose successor deleted rows, or read the topic again"
+        )
+    finished = "" if account.columns == BRONZE else "a batch that was cut short is finished by the next run; "
+    return f"{finished}RESTORE the table to a version that is whole, or read the topic again"
+
+
+def _common(left: Sequence[Run], right: Sequence[Run]) -> list[Run]:
+    """What both hold."""
+    both = [(max(a, c), min(b, d)) for a, b in left for c, d in right]
+    return sorted((start, end) for start, end in both if start < end)

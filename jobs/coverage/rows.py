@@ -1,0 +1,89 @@
+"""Rows of tables that keep their records' coordinates, against the offsets that commits claim."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from jobs.connectors.delta_log import table_uri
+
+Offsets = npt.NDArray[np.int64]
+Run = tuple[int, int]
+
+
+@dataclass
+class Seen:
+    """The offsets of one partition that rows hold, among those from `start` to before `end`: a byte each.
+
+    Args:
+        doubled: offsets of rows whose record has a row already.
+        beyond: offsets of rows that lie outside.
+    """
+
+    start: int
+    end: int
+    rows: int = 0
+    doubled: list[Offsets] = field(default_factory=list)
+    beyond: list[Offsets] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._held = np.zeros(self.end - self.start, dtype=bool)
+
+    def take(self, offsets: Offsets) -> None:
+        """Count rows with these offsets."""
+        self.rows += len(offsets)
+        inside = (offsets >= self.start) & (offsets < self.end)
+        if not inside.all():
+            self.beyond.append(offsets[~inside])
+        own = np.sort(offsets[inside])
+        again = self._held[own - self.start]
+        again[1:] |= own[1:] == own[:-1]
+        if again.any():
+            self.doubled.append(own[again])
+        self._held[own - self.start] = True
+
+    def holes(self, within: Iterable[Run]) -> list[Run]:
+        """Runs of offsets, from the first to before the second, that no row holds, among those `within`."""
+        found: list[Run] = []
+        for start, end in within:
+            held = self._held[start - self.start : end - self.start]
+            edges = np.flatnonzero(np.diff(np.concatenate([[True], held, [True]]).astype(np.int8)))
+            found += [(start + int(first), start + int(past)) for first, past in edges.reshape(-1, 2)]
+        return found
+
+
+def coordinates(
+    path: str, version: int, partition: str, offset: str, topic: str | None = None
+) -> Iterator[tuple[Offsets, Offsets]]:
+    """Partitions and offsets of the table's rows at `version`, a part at a time.
+
+    Args:
+        partition, offset: the columns' names.
+        topic: only rows whose column `topic` is this.
+    """
+    table = DeltaTable(table_uri(path), version=version)
+    where = None if topic is None else "topic = '{}'".format(topic.replace("'", "''"))
+    for batch in pa.RecordBatchReader.from_stream(table.scan(columns=[partition, offset], predicate=where)):
+        yield batch[partition].cast("int64").to_numpy(), batch[offset].to_numpy()
+
+
+def columns_of(path: str, version: int) -> set[str]:
+    """The names of the table's columns."""
+    return {each.name for each in DeltaTable(table_uri(path), version=version, without_files=True).schema().fields}
+
+
+def runs(offsets: Offsets) -> list[Run]:
+    """Sorted offsets as runs, from the first to before the second."""
+    if not len(offsets):
+        return []
+    edges = np.flatnonzero(np.diff(offsets) > 1)
+    starts, ends = np.concatenate([[0], edges + 1]), np.concatenate([edges, [len(offsets) - 1]])
+    return [(int(offsets[first]), int(offsets[last]) + 1) for first, last in zip(starts, ends, strict=True)]
+
+
+def distinct(parts: Sequence[Offsets]) -> Offsets:
+    """All of them, sorted, each once."""
+    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
