@@ -1,6 +1,6 @@
 """What a commit says that it took from topics, and the spans of offsets that this makes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -78,11 +78,17 @@ def claim_of(commit: LogCommit) -> Claim | None:
     offsets, batch = said.get("offsets"), said.get("batch")
     if not named or not isinstance(offsets, Mapping) or not isinstance(batch, int):
         return None
-    if "replaces" in said or said["statement"] == CUTOVER:
+    if not _is_recorded(said, commit.app_ids) or "replaces" in said or said["statement"] == CUTOVER:
         return None
     key = Key(said["sink"], said["query_id"], said["statement"])
     every = bool(said.get("every_batch", key.statement not in SPARSE))
     return Claim(key, batch, commit.version, commit.at, every, offsets)
+
+
+def _is_recorded(said: Mapping[str, Any], app_ids: Iterable[str]) -> bool:
+    """Whether the commit is the write that it says: the making of a table beside one may carry the other's words."""
+    begin, end = f"{said['sink']}/", f"/{said['statement']}/{said['query_id']}"
+    return any(id.startswith(begin) and id.endswith(end) for id in app_ids)
 
 
 def _places(sources: Any) -> dict[Place, int]:

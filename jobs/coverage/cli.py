@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _show(loaded: Settings, options: argparse.Namespace) -> int:
     admin = _admin_if_any(loaded)
-    with CommittedReader(loaded.kafka.client_config() if admin else {}) as reader:
+    with CommittedReader({} if admin is None else loaded.kafka.client_config()) as reader:
         found = covered(loaded, admin, reader, verify=False).only(options.names)
     if options.json:
         for each in showing.objects(found):
