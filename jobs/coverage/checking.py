@@ -20,7 +20,7 @@ QUARANTINE = "quarantine"
 
 @dataclass
 class Report:
-    """What was found, and what was looked at."""
+    """What was found, problems first, and what was looked at."""
 
     findings: list[Finding] = field(default_factory=list)
     tables: int = 0
@@ -68,6 +68,7 @@ def check(
         report.rows += account.read()
         edges = topics.partitions(account.topic) if _can_be_asked(account, topics) else None
         report.findings += check_account(account, edges, reader)
+    report.findings.sort(key=lambda each: not each.is_problem)
     return report
 
 

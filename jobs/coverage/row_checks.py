@@ -125,7 +125,8 @@ def _missing(
     first = edges[partition].first if edges is not None and partition in edges else None
     gone = sum(min(end, first if first is not None else end) - start for start, end in holes if _before(start, first))
     if gone:
-        text = f"{account.topic} partition {partition}: {gone:,} offsets have no row in {account.name}"
+        has = "1 offset has" if gone == 1 else f"{gone:,} offsets have"
+        text = f"{account.topic} partition {partition}: {has} no row in {account.name}"
         remedy = "the topic no longer has them, so nobody can tell records from ends of transactions"
         place = account.topic, partition
         yield Finding("CANNOT_TELL", account.name, text, remedy, *place, is_problem=False)

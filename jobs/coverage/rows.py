@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ def coordinates(
         partition, offset: the columns' names.
         topic: only rows whose column `topic` is this.
     """
-    table = DeltaTable(table_uri(path), version=version)
+    table = _opened(path, version)
     where = None if topic is None else "topic = '{}'".format(topic.replace("'", "''"))
     for batch in pa.RecordBatchReader.from_stream(table.scan(columns=[partition, offset], predicate=where)):
         yield batch[partition].cast("int64").to_numpy(), batch[offset].to_numpy()
@@ -72,7 +73,13 @@ def coordinates(
 
 def columns_of(path: str, version: int) -> set[str]:
     """The names of the table's columns."""
-    return {each.name for each in DeltaTable(table_uri(path), version=version, without_files=True).schema().fields}
+    return {each.name for each in _opened(path, version).schema().fields}
+
+
+# Opening a table reads its log; each is asked for its columns first, then for its rows.
+@lru_cache(maxsize=16)
+def _opened(path: str, version: int) -> DeltaTable:
+    return DeltaTable(table_uri(path), version=version)
 
 
 def runs(offsets: Offsets) -> list[Run]:
