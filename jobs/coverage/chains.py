@@ -32,6 +32,12 @@ class Chain:
     claims: tuple[Claim, ...] = ()
 
     @property
+    def begins(self) -> bool:
+        """Whether the spans begin where the query did, and not only where what was read does."""
+        newest = self.claims[-1]
+        return self.claims[0].batch <= 0 or all(newest.since(place) is not None for place, _ in self.places)
+
+    @property
     def is_counted(self) -> bool:
         """Whether all commits are known: a statement that leaves batches out does not say how many it made."""
         return self.every_batch or self.claims[0].batch == 0

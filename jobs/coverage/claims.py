@@ -68,7 +68,8 @@ class Claim:
 
     def since(self, place: Place) -> int | None:
         """Where in `place` the query's very first batch began; a range is one batch."""
-        return self.start(place) if self.key.is_range or self.batch == 0 else _at(self.sources.get("since"), place)
+        since = _at(self.sources.get("since"), place)
+        return self.start(place) if since is None and (self.key.is_range or self.batch == 0) else since
 
 
 def claim_of(commit: LogCommit) -> Claim | None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,8 +17,9 @@ from jobs.coverage.claims import Claim, Key
 from jobs.offset_log import SOURCE_TOPICS, batch_offsets
 
 PUBLISH = "publish"  # the statement that a sink's batches count as
-# A plan takes three offsets; where batches go back further, the last ones are verified.
-TAIL_OFFSETS = 3_000
+# A plan takes three offsets, and the newest one is within the last few; of these batches the links are verified.
+PLAN_TAIL = 256
+VERIFIED_TAIL = 3_000
 # The last marker of a shard is within the last few, unless transactions were aborted again and again.
 SHARD_TAIL = 256
 
@@ -53,32 +54,37 @@ class SinkCoverage:
         return self.sink.split(".", 1)[-1]
 
 
-def sinks(admin: AdminClient, reader: CommittedReader, application: str) -> list[SinkCoverage]:
+def sinks(admin: AdminClient, reader: CommittedReader, application: str, verify: bool = False) -> list[SinkCoverage]:
     """Every sink of the installation `application` that has published, by its id.
+
+    Args:
+        verify: read more than the newest batches, so that the links between them can be verified.
 
     Raises:
         TidemarkError: KAFKA_FAILED.
     """
     begin, end = f"__{application}.", ".ledger"
-    names = [name for name in admin.list_topics(timeout=30).topics if name.startswith(begin) and name.endswith(end)]
+    names = [
+        name for name in sorted(admin.list_topics(timeout=30).topics) if name.startswith(begin) and name.endswith(end)
+    ]
     ends = edges(admin, names)
-    found = (_sink(reader, name, {p: at for (topic, p), at in ends.items() if topic == name}) for name in sorted(names))
+    most = VERIFIED_TAIL if verify else PLAN_TAIL
+    found = (_sink(reader, name, {p: at for (topic, p), at in ends.items() if topic == name}, most) for name in names)
     return [each for each in found if each is not None]
 
 
-def _sink(reader: CommittedReader, ledger: str, ends: dict[int, Edges]) -> SinkCoverage | None:
-    plans: list[tuple[Plan, Message]] = []
-    for message in _tail(reader, ledger, PLAN_PARTITION, ends, TAIL_OFFSETS):
-        if isinstance(plan := parse(message.value()), Plan):
-            plans.append((plan, message))
+def _sink(reader: CommittedReader, ledger: str, ends: dict[int, Edges], most: int) -> SinkCoverage | None:
+    plans = _plans(reader, ledger, ends, most)
     if not plans:
         return None  # a publisher's ledger, or one without a batch
     newest, message = plans[-1]
     done = [_done(reader, ledger, shard, ends) for shard in range(newest.shards)]
     missing = tuple(n for n, each in enumerate(done) if each is None or each.id != newest.id)
-    published = plans[:-1] if missing else plans
     sink = ledger.removeprefix("__").removesuffix(".ledger")
-    claims = [each for plan, at in published if (each := _claim(sink, plan, at)) is not None]
+    found = [_claim(sink, plan, at) for plan, at in plans]
+    if missing:
+        found[-1] = _claim_before(found[-1])
+    claims = [each for each in found if each is not None]
     return SinkCoverage(
         sink,
         newest.topics,
@@ -90,6 +96,18 @@ def _sink(reader: CommittedReader, ledger: str, ends: dict[int, Edges]) -> SinkC
         missing,
         _time(message),
     )
+
+
+def _plans(reader: CommittedReader, ledger: str, ends: dict[int, Edges], most: int) -> list[tuple[Plan, Message]]:
+    """Those within the last `most` offsets; where none is, of all."""
+    everything = ends[PLAN_PARTITION].end if PLAN_PARTITION in ends else 0
+    for behind in (most, everything):
+        tail = _tail(reader, ledger, PLAN_PARTITION, ends, behind)
+        parsed = [(parse(message.value()), message) for message in tail]
+        plans = [(plan, message) for plan, message in parsed if isinstance(plan, Plan)]
+        if plans or behind >= everything:
+            return plans
+    return []
 
 
 def _tail(reader: CommittedReader, ledger: str, partition: int, ends: dict[int, Edges], most: int) -> list[Message]:
@@ -112,9 +130,21 @@ def _claim(sink: str, plan: Plan, message: Message) -> Claim | None:
     return Claim(key, plan.id.batch, int(message.offset() or 0), _time(message), True, offsets)
 
 
+def _claim_before(begun: Claim | None) -> Claim | None:
+    """What the batches before one that is not published whole took."""
+    if begun is None or begun.sources["from"] is None:
+        return None
+    ends = {"from": None, "until": begun.sources["from"], "since": begun.sources["since"]}
+    return replace(begun, batch=begun.batch - 1, sources=ends)
+
+
 def _of_newest_query(claims: Sequence[Claim]) -> list[Claim]:
     """Those of the newest one's query, a batch once: a plan is written again where topics were taken over."""
-    own = {each.batch: each for each in claims if each.key == claims[-1].key}
+    own: dict[int, Claim] = {}
+    for each in claims:
+        if each.key == claims[-1].key:
+            # What says where the batch began says more than what was made of its successor.
+            own[each.batch] = own.get(each.batch, each) if each.sources["from"] is None else each
     return [own[batch] for batch in sorted(own)]
 
 

@@ -54,7 +54,7 @@ def covered(settings: Settings, admin: AdminClient | None, reader: CommittedRead
     tables = {name: table_coverage(f"{root}/{name}", verify) for name in tables_under(root)}
     told = {name: each for name, each in tables.items() if each.chains or each.replaced or each.undone}
     # A client's length is that of its queue: an idle one counts as false.
-    found = [] if admin is None else sinks(admin, reader, settings.ledger.application)
+    found = [] if admin is None else sinks(admin, reader, settings.ledger.application, verify)
     return Covered(told, found)
 
 

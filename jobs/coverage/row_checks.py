@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from jobs.connectors.committed import CommittedReader, Edges
 from jobs.coverage.chains import merged
 from jobs.coverage.claims import Span
@@ -60,15 +62,20 @@ class Account:
 
     def _take(self, batches: Iterable[tuple[Offsets, Offsets]], claims: bool = True) -> None:
         for partitions, offsets in batches:
-            for partition in distinct([partitions]).tolist():
+            for partition in np.flatnonzero(np.bincount(partitions)).tolist():
                 own = offsets[partitions == partition]
                 if partition in self.seen:
                     seen = self.seen[partition]
+                    own = own if self._begins() else own[own >= seen.start]
                     # Quarantine is read last: a batch that is under way may be there already.
                     seen.take(own if claims else own[own < seen.end])
                 elif claims:
                     self.seen[partition] = Seen(0, 0)
                     self.seen[partition].take(own)
+
+    def _begins(self) -> bool:
+        """Whether it is known where the tables begin: commits of older code said only where each batch did."""
+        return all(chain.begins for table in self.tables.values() for chain in table.chains)
 
     def _spans(self, table: TableCoverage) -> list[Span]:
         return merged(span for chain in table.chains for span in chain.spans if span.topic == self.topic)

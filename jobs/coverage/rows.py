@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from deltalake import DeltaTable
 
 from jobs.connectors.delta_log import table_uri
@@ -67,8 +66,9 @@ def coordinates(
     """
     table = _opened(path, version)
     where = None if topic is None else "topic = '{}'".format(topic.replace("'", "''"))
-    for batch in pa.RecordBatchReader.from_stream(table.scan(columns=[partition, offset], predicate=where)):
-        yield batch[partition].cast("int64").to_numpy(), batch[offset].to_numpy()
+    # As they come: as pyarrow's arrays they would have pandas imported, which takes longer than all else.
+    for batch in table.scan(columns=[partition, offset], predicate=where):
+        yield batch[partition].to_numpy().astype(np.int64), batch[offset].to_numpy()
 
 
 def columns_of(path: str, version: int) -> set[str]:
@@ -93,4 +93,5 @@ def runs(offsets: Offsets) -> list[Run]:
 
 def distinct(parts: Sequence[Offsets]) -> Offsets:
     """All of them, sorted, each once."""
-    return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+    found = np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
+    return found[np.concatenate([[True], np.diff(found) != 0])] if len(found) else found

@@ -122,8 +122,11 @@ def _against_topics(name: str, chains: Sequence[Chain], topics: Topics, complete
         elif newest.every_batch:
             own = {each.partition: each for each in spans if each.topic == topic}
             starts = {p: min(s.start or 0 for s in spans if s[:2] == (topic, p)) for p in own}
-            yield from _edges(name, newest.key, topic, starts, own, topics.partitions(topic))
-            yield from _behind(name, topic, own, topics.partitions(topic), complete)
+            there = topics.partitions(topic)
+            if not all(chain.begins for chain in chains):
+                starts = {p: min(at, there[p].first) if p in there else at for p, at in starts.items()}
+            yield from _edges(name, newest.key, topic, starts, own, there)
+            yield from _behind(name, topic, own, there, complete)
 
 
 def _edges(
