@@ -116,10 +116,10 @@ def check_account(account: Account, edges: Mapping[int, Edges] | None, reader: C
     expected = account.expected()
     for partition, seen in sorted(account.seen.items()):
         for start, end in runs(distinct(seen.doubled)):
-            remedy = f"keep one row of each: see its history, or {_restore(account)}"
+            remedy = "DESCRIBE HISTORY says who wrote after the job: RESTORE to before that, or read the topic again"
             yield of_offsets("DOUBLED", where, (topic, partition, start, end), f"doubled in {where}", remedy)
         for start, end in runs(distinct(seen.beyond)):
-            remedy = "somebody else has written them: see its history"
+            remedy = "somebody else has written them: DESCRIBE HISTORY says who"
             yield of_offsets("UNCLAIMED", where, (topic, partition, start, end), f"in {where} by no commit", remedy)
         if account.has_all:
             holes = seen.holes(expected.get(partition, []))
@@ -154,10 +154,9 @@ def _restore(account: Account) -> str:
     removals = {name: each.removals for name, each in account.tables.items() if each.removals}
     if removals:
         name, versions = next(iter(removals.items()))
-        return (
-            f"RESTORE {name} to its version {min(versions) - 1}, whose successor deleted rows, or read the topic again"
-        )
-    finished = "" if account.columns == BRONZE else "a batch that was cut short is finished by the next run; "
+        named = ", ".join(map(str, sorted(versions)))
+        return f"version {named} of {name} deleted rows: where that was not meant, RESTORE it to the version before"
+    finished = "" if account.columns == BRONZE else "the next run finishes a batch that was cut short; else "
     return f"{finished}RESTORE the table to a version that is whole, or read the topic again"
 
 

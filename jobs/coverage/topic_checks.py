@@ -85,10 +85,14 @@ def _linked(name: str, chain: Chain, from_its_beginning: bool) -> Iterator[Findi
 def _broken(name: str, found: Break) -> Finding:
     at = *found.span[:2], found.span.start or 0, found.span.end
     if found.is_overlap:
-        text = f"are in {name} by {found.before} and by {found.after} of {found.key.sink}"
+        text = f"{_are(at)} in {name} by {found.before} and by {found.after} of {found.key.sink}"
         return of_offsets("OVERLAP", name, at, text, f"rows of it are doubled: {READ_AGAIN}")
-    text = f"are not in {name}: they lie between {found.before} and {found.after} of {found.key.sink}"
+    text = f"{_are(at)} not in {name}: between {found.before} and {found.after} of {found.key.sink}"
     return of_offsets("GAP", name, at, text, INTO_A_RANGE)
+
+
+def _are(at: tuple[str, int, int, int]) -> str:
+    return "is" if at[3] - at[2] == 1 else "are"
 
 
 def _by_sink(chains: Iterable[Chain]) -> list[list[Chain]]:
@@ -137,14 +141,16 @@ def _edges(
     for partition, span in spans.items():
         start, edge = starts[partition], there.get(partition, Edges(0, 0))
         if span.end > edge.end:
-            text = f"are in {name} and beyond the end of the topic"
+            at = topic, partition, max(start, edge.end), span.end
+            text = f"{_are(at)} in {name} and beyond the end of the topic"
             remedy = f"the topic was created again or has lost records: compare its records, then {READ_AGAIN}"
-            yield of_offsets("BEYOND_TOPIC", name, (topic, partition, max(start, edge.end), span.end), text, remedy)
+            yield of_offsets("BEYOND_TOPIC", name, at, text, remedy)
         if start > edge.first:
-            text = f"are in the topic and not in {name}: {key.sink} began behind them"
-            yield of_offsets("NOT_FROM_START", name, (topic, partition, edge.first, start), text, INTO_A_RANGE)
+            at = topic, partition, edge.first, start
+            text = f"{_are(at)} in the topic and not in {name}: {key.sink} began behind"
+            yield of_offsets("NOT_FROM_START", name, at, text, INTO_A_RANGE)
         if span.end < edge.first:
-            text = f"were removed from the topic before {key.sink} read them"
+            text = f"gone from the topic before {key.sink} read so far"
             remedy = "see what is missing, and compare the topic's retention with the pauses of the job"
             yield of_offsets("DATA_LOST", name, (topic, partition, span.end, edge.first), text, remedy)
         expired += max(0, min(edge.first, span.end) - start)

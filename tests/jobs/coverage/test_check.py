@@ -49,7 +49,7 @@ def test_rows_that_were_deleted_are_named(covered: Holdings, topic: str) -> None
     covered.batches(topic, {0: 10, 1: 6})
     covered.delta(f"bronze/{topic}").delete('partition = 0 AND "offset" IN (2, 3, 4, 9)')
     code, lines = covered.check()
-    remedy = f"RESTORE bronze/{topic} to its version 0, whose successor deleted rows, or read the topic again"
+    remedy = f"version 1 of bronze/{topic} deleted rows: where that was not meant, RESTORE it to the version before"
     assert code == 1
     assert lines == [
         f"MISSING: {topic} partition 0: offsets 2 to 4 missing in bronze/{topic}; {remedy}",
@@ -109,10 +109,10 @@ def test_a_gap_and_an_overlap_between_batches_are_named(covered: Holdings, topic
     found = {line.split(";")[0] for line in lines}
     sink = f"ingest.{topic}"
     assert (
-        f"GAP: {topic} partition 0: offsets 4 to 5 are not in bronze/{topic}: they lie between batch 0 and batch 1"
+        f"GAP: {topic} partition 0: offsets 4 to 5 are not in bronze/{topic}: between batch 0 and batch 1"
         f" of {sink}" in found
     )
-    assert f"OVERLAP: {topic} partition 1: offset 1 are in bronze/{topic} by batch 0 and by batch 1 of {sink}" in found
+    assert f"OVERLAP: {topic} partition 1: offset 1 is in bronze/{topic} by batch 0 and by batch 1 of {sink}" in found
     assert f"DOUBLED: {topic} partition 1: offset 1 doubled in bronze/{topic}" in found
 
 
@@ -163,7 +163,7 @@ def test_what_retention_removed_before_it_was_read_is_lost(covered: Holdings, to
     remove_records(covered, topic, before=7)
     code, lines = covered.check()
     assert code == 1
-    assert lines[0].startswith(f"DATA_LOST: {topic} partition 0: offsets 4 to 6 were removed from the topic before")
+    assert lines[0].startswith(f"DATA_LOST: {topic} partition 0: offsets 4 to 6 gone from the topic before")
 
 
 def test_offsets_beyond_the_topics_end_and_a_topic_that_is_gone_are_named(covered: Holdings, topic: str) -> None:
@@ -268,3 +268,33 @@ def test_show_needs_no_broker(holdings: Holdings, monkeypatch: pytest.MonkeyPatc
 def test_wrong_usage_has_exit_code_2(covered: Holdings) -> None:
     with pytest.raises(SystemExit, match="2"):
         covered.command("chek")
+
+
+def test_rows_that_were_deleted_on_purpose_may_be_read_again_by_a_new_query(covered: Holdings, topic: str) -> None:
+    ends = {0: 10, 1: 6}
+    covered.batches(topic, ends)
+    covered.delta(f"bronze/{topic}").delete()
+    covered.batches(topic, ends, query="q2")
+    assert covered.check() == (0, [])
+
+
+def test_a_new_query_that_reads_what_an_older_one_has_read_is_named(covered: Holdings, topic: str) -> None:
+    covered.batches(topic, {0: 4, 1: 2})
+    covered.batches(topic, {0: 10, 1: 6}, query="q2", start={0: 3, 1: 2})
+    code, lines = covered.check()
+    assert code == 1
+    assert [line.split(";")[0] for line in lines] == [
+        f"OVERLAP: {topic} partition 0: offset 3 is in bronze/{topic} by query q1 and by query q2 of ingest.{topic}",
+        f"DOUBLED: {topic} partition 0: offset 3 doubled in bronze/{topic}",
+    ]
+
+
+def test_commits_of_older_code_in_a_cleaned_log_accuse_nobody(covered: Holdings, topic: str) -> None:
+    covered.batches(topic, {0: 4, 1: 2}, {0: 10, 1: 6}, since=False)
+    covered.delta(f"bronze/{topic}").create_checkpoint()
+    (Path(covered.path(f"bronze/{topic}")) / "_delta_log" / f"{0:020}.json").unlink()
+    code, lines = covered.check()
+    assert code == 0
+    assert [line.split(";")[0] for line in lines] == [
+        f"note: bronze/{topic}: the links between batches are verified from version 1 on"
+    ]
