@@ -99,8 +99,8 @@ def storage(path: str) -> tuple[fs.FileSystem, str]:
 
 
 def table_uri(path: str) -> str:
-    """`path` as deltalake takes it: Hadoop's names of S3 are no others' names."""
-    return re.sub(r"^s3[an]://", "s3://", path)
+    """`path` as deltalake takes it: Hadoop's names of S3, and of local files, are no others' names."""
+    return re.sub(r"^file:/+", "/", re.sub(r"^s3[an]://", "s3://", path))
 
 
 def tables_under(root: str) -> list[str]:

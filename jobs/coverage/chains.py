@@ -2,50 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import pairwise
 
 from jobs.coverage.claims import Claim, Key, Place, Span
-
-
-@dataclass(frozen=True)
-class Chain:
-    """What a query has written by one statement, up to its newest batch.
-
-    Args:
-        version: of the table, that recorded the newest batch; the offset of the newest plan, for an output topic.
-        first_version: of the oldest claim that was read.
-        commits: how many there were; where not `is_counted`, at least so many.
-        every_batch: False for a statement that leaves batches out.
-        spans: a span for each source and partition.
-        claims: those that were read, oldest first.
-    """
-
-    key: Key
-    batch: int
-    version: int
-    first_version: int
-    at: datetime | None
-    commits: int
-    every_batch: bool
-    places: tuple[tuple[Place, Span], ...]
-    claims: tuple[Claim, ...] = ()
-
-    @property
-    def begins(self) -> bool:
-        """Whether the spans begin where the query did, and not only where what was read does."""
-        newest = self.claims[-1]
-        return self.claims[0].batch <= 0 or all(newest.since(place) is not None for place, _ in self.places)
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether all commits are known: a statement that leaves batches out does not say how many it made."""
-        return self.every_batch or self.claims[0].batch == 0
-
-    @property
-    def spans(self) -> tuple[Span, ...]:
-        """In order; two sources that read the same offsets give one."""
-        return tuple(sorted({span for _, span in self.places}, key=lambda span: (span.topic, span.partition, span.end)))
 
 
 @dataclass(frozen=True)
@@ -54,7 +13,7 @@ class Break:
 
     Args:
         span: from `start` to before `end`.
-        before, after: what each is called: a version, a query.
+        before, after: what each is called: a batch, a query.
     """
 
     is_overlap: bool
@@ -64,28 +23,83 @@ class Break:
     after: str
 
 
+@dataclass(frozen=True)
+class Chain:
+    """What a query has written by one statement, up to its newest batch.
+
+    Args:
+        first, newest: the oldest and the newest claim that were read; `count`: how many were.
+        places: a span for each source and partition.
+        links: the breaks between successive claims, oldest first.
+    """
+
+    first: Claim
+    newest: Claim
+    count: int
+    places: tuple[tuple[Place, Span], ...]
+    links: tuple[Break, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        return self.newest.key
+
+    @property
+    def every_batch(self) -> bool:
+        """False for a statement that leaves batches out."""
+        return self.newest.every_batch
+
+    @property
+    def begins(self) -> bool:
+        """Whether the spans begin where the query did, and not only where what was read does."""
+        return self.first.batch <= 0 or all(self.newest.since(place) is not None for place, _ in self.places)
+
+    @property
+    def commits(self) -> int:
+        """How many there were; where not `is_counted`, at least so many."""
+        # A query without a gap, which would be found, has made a commit for each batch.
+        return self.newest.batch + 1 if self.every_batch and not self.key.is_range else self.count
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether all commits are known: a statement that leaves batches out does not say how many it made."""
+        return self.every_batch or self.first.batch == 0
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """In order; two sources that read the same offsets give one."""
+        return tuple(sorted({span for _, span in self.places}, key=lambda span: (span.topic, span.partition, span.end)))
+
+
+class Links:
+    """A chain while its claims are read, newest first; of those between, only what is wrong with them is kept."""
+
+    def __init__(self, newest: Claim) -> None:
+        self._newest, self._first, self._count = newest, newest, 1
+        self._breaks: list[Break] = []
+
+    def add(self, older: Claim) -> None:
+        """The claim before those that were added."""
+        self._breaks += reversed(list(_between(older, self._first)))
+        self._first = older
+        self._count += 1
+
+    def chain(self) -> Chain:
+        """What they make."""
+        first, newest = self._first, self._newest
+        places = []
+        for place, end in sorted(newest.end().items()):
+            since = newest.since(place)
+            start = first.start(place) if since is None else since
+            places.append((place, Span(place.topic, place.partition, start, end)))
+        return Chain(first, newest, self._count, tuple(places), tuple(reversed(self._breaks)))
+
+
 def chain_of(claims: Sequence[Claim]) -> Chain:
     """Of one key, oldest first."""
-    first, newest = claims[0], claims[-1]
-    places = []
-    for place, end in sorted(newest.end().items()):
-        start = newest.since(place)
-        if start is None:
-            start = first.start(place)
-        places.append((place, Span(place.topic, place.partition, start, end)))
-    # A query without a gap, which `breaks` would find, has made a commit for each batch.
-    commits = newest.batch + 1 if newest.every_batch and not newest.key.is_range else len(claims)
-    return Chain(
-        newest.key,
-        newest.batch,
-        newest.version,
-        first.version,
-        newest.at,
-        commits,
-        newest.every_batch,
-        tuple(places),
-        tuple(claims),
-    )
+    links = Links(claims[-1])
+    for claim in reversed(claims[:-1]):
+        links.add(claim)
+    return links.chain()
 
 
 def breaks(chain: Chain, from_its_beginning: bool) -> Iterator[Break]:
@@ -94,19 +108,22 @@ def breaks(chain: Chain, from_its_beginning: bool) -> Iterator[Break]:
     Args:
         from_its_beginning: whether the chain's oldest claim is among those that were read.
     """
-    claims = chain.claims
-    if from_its_beginning and claims and not chain.key.is_range:
-        for place in claims[0].end():
-            since, start = claims[0].since(place), claims[0].start(place)
-            if since is not None and start is not None and chain.every_batch:
-                yield from _meet(chain.key, place, since, start, "its beginning", _named(claims[0]))
-    for before, after in pairwise(claims):
-        ends = before.end()
-        for place in after.end():
-            start = after.start(place)
-            end = ends.get(place, after.since(place))  # since: of a source that begins with this batch
-            if start is not None and end is not None and (chain.every_batch or start < end):
-                yield from _meet(chain.key, place, end, start, _named(before), _named(after))
+    first = chain.first
+    if from_its_beginning and chain.every_batch and not chain.key.is_range:
+        for place in first.end():
+            since, start = first.since(place), first.start(place)
+            if since is not None and start is not None:
+                yield from _meet(chain.key, place, since, start, "its beginning", _named(first))
+    yield from chain.links
+
+
+def _between(before: Claim, after: Claim) -> Iterator[Break]:
+    ends = before.end()
+    for place in after.end():
+        start = after.start(place)
+        end = ends.get(place, after.since(place))  # since: of a source that begins with this batch
+        if start is not None and end is not None and (after.every_batch or start < end):
+            yield from _meet(after.key, place, end, start, _named(before), _named(after))
 
 
 def breaks_between(chains: Sequence[Chain]) -> Iterator[Break]:

@@ -45,18 +45,24 @@ class Report:
 
 
 def check(
-    settings: Settings, admin: AdminClient, reader: CommittedReader, found: Covered, complete: bool = False
+    settings: Settings,
+    admin: AdminClient,
+    reader: CommittedReader,
+    found: Covered,
+    everything: Covered,
+    complete: bool = False,
 ) -> Report:
     """Check what was read with `verify`.
 
     Args:
+        everything: of which `found` is the part to be checked: rows may lie in tables beside those.
         complete: whether being behind a topic's end is a problem.
 
     Raises:
         TidemarkError: KAFKA_FAILED.
     """
     # The topics after the tables and the ledgers: whatever those claim is in them by then.
-    topics = topics_now(settings, admin, found)
+    topics = topics_now(settings, admin, everything)
     report = Report(tables=len(found.tables), sinks=len(found.sinks))
     for name, table in found.tables.items():
         report.findings += check_table(name, table, topics, complete)
@@ -64,7 +70,7 @@ def check(
     for sink in found.sinks:
         report.findings += check_sink(sink, topics, complete)
         report.offsets += counted(sink.chain.spans) if sink.chain else 0
-    for account in accounts(found.tables, _quarantines(settings, found.tables)):
+    for account in accounts(everything.tables, _quarantines(settings, found.tables), found.tables):
         report.rows += account.read()
         edges = topics.partitions(account.topic) if _can_be_asked(account, topics) else None
         report.findings += check_account(account, edges, reader)

@@ -60,8 +60,9 @@ def _show(loaded: Settings, options: argparse.Namespace) -> int:
 def _check(loaded: Settings, options: argparse.Namespace) -> int:
     admin = connect(loaded.kafka)
     with CommittedReader(loaded.kafka.client_config()) as reader:
-        found = covered(loaded, admin, reader, verify=True).only(options.names)
-        report = checking.check(loaded, admin, reader, found, options.complete)
+        everything = covered(loaded, admin, reader, verify=True)
+        found = everything.only(options.names)
+        report = checking.check(loaded, admin, reader, found, everything, options.complete)
     if options.json:
         for each in report.findings:
             print(json.dumps(each.to_json()))

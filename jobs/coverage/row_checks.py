@@ -1,7 +1,7 @@
 """Tables that keep their records' coordinates, row by row: bronze, and silver together with quarantine."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,8 +81,10 @@ class Account:
         return merged(span for chain in table.chains for span in chain.spans if span.topic == self.topic)
 
 
-def accounts(tables: Mapping[str, TableCoverage], quarantines: Mapping[str, TableCoverage]) -> Iterator[Account]:
-    """The accounts that can be made of `tables`.
+def accounts(
+    tables: Mapping[str, TableCoverage], quarantines: Mapping[str, TableCoverage], wanted: Container[str]
+) -> Iterator[Account]:
+    """The accounts that can be made of `tables`, of which one at least is `wanted`.
 
     Args:
         quarantines: by the folder of a range, "" for the live one.
@@ -93,11 +95,13 @@ def accounts(tables: Mapping[str, TableCoverage], quarantines: Mapping[str, Tabl
         if found is None or not table.chains:
             continue
         if found["layer"] == "bronze":
-            if name == found[0] and set(BRONZE) <= columns_of(table.path, table.version):
+            if name in wanted and name == found[0] and set(BRONZE) <= columns_of(table.path, table.version):
                 yield Account(name, found["topic"], BRONZE, {name: table})
         else:
             silver.setdefault((found["range"] or "", found["topic"]), {})[name] = table
     for (folder, topic), own in silver.items():
+        if not any(name in wanted for name in own):
+            continue
         columns = [columns_of(each.path, each.version) for each in own.values()]
         if all(set(SILVER) <= each for each in columns):
             has_all = not any(DELETED in each for each in columns)

@@ -68,7 +68,7 @@ def _row(name: str, chain: Chain, span: Span) -> tuple[str, ...]:
     key = chain.key
     commits = f"{chain.commits:,}" if chain.is_counted else f"{chain.commits:,}+"
     who = f"{key.sink}/{key.statement}", key.query_id[:ID_SHOWN]
-    return (name, *who, *_span_row(span), commits, _time(chain.at))
+    return (name, *who, *_span_row(span), commits, _time(chain.newest.at))
 
 
 def _sink_row(sink: SinkCoverage, span: Span) -> tuple[str, ...]:
@@ -82,8 +82,8 @@ def _span_row(span: Span) -> tuple[str, ...]:
 
 
 def _chain(chain: Chain) -> dict[str, Any]:
-    counts = {"batch": chain.batch, "commits": chain.commits, "commits_counted": chain.is_counted}
-    return chain.key._asdict() | counts | {"at": chain.at.isoformat() if chain.at else None}
+    counts = {"batch": chain.newest.batch, "commits": chain.commits, "commits_counted": chain.is_counted}
+    return chain.key._asdict() | counts | {"at": chain.newest.at.isoformat() if chain.newest.at else None}
 
 
 def _sink(sink: SinkCoverage) -> dict[str, Any]:

@@ -4,13 +4,12 @@ Every commit names where its query's reading began, so the newest one of each qu
 query has written: older commits may have been cleaned from the log.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.connectors.delta_log import DeltaLog, LogCommit
-from jobs.coverage.chains import Chain, chain_of
+from jobs.coverage.chains import Chain, Links
 from jobs.coverage.claims import Claim, Key, Place, Span, claim_of
 
 RESTORE = "RESTORE"
@@ -84,7 +83,7 @@ def table_coverage(path: str, verify: bool = False) -> TableCoverage:
 
 def coverage_of(path: str, version: int, commits: Iterable[LogCommit]) -> TableCoverage:
     """The coverage that `commits`, newest first, make."""
-    held: dict[Key, list[Claim]] = defaultdict(list)
+    held: dict[Key, Links] = {}
     taken_back: dict[Key, tuple[Claim, int]] = {}
     replaced: list[Replaced] = []
     removals = []
@@ -95,11 +94,13 @@ def coverage_of(path: str, version: int, commits: Iterable[LogCommit]) -> TableC
         if commit.operation in REMOVALS and undone_by is None:
             removals.append(commit.version)
         claim = claim_of(commit)
-        if claim and undone_by is None:
-            held[claim.key].append(claim)
-        elif claim and undone_by is not None:
+        if claim and undone_by is not None:
             taken_back.setdefault(claim.key, (claim, undone_by))
-    chains = sorted((chain_of(each[::-1]) for each in held.values()), key=lambda each: (each.first_version, each.key))
+        elif claim and claim.key in held:
+            held[claim.key].add(claim)
+        elif claim:
+            held[claim.key] = Links(claim)
+    chains = sorted((each.chain() for each in held.values()), key=lambda each: (each.first.version, each.key))
     lost = [each for claim, by in taken_back.values() for each in _undone(claim, by, chains)]
     return TableCoverage(path, version, oldest, tuple(chains), tuple(replaced), tuple(lost), tuple(removals))
 

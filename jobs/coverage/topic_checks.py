@@ -44,7 +44,7 @@ class Topics:
 def check_table(name: str, table: TableCoverage, topics: Topics, complete: bool) -> Iterator[Finding]:
     """What is wrong with the claims on a table, read with `verify`."""
     for chain in table.chains:
-        yield from _linked(name, chain, table.is_whole or chain.claims[0].batch == 0)
+        yield from _linked(name, chain, table.is_whole or chain.first.batch == 0)
     for chains in _by_sink(table.chains):
         for found in breaks_between(_not_removed(chains, table.removals)):
             yield _broken(name, found)
@@ -66,14 +66,14 @@ def check_sink(sink: SinkCoverage, topics: Topics, complete: bool) -> Iterator[F
             text = f"{sink.sink}: its output topic {topic} {what} since it was written"
             yield Finding("TOPIC_RECREATED", sink.sink, text, "`--adopt` goes on with the topic as it is", topic)
     if sink.missing:
-        text = f"{sink.sink}: of batch {sink.batch} {len(sink.missing)} of {sink.shards} shards are not published"
+        text = f"{sink.sink}: {len(sink.missing)} of {sink.shards} shards of batch {sink.batch} are not published"
         remedy = "a run is under way, or was cut short: the next one finishes it"
         yield Finding("UNFINISHED", sink.sink, text, remedy, is_problem=False)
     if sink.chain is None:
         text = f"{sink.sink}: the ledger holds no offsets before batch {sink.batch + 1}"
         yield Finding("NOT_VERIFIED", sink.sink, text, "", is_problem=False)
         return
-    yield from _linked(sink.sink, sink.chain, sink.chain.claims[0].batch == 0)
+    yield from _linked(sink.sink, sink.chain, sink.chain.first.batch == 0)
     yield from _against_topics(sink.sink, [sink.chain], topics, complete)
 
 
@@ -107,7 +107,7 @@ def _by_sink(chains: Iterable[Chain]) -> list[list[Chain]]:
 def _not_removed(chains: Sequence[Chain], removals: Collection[int]) -> list[Chain]:
     """Those of which no rows were deleted before the newest one began: what they held it may hold again."""
     newest = chains[-1]
-    return [each for each in chains if not any(each.version < at < newest.first_version for at in removals)]
+    return [each for each in chains if not any(each.newest.version < at < newest.first.version for at in removals)]
 
 
 def _against_topics(name: str, chains: Sequence[Chain], topics: Topics, complete: bool) -> Iterator[Finding]:

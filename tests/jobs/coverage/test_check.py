@@ -212,6 +212,7 @@ def test_events_of_several_types_are_counted_together(covered: Holdings, topic: 
     both = f"silver/{topic}/even and silver/{topic}/odd and quarantine"
     assert (code, lines[0].split(";")[0]) == (1, f"MISSING: {topic} partition 1: offset 3 missing in {both}")
     assert len(lines) == 1
+    assert covered.check(f"silver/{topic}/even") == (code, lines)
 
 
 def test_of_a_table_with_the_newest_row_of_each_key_holes_are_none(covered: Holdings, topic: str) -> None:

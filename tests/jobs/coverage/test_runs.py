@@ -57,7 +57,7 @@ def test_an_ingest_in_several_batches_holds_each_record_once(scratch: Scratch, h
     for table in (f"bronze/{topic}", f"silver/{topic}"):
         assert shown(here, table) == {(0, 0, 6), (1, 0, 5)}
     chains = here.coverage(f"bronze/{topic}", verify=True).chains
-    assert [(chain.key.statement, chain.commits) for chain in chains] == [("bronze", chains[0].batch + 1)]
+    assert [(chain.key.statement, chain.commits) for chain in chains] == [("bronze", chains[0].newest.batch + 1)]
     scratch.spark.sql(f"DELETE FROM delta.`{here.path(f'bronze/{topic}')}` WHERE partition = 1 AND offset IN (1, 2)")
     code, lines = here.check()
     assert (code, len(lines)) == (1, 1)
@@ -116,6 +116,25 @@ def test_a_compacted_topic_and_one_of_several_events_are_well(scratch: Scratch, 
     scratch.send(compacted, *newer, Record(None, b"a"), Record(b"bad", b"c"))
     scratch.ingest(compacted)
     assert here.check() == (0, [])
+
+
+@pytest.mark.slow
+def test_a_table_whose_types_were_widened_and_whose_rows_are_deleted_by_vectors_is_read(
+    scratch: Scratch, here: Holdings
+) -> None:
+    topic = scratch.topic(2)
+    readings(scratch, topic, 6)
+    scratch.ingest(topic)
+    scratch.register(topic, {"name": "level", "type": "long"})
+    readings(scratch, topic, 6)
+    scratch.ingest(topic)
+    assert here.check() == (0, [])
+    table = f"delta.`{here.path(f'silver/{topic}')}`"
+    scratch.spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableDeletionVectors' = true)")
+    scratch.spark.sql(f"DELETE FROM {table} WHERE _partition = 1 AND _offset = 2")
+    code, lines = here.check()
+    assert (code, len(lines)) == (1, 1)
+    assert lines[0].startswith(f"MISSING: {topic} partition 1: offset 2 missing in silver/{topic} and quarantine")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.connectors.delta_log import DeltaLog, table_uri, tables_under
 from jobs.coverage.claims import Span
-from jobs.coverage.tables import Replaced, TableCoverage
+from jobs.coverage.tables import Replaced, TableCoverage, table_coverage
 from tests.jobs.coverage.holdings import Holdings
 
 TABLE = "bronze/t"
@@ -22,6 +22,12 @@ def clean_log(holdings: Holdings, table: str, before: int) -> None:
             file.unlink()
 
 
+def test_a_table_may_be_named_by_a_uri(holdings: Holdings) -> None:
+    holdings.batches("t", {0: 3})
+    assert table_coverage(f"file:{holdings.path(TABLE)}").chains[0].spans == (Span("t", 0, 0, 3),)
+    assert tables_under(f"file:{holdings.folder}/tables") == [TABLE]
+
+
 def test_where_there_is_no_table_nothing_is_covered(holdings: Holdings) -> None:
     coverage = holdings.coverage(TABLE)
     assert (coverage.version, coverage.chains) == (-1, ())
@@ -32,7 +38,12 @@ def test_a_table_holds_what_its_batches_took_from_the_first_on(holdings: Holding
     holdings.batches("t", {0: 3, 1: 2}, {0: 5, 1: 4}, start={0: 1, 1: 0})
     (chain,) = holdings.coverage(TABLE).chains
     assert chain.spans == (Span("t", 0, 1, 5), Span("t", 1, 0, 4))
-    assert (chain.key, chain.batch, chain.commits, chain.version) == (("ingest.t", "q1", "bronze"), 1, 2, 1)
+    assert (chain.key, chain.newest.batch, chain.commits, chain.newest.version) == (
+        ("ingest.t", "q1", "bronze"),
+        1,
+        2,
+        1,
+    )
     assert tables_under(str(holdings.folder / "tables")) == [TABLE]
 
 
@@ -128,6 +139,7 @@ def test_a_replaced_range_in_other_words_is_passed_over(said: dict[str, object],
     assert holdings.coverage(TABLE).replaced == ()
 
 
-def test_s3_has_another_name_here_than_in_hadoop() -> None:
+def test_s3_and_files_have_other_names_here_than_in_hadoop() -> None:
+    assert table_uri("file:/tables/x") == table_uri("file:///tables/x") == "/tables/x"
     assert table_uri("s3a://bucket/tables/x") == "s3://bucket/tables/x"
     assert table_uri("/tables/s3a://x") == "/tables/s3a://x"
