@@ -51,11 +51,10 @@ def publishing(scratch: Scratch, source: str, target: str) -> Run:
 def test_an_ingest_in_several_batches_holds_each_record_once(scratch: Scratch, here: Holdings) -> None:
     topic = scratch.topic(2)
     readings(scratch, topic, 10)
-    scratch.send(topic, Record(b"bad"))
     scratch.ingest(topic, overrides=[LIMIT])
     assert here.check() == (0, [])
     for table in (f"bronze/{topic}", f"silver/{topic}"):
-        assert shown(here, table) == {(0, 0, 6), (1, 0, 5)}
+        assert shown(here, table) == {(0, 0, 5), (1, 0, 5)}
     chains = here.coverage(f"bronze/{topic}", verify=True).chains
     assert [(chain.key.statement, chain.commits) for chain in chains] == [("bronze", chains[0].newest.batch + 1)]
     scratch.spark.sql(f"DELETE FROM delta.`{here.path(f'bronze/{topic}')}` WHERE partition = 1 AND offset IN (1, 2)")
