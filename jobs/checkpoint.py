@@ -8,7 +8,32 @@ from typing import Any
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
-from jobs.offset_log import NO_OFFSET, before_batch, entry_file, initial_offsets, source_offsets, start_file
+from jobs.offset_log import (
+    NO_OFFSET,
+    batch_offsets,
+    before_batch,
+    entry_file,
+    initial_offsets,
+    planned_at,
+    source_offsets,
+    start_file,
+)
+
+# What the texts mean is had from here too; programs without a JVM have it from `jobs.offset_log`.
+__all__ = [
+    "batch_offsets",
+    "entry",
+    "initial_offsets",
+    "is_damaged",
+    "last_commit",
+    "move_aside",
+    "opening",
+    "planned_at",
+    "query_id",
+    "read",
+    "rebuild",
+    "write",
+]
 
 NO_WATERMARK = 'v1\n{"nextBatchWatermarkMs":0}'  # the commit log entry of a query without state
 

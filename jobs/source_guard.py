@@ -61,6 +61,6 @@ def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
 
 
 def topics_of(offsets: Mapping[str, Any]) -> set[str]:
-    """The topics that a batch's offsets (`offset_log.batch_offsets`) are of; other kinds of sources have none."""
+    """The topics that a batch's offsets (`checkpoint.batch_offsets`) are of; other kinds of sources have none."""
     sources = [source for source in offsets.get("until") or () if isinstance(source, dict)]
     return {name for source in sources for name, partitions in source.items() if isinstance(partitions, dict)}

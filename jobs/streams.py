@@ -5,9 +5,8 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.settings import Job, Settings
 from jobs import state_store
-from jobs.checkpoint import opening
+from jobs.checkpoint import batch_offsets, opening, planned_at
 from jobs.failures import in_one_line
-from jobs.offset_log import batch_offsets, planned_at
 from jobs.outputs import Batch, Output
 from jobs.schema_guard import SchemaGuard
 from jobs.source_guard import SourceGuard, topics_of

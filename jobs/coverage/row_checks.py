@@ -3,6 +3,7 @@
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 
@@ -40,13 +41,8 @@ class Account:
 
     def expected(self) -> dict[int, list[Run]]:
         """The offsets of each partition that all of the tables claim."""
-        claimed: dict[int, list[Run]] = {}
-        for spans in map(self._spans, self.tables.values()):
-            own: dict[int, list[Run]] = {}
-            for span in spans:
-                own.setdefault(span.partition, []).append((span.start or 0, span.end))
-            claimed = {p: _common(claimed[p], own.get(p, [])) for p in claimed} if claimed else own
-        return claimed
+        first, *others = (self._runs(table) for table in self.tables.values())
+        return {p: reduce(_common, (each.get(p, []) for each in others), claimed) for p, claimed in first.items()}
 
     def read(self) -> int:
         """Read the rows; how many."""
@@ -76,6 +72,12 @@ class Account:
     def _begins(self) -> bool:
         """Whether it is known where the tables begin: commits of older code said only where each batch did."""
         return all(chain.begins for table in self.tables.values() for chain in table.chains)
+
+    def _runs(self, table: TableCoverage) -> dict[int, list[Run]]:
+        found: dict[int, list[Run]] = {}
+        for span in self._spans(table):
+            found.setdefault(span.partition, []).append((span.start or 0, span.end))
+        return found
 
     def _spans(self, table: TableCoverage) -> list[Span]:
         return merged(span for chain in table.chains for span in chain.spans if span.topic == self.topic)
@@ -164,7 +166,7 @@ def _restore(account: Account) -> str:
     return f"{finished}RESTORE the table to a version that is whole, or read the topic again"
 
 
-def _common(left: Sequence[Run], right: Sequence[Run]) -> list[Run]:
+def _common(left: list[Run], right: list[Run]) -> list[Run]:
     """What both hold."""
     both = [(max(a, c), min(b, d)) for a, b in left for c, d in right]
     return sorted((start, end) for start, end in both if start < end)

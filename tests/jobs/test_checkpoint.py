@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs import offset_log
-from jobs.checkpoint import entry, opening, read
-from jobs.offset_log import initial_offsets
+from jobs import checkpoint as folder
+from jobs.checkpoint import entry, initial_offsets, opening, read
 from tests.jobs.scratch import Scratch
 
 HEADER = 'v1\n{"batchWatermarkMs":0}\n'
@@ -32,7 +31,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def batch_offsets(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, Any]:
-    return offset_log.batch_offsets(opening(spark, checkpoint, batch), batch)
+    return folder.batch_offsets(opening(spark, checkpoint, batch), batch)
 
 
 def test_an_entry_is_the_files_text_and_none_where_there_is_no_file(spark: SparkSession, files: Files) -> None:
@@ -95,7 +94,7 @@ def test_where_kafka_sources_began_is_read_once_and_told_in_every_batch(spark: S
         sources__1__0="v1\n17",
     )
     begun: dict[str, str] = {}
-    assert offset_log.batch_offsets(opening(spark, checkpoint, 5, begun), 5)["since"] == [{"a": {"0": 1}}, None]
+    assert folder.batch_offsets(opening(spark, checkpoint, 5, begun), 5)["since"] == [{"a": {"0": 1}}, None]
     assert begun.keys() == {"sources/0/0"}
     (Path(checkpoint) / "sources" / "0" / "0").unlink()
     assert opening(spark, checkpoint, 5, begun).keys() == {"offsets/4", "offsets/5", "sources/0/0"}
