@@ -22,10 +22,10 @@ def start(
     Raises:
         TidemarkError: TOPIC_RECREATED, where a source topic is no longer the one that the checkpoint knows.
     """
+    begun: dict[str, str] = {}
     own = settings.jobs.get(output.job, Job())
     guard = SourceGuard(spark, settings.kafka, checkpoint)
     guard.check()
-    begun: dict[str, str] = {}
 
     def write_batch(frame: DataFrame, version: int) -> None:
         query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
