@@ -138,11 +138,7 @@ def _missing(
     first = edges[partition].first if edges is not None and partition in edges else None
     gone = sum(min(end, first if first is not None else end) - start for start, end in holes if _before(start, first))
     if gone:
-        has = "1 offset has" if gone == 1 else f"{gone:,} offsets have"
-        text = f"{account.topic} partition {partition}: {has} no row in {account.name}"
-        remedy = "the topic no longer has them, so nobody can tell records from ends of transactions"
-        place = account.topic, partition
-        yield Finding("CANNOT_TELL", account.name, text, remedy, *place, is_problem=False)
+        yield _cannot_tell(account, partition, gone)
     if first is None:
         return
     asked = [(max(start, first), end) for start, end in holes if end > first]
@@ -150,6 +146,20 @@ def _missing(
         for start, end in runs(reader.records_within(account.topic, partition, asked)):
             at = account.topic, partition, start, end
             yield of_offsets("MISSING", account.name, at, f"missing in {account.name}", _restore(account))
+
+
+def _cannot_tell(account: Account, partition: int, count: int) -> Finding:
+    """A problem where rows were deleted: otherwise they are, as ever, the ends of transactions."""
+    has = "1 offset has" if count == 1 else f"{count:,} offsets have"
+    text = f"{account.topic} partition {partition}: {has} no row in {account.name}, and the topic no longer has"
+    were_deleted = any(table.removals for table in account.tables.values())
+    remedy = _restore(account) if were_deleted else "nobody can tell records from ends of transactions there"
+    place = account.topic, partition
+    return Finding("CANNOT_TELL", account.name, f"{text} {_them(count)}", remedy, *place, is_problem=were_deleted)
+
+
+def _them(count: int) -> str:
+    return "it" if count == 1 else "them"
 
 
 def _before(start: int, first: int | None) -> bool:
