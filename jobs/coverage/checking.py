@@ -11,11 +11,9 @@ from jobs.connectors.committed import CommittedReader
 from jobs.connectors.delta_log import tables_under
 from jobs.coverage.findings import Finding
 from jobs.coverage.reading import Covered, topics_now
-from jobs.coverage.row_checks import Account, accounts, check_account
+from jobs.coverage.row_checks import QUARANTINE, Account, accounts, check_account, unreadable
 from jobs.coverage.tables import TableCoverage, table_coverage
 from jobs.coverage.topic_checks import Topics, check_sink, check_table, counted
-
-QUARANTINE = "quarantine"
 
 
 @dataclass
@@ -71,6 +69,9 @@ def check(
         report.findings += check_sink(sink, topics, complete)
         report.offsets += counted(sink.chain.spans) if sink.chain else 0
     for account in accounts(everything.tables, _quarantines(settings, found.tables), found.tables):
+        if refused := list(unreadable(account)):
+            report.findings += refused
+            continue
         report.rows += account.read()
         edges = topics.partitions(account.topic) if _can_be_asked(account, topics) else None
         report.findings += check_account(account, edges, reader)

@@ -11,12 +11,13 @@ from jobs.connectors.committed import CommittedReader, Edges
 from jobs.coverage.chains import merged
 from jobs.coverage.claims import Span
 from jobs.coverage.findings import Finding, of_offsets
-from jobs.coverage.rows import Offsets, Run, Seen, columns_of, coordinates, distinct, runs
+from jobs.coverage.rows import Offsets, Run, Seen, can_be_read, columns_of, coordinates, distinct, runs
 from jobs.coverage.tables import TableCoverage
 
 LAYERS = re.compile(r"^(?P<range>range-[^/]+/)?(?P<layer>bronze|silver)/(?P<topic>[^/]+)")
 BRONZE = ("partition", "offset")
 SILVER = ("_partition", "_offset")
+QUARANTINE = "quarantine"
 DELETED = "_deleted"  # a column of silver tables that hold only the newest row of each key
 
 
@@ -83,6 +84,15 @@ class Account:
         return merged(span for chain in table.chains for span in chain.spans if span.topic == self.topic)
 
 
+def unreadable(account: Account) -> Iterator[Finding]:
+    """The tables of an account that cannot be read here; without them nothing of it can be compared."""
+    for name, table in {**account.tables, **({QUARANTINE: account.beside} if account.beside else {})}.items():
+        if not can_be_read(table.path, table.version):
+            text = f"{name}: its rows are not compared: it has both widened types and deletion vectors"
+            remedy = "ALTER TABLE ... DROP FEATURE deletionVectors lets every reader read it"
+            yield Finding("NOT_COMPARED", account.name, text, remedy, account.topic)
+
+
 def accounts(
     tables: Mapping[str, TableCoverage], quarantines: Mapping[str, TableCoverage], wanted: Container[str]
 ) -> Iterator[Account]:
@@ -107,7 +117,7 @@ def accounts(
         columns = [columns_of(each.path, each.version) for each in own.values()]
         if all(set(SILVER) <= each for each in columns):
             has_all = not any(DELETED in each for each in columns)
-            named = " and ".join([*own, f"{folder}quarantine"]) if has_all else " and ".join(own)
+            named = " and ".join([*own, f"{folder}{QUARANTINE}"]) if has_all else " and ".join(own)
             beside = quarantines.get(folder) if has_all else None
             yield Account(named, topic, SILVER, own, beside, has_all)
 

@@ -3,13 +3,18 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from jobs.connectors.delta_log import table_uri
+from jobs.connectors.delta_log import storage, table_uri
 
+WIDENING = {"typeWidening", "typeWidening-preview"}
+VECTORS = "deletionVectors"
 Offsets = npt.NDArray[np.int64]
 Run = tuple[int, int]
 
@@ -65,15 +70,41 @@ def coordinates(
         topic: only rows whose column `topic` is this.
     """
     table = _opened(path, version)
+    if WIDENING & _features(table):
+        yield from _in_files(path, table, (partition, offset), topic)
+        return
     where = None if topic is None else "topic = '{}'".format(topic.replace("'", "''"))
     # As they come: as pyarrow's arrays they would have pandas imported, which takes longer than all else.
     for batch in table.scan(columns=[partition, offset], predicate=where):
         yield batch[partition].to_numpy().astype(np.int64), batch[offset].to_numpy()
 
 
+def _in_files(
+    path: str, table: DeltaTable, columns: tuple[str, str], topic: str | None
+) -> Iterator[tuple[Offsets, Offsets]]:
+    """deltalake does not read tables with widened types; the coordinates' are not, so that their files tell."""
+    files, base = storage(path)
+    names = [*columns, *([] if topic is None else ["topic"])]
+    for name in table.get_add_actions()["path"].to_pylist():
+        with files.open_input_file(f"{base}{unquote(name)}") as file:
+            for batch in pq.ParquetFile(file).iter_batches(columns=names):
+                rows = batch if topic is None else batch.filter(pc.equal(batch["topic"].cast("string"), topic))
+                partitions, offsets = (np.from_dlpack(rows[name]).astype(np.int64, copy=False) for name in columns)
+                yield partitions, offsets
+
+
 def columns_of(path: str, version: int) -> set[str]:
     """The names of the table's columns."""
     return {each.name for each in _opened(path, version).schema().fields}
+
+
+def can_be_read(path: str, version: int) -> bool:
+    """Whether rows that were deleted can be told from those that are there."""
+    return not (WIDENING & _features(table := _opened(path, version)) and VECTORS in _features(table))
+
+
+def _features(table: DeltaTable) -> set[str]:
+    return set(table.protocol().reader_features or ())
 
 
 # Opening a table reads its log; each is asked for its columns first, then for its rows.

@@ -128,12 +128,18 @@ def test_a_table_whose_types_were_widened_and_whose_rows_are_deleted_by_vectors_
     readings(scratch, topic, 6)
     scratch.ingest(topic)
     assert here.check() == (0, [])
-    table = f"delta.`{here.path(f'silver/{topic}')}`"
-    scratch.spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('delta.enableDeletionVectors' = true)")
-    scratch.spark.sql(f"DELETE FROM {table} WHERE _partition = 1 AND _offset = 2")
+    deletion_by_vectors(scratch, here, f"bronze/{topic}", "partition = 1 AND offset = 2")
+    scratch.spark.sql(f"DELETE FROM delta.`{here.path(f'silver/{topic}')}` WHERE _partition = 0 AND _offset = 3")
     code, lines = here.check()
-    assert (code, len(lines)) == (1, 1)
-    assert lines[0].startswith(f"MISSING: {topic} partition 1: offset 2 missing in silver/{topic} and quarantine")
+    assert (code, len(lines)) == (1, 2)
+    assert lines[0].startswith(f"MISSING: {topic} partition 1: offset 2 missing in bronze/{topic};")
+    assert lines[1].startswith(f"MISSING: {topic} partition 0: offset 3 missing in silver/{topic} and quarantine;")
+    deletion_by_vectors(scratch, here, f"silver/{topic}", "_offset = 4")
+    code, lines = here.check(f"silver/{topic}")
+    assert (code, [line.split(";")[0] for line in lines]) == (
+        1,
+        [f"NOT_COMPARED: silver/{topic}: its rows are not compared: it has both widened types and deletion vectors"],
+    )
 
 
 @pytest.mark.slow
@@ -206,6 +212,12 @@ def test_an_adopted_checkpoint_still_says_where_its_reading_began(scratch: Scrat
         (sink,) = [each for each in sinks(admin, reader, "tidemark") if target in each.topics]
     assert sink.chain is not None
     assert [(span.start, span.end) for span in sink.chain.spans] == [(0, 12)]
+
+
+def deletion_by_vectors(scratch: Scratch, here: Holdings, table: str, rows: str) -> None:
+    name = f"delta.`{here.path(table)}`"
+    scratch.spark.sql(f"ALTER TABLE {name} SET TBLPROPERTIES ('delta.enableDeletionVectors' = true)")
+    scratch.spark.sql(f"DELETE FROM {name} WHERE {rows}")
 
 
 def recreate(admin: Any, topic: str) -> None:
