@@ -2,69 +2,60 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
-NO_OFFSET = "-"  # what Spark writes for a source that has not begun yet
+from jobs.offset_log import (
+    NO_OFFSET,
+    batch_offsets,
+    before_batch,
+    entry_file,
+    initial_offsets,
+    planned_at,
+    source_offsets,
+    start_file,
+)
+
+# What the texts mean is had from here too; programs without a JVM have it from `jobs.offset_log`.
+__all__ = [
+    "batch_offsets",
+    "entry",
+    "initial_offsets",
+    "is_damaged",
+    "last_commit",
+    "move_aside",
+    "opening",
+    "planned_at",
+    "query_id",
+    "read",
+    "rebuild",
+    "write",
+]
+
 NO_WATERMARK = 'v1\n{"nextBatchWatermarkMs":0}'  # the commit log entry of a query without state
 
 
-def opening(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
+def opening(spark: SparkSession, checkpoint: str, batch: int, begun: dict[str, str] | None = None) -> dict[str, str]:
     """The texts of the files that fix micro-batch `batch`, by path in the checkpoint.
 
-    They are its own entry in the offset log, the one before it, and where those sources began that had not begun then.
-    """
-    texts = _texts(spark, checkpoint, _entries(batch))
-    begun = _before(texts, batch) or ()
-    return texts | _texts(spark, checkpoint, [_start(source) for source, at in enumerate(begun) if at is None])
-
-
-def batch_offsets(files: Mapping[str, str], batch: int) -> dict[str, Any]:
-    """The source offsets of micro-batch `batch`, an entry a source: from `from` to before `until`.
-
-    `from` is where the batch before ended; of a source that had not begun then, its initial offsets (null, where it has
-    none). It is null as a whole where Spark no longer keeps the batch before.
+    They are its own entry in the offset log, the one before it, and where its sources began: of sources other than
+    Kafka's, whose files are larger, only where those began that had not begun then.
 
     Args:
-        files: the batch's `opening`.
+        begun: the files of Kafka sources that were read for an earlier batch, and never change; new ones are added.
     """
-    before = _before(files, batch)
-    if before is not None:
-        before = [initial_offsets(files.get(_start(n))) if at is None else at for n, at in enumerate(before)]
-    return {"from": before, "until": _sources(files.get(_entry(batch)))}
-
-
-def planned_at(files: Mapping[str, str], batch: int) -> datetime:
-    """When Spark fixed the offsets of micro-batch `batch`: `current_timestamp()` in its plan is the same.
-
-    Args:
-        files: the batch's `opening`.
-    """
-    milliseconds = json.loads(files[_entry(batch)].splitlines()[1])["batchTimestampMs"]
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _before(files: Mapping[str, str], batch: int) -> list[Any] | None:
-    """Where each source was before the batch; None for one that had not begun."""
-    if batch:
-        return _sources(files.get(_entry(batch - 1)))
-    return [None for _ in _sources(files.get(_entry(batch))) or ()]
-
-
-def _entries(batch: int) -> list[str]:
-    return [_entry(batch), _entry(batch - 1)] if batch else [_entry(batch)]
-
-
-def _entry(batch: int) -> str:
-    return f"offsets/{batch}"
-
-
-def _start(source: int) -> str:
-    return f"sources/{source}/0"
+    begun = {} if begun is None else begun
+    texts = _texts(spark, checkpoint, [entry_file(batch), entry_file(batch - 1)] if batch else [entry_file(batch)])
+    sources = range(len(source_offsets(texts.get(entry_file(batch))) or ()))
+    missing = [start_file(source) for source in sources if start_file(source) not in begun]
+    read_now = _texts(spark, checkpoint, missing)
+    begun.update({path: text for path, text in read_now.items() if initial_offsets(text) is not None})
+    before = before_batch(texts, batch) or ()
+    first = {start_file(source) for source, at in enumerate(before) if at is None}
+    return texts | begun | {path: text for path, text in read_now.items() if path in first}
 
 
 def _texts(spark: SparkSession, checkpoint: str, paths: Iterable[str]) -> dict[str, str]:
@@ -75,35 +66,13 @@ def _texts(spark: SparkSession, checkpoint: str, paths: Iterable[str]) -> dict[s
 
 def entry(spark: SparkSession, checkpoint: str, batch: int) -> str | None:
     """The text of micro-batch `batch` in the offset log, as Spark wrote it; None where it is not there."""
-    return read(spark, f"{checkpoint}/{_entry(batch)}")
-
-
-def initial_offsets(text: str | None) -> dict[str, dict[str, int]] | None:
-    """Where a Kafka source began, by topic and partition, in its file `sources/<number>/0`; None for other sources."""
-    # Line 1 is the format's version, behind a zero byte for a Spark of long ago.
-    lines = text.splitlines()[1:] if text else []
-    offsets = json.loads(lines[0]) if len(lines) == 1 and lines[0].startswith("{") else None
-    # Other sources keep files of their own there, a file source JSON too: only Kafka's has a table for every key.
-    return offsets if offsets is not None and all(isinstance(value, dict) for value in offsets.values()) else None
+    return read(spark, f"{checkpoint}/{entry_file(batch)}")
 
 
 def set_initial_offsets(spark: SparkSession, folder: str, source: int, offsets: Mapping[str, Any]) -> None:
     """Let the Kafka source of that number have begun at `offsets`, by topic and partition."""
     # Spark skips a byte in front of the version.
-    write(spark, f"{folder}/{_start(source)}", f"\0v1\n{json.dumps(offsets)}")
-
-
-def _sources(text: str | None) -> list[Any] | None:
-    if text is None:
-        return None
-    # Line 1 is the format's version, line 2 the batch's metadata, then one line a source.
-    return [_offsets(line) for line in text.splitlines()[2:]]
-
-
-def _offsets(line: str) -> Any:
-    if line == NO_OFFSET:
-        return None
-    return json.loads(line) if line.startswith("{") else line
+    write(spark, f"{folder}/{start_file(source)}", f"\0v1\n{json.dumps(offsets)}")
 
 
 def _located(spark: SparkSession, uri: str) -> tuple[Any, Any]:

@@ -15,8 +15,7 @@ from conf.errors import TidemarkError
 from conf.settings import Kafka
 from jobs import checkpoint
 from jobs.connectors.ledger.topic import topic_ids
-
-FILE = "tidemark/source-topics.json"  # in the checkpoint
+from jobs.offset_log import SOURCE_TOPICS
 
 
 class SourceGuard:
@@ -25,7 +24,7 @@ class SourceGuard:
     def __init__(self, spark: SparkSession, kafka: Kafka, folder: str) -> None:
         self._spark, self._folder = spark, folder
         self._admin = AdminClient({**kafka.client_config(), "log_level": 0})
-        self._known = _read_ids(spark, f"{folder}/{FILE}")
+        self._known = _read_ids(spark, f"{folder}/{SOURCE_TOPICS}")
 
     def check(self, topics: Iterable[str] = ()) -> None:
         """Check the known topics and `topics`, and remember those that are new.
@@ -39,11 +38,11 @@ class SourceGuard:
                 raise self._recreated(topic)
         if ids.keys() - self._known.keys():
             self._known = ids | self._known
-            checkpoint.write(self._spark, f"{self._folder}/{FILE}", json.dumps(self._known))
+            checkpoint.write(self._spark, f"{self._folder}/{SOURCE_TOPICS}", json.dumps(self._known))
 
     def files(self) -> dict[str, str]:
         """The file that keeps the ids in the checkpoint, its text by its path there; none while no topic is known."""
-        return {FILE: json.dumps(self._known)} if self._known else {}
+        return {SOURCE_TOPICS: json.dumps(self._known)} if self._known else {}
 
     def _recreated(self, topic: str) -> TidemarkError:
         what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"

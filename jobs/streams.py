@@ -22,13 +22,14 @@ def start(
     Raises:
         TidemarkError: TOPIC_RECREATED, where a source topic is no longer the one that the checkpoint knows.
     """
+    begun: dict[str, str] = {}
     own = settings.jobs.get(output.job, Job())
     guard = SourceGuard(spark, settings.kafka, checkpoint)
     guard.check()
 
     def write_batch(frame: DataFrame, version: int) -> None:
         query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
-        files = opening(frame.sparkSession, checkpoint, version)
+        files = opening(frame.sparkSession, checkpoint, version, begun)
         offsets = batch_offsets(files, version)
         in_one_line(lambda: guard.check(topics_of(offsets)))
         in_one_line(lambda: schemas.check(topics_of(offsets)))

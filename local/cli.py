@@ -31,6 +31,7 @@ COMMANDS = {
     "replay": Command("plan | run | verify | cutover | undo | catch-up: the past again", "local.replay:main"),
     "quarantine": Command("list | inspect | redrive | audit | queue: rejects", "producers.quarantine.cli:main"),
     "schemas": Command("the event contracts and their registry", "schemas.cli:main"),
+    "coverage": Command("show | check: which offsets each table and topic holds", "jobs.coverage.cli:main"),
     "config": Command("show: the merged settings, secrets masked", "local.cli:config"),
     "notebook": Command("open the notebooks in JupyterLab", "local.cli:notebook"),
     "lock": Command("make the locks in conf/ anew", "local.lock:main"),

@@ -52,7 +52,7 @@ class Commit:
     Args:
         sink: the output's query name, the same over all of its checkpoints.
         query_id: the checkpoint's, or a range's own.
-        offsets: of the sources, `from` to before `until`, an entry a source.
+        offsets: of the sources, `from` to before `until`, an entry a source; `since`: where the query's first began.
         every_batch: whether the statement writes in every batch: then a batch that the table does not hold was lost.
         own_rows: of a table that several sinks write, an SQL condition on its columns that only this sink's rows meet.
         attempt: one for all commits of one attempt at a batch.
@@ -85,4 +85,6 @@ class Commit:
             "offsets": dict(self.offsets),
             "code": code.version(),
         }
+        # A statement that leaves batches out has gaps between its commits, and they are none.
+        written |= {} if self.every_batch else {"every_batch": False}
         return json.dumps(written, sort_keys=True)

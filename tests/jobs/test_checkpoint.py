@@ -45,14 +45,18 @@ def test_a_batch_goes_from_where_the_one_before_ended(spark: SparkSession, files
     checkpoint = files(
         offsets__4=f'{HEADER}{{"a":{{"0":2}}}}\n17', offsets__5=f'{HEADER}{{"a":{{"0":9}}}}\n23', sources__0__0="unread"
     )
-    expected = {"from": [{"a": {"0": 2}}, "17"], "until": [{"a": {"0": 9}}, "23"]}
+    expected = {"from": [{"a": {"0": 2}}, "17"], "until": [{"a": {"0": 9}}, "23"], "since": [None, None]}
     assert batch_offsets(spark, checkpoint, 5) == expected
 
 
 def test_what_spark_no_longer_keeps_is_null(spark: SparkSession, files: Files) -> None:
     checkpoint = files(offsets__5=f'{HEADER}{{"a":{{"0":9}}}}', sources__0__0='v1\n{"a":{"0":0}}')
-    assert batch_offsets(spark, checkpoint, 5) == {"from": None, "until": [{"a": {"0": 9}}]}
-    assert batch_offsets(spark, checkpoint, 4) == {"from": None, "until": None}
+    assert batch_offsets(spark, checkpoint, 5) == {
+        "from": None,
+        "until": [{"a": {"0": 9}}],
+        "since": [{"a": {"0": 0}}],
+    }
+    assert batch_offsets(spark, checkpoint, 4) == {"from": None, "until": None, "since": None}
 
 
 @pytest.mark.parametrize("start", ["\0", ""])
@@ -82,6 +86,20 @@ def test_a_file_of_another_source_holds_no_initial_offsets(text: str, spark: Spa
     assert initial_offsets(read(spark, f"{files(sources__0__0=text)}/sources/0/0")) is None
 
 
+def test_where_kafka_sources_began_is_read_once_and_told_in_every_batch(spark: SparkSession, files: Files) -> None:
+    checkpoint = files(
+        offsets__4=f'{HEADER}{{"a":{{"0":2}}}}\n17',
+        offsets__5=f'{HEADER}{{"a":{{"0":9}}}}\n23',
+        sources__0__0='v1\n{"a":{"0":1}}',
+        sources__1__0="v1\n17",
+    )
+    begun: dict[str, str] = {}
+    assert folder.batch_offsets(opening(spark, checkpoint, 5, begun), 5)["since"] == [{"a": {"0": 1}}, None]
+    assert begun.keys() == {"sources/0/0"}
+    (Path(checkpoint) / "sources" / "0" / "0").unlink()
+    assert opening(spark, checkpoint, 5, begun).keys() == {"offsets/4", "offsets/5", "sources/0/0"}
+
+
 def seen_by(frame: DataFrame, checkpoint: str) -> list[dict[str, Any]]:
     """`batch_offsets` of every micro-batch of a stream, asked for while the batch runs."""
     seen: list[dict[str, Any]] = []
@@ -101,6 +119,7 @@ def test_of_a_real_topic_no_batch_lacks_an_edge(scratch: Scratch) -> None:
     assert first["from"] == [{topic: {"0": 0, "1": 0}}]
     assert last["until"] == [{topic: {"0": 3, "1": 3}}]
     assert [offsets["from"] for offsets in seen[1:]] == [offsets["until"] for offsets in seen[:-1]]
+    assert [offsets["since"] for offsets in seen] == [first["from"]] * len(seen)
     assert len(seen) >= 2
 
 
@@ -110,5 +129,5 @@ def test_of_real_files_nobody_knows_where_they_began(spark: SparkSession, tmp_pa
         (tmp_path / "in" / f"{name}.json").write_text(json.dumps({"n": name}))
     frame = spark.readStream.schema("n string").option("maxFilesPerTrigger", 1).json(str(tmp_path / "in"))
     first, second = seen_by(frame, str(tmp_path / "checkpoint"))
-    assert first == {"from": [None], "until": [{"logOffset": 0}]}
-    assert second == {"from": [{"logOffset": 0}], "until": [{"logOffset": 1}]}
+    assert first == {"from": [None], "until": [{"logOffset": 0}], "since": [None]}
+    assert second == {"from": [{"logOffset": 0}], "until": [{"logOffset": 1}], "since": [None]}
