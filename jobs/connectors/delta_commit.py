@@ -8,6 +8,7 @@ from typing import Any
 
 from conf import code
 
+REPLAYS = "replays"  # the folder of what replays write beside the live tables
 RANGE = "range-"  # begins the id of a bounded range, where a query has its checkpoint's
 
 

@@ -14,8 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
-from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
+
+from jobs.connectors.delta_commit import REPLAYS
+from jobs.connectors.files import storage
 
 LOG = "_delta_log"
 COMMIT = re.compile(r"^(\d{20})\.json$")
@@ -90,21 +92,11 @@ class DeltaLog:
             return bytes(file.read())
 
 
-def storage(path: str) -> tuple[fs.FileSystem, str]:
-    """The file system that holds `path`, and what paths under `path` begin with there."""
-    parts = urlsplit(path)
-    if parts.scheme in ("", "file"):
-        return fs.LocalFileSystem(), f"{parts.path if parts.scheme else path}/"
-    return fs.PyFileSystem(DeltaStorageHandler(table_uri(path))), ""
-
-
-def table_uri(path: str) -> str:
-    """`path` as deltalake takes it: Hadoop's names of S3, and of local files, are no others' names."""
-    return re.sub(r"^file:/+", "/", re.sub(r"^s3[an]://", "s3://", path))
-
-
 def tables_under(root: str) -> list[str]:
-    """The Delta tables in the folder `root` and the folders in it, by their path from there, sorted."""
+    """The Delta tables in the folder `root` and the folders in it, by their path from there, sorted.
+
+    Those that replays write beside the live ones are left out.
+    """
     if not urlsplit(root).scheme and not Path(root).is_dir():
         return []
     files, base = storage(root)
@@ -118,6 +110,8 @@ def _tables(files: fs.FileSystem, base: str, within: str, depth: int) -> Iterato
         yield within.rstrip("/")
     elif depth:
         for name in folders:
+            if not within and name == REPLAYS:
+                continue
             yield from _tables(files, base, f"{within}{name}/", depth - 1)
 
 

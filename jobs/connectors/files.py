@@ -1,8 +1,27 @@
-"""Small files wherever tables and checkpoints lie, read and written without a JVM."""
+"""Files wherever tables and checkpoints lie, read and written without a JVM.
 
+That is in a folder or in an object store (`s3a://`, `s3://`, whatever deltalake knows); credentials come from the
+environment, as deltalake reads them.
+"""
+
+import re
+from urllib.parse import urlsplit
+
+from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
 
-SCHEMES = {"s3a": "s3", "s3n": "s3"}  # Hadoop's names for what Arrow has under another
+
+def storage(path: str) -> tuple[fs.FileSystem, str]:
+    """The file system that holds `path`, and what paths under `path` begin with there."""
+    parts = urlsplit(path)
+    if parts.scheme in ("", "file"):
+        return fs.LocalFileSystem(), f"{parts.path if parts.scheme else path}/"
+    return fs.PyFileSystem(DeltaStorageHandler(table_uri(path))), ""
+
+
+def table_uri(path: str) -> str:
+    """`path` as deltalake takes it: Hadoop's names of S3, and of local files, are no others' names."""
+    return re.sub(r"^file:/+", "/", re.sub(r"^s3[an]://", "s3://", path))
 
 
 def read_text(uri: str) -> str | None:
@@ -17,6 +36,11 @@ def read_text(uri: str) -> str | None:
 def write_text(uri: str, text: str) -> None:
     """Write a file as a whole, over one that is there: a reader sees the old text or the new."""
     files, path = _located(uri)
+    if not isinstance(files, fs.LocalFileSystem):
+        # An object store has it when it is written to its end.
+        with files.open_output_stream(path) as stream:
+            stream.write(text.encode())
+        return
     files.create_dir(path.rpartition("/")[0], recursive=True)
     with files.open_output_stream(f"{path}.new") as stream:
         stream.write(text.encode())
@@ -25,13 +49,12 @@ def write_text(uri: str, text: str) -> None:
 
 def listed(uri: str) -> list[str]:
     """The names in a folder, sorted; none where it is not there."""
-    files, path = _located(uri)
-    found = files.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    files, base = storage(uri)
+    found = files.get_file_info(fs.FileSelector(base.rstrip("/"), allow_not_found=True))
     return sorted(info.base_name for info in found)
 
 
 def _located(uri: str) -> tuple[fs.FileSystem, str]:
-    scheme, separator, rest = uri.partition("://")
-    known = f"{SCHEMES.get(scheme, scheme)}{separator}{rest}" if separator else uri
-    files, path = fs.FileSystem.from_uri(known)
-    return files, path
+    folder, _, name = uri.rpartition("/")
+    files, base = storage(folder)
+    return files, f"{base}{name}"

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
-from jobs.connectors.delta_log import storage
+from jobs.connectors.files import storage
 from jobs.offset_log import SOURCE_TOPICS
 
 METADATA = "metadata"  # Spark's, in each checkpoint

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from jobs.connectors.delta_log import storage, table_uri
+from jobs.connectors.files import storage, table_uri
 
 WIDENING = {"typeWidening", "typeWidening-preview"}
 VECTORS = "deletionVectors"

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from conf.settings import Settings
+from jobs.connectors.files import table_uri
 from jobs.replay.live import live_queries, table_version
 from jobs.replay.record import Partitions
 
@@ -52,7 +53,7 @@ class Archive:
         """The records with times in [start, until), by partition."""
         if not self.exists:
             return {}
-        dataset = DeltaTable(self._path).to_pyarrow_dataset()
+        dataset = DeltaTable(table_uri(self._path)).to_pyarrow_dataset()
         condition = _between("timestamp", start, until)
         return _by_partition(dataset.to_table(columns=["partition", "offset", "timestamp"], filter=condition))
 
@@ -63,7 +64,7 @@ def late_until(settings: Settings, query: str, start: datetime | None, until: da
         return {}
     condition = (pc.field("query") == query) & pc.field("offset").is_valid()
     span = _between("event_time", start, until)
-    dataset = DeltaTable(f"{settings.paths.tables}/{LATE}").to_pyarrow_dataset()
+    dataset = DeltaTable(table_uri(f"{settings.paths.tables}/{LATE}")).to_pyarrow_dataset()
     columns = ["topic", "partition", "offset"]
     rows = dataset.to_table(columns=columns, filter=condition if span is None else condition & span)
     found: dict[str, dict[int, int]] = {}

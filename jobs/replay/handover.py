@@ -13,7 +13,7 @@ from jobs import checkpoint
 from jobs.outputs import Output
 from jobs.plans import Source, sources
 from jobs.replay import extents
-from jobs.replay.offset_log import kafka_position
+from jobs.replay.ahead import kafka_position
 from jobs.replay.record import Replay
 from jobs.replay.shadow import ShadowRun
 

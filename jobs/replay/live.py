@@ -13,8 +13,9 @@ from deltalake.exceptions import TableNotFoundError
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import catalog, manifest
-from jobs.connectors.files import listed, read_text
+from jobs.connectors.files import listed, read_text, table_uri
 from jobs.manifest import Manifest
+from jobs.offset_log import entry_file, source_offsets
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ def _live(folder: str) -> Live | None:
     done = max((int(name) for name in listed(f"{folder}/commits") if name.isdecimal()), default=None)
     if done is None:
         return Live(kept, {}, None)
-    sources = [_kafka_offsets(line) for line in (read_text(f"{folder}/offsets/{done}") or "").splitlines()[2:]]
-    until = {topic: at for source in sources for topic, at in source.items()}
+    sources = source_offsets(read_text(f"{folder}/{entry_file(done)}")) or ()
+    until = {topic: at for source in sources for topic, at in _partitions(source).items()}
     return Live(kept, until, _watermark(read_text(f"{folder}/commits/{done}") or ""))
 
 
-def _kafka_offsets(line: str) -> dict[str, dict[int, int]]:
-    found: Any = json.loads(line) if line.startswith("{") else {}
-    topics = {topic: at for topic, at in found.items() if isinstance(at, dict)}
+def _partitions(source: Any) -> dict[str, dict[int, int]]:
+    """The offsets of a Kafka source; other kinds have none by topic."""
+    topics = {topic: at for topic, at in source.items() if isinstance(at, dict)} if isinstance(source, dict) else {}
     return {topic: {int(number): int(offset) for number, offset in at.items()} for topic, at in topics.items()}
 
 
@@ -79,6 +80,6 @@ def table_version(settings: Settings, table: str) -> int | None:
     if "://" not in path and not Path(path, "_delta_log").is_dir():
         return None
     try:
-        return int(DeltaTable(path).version())
+        return int(DeltaTable(table_uri(path)).version())
     except TableNotFoundError:
         return None

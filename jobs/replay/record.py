@@ -8,10 +8,11 @@ from typing import Any, Literal, Self
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
+from jobs.connectors.delta_commit import REPLAYS
 from jobs.connectors.files import listed, read_text, write_text
 from jobs.outputs import Replaceable
 
-FOLDER = "replays"  # below the roots of tables and of checkpoints
+FOLDER = REPLAYS  # below the roots of tables and of checkpoints
 FILE = "replay.json"
 State = Literal["planned", "ran", "verified", "done", "undone", "abandoned"]
 Partitions = Mapping[int, int]

@@ -19,7 +19,7 @@ from jobs.connectors.ledger.failpoints import reach
 from jobs.failures import await_all, in_one_line
 from jobs.outputs import Batch, Output
 from jobs.plans import Source, keeps_state, sources
-from jobs.replay.offset_log import OffsetLog, delta_position, kafka_position
+from jobs.replay.ahead import OffsetLog, delta_position, kafka_position
 from jobs.replay.record import Partitions
 from jobs.replay.shadow import ShadowRun
 

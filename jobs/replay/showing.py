@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from conf.settings import Settings
+from jobs.connectors.files import table_uri
 from jobs.replay.comparing import Difference
 from jobs.replay.live import table_version
 from jobs.replay.record import Part, Replacement, Replay
@@ -59,7 +60,7 @@ def _touched(settings: Settings, each: Replacement) -> tuple[int, int]:
     """Different event times, and rows, that the live table has in the range."""
     if table_version(settings, each.rows.table) is None:
         return 0, 0
-    dataset = DeltaTable(f"{settings.paths.tables}/{each.rows.table}").to_pyarrow_dataset()
+    dataset = DeltaTable(table_uri(f"{settings.paths.tables}/{each.rows.table}")).to_pyarrow_dataset()
     name = each.rows.event_time
     kind = dataset.schema.field(name).type
     condition = None

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.connectors.delta_log import DeltaLog, table_uri, tables_under
+from jobs.connectors.delta_log import DeltaLog, tables_under
+from jobs.connectors.files import table_uri
 from jobs.coverage.claims import Span
 from jobs.coverage.tables import Replaced, TableCoverage, table_coverage
 from tests.jobs.coverage.holdings import Holdings
