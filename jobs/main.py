@@ -52,6 +52,7 @@ def _execute(spark: SparkSession, run: Run, args: Namespace, build: Callable[[Ru
     spark.streams.addListener(ProgressLines(run.counted))
     continuous = not args.until_caught_up
     await_all(spark, run.start(continuous), restarts(run, build, continuous), run.ending.set)
+    run.settle()
 
 
 def _log_to_file(settings: Settings, job: str) -> Path:
