@@ -90,18 +90,19 @@ def _late(reread: Reread, of: _Input, watermark_ms: int) -> DataFrame | None:
     frame = reread.input_of(of.child)
     if frame is None:
         return None
+    attributes = {int(each.exprId().id()): each for each in _attributes(of.child.output())}
+    # An attribute may be there twice, as keys are.
     columns = {int(each.exprId().id()): f"c{number}" for number, each in enumerate(_attributes(of.child.output()))}
     at = F.col(columns[int(of.event_time.exprId().id())])
     is_window = str(of.event_time.dataType().typeName()) == "struct"
     event_time = (at["end"] if is_window else at).cast("timestamp")
     late = frame.where(F.unix_micros(event_time) <= watermark_ms * 1000).withColumn(TASK, F.spark_partition_id())
-    named = zip(columns.values(), _attributes(of.child.output()), strict=True)
-    row = F.to_json(F.struct(*[F.col(column).alias(str(each.name())) for column, each in named]))
+    named = [F.col(columns[id]).alias(str(each.name())) for id, each in attributes.items()]
     return late.select(
         F.lit(str(of.operator.nodeName())).alias("operator"),
         event_time.alias("event_time"),
         *COORDINATES,
-        row.alias("row"),
+        F.to_json(F.struct(*named)).alias("row"),
         _dropped(of.operator, columns).alias("dropped"),
     )
 
