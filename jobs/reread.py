@@ -201,7 +201,8 @@ class Reread:
 
 def _sources(analyzed: Any) -> Iterable[int]:
     """What names each source of a stream's plan, in the order of its offsets: one that is read twice is one source."""
-    return dict.fromkeys(_id(node.output().head()) for node in nodes(analyzed) if str(node.nodeName()) == SOURCE)
+    leaves = (node for node in nodes(analyzed) if node.isStreaming() and node.children().isEmpty())
+    return dict.fromkeys(_id(leaf.output().head()) for leaf in leaves)
 
 
 def _ranges(offsets: Mapping[str, Any]) -> list[tuple[kafka.Subscription, Position, Position] | None]:
@@ -211,12 +212,16 @@ def _ranges(offsets: Mapping[str, Any]) -> list[tuple[kafka.Subscription, Positi
 
 
 def _range(start: Any, end: Any) -> tuple[kafka.Subscription, Position, Position] | None:
-    if not isinstance(start, dict) or not isinstance(end, dict):
+    if not (_is_of_topics(start) and _is_of_topics(end)):
         return None
     until = {topic: {int(number): offset for number, offset in ends.items()} for topic, ends in end.items()}
     # A partition that was added has been read from its first record.
     since = {topic: {n: start.get(topic, {}).get(str(n), 0) for n in ends} for topic, ends in until.items()}
     return kafka.Subscription(partitions={topic: [*ends] for topic, ends in until.items()}), since, until
+
+
+def _is_of_topics(offsets: Any) -> bool:
+    return isinstance(offsets, dict) and all(isinstance(partitions, dict) for partitions in offsets.values())
 
 
 def _listed(seq: Any) -> list[Any]:
