@@ -122,24 +122,24 @@ class LateRows:
         return delta.Commit(query, batch.query_id, TABLE, batch.number, batch.offsets, every_batch=False, own_rows=own)
 
     def _write(self, session: SparkSession, batch: _Batch, commit: delta.Commit) -> None:
-        rows, listed, note = None, 0, ""
+        rows, note = session.createDataFrame([], FOUND), ""
         try:
-            rows = self._read(session, batch)
+            rows = self._read(session, batch).persist()
             listed = _count(rows)
         except RereadError as exc:
-            note = str(exc)
+            listed, note = 0, str(exc)
         if batch.dropped is not None and batch.dropped != listed:
             note = note or f"Spark counted {batch.dropped:,} rows, and {listed:,} were found"
-        frames = [rows.withColumn("note", F.lit(None).cast("string"))] if listed and rows is not None else []
-        if note:
-            frames.append(self._unlisted(session, batch, listed, note))
-        if frames:
-            delta.write(self._with_names(reduce(DataFrame.unionByName, frames), batch), self._table, commit)
-        if rows is not None:
+        try:
+            frames = [rows.withColumn("note", F.lit(None).cast("string"))] if listed else []
+            frames += [self._unlisted(session, batch, listed, note)] if note else []
+            if frames:
+                delta.write(self._with_names(reduce(DataFrame.unionByName, frames), batch), self._table, commit)
+        finally:
             rows.unpersist()
 
     def _read(self, session: SparkSession, batch: _Batch) -> DataFrame:
-        """The late rows, in the columns of `late_rows`; to be unpersisted.
+        """The late rows, in the columns of `late_rows`.
 
         Raises:
             RereadError: where the batch cannot be computed again, and never will be.
@@ -158,7 +158,7 @@ class LateRows:
             # A plan that this cannot follow must not keep its query from going on.
             logging.getLogger(__name__).exception("the plan of %s cannot be computed again", self._output.query)
             raise RereadError(f"its plan cannot be computed again: {cause_line(str(exc))}") from exc
-        return (session.createDataFrame([], FOUND) if rows is None else rows).persist()
+        return session.createDataFrame([], FOUND) if rows is None else rows
 
     def _unlisted(self, session: SparkSession, batch: _Batch, listed: int, note: str) -> DataFrame:
         """A row for what was dropped and is not listed."""
