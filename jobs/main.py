@@ -51,7 +51,13 @@ def _execute(spark: SparkSession, run: Run, args: Namespace, build: Callable[[Ru
         print(line, flush=True)
     spark.streams.addListener(ProgressLines(run.counted))
     continuous = not args.until_caught_up
-    await_all(spark, run.start(continuous), restarts(run, build, continuous), run.ending.set)
+    try:
+        await_all(spark, run.start(continuous), restarts(run, build, continuous), run.ending.set)
+    except KeyboardInterrupt:
+        # Only this way does a continuous run end well.
+        run.settle()
+        raise
+    run.settle()
 
 
 def _log_to_file(settings: Settings, job: str) -> Path:

@@ -43,8 +43,25 @@ def planned_at(files: Mapping[str, str], batch: int) -> datetime:
     Args:
         files: the batch's `checkpoint.opening`.
     """
-    milliseconds = json.loads(files[entry_file(batch)].splitlines()[1])["batchTimestampMs"]
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return datetime.fromtimestamp(_metadata(files[entry_file(batch)])["batchTimestampMs"] / 1000, UTC)
+
+
+def late_watermark_ms(files: Mapping[str, str], batch: int) -> int | None:
+    """What event times of micro-batch `batch` are compared with, in milliseconds since 1970: the watermark before it.
+
+    0 for a first batch; None where Spark no longer keeps the batch before.
+
+    Args:
+        files: the batch's `opening`.
+    """
+    if not batch:
+        return 0
+    text = files.get(entry_file(batch - 1))
+    return int(_metadata(text)["batchWatermarkMs"]) if text else None
+
+
+def _metadata(entry: str) -> dict[str, Any]:
+    return dict(json.loads(entry.splitlines()[1]))
 
 
 def before_batch(files: Mapping[str, str], batch: int) -> list[Any] | None:

@@ -30,7 +30,7 @@ def changes_when_run_again(frame: DataFrame) -> str | None:
 
     Python functions cannot be looked into: they count as what they were declared to be.
     """
-    for node in nodes(frame):
+    for node in nodes(analyzed(frame)):
         expressions = str(node.expressions().mkString(", "))
         name = str(node.nodeName())
         for number in range(node.expressions().size()):
@@ -47,10 +47,17 @@ def changes_when_run_again(frame: DataFrame) -> str | None:
 
 def keeps_state(frame: DataFrame) -> bool:
     """Whether the stream keeps state in its checkpoint."""
-    return any(_is_stateful(node) for node in nodes(frame) if node.isStreaming())
+    return any(is_stateful(node) for node in nodes(analyzed(frame)) if node.isStreaming())
 
 
-def _is_stateful(node: Any) -> bool:
+def drops_late_rows(frame: DataFrame) -> bool:
+    """Whether the stream has a watermark, and state that rows come too late for."""
+    names = {str(node.nodeName()) for node in nodes(analyzed(frame)) if node.isStreaming()}
+    return "EventTimeWatermark" in names and keeps_state(frame)
+
+
+def is_stateful(node: Any) -> bool:
+    """Whether a node of a stream's plan, analyzed or optimized, keeps state."""
     children = node.children()
     if str(node.nodeName()) == "Join":
         return all(children.apply(number).isStreaming() for number in range(children.size()))
@@ -67,7 +74,7 @@ class Source:
 
 def sources(frame: DataFrame) -> list[Source]:
     """The sources of the stream, in the order in which Spark numbers them in a checkpoint."""
-    return [_source(node) for node in nodes(frame) if str(node.nodeName()).startswith("StreamingRelation")]
+    return [_source(node) for node in nodes(analyzed(frame)) if str(node.nodeName()).startswith("StreamingRelation")]
 
 
 def _source(node: Any) -> Source:
@@ -78,13 +85,14 @@ def _source(node: Any) -> Source:
     return Source(path=str(path.get()) if path.isDefined() else "")
 
 
-def nodes(frame: DataFrame) -> Iterator[Any]:
-    """The nodes of the analyzed plan of `frame`, each before its children."""
-    yield from _nodes(frame._jdf.queryExecution().analyzed())
+def analyzed(frame: DataFrame) -> Any:
+    """The analyzed plan of `frame`."""
+    return frame._jdf.queryExecution().analyzed()
 
 
-def _nodes(plan: Any) -> Iterator[Any]:
+def nodes(plan: Any) -> Iterator[Any]:
+    """The nodes of a plan, each before what it takes in, from left to right, as Spark numbers them."""
     yield plan
     children = plan.children()
     for number in range(children.size()):
-        yield from _nodes(children.apply(number))
+        yield from nodes(children.apply(number))

@@ -12,7 +12,7 @@ from typing import Any
 from py4j.java_gateway import get_field  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame
 
-from jobs.plans import nodes
+from jobs.plans import analyzed, is_stateful, nodes
 
 UNKNOWN = timedelta(days=1)
 # A tumbling or sliding window, as the analyzer writes it: microseconds, of the slide and of the window.
@@ -40,7 +40,7 @@ def reach(frame: DataFrame) -> Reach:
     """The reach of the events that the stream `frame` is made of; none of a query without watermark."""
     windows = delays = timedelta(0)
     joined = False
-    for node in nodes(frame):
+    for node in nodes(analyzed(frame)):
         name, text = str(node.nodeName()), ""
         if name == "EventTimeWatermark":
             delays += _delay(node)
@@ -48,7 +48,7 @@ def reach(frame: DataFrame) -> Reach:
             text = str(node.expressions().mkString(", "))
         elif name.startswith(OPEN_ENDED):
             windows += UNKNOWN
-        joined = joined or (name == "Join" and _joins_streams(node))
+        joined = joined or (name == "Join" and is_stateful(node))
         windows += _longest(text)
     return Reach(windows, delays if joined else timedelta(0), windows + delays)
 
@@ -66,8 +66,3 @@ def _longest(text: str) -> timedelta:
         return timedelta(0)
     found = [int(number) for number in WINDOW_MICROSECONDS.findall(text)]
     return timedelta(microseconds=max(found, default=0))
-
-
-def _joins_streams(node: Any) -> bool:
-    children = node.children()
-    return all(children.apply(number).isStreaming() for number in range(children.size()))

@@ -16,6 +16,7 @@ from jobs import publishing, state_store, streams
 from jobs.connectors import delta, kafka, positions
 from jobs.failures import in_one_line
 from jobs.inputs import Inputs
+from jobs.late import LateRows
 from jobs.outputs import Batch, Output, OutputMode, Replaceable, query_name, replaceable
 from jobs.progress import Counted
 from jobs.schema_guard import SchemaGuard
@@ -35,6 +36,7 @@ class Run(Inputs):
         self.outputs: list[Output] = []
         self.counted: dict[tuple[str, int], Counted] = {}
         self._tables: dict[str, delta.Table] = {}
+        self._late: dict[str, LateRows] = {}
 
     def anew(self) -> "Run":
         """A run of the same job as a stream, with nothing declared yet, that counts where this one does."""
@@ -184,8 +186,16 @@ class Run(Inputs):
     def start(self, continuous: bool, only: str = "") -> list[StreamingQuery]:
         """Start every declared output (or the one query `only`); without `continuous` each ends when caught up."""
         declared = [(each, self.checkpoint(each)) for each in self._declared() if only in ("", each.query)]
-        how = continuous, self.schemas
-        return [streams.start(self.spark, self.settings, each, folder, *how) for each, folder in declared]
+        return [self._start(each, folder, continuous) for each, folder in declared]
+
+    def _start(self, output: Output, folder: str, continuous: bool) -> StreamingQuery:
+        late = self._late[folder] = LateRows(self.spark, self.settings, output, folder, self.tables_root)
+        return streams.start(self.spark, self.settings, output, folder, continuous, self.schemas, late)
+
+    def settle(self) -> None:
+        """List what the last micro-batch of each query dropped, once all have ended well."""
+        for late in self._late.values():
+            in_one_line(late.settle)
 
     def adopt(self) -> list[str]:
         """Bring the ledgers of all outputs to topics and their checkpoints together again; lines on what was done."""

@@ -1,5 +1,7 @@
 """A declared output as a streaming query."""
 
+from typing import Any
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -7,17 +9,27 @@ from conf.settings import Job, Settings
 from jobs import manifest, state_store
 from jobs.checkpoint import batch_offsets, opening, planned_at
 from jobs.failures import in_one_line
+from jobs.late import LateRows
 from jobs.outputs import Batch, Output
 from jobs.schema_guard import SchemaGuard
 from jobs.source_guard import SourceGuard, topics_of
 
 
 def start(
-    spark: SparkSession, settings: Settings, output: Output, checkpoint: str, continuous: bool, schemas: SchemaGuard
+    spark: SparkSession,
+    settings: Settings,
+    output: Output,
+    checkpoint: str,
+    continuous: bool,
+    schemas: SchemaGuard,
+    late: LateRows,
 ) -> StreamingQuery:
     """Start the query of `output`, which goes on where `checkpoint` ends; without `continuous` it ends when caught up.
 
     It stops by SCHEMA_ADDED where one of its topics got a schema version that `schemas` does not know.
+
+    Args:
+        late: lists what each micro-batch dropped; the caller lets it `settle` once the query has ended.
 
     Raises:
         TidemarkError: TOPIC_RECREATED, where a source topic is no longer the one that the checkpoint knows.
@@ -32,6 +44,7 @@ def start(
         files = opening(frame.sparkSession, checkpoint, version, begun)
         offsets = batch_offsets(files, version)
         in_one_line(lambda: guard.check(topics_of(offsets)))
+        in_one_line(lambda: late.before(frame.sparkSession, version))
         in_one_line(lambda: schemas.check(topics_of(offsets)))
         planned = planned_at(files, version)
         batch = Batch(frame, output.query, str(query_id), version, planned, offsets, files | guard.files())
@@ -41,6 +54,7 @@ def start(
     state_store.configure(spark, settings.spark, own)
     writer = output.frame.writeStream.queryName(output.query).option("checkpointLocation", checkpoint)
     writer = writer.outputMode(output.mode).foreachBatch(write_batch)
-    if continuous:
-        return writer.trigger(processingTime=own.trigger or settings.spark.trigger).start()
-    return writer.trigger(availableNow=True).start()
+    trigger: dict[str, Any] = {"processingTime": own.trigger or settings.spark.trigger}
+    query = writer.trigger(**(trigger if continuous else {"availableNow": True})).start()
+    late.follow(query)
+    return query

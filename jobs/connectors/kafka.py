@@ -1,7 +1,7 @@
 """Kafka as a source (all eight columns) and as a sink of a stream or a batch."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -25,16 +25,22 @@ ENFORCED = {"kafka.isolation.level": "read_committed", "failOnDataLoss": "true",
 
 @dataclass(frozen=True)
 class Subscription:
-    """The topics of one source: named ones, or all that match a Java regular expression."""
+    """The topics of one source: named ones, all that match a Java regular expression, or partitions by topic.
+
+    Of a topic that is named, a batch must say where each partition starts and ends, those added since too.
+    """
 
     topics: tuple[str, ...] = ()
     pattern: str | None = None
+    partitions: Mapping[str, Sequence[int]] | None = None
 
     def __post_init__(self) -> None:
-        if bool(self.topics) == (self.pattern is not None):
+        if bool(self.topics) + (self.pattern is not None) + bool(self.partitions) != 1:
             raise TidemarkError("BAD_SUBSCRIPTION", "a source needs either topics or a pattern", "name one of the two")
 
     def option(self) -> tuple[str, str]:
+        if self.partitions:
+            return "assign", json.dumps({topic: list(numbers) for topic, numbers in self.partitions.items()})
         return ("subscribePattern", self.pattern) if self.pattern is not None else ("subscribe", ",".join(self.topics))
 
 

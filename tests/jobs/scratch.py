@@ -116,6 +116,7 @@ class Scratch:
     def catch_up(self, run: Run) -> None:
         """Run the declared outputs until they have caught up."""
         await_all(self.spark, run.start(continuous=False))
+        run.settle()
 
     def ingest(self, *topics: str, overrides: Iterable[str] = ()) -> Run:
         """Run the job `ingest` on `topics` until it has caught up."""

@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs import checkpoint as folder
-from jobs.checkpoint import entry, initial_offsets, opening, read
+from jobs.checkpoint import entry, initial_offsets, late_watermark_ms, opening, read
 from tests.jobs.scratch import Scratch
 
 HEADER = 'v1\n{"batchWatermarkMs":0}\n'
@@ -57,6 +57,11 @@ def test_what_spark_no_longer_keeps_is_null(spark: SparkSession, files: Files) -
         "since": [{"a": {"0": 0}}],
     }
     assert batch_offsets(spark, checkpoint, 4) == {"from": None, "until": None, "since": None}
+
+
+def test_rows_are_late_by_the_watermark_of_the_batch_before() -> None:
+    entries = {f"offsets/{batch}": f'v1\n{{"batchWatermarkMs":{batch}000}}\n17' for batch in (3, 4)}
+    assert [late_watermark_ms(entries, batch) for batch in (0, 3, 4, 5)] == [0, None, 3000, 4000]
 
 
 @pytest.mark.parametrize("start", ["\0", ""])

@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.plans import changes_when_run_again, keeps_state
+from jobs.plans import changes_when_run_again, drops_late_rows, keeps_state
 
 Transform = Callable[[DataFrame], DataFrame]
 
@@ -66,3 +66,15 @@ def test_what_gives_the_same_rows_is_let_pass(transform: Transform, ticks: DataF
 )
 def test_whether_a_stream_keeps_state(transform: Transform, stateful: bool, ticks: DataFrame) -> None:
     assert keeps_state(transform(ticks)) is stateful
+
+
+@pytest.mark.parametrize(
+    ("transform", "drops"),
+    [
+        (lambda f: minutes(f).where("value > 3"), False),
+        (lambda f: f.dropDuplicates(["value"]), False),
+        (lambda f: minutes(f).dropDuplicatesWithinWatermark(["value"]), True),
+    ],
+)
+def test_whether_a_stream_drops_late_rows(transform: Transform, drops: bool, ticks: DataFrame) -> None:
+    assert drops_late_rows(transform(ticks)) is drops

@@ -69,6 +69,16 @@ def test_all_eight_columns_arrive_with_their_types_and_values(
     assert tuple(second) == (None, None, topic, 1, 1, T0 + 2, 0, None)
 
 
+def test_single_partitions_are_read_of_a_topic_that_has_more(
+    spark: SparkSession, settings: Settings, broker: Cluster, new_topic: NewTopicOf
+) -> None:
+    topic = new_topic(2)
+    send(broker, topic, Record(b"a"), Record(b"b"), Record(b"c"), Record(b"other", partition=1))
+    bounds = {topic: {0: 1}}, {topic: {0: 3}}
+    frame = kafka.read_batch(spark, settings.kafka, settings.source, Subscription(partitions={topic: [0]}), *bounds)
+    assert values(frame) == ["b", "c"]
+
+
 def test_a_stream_has_the_same_columns_as_a_batch(
     spark: SparkSession, settings: Settings, new_topic: NewTopicOf
 ) -> None:
