@@ -94,6 +94,7 @@ class Equivalence:
             run = Run(self._spark, self._settings("live", *overrides, limit), job)
             catalog.load(job).build(run)
             await_all(self._spark, run.start(continuous=False))
+            run.settle()
         batch = Run(self._spark, self._settings("batch", *overrides), job, ("earliest", "latest"))
         catalog.load(job).build(batch)
         batch.write_range()

@@ -4,8 +4,7 @@ The live queries go on meanwhile: they write windows that are still open, a repl
 """
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -60,7 +59,7 @@ class Cutover:
         def is_as_seen(now: DataFrame) -> bool:
             return fingerprint(now) == seen
 
-        return self._swap(path, where, new, CUTOVER, is_as_seen)
+        return self._swap(path, where, new, self._said(CUTOVER, each, where), is_as_seen)
 
     def swap_out(self, part: Part, each: Replacement) -> int | None:
         """Put the rows back that `swap_in` has replaced; the table's version that holds them.
@@ -77,7 +76,7 @@ class Cutover:
         if before is None or swapped is None:
             return None
         ours = fingerprint(swapped)
-        return self._swap(path, where, before, UNDO, lambda now: fingerprint(now) == ours)
+        return self._swap(path, where, before, self._said(UNDO, each, where), lambda now: fingerprint(now) == ours)
 
     def publish(self, part: Part) -> int:
         """Send the records of an output topic, each once however often this is run, with the header HEADER.
@@ -95,7 +94,7 @@ class Cutover:
         facts = BatchFacts(id, 0, {"offsets/0": json.dumps({"replay": self._replay.id})}, code=code.version())
         return sink.write(_marked(records, self._replay.id), facts)
 
-    def _swap(self, path: str, where: str, new: DataFrame, statement: str, is_as_seen: Seen) -> int:
+    def _swap(self, path: str, where: str, new: DataFrame, said: str, is_as_seen: Seen) -> int:
         for _ in range(ATTEMPTS):
             self._alive()
             version = int(snapshot(self._spark, path).version())
@@ -104,7 +103,7 @@ class Cutover:
                 raise self._changed(path)
             reach("replay-before-swap", self._replay.job)
             try:
-                made = replace_rows(new, path, where, version, json.dumps(self._metadata(where, statement)))
+                made = replace_rows(new, path, where, version, said)
             except CONFLICT:
                 continue
             reach("replay-after-swap", self._replay.job)
@@ -125,18 +124,21 @@ class Cutover:
     def _query_id(self) -> str:
         return f"replay-{self._replay.id}"
 
-    def _metadata(self, where: str, statement: str) -> Mapping[str, Any]:
-        edges = self._replay.starts, self._replay.untils
-        starts, untils = ([{topic: dict(of)} for topic, of in at.items()] for at in edges)
-        return {
+    def _said(self, statement: str, each: Replacement, where: str) -> str:
+        """What the commit says of itself, as JSON: `coverage` shows it."""
+        starts, untils = ([{t: dict(of)} for t, of in at.items()] for at in (self._replay.starts, self._replay.untils))
+        start, until = (at.isoformat() if at else None for at in (each.start, each.until))
+        span = {"replay": self._replay.id, "column": each.rows.event_time, "from": start, "until": until}
+        said = {
             "sink": self._replay.job,
             "query_id": self._query_id,
             "statement": statement,
             "batch": 0,
             "offsets": {"from": starts, "until": untils},
-            "replaces": {"replay": self._replay.id, "where": where, **self._replay.asked},
+            "replaces" if statement == CUTOVER else "restores": span | {"where": where},
             "code": code.version(),
         }
+        return json.dumps(said)
 
     def _changed(self, path: str) -> TidemarkError:
         message = f"table {path}: rows of the range were changed since replay {self._replay.id} was compared with them"

@@ -101,7 +101,8 @@ class SliceRunner:
         began = time.monotonic()
         starts, untils = self._edges(batch)
         self._put_in(batch, starts, untils)
-        offsets = {"from": _entries(starts), "until": _entries(untils)}
+        since = {topic: self.run.replay.starts[topic] for topic in self._topics}
+        offsets = {"from": _entries(starts), "until": _entries(untils), "since": _entries(since)}
         reach("replay-slice-put-in", self.run.replay.job, batch=batch)
         query = self._start(partial(self._write, batch, offsets))
         await_all(self.run.spark, [query])

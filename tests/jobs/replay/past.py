@@ -57,6 +57,7 @@ class Past:
         run = Run(self.scratch.spark, self.settings(*overrides), JOB)
         self.build(run)
         await_all(self.scratch.spark, run.start(continuous=False))
+        run.settle()
 
     def settings(self, *overrides: str) -> Settings:
         """The test's own, with small slices."""
