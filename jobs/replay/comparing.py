@@ -77,19 +77,18 @@ def explained(differing: DataFrame, late: DataFrame | None, event_time: str | No
         late: of the query, column `event_time` timestamp; None where no row was late.
         event_time: the column that tells where a window begins; `back_s`: how long it is.
     """
-    numbered = differing.withColumn("number", F.monotonically_increasing_id())
     if late is None or event_time is None:
-        return numbered.withColumn("cause", F.lit(None).cast("string")).drop("number")
+        return differing.withColumn("cause", F.lit(None).cast("string"))
     began = F.coalesce(F.col(f"left.`{event_time}`"), F.col(f"right.`{event_time}`")).cast("timestamp")
-    spans = numbered.select("*", began.alias("began"))
-    in_window = (F.col("late_at") >= F.col("began")) & (
-        F.col("late_at") <= F.col("began") + F.make_dt_interval(secs=F.lit(back_s))
-    )
+    spans = differing.withColumn("began", began)
+    ends = F.col("began") + F.make_dt_interval(secs=F.lit(back_s))
+    in_window = (F.col("late_at") >= F.col("began")) & (F.col("late_at") <= ends)
     rows = late.select(F.col("event_time").alias("late_at"))
-    counts = spans.join(rows, in_window).groupBy("number").agg(F.count("*").alias("late_rows"))
-    text = F.format_string("%d rows were late for the live job", F.col("late_rows"))
-    cause = F.when(F.col("late_rows") > 0, text)
-    return spans.join(counts, "number", "left").withColumn("cause", cause).drop("number", "began", "late_rows")
+    counts = (
+        spans.select("began").distinct().join(rows, in_window).groupBy("began").agg(F.count("*").alias("late_rows"))
+    )
+    cause = F.when(F.col("late_rows") > 0, F.format_string("%d rows were late for the live job", F.col("late_rows")))
+    return spans.join(counts, "began", "left").select("left", "right", cause.alias("cause"))
 
 
 def listed(differing: DataFrame, keys: Sequence[str]) -> list[Difference]:
