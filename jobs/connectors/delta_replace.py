@@ -8,12 +8,23 @@ refuses it where a later one has touched those rows.
 from collections.abc import Mapping
 from typing import Any
 
-from delta.exceptions import DeltaConcurrentModificationException
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    DeltaConcurrentModificationException,
+)
 from pyspark.sql import DataFrame
 
 from jobs.connectors.delta_history import snapshot
 
-CONFLICT = DeltaConcurrentModificationException
+# The first three are no kinds of the fourth, as Delta has them in Python.
+CONFLICT = (
+    ConcurrentAppendException,
+    ConcurrentDeleteReadException,
+    ConcurrentDeleteDeleteException,
+    DeltaConcurrentModificationException,
+)
 
 
 def replace_rows(frame: DataFrame, path: str, condition: str, version: int, metadata: str) -> int:
@@ -24,7 +35,7 @@ def replace_rows(frame: DataFrame, path: str, condition: str, version: int, meta
         metadata: what the commit says of itself.
 
     Raises:
-        DeltaConcurrentModificationException: where rows that meet the condition were written since `version`.
+        one of CONFLICT, where rows were written since `version` that may meet the condition.
     """
     spark = frame.sparkSession
     jvm: Any = spark._jvm
