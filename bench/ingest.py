@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf import ROOT, state_dir
-from conf.errors import exit_on_error
+from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Kafka, load
 from conf.topics import subject_of
 from jobs import ingest
@@ -66,7 +66,10 @@ def _measure(scratch: Path, wanted: int, rounds: int) -> None:
     registry.register(subject_of(TOPIC), registry.latest(subject_of("departures")).text)
     base = [f"registry.path={scratch / 'registry'}", f"ingest.topics={TOPIC}"]
     settings = load(overrides=base)
-    records = _fill(settings.kafka, wanted, records_in(settings, "departures"))
+    there = records_in(settings, "departures")
+    if not there:
+        raise TidemarkError("NO_RECORDS", "topic departures is empty", "`local/tidemark publish flights` fills it")
+    records = _fill(settings.kafka, wanted, there)
     spark = spark_session(settings, "bench")
     speeds: dict[str, list[float]] = {name: [] for name in JOBS}
     print(f"{records:,} records in {TOPIC}\n{_line('round', [*JOBS])}   records/s")
