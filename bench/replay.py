@@ -24,7 +24,8 @@ from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings, load
 from jobs import catalog
 from jobs.failures import await_all
-from jobs.replay.planning import Asked, plan_range
+from jobs.replay.asking import Asked
+from jobs.replay.planning import plan_range
 from jobs.replay.record import Replays
 from jobs.replay.steps import Steps
 from jobs.run import Run

@@ -16,7 +16,7 @@ from jobs import publishing, state_store, streams
 from jobs.connectors import delta, kafka, positions
 from jobs.failures import in_one_line
 from jobs.inputs import Inputs
-from jobs.late import LateRows
+from jobs.late.listing import LateRows
 from jobs.outputs import Batch, Output, OutputMode, Replaceable, query_name, replaceable
 from jobs.progress import Counted
 from jobs.schema_guard import SchemaGuard

@@ -9,7 +9,7 @@ from conf.settings import Job, Settings
 from jobs import manifest, state_store
 from jobs.checkpoint import batch_offsets, opening, planned_at
 from jobs.failures import in_one_line
-from jobs.late import LateRows
+from jobs.late.listing import LateRows
 from jobs.outputs import Batch, Output
 from jobs.schema_guard import SchemaGuard
 from jobs.source_guard import SourceGuard, topics_of

@@ -27,6 +27,8 @@ def main(argv: Sequence[str]) -> int:
         found = Replays(settings).all()
         print(json.dumps(showing.as_fields(found)) if options.json else "\n".join(showing.list_lines(found)))
         return 0
+    if "id" in options:
+        Replays(settings).require(options.id)
     settings.kafka.require_bootstrap_servers()
     if options.step == "plan" and not options.backfill:
         return _plan(settings, options)

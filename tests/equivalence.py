@@ -39,10 +39,11 @@ from jobs.connectors.positions import Position, resolve
 from jobs.failures import await_all
 from jobs.outputs import Output, Replaceable
 from jobs.replay import extents
+from jobs.replay.asking import Asked
 from jobs.replay.comparing import differences, fingerprint
 from jobs.replay.cutover import HEADER
 from jobs.replay.live import live_queries
-from jobs.replay.planning import Asked, plan_range
+from jobs.replay.planning import plan_range
 from jobs.replay.record import Replays
 from jobs.replay.steps import Steps
 from jobs.run import Run

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from conf.settings import Settings
 from jobs.connectors.files import table_uri
-from jobs.late import TABLE as LATE
+from jobs.late.listing import TABLE as LATE
 from jobs.replay.live import live_queries, table_version
 from jobs.replay.record import Partitions
 

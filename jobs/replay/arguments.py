@@ -7,7 +7,7 @@ from conf.durations import milliseconds
 from conf.errors import TidemarkError
 from conf.settings import ENVIRONMENTS
 from jobs.connectors.positions import parse_position
-from jobs.replay.planning import Asked
+from jobs.replay.asking import Asked
 
 DESCRIPTION = "Any range of the past run again beside the live tables, verified, and swapped in; see docs/replay.md."
 EXIT_CODES = (

@@ -18,9 +18,10 @@ from jobs import catalog  # noqa: E402
 from jobs.arguments import settings_of  # noqa: E402
 from jobs.connectors.positions import parse_position  # noqa: E402
 from jobs.replay import arguments, schedule, showing  # noqa: E402
+from jobs.replay.asking import Asked  # noqa: E402
 from jobs.replay.lease import Lease  # noqa: E402
 from jobs.replay.live import require_live  # noqa: E402
-from jobs.replay.planning import Asked, plan_range  # noqa: E402
+from jobs.replay.planning import plan_range  # noqa: E402
 from jobs.replay.record import Replay, Replays  # noqa: E402
 from jobs.replay.steps import Steps  # noqa: E402
 

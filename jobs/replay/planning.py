@@ -3,42 +3,24 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from conf import code
-from conf.errors import TidemarkError, nearest
+from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.positions import Offsets, Position, parse_position
+from jobs.connectors.positions import parse_position
 from jobs.connectors.topic_times import TopicTimes
 from jobs.manifest import Manifest
 from jobs.outputs import Replaceable
-from jobs.replay.archive import Archive, late_until
+from jobs.replay.archive import late_until
+from jobs.replay.asking import Asked, Edges, clipped, event_times, named, readers
 from jobs.replay.live import Live, require_live, table_version
 from jobs.replay.reading import Reading, reading, slices
 from jobs.replay.record import Part, Partitions, Replacement, Replay
 
-Edges = tuple[datetime | None, datetime | None]
 # Far enough from the ends of what a datetime can hold for all reaches.
 DAY = timedelta(days=1)
 BEGINNING, END = datetime(1900, 1, 1, tzinfo=UTC), datetime(2900, 1, 1, tzinfo=UTC)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is to be replayed.
-
-    Args:
-        start, end: positions as `jobs.connectors.positions` reads them.
-        context: read so much more on both sides; None for what the job's plan says.
-        hold: trust no watermark before all is read.
-    """
-
-    job: str
-    start: str = "earliest"
-    end: str = "latest"
-    context: timedelta | None = None
-    hold: bool = False
 
 
 def plan_range(settings: Settings, asked: Asked) -> Replay:
@@ -49,9 +31,9 @@ def plan_range(settings: Settings, asked: Asked) -> Replay:
             job has not closed a single window of the range yet; BROKER_UNREACHABLE.
     """
     start, end = parse_position(asked.start), parse_position(asked.end)
-    lives = _reading(require_live(settings, asked.job), _named(start) | _named(end))
+    lives = readers(require_live(settings, asked.job), named(start) | named(end))
     with TopicTimes(settings.kafka) as times:
-        edges = _event_times(settings, times, start, end)
+        edges = event_times(settings, times, start, end)
         parts: list[Part] = []
         wanted: dict[str, Edges] = {}
         least: dict[str, Partitions] = {}
@@ -67,7 +49,7 @@ def plan_range(settings: Settings, asked: Asked) -> Replay:
         for topic, (since, until) in wanted.items():
             most = _least([live.until.get(topic, {}) for live in lives if topic in live.manifest.topics])
             found = reading(settings, times, topic, since, until, most, least[topic])
-            readings.append(_clipped(found, start, end) if exact else found)
+            readings.append(clipped(found, start, end) if exact else found)
         return _replay(settings, times, "range", asked, parts, readings)
 
 
@@ -84,21 +66,6 @@ def plan_backfill(settings: Settings, asked: Asked, manifests: Sequence[Manifest
         return _replay(settings, times, "backfill", asked, parts, readings)
 
 
-def _named(position: Position) -> set[str]:
-    """The topics whose offsets are given."""
-    return set(position) if isinstance(position, Mapping) else set()
-
-
-def _reading(lives: Sequence[Live], topics: set[str]) -> list[Live]:
-    """Those that read one of `topics`; all, where none is named."""
-    found = [live for live in lives if not topics or topics & set(live.manifest.topics)]
-    if not found:
-        known = sorted({topic for live in lives for topic in live.manifest.topics})
-        message = f"the job does not read {', '.join(sorted(topics))}"
-        raise TidemarkError("BAD_POSITION", message, nearest(min(topics), known))
-    return found
-
-
 def _new_part(settings: Settings, each: Manifest) -> Part:
     for rows in each.tables:
         if table_version(settings, rows.table) is not None:
@@ -106,42 +73,6 @@ def _new_part(settings: Settings, each: Manifest) -> Part:
             raise TidemarkError("ALREADY_RUNS", f"job {each.job} has a table {rows.table} already", remedy)
     tables = tuple(Replacement(rows) for rows in each.tables)
     return Part(each.query, each.name, each.topics, tables, each.topic, each.reach.back.total_seconds())
-
-
-def _event_times(settings: Settings, times: TopicTimes, start: Position, end: Position) -> Edges:
-    """The range of event time that the two positions enclose; None: without an end on that side."""
-    if isinstance(start, Mapping) or isinstance(end, Mapping):
-        return _times_of_offsets(settings, times, start, end)
-    since = start if isinstance(start, datetime) else None
-    until = end if isinstance(end, datetime) else None
-    if start == "latest" or (since and until and since >= until):
-        raise TidemarkError("NOTHING_TO_REPLAY", "the range ends before it begins", "let --from be before --to")
-    return since, until
-
-
-def _times_of_offsets(settings: Settings, times: TopicTimes, start: Position, end: Position) -> Edges:
-    found: list[int] = []
-    for topic in sorted(_named(start) | _named(end)):
-        tracks = Archive(settings, topic).tracks(None, None)
-        earliest, latest = times.edges(topic)
-        for number in earliest:
-            low, high = _offset(start, topic, number, 0), _offset(end, topic, number, latest[number])
-            track = tracks.get(number)
-            inside = track.between(low, high) if track else ()
-            if len(inside):
-                found += [int(min(inside)), int(max(inside))]
-            elif low < high:
-                found += times.span(topic, number, max(low, earliest[number]), high) or ()
-    if not found:
-        raise TidemarkError("NOTHING_TO_REPLAY", "there is no record between these offsets", "name others, or times")
-    zero = datetime(1970, 1, 1, tzinfo=UTC)
-    return zero + timedelta(milliseconds=min(found)), zero + timedelta(milliseconds=max(found) + 1)
-
-
-def _offset(position: Position, topic: str, partition: int, otherwise: int) -> int:
-    if isinstance(position, Mapping):
-        return int(position.get(topic, {}).get(partition, otherwise))
-    return otherwise
 
 
 def _part(settings: Settings, live: Live, edges: Edges, context: timedelta | None) -> tuple[Part, Edges]:
@@ -198,18 +129,6 @@ def _least(untils: Sequence[Partitions]) -> Partitions:
 
 def _greatest(one: Partitions, other: Partitions) -> Partitions:
     return {number: max(one.get(number, 0), other.get(number, 0)) for number in {*one, *other}}
-
-
-def _clipped(found: Reading, start: Position, end: Position) -> Reading:
-    """Exactly the offsets that were asked for, where offsets were."""
-    starts = _given(start, found.topic, found.starts)
-    untils = _given(end, found.topic, found.untils)
-    return Reading(found.topic, starts, {n: max(starts[n], at) for n, at in untils.items()}, found.tracks)
-
-
-def _given(position: Position, topic: str, found: Partitions) -> Partitions:
-    given: Offsets = position if isinstance(position, Mapping) else {}
-    return {number: given.get(topic, {}).get(number, at) for number, at in found.items()}
 
 
 def _replay(

@@ -12,9 +12,10 @@ from jobs import checkpoint
 from jobs.connectors import kafka
 from jobs.manifest import Manifest
 from jobs.replay import extents
+from jobs.replay.asking import Asked
 from jobs.replay.cutover import Cutover
 from jobs.replay.handover import hand_over
-from jobs.replay.planning import Asked, plan_backfill
+from jobs.replay.planning import plan_backfill
 from jobs.replay.record import FOLDER, Part, Replacement, Replay, Replays
 from jobs.replay.running import LateRowsError, Show, SliceRunner, Speed
 from jobs.replay.shadow import CheckRun, ShadowRun

@@ -12,7 +12,7 @@ from jobs import checkpoint
 from jobs.connectors import delta
 from jobs.connectors.delta_history import snapshot
 from jobs.connectors.ledger.failpoints import reach
-from jobs.late import TABLE as LATE
+from jobs.late.listing import TABLE as LATE
 from jobs.replay import extents
 from jobs.replay.comparing import Difference, Fingerprint, differences, explained, fingerprint, listed
 from jobs.replay.record import Part, Replacement, Replay

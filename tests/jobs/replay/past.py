@@ -9,7 +9,8 @@ from pyspark.sql import functions as F
 
 from conf.settings import Settings
 from jobs.failures import await_all
-from jobs.replay.planning import Asked, plan_range
+from jobs.replay.asking import Asked
+from jobs.replay.planning import plan_range
 from jobs.replay.record import Replay, Replays
 from jobs.replay.steps import Steps
 from jobs.run import Run

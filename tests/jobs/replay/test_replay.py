@@ -10,7 +10,8 @@ from jobs import ingest
 from jobs.connectors import kafka
 from jobs.failures import await_all
 from jobs.replay import cutover
-from jobs.replay.planning import Asked, plan_range
+from jobs.replay.asking import Asked
+from jobs.replay.planning import plan_range
 from jobs.replay.record import Replays
 from jobs.replay.steps import Steps
 from jobs.run import Run

@@ -12,8 +12,8 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.late.reread import COORDINATES, Reread
 from jobs.plans import is_stateful, nodes
-from jobs.reread import COORDINATES, Reread
 
 FOUND = "operator string, event_time timestamp, topic string, partition int, offset long, row string, dropped long"
 EVENT_TIME = "spark.watermarkDelayMs"  # marks the event time among the attributes of a plan

@@ -22,9 +22,9 @@ from conf.settings import Settings
 from jobs import checkpoint, plans
 from jobs.connectors import delta
 from jobs.failures import cause_line, named_stop
-from jobs.late_rows import FOUND, late_rows
+from jobs.late.dropped import FOUND, late_rows
+from jobs.late.reread import Reread, RereadError
 from jobs.outputs import Output
-from jobs.reread import Reread, RereadError
 
 TABLE = "late"
 COLUMNS = (

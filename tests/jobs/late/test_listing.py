@@ -17,7 +17,7 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 from conf.errors import TidemarkError
 from jobs.failures import await_all
 from jobs.flights.arrivals_board import SCHEMA, ArrivalsBoard
-from jobs.late import LateRows
+from jobs.late.listing import LateRows
 from jobs.outputs import OutputMode
 from jobs.run import Run
 from tests.jobs.scratch import Row, Scratch
