@@ -100,7 +100,7 @@ def _offsets(line: str) -> Any:
     return json.loads(line) if line.startswith("{") else line
 
 
-def _located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
+def located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
     """The file system that holds `uri`, and its path there."""
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(uri)
@@ -110,7 +110,7 @@ def _located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
 def read(spark: SparkSession, uri: str) -> str | None:
     """The text of a file; empty where its checksum is another one's, None where it is not there."""
     jvm: Any = spark._jvm
-    files, path = _located(spark, uri)
+    files, path = located(spark, uri)
     if not files.exists(path):
         return None
     stream = files.open(path)
@@ -135,6 +135,12 @@ def last_commit(spark: SparkSession, checkpoint: str) -> int | None:
     return _last(spark, f"{checkpoint}/commits")
 
 
+def conf(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
+    """Spark's configuration that the offset log froze with micro-batch `batch`; empty where it is not there."""
+    text = entry(spark, checkpoint, batch)
+    return dict(json.loads(text.splitlines()[1]).get("conf", {})) if text else {}
+
+
 def is_damaged(spark: SparkSession, checkpoint: str) -> bool:
     """Whether a file that the next run begins with is empty or cut short, as the end of a machine may leave it."""
     logs = [(log, _last(spark, f"{checkpoint}/{log}")) for log in ("offsets", "commits")]
@@ -144,7 +150,7 @@ def is_damaged(spark: SparkSession, checkpoint: str) -> bool:
 
 
 def _last(spark: SparkSession, folder: str) -> int | None:
-    files, path = _located(spark, folder)
+    files, path = located(spark, folder)
     names = [str(status.getPath().getName()) for status in files.listStatus(path)] if files.exists(path) else []
     return max((int(name) for name in names if name.isdecimal()), default=None)
 
@@ -164,11 +170,11 @@ def _is_json(text: str) -> bool:
 
 def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
     """Rename the folder, and return its new place; None where there is none."""
-    files, path = _located(spark, checkpoint)
+    files, path = located(spark, checkpoint)
     if not files.exists(path):
         return None
     for number in count(1):
-        _, aside = _located(spark, f"{checkpoint}.replaced-{number}")
+        _, aside = located(spark, f"{checkpoint}.replaced-{number}")
         if not files.exists(aside):
             files.rename(path, aside)
             return str(aside.toString())
@@ -186,7 +192,7 @@ def rebuild(spark: SparkSession, checkpoint: str, query_id: str, batch: int, tex
 
 def write(spark: SparkSession, uri: str, text: str) -> None:
     """Write a file, over one that is there."""
-    files, path = _located(spark, uri)
+    files, path = located(spark, uri)
     stream = files.create(path, True)
     try:
         stream.write(bytearray(text.encode()))

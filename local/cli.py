@@ -29,6 +29,7 @@ COMMANDS = {
     "topics": Command("plan | apply: conf/topics.toml against the cluster", "local.topics:main"),
     "publish": Command("events or files into a topic", "producers.cli:main"),
     "quarantine": Command("list | inspect | redrive | audit | queue: rejects", "producers.quarantine.cli:main"),
+    "maintain": Command("tables | checkpoints | ledgers | state: upkeep while jobs run", "local.operations:maintain"),
     "schemas": Command("the event contracts and their registry", "schemas.cli:main"),
     "config": Command("show: the merged settings, secrets masked", "local.cli:config"),
     "notebook": Command("open the notebooks in JupyterLab", "local.cli:notebook"),

@@ -1,0 +1,119 @@
+"""Tables are compacted and vacuumed, and nothing that a reader or a replay needs is lost."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from conf.settings import Maintenance, Settings, load
+from jobs.connectors import delta_upkeep
+from jobs.folders import Folders
+from jobs.maintenance.replays import Replay
+from jobs.maintenance.tables import SLACK, TableReport, Upkeep, kept, table_names
+
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
+WEEK = timedelta(days=7)
+LIMITS = Maintenance(keep="7 days", allow_short_keep=False, small_file_mb=16, small_files=4, target_file_mb=128)
+
+
+def settings(folder: Path, *more: str) -> Settings:
+    return load("local", [f"paths.tables={folder}", "maintenance.small_files=4", *more])
+
+
+def append(spark: SparkSession, path: Path, times: int) -> None:
+    for number in range(times):
+        spark.range(number, number + 1).coalesce(1).write.format("delta").mode("append").save(str(path))
+
+
+def upkeep(spark: SparkSession, settings: Settings, *replays: Replay, dry_run: bool = False) -> dict[str, TableReport]:
+    return {each.table: each for each in Upkeep(spark, settings, list(replays), dry_run).reports()}
+
+
+def data_files(table: Path) -> int:
+    return len(list(table.glob("*.parquet")))
+
+
+@pytest.fixture
+def aged(spark: SparkSession, tmp_path: Path) -> Iterator[Path]:
+    """A table of four small files."""
+    append(spark, tmp_path / "silver" / "a", 4)
+    yield tmp_path / "silver" / "a"
+
+
+def test_small_files_become_one_and_the_table_reads_the_same(spark: SparkSession, aged: Path, tmp_path: Path) -> None:
+    first = upkeep(spark, settings(tmp_path), dry_run=True)["silver/a"]
+    assert first.compaction == "would compact 4 small files"
+    assert (first.before.count, first.after.count) == (4, 4)
+    done = upkeep(spark, settings(tmp_path))["silver/a"]
+    assert (done.before.count, done.after.count, done.failed) == (4, 1, "")
+    assert done.compaction == "compacted 4 small files"
+    assert sorted(row.id for row in spark.read.format("delta").load(str(aged)).collect()) == [0, 1, 2, 3]
+    assert data_files(aged) == 5  # the old ones stay for a week
+    again = upkeep(spark, settings(tmp_path))["silver/a"]
+    assert again.compaction == "left alone: 1 small files in a partition, 4 are worth it"
+
+
+def test_tables_of_replays_and_ranges_are_left_out_and_nested_ones_found(spark: SparkSession, tmp_path: Path) -> None:
+    for name in ("a", "silver/t/e", "replays/r/a", "range-1/a", "_x/a"):
+        (tmp_path / name / "_delta_log").mkdir(parents=True)
+    (tmp_path / "a" / "day=1").mkdir()
+    assert list(table_names(Folders(spark), str(tmp_path))) == ["a", "silver/t/e"]
+
+
+@pytest.mark.parametrize(
+    ("own", "replays", "keep", "why"),
+    [
+        (WEEK, {}, WEEK, "maintenance.keep"),
+        (2 * WEEK, {}, 2 * WEEK, "the table's own retention"),
+        (WEEK, {"r": NOW - 3 * WEEK, "s": NOW - 5 * WEEK}, 5 * WEEK + SLACK, "replay s"),
+        (WEEK, {"r": NOW - timedelta(days=1)}, WEEK, "maintenance.keep"),
+    ],
+)
+def test_who_wants_files_kept_longest_decides(
+    own: timedelta, replays: dict[str, datetime], keep: timedelta, why: str
+) -> None:
+    assert kept(LIMITS, own, replays, NOW) == (keep, why)
+
+
+def test_a_short_keep_is_taken_only_where_it_is_allowed(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"BAD_SETTING.*keep is 1 day, less than 7 days.*allow_short_keep"):
+        settings(tmp_path, "maintenance.keep=1 day")
+    short = settings(tmp_path, "maintenance.keep=1 day", "maintenance.allow_short_keep=true").maintenance
+    assert kept(short, WEEK, {}, NOW) == (timedelta(days=1), "maintenance.keep")
+
+
+@pytest.mark.slow
+def test_files_that_an_open_replay_needs_outlive_a_vacuum(
+    spark: SparkSession, aged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = settings(tmp_path, "maintenance.keep=1 second", "maintenance.allow_short_keep=true")
+    replay = Replay("r", "", "running", NOW, {"silver/a": 3})
+    done = upkeep(spark, short, replay)["silver/a"]
+    assert (done.failed, data_files(aged)) == ("", 5)
+    assert "(replay r)" in done.vacuum
+    assert spark.read.format("delta").option("versionAsOf", 3).load(str(aged)).count() == 4
+    monkeypatch.setattr(delta_upkeep, "LISTERS", "2")
+    upkeep(spark, short)
+    assert data_files(aged) == 1
+    assert spark.read.format("delta").load(str(aged)).count() == 4
+
+
+def test_a_table_is_not_vacuumed_where_a_replay_needs_what_its_log_no_longer_has(
+    spark: SparkSession, aged: Path, tmp_path: Path
+) -> None:
+    replay = Replay("r", "", "running", NOW, {"silver/a": 99})
+    done = upkeep(spark, settings(tmp_path), replay, dry_run=True)["silver/a"]
+    assert done.vacuum == "not vacuumed: replay r needs a version that the log no longer has"
+
+
+def test_a_damaged_table_fails_alone(spark: SparkSession, aged: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken" / "_delta_log").mkdir(parents=True)
+    (tmp_path / "broken" / "_delta_log" / "00000000000000000000.json").write_text("{")
+    done = upkeep(spark, settings(tmp_path), dry_run=True)
+    assert done["broken"].failed
+    assert next(iter(done["broken"].lines())).startswith("broken                       FAILED ")
+    assert not done["silver/a"].failed
+    assert json.dumps(done["silver/a"].to_json())
