@@ -11,6 +11,7 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
+from jobs.checkpoint import last_commit
 from jobs.folders import Folders
 
 STATE = "state"
@@ -46,19 +47,33 @@ class Operator:
 
 
 def operators(spark: SparkSession, checkpoint: str) -> list[Operator]:
-    """The stateful operators of the last batch in `checkpoint`, by number; none for a query without state."""
+    """The stateful operators of the last committed batch in `checkpoint`, by number; none for a query without state."""
+    batch = last_commit(spark, checkpoint)
+    if batch is None or not Folders(spark).exists(f"{checkpoint}/{STATE}"):
+        return []
+    return planned_operators(spark, checkpoint, batch)
+
+
+def planned_operators(spark: SparkSession, checkpoint: str, batch: int = 0) -> list[Operator]:
+    """The operators that the state metadata of `checkpoint` had with `batch`, whether it was ever run or not."""
     folders = Folders(spark)
     if not folders.exists(f"{checkpoint}/{STATE}"):
         return []
-    rows = spark.read.format("state-metadata").load(checkpoint).collect()
-    found = []
-    for number in sorted({int(row.operatorId) for row in rows}):
-        own = [row for row in rows if row.operatorId == number]
-        stores = tuple(sorted(str(row.stateStoreName) for row in own))
-        families = tuple(_families(spark, folders, f"{checkpoint}/{STATE}/{number}", stores))
-        partitions, properties = int(own[0].numPartitions), str(own[0].operatorProperties or "")
-        found.append(Operator(number, str(own[0].operatorName), stores, partitions, families, properties))
-    return found
+    jvm: Any = spark._jvm
+    conf = jvm.org.apache.spark.util.SerializableConfiguration(spark._jsparkSession.sessionState().newHadoopConf())
+    sources = jvm.org.apache.spark.sql.execution.datasources.v2.state.metadata
+    found = sources.StateMetadataPartitionReader(checkpoint, conf, batch).allOperatorStateMetadata()
+    read = [_operator(spark, folders, checkpoint, metadata) for metadata in list(found)]
+    return sorted(read, key=lambda operator: operator.number)
+
+
+def _operator(spark: SparkSession, folders: Folders, checkpoint: str, metadata: Any) -> Operator:
+    info, listed = metadata.operatorInfo(), list(metadata.stateStoreInfo())
+    stores = tuple(sorted(str(store.storeName()) for store in listed))
+    number, name = int(info.operatorId()), str(info.operatorName())
+    families = tuple(_families(spark, folders, f"{checkpoint}/{STATE}/{number}", stores))
+    properties = str(metadata.operatorPropertiesJson()) if int(metadata.version()) > 1 else ""
+    return Operator(number, name, stores, int(listed[0].numPartitions()), families, properties)
 
 
 def rows(spark: SparkSession, checkpoint: str, operator: Operator) -> int | None:

@@ -71,6 +71,15 @@ class Folders:
         files, path = self._located(uri)
         files.delete(path, True)
 
+    def copy(self, uri: str, to: str) -> None:
+        """Copy a file, or a folder with all that is in it, to where nothing is yet."""
+        jvm: Any = self._spark._jvm
+        files, path = located(self._spark, uri)
+        targets, target = located(self._spark, to)
+        targets.mkdirs(target.getParent())
+        conf = self._spark._jsparkSession.sessionState().newHadoopConf()
+        jvm.org.apache.hadoop.fs.FileUtil.copy(files, path, targets, target, False, conf)
+
     def move(self, uri: str, to: str) -> None:
         """Rename a folder; raises OSError where the file system refuses."""
         files, path = self._located(uri)

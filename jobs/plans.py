@@ -46,10 +46,11 @@ def changes_when_run_again(frame: DataFrame) -> str | None:
 
 def keeps_state(frame: DataFrame) -> bool:
     """Whether the stream keeps state in its checkpoint."""
-    return any(_is_stateful(node) for node in _nodes(frame._jdf.queryExecution().analyzed()) if node.isStreaming())
+    return any(is_stateful(node) for node in _nodes(frame._jdf.queryExecution().analyzed()) if node.isStreaming())
 
 
-def _is_stateful(node: Any) -> bool:
+def is_stateful(node: Any) -> bool:
+    """Whether a node of a stream's logical plan is an operator that keeps state."""
     children = node.children()
     if str(node.nodeName()) == "Join":
         return all(children.apply(number).isStreaming() for number in range(children.size()))

@@ -13,8 +13,7 @@ from jobs.failures import cause_line
 from jobs.folders import Folders
 from jobs.maintenance.checkpoints import Checkpoint, checkpoints
 from jobs.maintenance.reading import megabytes
-
-PARTITIONS = "spark.sql.shuffle.partitions"  # in the offset log; the state metadata may have an older number
+from jobs.state_store import PARTITIONS
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,7 @@ def _report(spark: SparkSession, folders: Folders, of: Checkpoint, operator: Ope
         of.query,
         operator.number,
         operator.name,
+        # The state metadata may have an older number.
         int(checkpoint.conf(spark, of.uri, batch).get(PARTITIONS, operator.partitions)),
         rows,
         size.files,
