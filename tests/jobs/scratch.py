@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from delta.tables import DeltaTable
 from fastavro import parse_schema, schemaless_writer
@@ -15,6 +15,7 @@ from conf.rules import Rule
 from conf.settings import Settings, load
 from conf.topics import CleanupPolicy, Topic
 from jobs import ingest
+from jobs.checkpoint_doctor.declarations import Declarations
 from jobs.connectors.positions import Position
 from jobs.failures import await_all
 from jobs.run import Run
@@ -31,6 +32,7 @@ FIELDS: list[dict[str, Any]] = [
 ]
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
 Row = tuple[Any, ...]
+AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 class Scratch:
@@ -99,7 +101,13 @@ class Scratch:
 
     def run(self, *overrides: str, bounds: tuple[Position, Position] | None = None, job: str = "probe") -> Run:
         """A run of a job that is still to be declared."""
-        run = Run(self.spark, self.settings(*overrides), job, bounds)
+        return self._knowing(Run(self.spark, self.settings(*overrides), job, bounds))
+
+    def declarations(self, *overrides: str, job: str = "probe") -> Declarations:
+        """A run of a job that is only to be looked at."""
+        return self._knowing(Declarations(self.spark, self.settings(*overrides), job))
+
+    def _knowing(self, run: AnyRun) -> AnyRun:
         run.topics |= self._declared
         run.judge.rules.update(self._rules)
         return run

@@ -1,15 +1,17 @@
 """Tables are compacted and vacuumed, and nothing that a reader or a replay needs is lost."""
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
 from conf.settings import Maintenance, Settings, load
-from jobs.connectors import delta_upkeep
 from jobs.folders import Folders
 from jobs.maintenance.replays import Replay
 from jobs.maintenance.tables import SLACK, TableReport, Upkeep, kept, table_names
@@ -85,20 +87,55 @@ def test_a_short_keep_is_taken_only_where_it_is_allowed(tmp_path: Path) -> None:
     assert kept(short, WEEK, {}, NOW) == (timedelta(days=1), "maintenance.keep")
 
 
+def as_of(table: Path, age: timedelta) -> Path:
+    """A copy of a table as if all had happened so long before now."""
+    copy = table.with_name(f"{table.name}-aged")
+    shutil.copytree(table, copy, ignore=shutil.ignore_patterns("*.crc"))
+    for file in copy.rglob("*"):
+        if file.suffix == ".json":
+            file.write_text("\n".join(json.dumps(aged_action(json.loads(line), age)) for line in file.open()))
+        then = file.stat().st_mtime - age.total_seconds()
+        os.utime(file, (then, then))
+    return copy
+
+
+def aged_action(action: dict[str, Any], age: timedelta) -> dict[str, Any]:
+    for of, name in (("remove", "deletionTimestamp"), ("commitInfo", "timestamp"), ("add", "modificationTime")):
+        if of in action:
+            action[of][name] -= int(age.total_seconds() * 1000)
+    return action
+
+
 @pytest.mark.slow
-def test_files_that_an_open_replay_needs_outlive_a_vacuum(
-    spark: SparkSession, aged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_files_that_an_open_replay_needs_outlive_a_vacuum_and_go_with_it(
+    spark: SparkSession, aged: Path, tmp_path: Path
 ) -> None:
-    short = settings(tmp_path, "maintenance.keep=1 second", "maintenance.allow_short_keep=true")
-    replay = Replay("r", "", "running", NOW, {"silver/a": 3})
-    done = upkeep(spark, short, replay)["silver/a"]
-    assert (done.failed, data_files(aged)) == ("", 5)
-    assert "(replay r)" in done.vacuum
-    assert spark.read.format("delta").option("versionAsOf", 3).load(str(aged)).count() == 4
-    monkeypatch.setattr(delta_upkeep, "LISTERS", "2")
-    upkeep(spark, short)
-    assert data_files(aged) == 1
-    assert spark.read.format("delta").load(str(aged)).count() == 4
+    upkeep(spark, settings(tmp_path))
+    old = as_of(aged, timedelta(days=10))
+    name = "silver/a-aged"
+    kept_long = upkeep(spark, settings(tmp_path, "maintenance.keep=2 weeks"))[name]
+    assert (kept_long.failed, data_files(old)) == ("", 5)
+    of_replay = upkeep(spark, settings(tmp_path), Replay("r", "", "running", NOW, {name: 3}))[name]
+    assert (of_replay.failed, data_files(old)) == ("", 5)
+    assert "(replay r)" in of_replay.vacuum
+    assert spark.read.format("parquet").load([str(file) for file in old.glob("*.parquet")]).count() == 8
+    dry = upkeep(spark, settings(tmp_path), dry_run=True)[name]
+    assert dry.vacuum == "would vacuum 4 files, kept 7.0 days (maintenance.keep)"
+    done = upkeep(spark, settings(tmp_path))[name]
+    assert (done.failed, data_files(old)) == ("", 1)
+    assert done.stored_after.bytes < done.stored_before.bytes
+    assert spark.read.format("delta").load(str(old)).count() == 4
+
+
+@pytest.mark.slow
+def test_a_short_keep_that_is_allowed_is_taken(spark: SparkSession, aged: Path, tmp_path: Path) -> None:
+    upkeep(spark, settings(tmp_path))
+    old = as_of(aged, timedelta(days=2))
+    upkeep(spark, settings(tmp_path))
+    assert data_files(old) == 5
+    short = settings(tmp_path, "maintenance.keep=1 day", "maintenance.allow_short_keep=true")
+    done = upkeep(spark, short)["silver/a-aged"]
+    assert (done.failed, data_files(old)) == ("", 1)
 
 
 def test_a_table_is_not_vacuumed_where_a_replay_needs_what_its_log_no_longer_has(
