@@ -158,7 +158,8 @@ def _meaning(before: Before, now: Now) -> Iterator[Change]:
         return
     if now.operators and old.mode != new.mode:
         yield Change("rebuild", f"output mode was {old.mode} and is {new.mode}: rows of open windows would be missing")
-    if (old.table, old.keys) != (new.table, new.keys):
+    # A table has the name of its output, which is the checkpoint's too.
+    if (bool(old.table), old.keys) != (bool(new.table), new.keys):
         yield Change("rebuild", f"the output was {_sink(old)} and is {_sink(new)}")
     if now.operators:
         yield from _steps(old, new)
@@ -167,7 +168,7 @@ def _meaning(before: Before, now: Now) -> Iterator[Change]:
 def _sink(record: QueryRecord) -> str:
     if not record.table:
         return "no table of append or upsert"
-    return f"table {record.table} " + (f"merged by {', '.join(record.keys)}" if record.keys else "appended to")
+    return "a table " + (f"merged by {', '.join(record.keys)}" if record.keys else "appended to")
 
 
 def _steps(old: QueryRecord, new: QueryRecord) -> Iterator[Change]:

@@ -150,14 +150,7 @@ class Doctor:
         if record is None or bool(record.table) != bool(table):
             return None
         found = self._changes(output, orphan.uri, orphan.output)
-        renamed = f"the output was table {record.table} "
-        left = [change for change in found if not _is_only_name(change, renamed, record, output)]
-        return left if all(change.answer == "safe" for change in left) else None
-
-
-def _is_only_name(change: Change, renamed: str, record: query_record.QueryRecord, output: Output) -> bool:
-    table = query_record.table_of(output.write)
-    return change.reason.startswith(renamed) and table is not None and table[1] == record.keys
+        return found if all(change.answer == "safe" for change in found) else None
 
 
 def _topics(source: Any) -> tuple[str, ...] | None:

@@ -4,17 +4,22 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark import inheritable_thread_target
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from conf.settings import Maintenance, Settings, load
+from jobs.connectors import delta
 from jobs.folders import Folders
 from jobs.maintenance.replays import Replay
 from jobs.maintenance.tables import SLACK, TableReport, Upkeep, kept, table_names
+from local.processes import wait_for
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 WEEK = timedelta(days=7)
@@ -154,3 +159,29 @@ def test_a_damaged_table_fails_alone(spark: SparkSession, aged: Path, tmp_path: 
     assert next(iter(done["broken"].lines())).startswith("broken                       FAILED ")
     assert not done["silver/a"].failed
     assert json.dumps(done["silver/a"].to_json())
+
+
+@pytest.mark.slow
+def test_a_merge_whose_files_are_compacted_while_it_runs_is_made_again(
+    spark: SparkSession, aged: Path, tmp_path: Path
+) -> None:
+    begun, compacted = tmp_path / "begun", tmp_path / "compacted"
+
+    @F.udf("long")
+    def held_up(id: int) -> int:
+        begun.touch()
+        late = TimeoutError("nothing was compacted")
+        wait_for(compacted.exists, 60, lambda: late)
+        return id
+
+    source = spark.range(3, 5).select(held_up("id").alias("id"))
+    table = delta.Table("a", str(aged), keys=("id",))
+    merge = inheritable_thread_target(spark)(lambda: delta.write(source, table, delta.Commit("q", "1", "write", 0)))
+    with ThreadPoolExecutor(1) as pool:
+        merging = pool.submit(merge)
+        wait_for(begun.exists, 60, lambda: TimeoutError("the merge did not begin"))
+        done = upkeep(spark, settings(tmp_path))["silver/a"]
+        compacted.touch()
+        assert merging.result(60)
+    assert done.compaction == "compacted 4 small files"
+    assert sorted(row.id for row in spark.read.format("delta").load(str(aged)).collect()) == [0, 1, 2, 3, 4]
