@@ -151,6 +151,7 @@ def test_a_table_is_not_vacuumed_where_a_replay_needs_what_its_log_no_longer_has
     assert done.vacuum == "not vacuumed: replay r needs a version that the log no longer has"
 
 
+@pytest.mark.slow
 def test_a_damaged_table_fails_alone(spark: SparkSession, aged: Path, tmp_path: Path) -> None:
     (tmp_path / "broken" / "_delta_log").mkdir(parents=True)
     (tmp_path / "broken" / "_delta_log" / "00000000000000000000.json").write_text("{")
