@@ -22,7 +22,8 @@ from jobs.publishing import InTurn
 
 FILE = "tidemark/query.json"  # in the checkpoint
 WATERMARK = "EventTimeWatermark"
-OBSERVED = "CollectMetrics"  # what `Inputs.decode` puts above decoding, whose text each schema version changes
+# What `Inputs.decode` puts above decoding, whose expressions each schema version changes.
+OBSERVED, OF_DECODING = "CollectMetrics", "decode "
 # Numbers that Spark gives expressions anew in each run, and the delay of the watermark that it shows beside names.
 NUMBERED = re.compile(r"#\d+L?(?:-T\d+ms)?|-T\d+ms|(?<=\b[xyz]_)\d+")
 WINDOW = re.compile(r"precisetimestampconversion|session_window")
@@ -115,13 +116,17 @@ def _streaming(node: Any) -> Iterator[Any]:
 
 
 def _steps(node: Any) -> Iterator[Step]:
-    if not node.isStreaming() or str(node.nodeName()) == OBSERVED:
+    if not node.isStreaming() or _is_decoding(node):
         return
     children = node.children()
     if not children.isEmpty():
         yield _step(node)
     for number in range(children.size()):
         yield from _steps(children.apply(number))
+
+
+def _is_decoding(node: Any) -> bool:
+    return str(node.nodeName()) == OBSERVED and str(node.name()).startswith(OF_DECODING)
 
 
 def _step(node: Any) -> Step:

@@ -37,7 +37,7 @@ def start(
         planned = planned_at(files, version)
         batch = Batch(frame, output.query, str(query_id), version, planned, offsets, files | guard.files())
         in_one_line(lambda: output.write(batch))
-        record.keep()
+        in_one_line(record.keep)
 
     state_store.configure(spark, settings.spark, own)
     writer = output.frame.writeStream.queryName(output.query).option("checkpointLocation", checkpoint)
