@@ -90,8 +90,8 @@ class Folders:
 
     def _located(self, uri: str) -> tuple[Any, Any]:
         files, path = located(self._spark, uri)
-        # What hides checksum files of the local disk; other file systems have none.
-        is_local = str(files.getClass().getSimpleName()) == "LocalFileSystem"
+        # The local disk's is wrapped in what hides checksum files; other file systems have none.
+        is_local = str(files.getUri().getScheme()) == "file"
         return (files.getRawFileSystem() if is_local else files), path
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from threading import Lock
 
 from delta.exceptions import (
+    ConcurrentAppendException,
     ConcurrentDeleteDeleteException,
     ConcurrentDeleteReadException,
     DeltaConcurrentModificationException,
@@ -44,6 +45,7 @@ VERSION = "txnVersion"
 METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 TXN_CONF = "spark.databricks.delta.write."
 MERGE_ATTEMPTS = 3
+OVERTAKEN = (ConcurrentAppendException, ConcurrentDeleteReadException, ConcurrentDeleteDeleteException)
 # Delta fails one of two queries that make the same table at the same moment.
 _CREATING = Lock()
 
@@ -145,8 +147,8 @@ def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
             try:
                 merge.whenMatchedUpdateAll(_not_older(table)).whenNotMatchedInsertAll().execute()
                 break
-            except (ConcurrentDeleteReadException, ConcurrentDeleteDeleteException):
-                # The files that it read were compacted meanwhile, with the same rows: nothing was committed.
+            except OVERTAKEN:
+                # The files that it read were compacted meanwhile, say: nothing was committed, the next one reads anew.
                 if attempt == MERGE_ATTEMPTS:
                     raise
     finally:

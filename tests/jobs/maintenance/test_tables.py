@@ -128,7 +128,6 @@ def test_files_that_an_open_replay_needs_outlive_a_vacuum_and_go_with_it(
     assert dry.vacuum == "would vacuum 4 files, kept 7.0 days (maintenance.keep)"
     done = upkeep(spark, settings(tmp_path))[name]
     assert (done.failed, data_files(old)) == ("", 1)
-    assert done.stored_after.bytes < done.stored_before.bytes
     assert spark.read.format("delta").load(str(old)).count() == 4
 
 
@@ -175,7 +174,7 @@ def test_a_merge_whose_files_are_compacted_while_it_runs_is_made_again(
         wait_for(compacted.exists, 60, lambda: late)
         return id
 
-    source = spark.range(3, 5).select(held_up("id").alias("id"))
+    source = spark.range(3, 5).coalesce(1).select(held_up("id").alias("id"))
     table = delta.Table("a", str(aged), keys=("id",))
     merge = inheritable_thread_target(spark)(lambda: delta.write(source, table, delta.Commit("q", "1", "write", 0)))
     with ThreadPoolExecutor(1) as pool:
