@@ -84,18 +84,11 @@ def vacuum(spark: SparkSession, path: str, keep: timedelta, checked: bool, dry_r
         checked: whether Delta refuses what is less than the table's own retention.
     """
     hours = keep / timedelta(hours=1)
-    _silence(spark)
     with configured(spark, {CHECK: str(checked).lower(), IGNORE: "false", LISTING: LISTERS}):
         if dry_run:
             return spark.sql(f"VACUUM delta.`{path}` RETAIN {hours:f} HOURS DRY RUN").count()
         DeltaTable.forPath(spark, path).vacuum(hours)
         return 0
-
-
-def _silence(spark: SparkSession) -> None:
-    """Delta tells the terminal what it has deleted, in the middle of what may be read by a program."""
-    jvm: Any = spark._jvm
-    jvm.scala.Console.setOutDirect(jvm.java.io.PrintStream(jvm.java.io.OutputStream.nullOutputStream()))
 
 
 @contextmanager

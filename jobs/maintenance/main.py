@@ -43,10 +43,18 @@ def main() -> int:
     settings = settings_of(args)
     spark = SparkSession.builder.appName(f"maintain {args.action}").getOrCreate()
     spark.conf.set("spark.sql.shuffle.partitions", settings.spark.shuffle_partitions)
+    _silence(spark)
     try:
         return run(spark, settings, args)
     finally:
         spark.stop()
+
+
+def _silence(spark: SparkSession) -> None:
+    """Delta tells the terminal what it has vacuumed, in the middle of what a program may read."""
+    jvm: Any = spark._jvm
+    nowhere = jvm.java.io.PrintStream(jvm.java.io.OutputStream.nullOutputStream())
+    getattr(jvm.scala, "Console$").__getattr__("MODULE$").setOutDirect(nowhere)
 
 
 def run(spark: SparkSession, settings: Settings, args: Namespace) -> int:
