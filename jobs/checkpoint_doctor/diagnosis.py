@@ -82,7 +82,7 @@ class Doctor:
             return [Change("safe", NO_BATCH)]
         now = self._now(output, folder, batch)
         before = self._before(output, folder, batch, was_named)
-        return [*changes(before, now), *self._unfinished(folder, batch, before)]
+        return [*changes(before, now), *self._unfinished(folder, batch)]
 
     def _damage(self, folder: str) -> str:
         if checkpoint.is_damaged(self._spark, folder):
@@ -119,7 +119,7 @@ class Doctor:
         until = checkpoint.batch_offsets({f"offsets/{batch}": text} if text else {}, batch)["until"]
         return tuple(_topics(each) for each in until or ())
 
-    def _unfinished(self, folder: str, batch: int, before: Before) -> Iterator[Change]:
+    def _unfinished(self, folder: str, batch: int) -> Iterator[Change]:
         if checkpoint.entry(self._spark, folder, batch + 1) is not None:
             what = f"batch {batch + 1} was begun and not finished: this code runs it again, with the same offsets"
             yield Change("safe", what)

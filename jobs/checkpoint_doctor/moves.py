@@ -39,10 +39,12 @@ def repartition(spark: SparkSession, settings: Settings, run: Declarations, name
         # Spark begins a batch for it before it finds that it cannot, and the query could not be started any more.
         if conf[PROVIDER] != STATE_STORES["rocksdb"]:
             raise _cannot(output, "its state lies on the heap", "Spark repartitions none but RocksDB: rebuild")
+        # The session's first use of streams starts what coordinates state stores.
+        _ = spark.streams.active
         try:
             spark._streamingCheckpointManager.repartition(folder, int(wanted))
         except Exception as exc:
-            remedy = "let the job finish its batch first; the checkpoint is kept"
+            remedy = "let the job finish its batch first, or run the same command again, where it was cut short"
             raise _cannot(output, cause_line(str(exc)), remedy) from exc
         lines = [f"{output.query}: the state had {conf[PARTITIONS]} partitions and has {wanted}"]
     return [*lines, *_record_repartition(spark, run, output, folder)]

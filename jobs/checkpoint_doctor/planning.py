@@ -47,12 +47,14 @@ def planned(spark: SparkSession, settings: Settings, output: Output, folder: str
     text = _metadata(spark, session, folder, batch)
     with _scratch() as scratch:
         fresh = f"file:{scratch}/fresh"
+        _write_log(spark, fresh, text, 0)
         _plan(session, output, text, f"{fresh}/{STATE}", 0)
         wanted = checkpoint_state.planned_operators(spark, fresh)
         if batch is None:
             return Planned(wanted, "")
         copied = f"file:{scratch}/copied"
         _copy_metadata(spark, f"{folder}/{STATE}", f"{copied}/{STATE}")
+        _write_log(spark, copied, text, batch, batch + 1)
         try:
             _plan(session, output, text, f"{copied}/{STATE}", batch + 1)
         except (Py4JJavaError, PySparkException) as exc:
@@ -74,6 +76,12 @@ def _metadata(spark: SparkSession, session: SparkSession, folder: str, batch: in
         return text.splitlines()[1]
     frozen = {name: str(session.conf.get(name)) for name in (state_store.PARTITIONS, state_store.PROVIDER)}
     return json.dumps({"batchWatermarkMs": 0, "batchTimestampMs": 0, "conf": frozen})
+
+
+def _write_log(spark: SparkSession, folder: str, metadata: str, *batches: int) -> None:
+    """An offset log with those batches, which Spark wants to see before it reads the metadata of transformWithState."""
+    for batch in batches:
+        checkpoint.write(spark, f"{folder}/offsets/{batch}", f"v1\n{metadata}\n{checkpoint.NO_OFFSET}")
 
 
 def _plan(session: SparkSession, output: Output, metadata: str, state: str, batch: int) -> None:
