@@ -27,3 +27,11 @@ def configure(spark: SparkSession, general: Spark, own: Job) -> None:
     """Set what is `frozen`, and how RocksDB works where it is the store."""
     for name, value in (frozen(general, own) | ROCKSDB_CONF).items():
         spark.conf.set(name, value)
+
+
+def start_coordinator(spark: SparkSession) -> None:
+    """Let state be read, or repartitioned, in an application that has run no query.
+
+    What tells executors where state lies is started with the session's manager of streams, on its first use.
+    """
+    _ = spark.streams.active

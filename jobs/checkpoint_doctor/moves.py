@@ -16,7 +16,7 @@ from jobs.connectors import delta
 from jobs.failures import cause_line
 from jobs.folders import Folders
 from jobs.outputs import Output, query_name
-from jobs.state_store import PARTITIONS, PROVIDER, STATE_STORES, frozen
+from jobs.state_store import PARTITIONS, PROVIDER, STATE_STORES, frozen, start_coordinator
 
 ADOPT = "it publishes to a topic: start the job once with --adopt"
 
@@ -39,8 +39,7 @@ def repartition(spark: SparkSession, settings: Settings, run: Declarations, name
         # Spark begins a batch for it before it finds that it cannot, and the query could not be started any more.
         if conf[PROVIDER] != STATE_STORES["rocksdb"]:
             raise _cannot(output, "its state lies on the heap", "Spark repartitions none but RocksDB: rebuild")
-        # The session's first use of streams starts what coordinates state stores.
-        _ = spark.streams.active
+        start_coordinator(spark)
         try:
             spark._streamingCheckpointManager.repartition(folder, int(wanted))
         except Exception as exc:

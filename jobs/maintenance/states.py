@@ -13,7 +13,7 @@ from jobs.failures import cause_line
 from jobs.folders import Folders
 from jobs.maintenance.checkpoints import Checkpoint, checkpoints
 from jobs.maintenance.reading import megabytes
-from jobs.state_store import PARTITIONS
+from jobs.state_store import PARTITIONS, start_coordinator
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class StateReport:
 def reports(spark: SparkSession, root: str) -> Iterator[StateReport]:
     """Every stateful operator of every query with a checkpoint under `root`."""
     folders = Folders(spark)
+    start_coordinator(spark)
     for each in checkpoints(folders, root):
         batch = checkpoint.last_commit(spark, each.uri)
         if not each.is_replaced and batch is not None:

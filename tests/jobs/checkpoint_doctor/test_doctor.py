@@ -1,17 +1,21 @@
 """The doctor's answers, and what Spark makes of the same change when the query is started all the same."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
+import pandas as pd
 import pytest
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.streaming.stateful_processor import StatefulProcessor, StatefulProcessorHandle
 
 from conf.errors import TidemarkError
 from jobs import checkpoint
 from jobs.checkpoint_doctor import moves
+from jobs.checkpoint_doctor.declarations import Declarations
 from jobs.checkpoint_doctor.diagnosis import Diagnosis, Doctor
 from jobs.run import Run
 from jobs.state_store import PARTITIONS
@@ -252,6 +256,55 @@ def test_an_output_of_another_name_goes_on_with_the_old_checkpoint_and_table(scr
     assert totals(scratch) == []
     with pytest.raises(TidemarkError, match="CANNOT_RENAME"):
         moves.rename(scratch.spark, run.settings, run, "sums", "probe/totals")
+
+
+class Count(StatefulProcessor):
+    """Counts the readings of an id, in a variable of type `kind`."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def init(self, handle: StatefulProcessorHandle) -> None:
+        self._count = handle.getValueState("count", f"n {self._kind}")
+
+    def handleInputRows(self, key: Any, rows: Iterator[Any], timerValues: Any) -> Iterator[pd.DataFrame]:  # noqa: N802, N803
+        before = self._count.get()
+        count = (before[0] if before else 0) + sum(len(each) for each in rows)
+        self._count.update((count,))
+        yield pd.DataFrame({"id": [key[0]], "n": [count]})
+
+    def close(self) -> None:
+        pass
+
+
+def start_or_ask(scratch: Scratch, topic: str, kind: str, is_asked: bool) -> Diagnosis | None:
+    run = scratch.declarations(ROCKSDB) if is_asked else scratch.run(ROCKSDB)
+    groups = run.read(topic).groupBy("id")
+    counts = groups.transformWithStateInPandas(Count(kind), "id string, n long", "Update", "None")
+    run.upsert(counts, "counts", keys=("id",))
+    if isinstance(run, Declarations):
+        return next(Doctor(scratch.spark, run.settings, run).diagnoses())
+    scratch.catch_up(run)
+    return None
+
+
+@pytest.mark.slow
+def test_the_variables_of_transform_with_state_are_compared(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    scratch.send(topic, scratch.reading(topic, "a", 1), scratch.reading(topic, "b", 1))
+    start_or_ask(scratch, topic, "long", is_asked=False)
+    same = start_or_ask(scratch, topic, "long", is_asked=True)
+    assert same is not None
+    assert (same.answer, same.reasons, same.notes) == ("safe", (), ())
+    changed = start_or_ask(scratch, topic, "string", is_asked=True)
+    assert changed is not None
+    assert changed.answer == "rebuild"
+    assert "struct<n:bigint> and is struct<n:string>" in changed.reasons[0]
+    scratch.send(topic, scratch.reading(topic, "a", 2))
+    with pytest.raises(TidemarkError, match="STATE_STORE_VALUE_SCHEMA"):
+        start_or_ask(scratch, topic, "string", is_asked=False)
+    start_or_ask(scratch, topic, "long", is_asked=False)
+    assert scratch.rows("counts") == [("a", 2), ("b", 1)]
 
 
 @pytest.mark.slow
