@@ -69,6 +69,7 @@ def test_only_what_nothing_speaks_for_is_removed_and_only_by_name(
     wait_for(lambda: len(reports(spark, settings)) == 1, 30, lambda: TimeoutError(f"{gone} did not go"))
 
 
+@pytest.mark.slow
 def test_a_ledger_that_is_not_compacted_is_a_problem(spark: SparkSession, settings: Settings) -> None:
     admin = AdminClient({**settings.kafka.client_config(), "log_level": 0})
     topic = f"__{settings.ledger.application}.a.b.ledger"
