@@ -18,10 +18,12 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conf import ROOT, sources, state_dir
+from conf.durations import Duration, milliseconds
 from conf.errors import TidemarkError, nearest
 from conf.rules import Quarantine
 
 ENVIRONMENTS = ("local", "cluster")
+SAFE_KEEP = "7 days"  # Delta's own default
 StateStore = Literal["heap", "rocksdb"]
 Delivery = Literal["exactly-once", "at-least-once", "at-most-once"]
 CompatibilityLevel = Literal[
@@ -173,6 +175,25 @@ class Replaying(Section):
     slice_records: int = Field(ge=1)
 
 
+class Maintenance(Section):
+    """What `local/tidemark maintain` removes, and what it makes of small files."""
+
+    keep: Duration
+    allow_short_keep: bool
+    small_file_mb: int = Field(ge=1)
+    small_files: int = Field(ge=2)
+    target_file_mb: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _keep_what_readers_need(self) -> "Maintenance":
+        if milliseconds(self.keep) < milliseconds(SAFE_KEEP) and not self.allow_short_keep:
+            raise ValueError(
+                f"keep is {self.keep}, less than {SAFE_KEEP}: readers and replays of that age would lose files; "
+                "allow_short_keep = true takes it all the same"
+            )
+        return self
+
+
 class Job(Section):
     """What one job sets apart from the rest; None leaves the general setting in force."""
 
@@ -213,6 +234,7 @@ class Settings(BaseSettings):
     personal_data: PersonalData
     quarantine: Quarantine
     replay: Replaying
+    maintenance: Maintenance
     jobs: Annotated[Mapping[str, Job], BeforeValidator(_by_name)]
 
 

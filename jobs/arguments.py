@@ -22,8 +22,7 @@ def parser() -> ArgumentParser:
     found.add_argument(
         "job", metavar="JOB", help="the job's name; without one, the jobs are listed with their questions"
     )
-    found.add_argument("--env", choices=ENVIRONMENTS, help="which conf/*.toml lies on base.toml (default: local)")
-    found.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    add_settings(found)
     pace = found.add_mutually_exclusive_group()
     pace.add_argument("--until-caught-up", action="store_true", help="read what is in the topics now, then end")
     pace.add_argument("--continuous", action="store_true", help="go on until stopped (the default)")
@@ -38,9 +37,15 @@ def parser() -> ArgumentParser:
         action="store_true",
         help="first bring the ledgers of the job's output topics and its checkpoints together again, then go on",
     )
-    found.add_argument("--checkpoints", metavar="ROOT", help="where checkpoints lie (paths.checkpoints)")
-    found.add_argument("--tables", metavar="ROOT", help="where tables lie (paths.tables)")
     return found
+
+
+def add_settings(parser: ArgumentParser) -> None:
+    """Add the options that `settings_of` reads."""
+    parser.add_argument("--env", choices=ENVIRONMENTS, help="which conf/*.toml lies on base.toml (default: local)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    parser.add_argument("--checkpoints", metavar="ROOT", help="where checkpoints lie (paths.checkpoints)")
+    parser.add_argument("--tables", metavar="ROOT", help="where tables lie (paths.tables)")
 
 
 def parse(arguments: Sequence[str]) -> Namespace:
@@ -56,14 +61,19 @@ def parse(arguments: Sequence[str]) -> Namespace:
     if is_bounded(args) and args.adopt:
         remedy = "leave out --adopt: a range has no checkpoint"
         raise TidemarkError("BAD_ARGUMENTS", "--from and --to name a bounded range", remedy)
+    refuse_secrets(args)
+    for position in (args.start, args.end):
+        parse_position(position or "earliest")
+    return args
+
+
+def refuse_secrets(args: Namespace) -> None:
+    """Raises TidemarkError BAD_ARGUMENTS where --set names a secret."""
     for option in args.set:
         key = option.partition("=")[0].strip()
         if key in SECRETS:
             remedy = f"set the variable {SECRETS[key]} instead"
             raise TidemarkError("BAD_ARGUMENTS", f"--set {key} would show in the list of processes", remedy)
-    for position in (args.start, args.end):
-        parse_position(position or "earliest")
-    return args
 
 
 def is_bounded(args: Namespace) -> bool:

@@ -22,6 +22,7 @@ from jobs.offset_log import (
 
 # What the texts mean is had from here too; programs without a JVM have it from `jobs.offset_log`.
 __all__ = [
+    "NO_OFFSET",
     "batch_offsets",
     "entry",
     "initial_offsets",
@@ -80,7 +81,7 @@ def set_initial_offsets(spark: SparkSession, folder: str, source: int, offsets: 
     write(spark, f"{folder}/{start_file(source)}", f"\0v1\n{json.dumps(offsets)}")
 
 
-def _located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
+def located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
     """The file system that holds `uri`, and its path there."""
     jvm: Any = spark._jvm
     path = jvm.org.apache.hadoop.fs.Path(uri)
@@ -90,7 +91,7 @@ def _located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
 def read(spark: SparkSession, uri: str) -> str | None:
     """The text of a file; empty where its checksum is another one's, None where it is not there."""
     jvm: Any = spark._jvm
-    files, path = _located(spark, uri)
+    files, path = located(spark, uri)
     if not files.exists(path):
         return None
     stream = files.open(path)
@@ -115,6 +116,12 @@ def last_commit(spark: SparkSession, checkpoint: str) -> int | None:
     return _last(spark, f"{checkpoint}/commits")
 
 
+def conf(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
+    """Spark's configuration that the offset log froze with micro-batch `batch`; empty where it is not there."""
+    text = entry(spark, checkpoint, batch)
+    return dict(json.loads(text.splitlines()[1]).get("conf", {})) if text else {}
+
+
 def is_damaged(spark: SparkSession, checkpoint: str) -> bool:
     """Whether a file that the next run begins with is empty or cut short, as the end of a machine may leave it."""
     logs = [(log, _last(spark, f"{checkpoint}/{log}")) for log in ("offsets", "commits")]
@@ -124,7 +131,7 @@ def is_damaged(spark: SparkSession, checkpoint: str) -> bool:
 
 
 def _last(spark: SparkSession, folder: str) -> int | None:
-    files, path = _located(spark, folder)
+    files, path = located(spark, folder)
     names = [str(status.getPath().getName()) for status in files.listStatus(path)] if files.exists(path) else []
     return max((int(name) for name in names if name.isdecimal()), default=None)
 
@@ -144,11 +151,11 @@ def _is_json(text: str) -> bool:
 
 def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
     """Rename the folder, and return its new place; None where there is none."""
-    files, path = _located(spark, checkpoint)
+    files, path = located(spark, checkpoint)
     if not files.exists(path):
         return None
     for number in count(1):
-        _, aside = _located(spark, f"{checkpoint}.replaced-{number}")
+        _, aside = located(spark, f"{checkpoint}.replaced-{number}")
         if not files.exists(aside):
             files.rename(path, aside)
             return str(aside.toString())
@@ -157,8 +164,8 @@ def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
 
 def move(spark: SparkSession, uri: str, target: str) -> None:
     """Rename a folder; nothing where it is not there."""
-    files, path = _located(spark, uri)
-    _, new = _located(spark, target)
+    files, path = located(spark, uri)
+    _, new = located(spark, target)
     if files.exists(path):
         files.mkdirs(new.getParent())
         files.rename(path, new)
@@ -166,7 +173,7 @@ def move(spark: SparkSession, uri: str, target: str) -> None:
 
 def remove(spark: SparkSession, uri: str) -> None:
     """Delete a folder with all that is in it; nothing where it is not there."""
-    files, path = _located(spark, uri)
+    files, path = located(spark, uri)
     files.delete(path, True)
 
 
@@ -181,7 +188,7 @@ def rebuild(spark: SparkSession, checkpoint: str, query_id: str, batch: int, tex
 
 def write(spark: SparkSession, uri: str, text: str) -> None:
     """Write a file, over one that is there."""
-    files, path = _located(spark, uri)
+    files, path = located(spark, uri)
     stream = files.create(path, True)
     try:
         stream.write(bytearray(text.encode()))

@@ -11,6 +11,7 @@ from jobs.checkpoint import batch_offsets, opening, planned_at
 from jobs.failures import in_one_line
 from jobs.late.listing import LateRows
 from jobs.outputs import Batch, Output
+from jobs.query_record import Keeper
 from jobs.schema_guard import SchemaGuard
 from jobs.source_guard import SourceGuard, topics_of
 
@@ -38,6 +39,7 @@ def start(
     own = settings.jobs.get(output.job, Job())
     guard = SourceGuard(spark, settings.kafka, checkpoint)
     guard.check()
+    record = Keeper(spark, checkpoint, output)
 
     def write_batch(frame: DataFrame, version: int) -> None:
         query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
@@ -49,6 +51,7 @@ def start(
         planned = planned_at(files, version)
         batch = Batch(frame, output.query, str(query_id), version, planned, offsets, files | guard.files())
         in_one_line(lambda: output.write(batch))
+        in_one_line(record.keep)
 
     manifest.remember(spark, checkpoint, output)
     state_store.configure(spark, settings.spark, own)

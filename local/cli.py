@@ -30,6 +30,10 @@ COMMANDS = {
     "publish": Command("events or files into a topic", "producers.cli:main"),
     "replay": Command("plan | run | verify | cutover | undo | catch-up: the past again", "local.replay:main"),
     "quarantine": Command("list | inspect | redrive | audit | queue: rejects", "producers.quarantine.cli:main"),
+    "maintain": Command("tables | checkpoints | ledgers | state: upkeep while jobs run", "local.operations:maintain"),
+    "checkpoint": Command(
+        "doctor | repartition | rename: does a checkpoint fit the code", "local.operations:checkpoint"
+    ),
     "schemas": Command("the event contracts and their registry", "schemas.cli:main"),
     "coverage": Command("show | check: which offsets each table and topic holds", "jobs.coverage.cli:main"),
     "config": Command("show: the merged settings, secrets masked", "local.cli:config"),

@@ -14,6 +14,7 @@ from local.jars import folder, read_lock
 from local.session import java_options
 
 PACKAGES = code.PACKAGES
+SCRIPT = ROOT / "jobs" / "main.py"
 # The earliest date a zip can hold: equal sources give equal archives.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -28,8 +29,8 @@ def main() -> int:
     catalog.require(args.job)
     settings = arguments.settings_of(args)
     settings.kafka.require_bootstrap_servers()
-    submit = Path(os.environ["SPARK_HOME"]) / "bin" / "spark-submit"
-    os.execv(submit, [str(submit), *command(args.job, settings, spark_options), *job_arguments])
+    become(args.job, settings, spark_options, SCRIPT, job_arguments)
+    return 0
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -46,9 +47,13 @@ def listing() -> str:
     return "\n".join(["usage: ./spark-submit.sh JOB [job options] [-- spark-submit options]", "", *lines])
 
 
-def command(
-    job: str, settings: Settings, spark_options: Sequence[str], script: Path = ROOT / "jobs" / "main.py"
-) -> list[str]:
+def become(name: str, settings: Settings, spark_options: Sequence[str], script: Path, arguments: Sequence[str]) -> None:
+    """Become spark-submit, which runs `script` with `arguments`; does not return."""
+    submit = Path(os.environ["SPARK_HOME"]) / "bin" / "spark-submit"
+    os.execv(submit, [str(submit), *command(name, settings, spark_options, script), *arguments])
+
+
+def command(job: str, settings: Settings, spark_options: Sequence[str], script: Path = SCRIPT) -> list[str]:
     """spark-submit's arguments up to the script; `spark_options` win, but only add to our jars and Python files."""
     logs = Path(settings.paths.logs)
     logs.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,12 @@ import json
 from collections.abc import Sequence
 from threading import Lock
 
-from delta.exceptions import DeltaConcurrentModificationException
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    DeltaConcurrentModificationException,
+)
 from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
@@ -39,6 +44,8 @@ APP_ID = "txnAppId"
 VERSION = "txnVersion"
 METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 TXN_CONF = "spark.databricks.delta.write."
+MERGE_ATTEMPTS = 3
+OVERTAKEN = (ConcurrentAppendException, ConcurrentDeleteReadException, ConcurrentDeleteDeleteException)
 # Delta fails one of two queries that make the same table at the same moment.
 _CREATING = Lock()
 
@@ -135,8 +142,15 @@ def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
     try:
         source = newest(frame, table.keys, table.newest_by).alias("s")
         same_key = " AND ".join(f"s.`{key}` <=> t.`{key}`" for key in table.keys)
-        merge = DeltaTable.forPath(spark, table.path).alias("t").merge(source, same_key).withSchemaEvolution()
-        merge.whenMatchedUpdateAll(_not_older(table)).whenNotMatchedInsertAll().execute()
+        for attempt in range(1, MERGE_ATTEMPTS + 1):
+            merge = DeltaTable.forPath(spark, table.path).alias("t").merge(source, same_key).withSchemaEvolution()
+            try:
+                merge.whenMatchedUpdateAll(_not_older(table)).whenNotMatchedInsertAll().execute()
+                break
+            except OVERTAKEN:
+                # The files that it read were compacted meanwhile, say: nothing was committed, the next one reads anew.
+                if attempt == MERGE_ATTEMPTS:
+                    raise
     finally:
         for name in conf:
             spark.conf.unset(name)

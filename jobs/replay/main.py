@@ -22,7 +22,7 @@ from jobs.replay.asking import Asked  # noqa: E402
 from jobs.replay.lease import Lease  # noqa: E402
 from jobs.replay.live import require_live  # noqa: E402
 from jobs.replay.planning import plan_range  # noqa: E402
-from jobs.replay.record import Replay, Replays  # noqa: E402
+from jobs.replay.record import FINISHED, Replay, Replays  # noqa: E402
 from jobs.replay.steps import Steps  # noqa: E402
 
 UNEXPLAINED, LOCKED = 3, 4
@@ -104,7 +104,7 @@ class _Command:
         return self._replays.find(replay.id) or self._replays.keep(replay)
 
     def _through(self, replay: Replay, through: str) -> int:
-        if replay.state in ("done", "undone", "abandoned"):
+        if replay.state in FINISHED:
             _show(f"replay {replay.id} is {replay.state}: nothing to do")
             return 0
         _show("\n".join(showing.plan_lines(self._settings, replay, None)))

@@ -14,7 +14,9 @@ from jobs.outputs import Replaceable
 
 FOLDER = REPLAYS  # below the roots of tables and of checkpoints
 FILE = "replay.json"
+SHADOW, CHECK, RESTORED = WORKPLACES = ("shadow", "check", "restored")  # folders of tables beside the record
 State = Literal["planned", "ran", "verified", "done", "undone", "abandoned"]
+FINISHED: tuple[State, ...] = ("done", "undone", "abandoned")
 Partitions = Mapping[int, int]
 
 

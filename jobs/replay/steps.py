@@ -3,41 +3,26 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from conf import code
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import checkpoint
-from jobs.connectors import kafka
+from jobs.declarations import Declarations
 from jobs.manifest import Manifest
 from jobs.replay import extents
 from jobs.replay.asking import Asked
 from jobs.replay.cutover import Cutover
 from jobs.replay.handover import hand_over
 from jobs.replay.planning import plan_backfill
-from jobs.replay.record import FOLDER, Part, Replacement, Replay, Replays
+from jobs.replay.record import FINISHED, FOLDER, Part, Replacement, Replay, Replays
 from jobs.replay.running import LateRowsError, Show, SliceRunner, Speed
 from jobs.replay.shadow import CheckRun, ShadowRun
 from jobs.replay.verifying import Finding, Verifier, findings_of
 from jobs.run import Run
 
 Build = Callable[[Run], None]
-FINISHED = ("done", "undone", "abandoned")
-
-
-class _Outline(Run):
-    """A run that is only looked at: it must not make ledgers."""
-
-    @property
-    def is_apart(self) -> bool:
-        """Records for topics go into tables."""
-        return True
-
-    def records(self, topic: str) -> DataFrame:
-        """A stream of the topic, that nobody starts."""
-        kafka.require_topics(self.settings.kafka, [topic])
-        return super().records(topic)
 
 
 class Steps:
@@ -61,7 +46,7 @@ class Steps:
         Raises:
             TidemarkError: ALREADY_RUNS; BACKFILL_OF_TOPIC, where the job publishes.
         """
-        run = _Outline(self._spark, self._settings, asked.job)
+        run = Declarations(self._spark, self._settings, asked.job)
         self._build(run)
         for output in run.outputs:
             if output.topic:

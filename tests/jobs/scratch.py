@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -18,6 +18,7 @@ from conf.settings import Settings, load
 from conf.topics import CleanupPolicy, Topic
 from jobs import ingest
 from jobs.connectors.positions import Position
+from jobs.declarations import Declarations
 from jobs.failures import await_all
 from jobs.run import Run
 from local.broker import Cluster
@@ -33,6 +34,7 @@ FIELDS: list[dict[str, Any]] = [
 ]
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
 Row = tuple[Any, ...]
+AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 class Scratch:
@@ -108,7 +110,13 @@ class Scratch:
 
     def run(self, *overrides: str, bounds: tuple[Position, Position] | None = None, job: str = "probe") -> Run:
         """A run of a job that is still to be declared."""
-        run = Run(self.spark, self.settings(*overrides), job, bounds)
+        return self._knowing(Run(self.spark, self.settings(*overrides), job, bounds))
+
+    def declarations(self, *overrides: str, job: str = "probe") -> Declarations:
+        """A run of a job that is only to be looked at."""
+        return self._knowing(Declarations(self.spark, self.settings(*overrides), job))
+
+    def _knowing(self, run: AnyRun) -> AnyRun:
         run.topics |= self.declared
         run.judge.rules.update(self._rules)
         return run

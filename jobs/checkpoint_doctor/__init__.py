@@ -1,0 +1,1 @@
+"""What a deploy would do to the checkpoints that are there, said before it: see docs/checkpoint-doctor.md."""
