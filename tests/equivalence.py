@@ -37,6 +37,7 @@ from jobs import catalog
 from jobs.connectors import kafka
 from jobs.connectors.positions import Position, resolve
 from jobs.failures import await_all
+from jobs.late.listing import TABLE
 from jobs.outputs import Output, Replaceable
 from jobs.replay import extents
 from jobs.replay.asking import Asked
@@ -56,6 +57,7 @@ from tests.sent import Record, send
 PORTIONS = 3
 KILLS = 2
 UNDECLARED_PARTITIONS = 2
+SHOWN = 5
 Publish = Callable[[Settings], object]
 
 
@@ -202,6 +204,7 @@ class Equivalence:
             extents.aligned(found, like, rows.stamps),
             f"{output.query}: table {rows.table} of {way}",
             rows.keys,
+            self._late(output, settings),
         )
         assert rows.table == "quarantine" or not like.isEmpty(), f"{rows.table}: nothing was compared"
 
@@ -225,11 +228,20 @@ class Equivalence:
         self._require_same(expected, ours, f"{output.query}: topic {topic} of {way}", ())
         self._published[topic] = resolve(settings.kafka, topic, "latest")
 
-    def _require_same(self, expected: DataFrame, found: DataFrame, what: str, keys: tuple[str, ...]) -> None:
+    def _late(self, output: Output, settings: Settings) -> int:
+        late = extents.rows_of(self._spark, extents.live_path(settings, TABLE), f"query = '{output.query}'")
+        return late.count() if late is not None else 0
+
+    def _require_same(
+        self, expected: DataFrame, found: DataFrame, what: str, keys: tuple[str, ...], late: int = 0
+    ) -> None:
         if fingerprint(expected) == fingerprint(found):
             return
-        rows = differences(expected, found, keys).limit(5).collect()
-        assert not rows, f"{what}: {len(rows)} or more rows are not those of a batch (left): {rows}"
+        differing = differences(expected, found, keys)
+        shown = "\n".join(map(str, differing.limit(SHOWN).collect()))
+        count = differing.count()
+        told = f"{what}: {count} rows are not those of a batch (left); rows that were too late: {late}"
+        assert not count, f"{told}\n{shown}"
 
 
 @pytest.fixture
