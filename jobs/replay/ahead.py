@@ -24,6 +24,7 @@ class OffsetLog:
 
     def __init__(self, spark: SparkSession, folder: str, name: str, sources: Sequence[Source]) -> None:
         self._spark, self._folder, self._sources = spark, folder, sources
+        self._watermarks: dict[int, int] = {}
         self.query_id = str(uuid.uuid5(NAMES, name))
 
     def last_commit(self) -> int | None:
@@ -32,9 +33,10 @@ class OffsetLog:
 
     def watermark_after(self, batch: int) -> int:
         """Where Spark put the watermark after `batch`, ms since 1970; 0 where it does not say."""
-        text = checkpoint.read(self._spark, f"{self._folder}/commits/{batch}") if batch >= 0 else None
-        lines = (text or "").splitlines()
-        return int(json.loads(lines[1]).get("nextBatchWatermarkMs", 0)) if len(lines) > 1 else 0
+        if batch not in self._watermarks:
+            lines = (checkpoint.read(self._spark, f"{self._folder}/commits/{batch}") or "").splitlines()
+            self._watermarks[batch] = int(json.loads(lines[1])["nextBatchWatermarkMs"]) if len(lines) > 1 else 0
+        return self._watermarks[batch]
 
     def begin(
         self, batch: int, starts: Mapping[Source, Any], ends: Mapping[Source, Any], clock_ms: int, watermark_ms: int

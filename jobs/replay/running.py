@@ -84,10 +84,12 @@ class SliceRunner:
             self._attempt(batch)
 
     def start_over(self) -> None:
-        """Forget what has been done; the tables of the output go with it."""
+        """Forget what has been done, and hold the watermark from now on; the tables of the output go with it."""
+        self.hold = True
         checkpoint.remove(self.run.spark, self._folder)
         for each in self.output.tables:
             checkpoint.remove(self.run.spark, f"{self.run.tables_root}/{each.table}")
+        self.__post_init__()
 
     def _attempt(self, batch: int) -> None:
         for attempt in range(ATTEMPTS):

@@ -73,7 +73,6 @@ class Steps:
             except LateRowsError:
                 self._show(f"{output.query:<28} rows would be late: begun again with the watermark held to the end")
                 replay = self._replays.keep(replay, findings={**replay.findings, "held": True})
-                runner.hold = True
                 runner.start_over()
                 runner.complete()
         measured = {"records": speed.records, "seconds": round(speed.seconds, 1)}

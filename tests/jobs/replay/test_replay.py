@@ -15,7 +15,7 @@ from jobs.replay.planning import plan_range
 from jobs.replay.record import Replays
 from jobs.replay.steps import Steps
 from jobs.run import Run
-from tests.jobs.replay.past import JOB, TABLE, Past
+from tests.jobs.replay.past import JOB, TABLE, Past, hourly
 from tests.sent import Record
 
 # Partition 1 is a day behind partition 0 when the two are read offset by offset.
@@ -287,3 +287,23 @@ def test_a_range_of_ingest_is_made_anew_to_the_record(past: Past) -> None:
     assert past.scratch.rows(tables[0], "partition", "offset", "value") == [
         row for row in before[0] if row[0] == 1 or row[1] >= 10
     ]
+
+
+@pytest.mark.slow
+def test_where_the_jobs_clock_is_another_one_the_watermark_is_held_and_nothing_is_late(past: Past) -> None:
+    def declare(run: Run) -> None:
+        # The job counts the time backwards: what is cut by record times comes in the wrong order.
+        back = F.timestamp_millis(F.lit(2 * 1_357_000_000_000) - F.unix_millis("at"))
+        run.upsert(hourly(run.read(past.topic).withColumn("at", back)), TABLE, keys=("hour", "id"))
+
+    past.declare = declare
+    past.send(*UNEQUAL)
+    kept = Run(past.scratch.spark, past.settings(f"ingest.topics={past.topic}"), "ingest")
+    kept.topics |= past.scratch.declared
+    ingest.build(kept)
+    await_all(past.scratch.spark, kept.start(continuous=False))
+    planned = Replays(past.settings()).keep(past.steps().plan_backfill(Asked(JOB)))
+    assert planned.slices[1].trusted == 1
+    replay, (found,) = past.steps().verify(past.steps().run(planned))
+    assert any("rows would be late" in line for line in past.shown)
+    assert (replay.findings["held"], found.unlike_check) == (True, 0)
