@@ -25,6 +25,7 @@ class Batch:
     Args:
         planned_at: when Spark fixed the micro-batch's offsets, or the range was begun; one that is run again keeps it.
         files: the texts of the checkpoint's files that fix a micro-batch, by path in it; none for a range.
+        keeps_state: whether the query keeps state in its checkpoint.
     """
 
     frame: DataFrame
@@ -35,6 +36,7 @@ class Batch:
     offsets: Mapping[str, object] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     attempt: delta.Attempt = field(default_factory=delta.Attempt, compare=False, repr=False)
+    keeps_state: bool = False
 
     def commit(self, statement: str, every_batch: bool = True, own_rows: str = "") -> delta.Commit:
         """What `delta.write` makes once: `statement` names the write among all of the batch's into one table.
@@ -43,9 +45,8 @@ class Batch:
             every_batch: False for a statement that leaves batches out, as one that writes only when there are rejects.
             own_rows: see `delta.Commit`.
         """
-        return delta.Commit(
-            self.sink, self.query_id, statement, self.version, self.offsets, every_batch, own_rows, self.attempt
-        )
+        said = self.sink, self.query_id, statement, self.version, self.offsets
+        return delta.Commit(*said, every_batch, own_rows, self.attempt, self.keeps_state)
 
     def starts(self, topic: str) -> dict[int, int]:
         """The batch's first offset in each partition of `topic`; none where the checkpoint no longer says."""

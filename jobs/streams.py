@@ -6,7 +6,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.settings import Job, Settings
-from jobs import manifest, state_store
+from jobs import manifest, plans, state_store
 from jobs.checkpoint import batch_offsets, opening, planned_at
 from jobs.failures import in_one_line
 from jobs.late.listing import LateRows
@@ -36,6 +36,7 @@ def start(
         TidemarkError: TOPIC_RECREATED, where a source topic is no longer the one that the checkpoint knows.
     """
     begun: dict[str, str] = {}
+    stateful = plans.keeps_state(output.frame)
     own = settings.jobs.get(output.job, Job())
     guard = SourceGuard(spark, settings.kafka, checkpoint)
     guard.check()
@@ -49,7 +50,8 @@ def start(
         in_one_line(lambda: late.before(frame.sparkSession, version))
         in_one_line(lambda: schemas.check(topics_of(offsets)))
         planned = planned_at(files, version)
-        batch = Batch(frame, output.query, str(query_id), version, planned, offsets, files | guard.files())
+        fixed = files | guard.files()
+        batch = Batch(frame, output.query, str(query_id), version, planned, offsets, fixed, keeps_state=stateful)
         in_one_line(lambda: output.write(batch))
         in_one_line(record.keep)
 

@@ -57,6 +57,7 @@ class Commit:
         every_batch: whether the statement writes in every batch: then a batch that the table does not hold was lost.
         own_rows: of a table that several sinks write, an SQL condition on its columns that only this sink's rows meet.
         attempt: one for all commits of one attempt at a batch.
+        keeps_state: whether the batch's rows are made by way of state, which must be made for every batch.
     """
 
     sink: str
@@ -67,6 +68,7 @@ class Commit:
     every_batch: bool = True
     own_rows: str = ""
     attempt: Attempt = field(default_factory=Attempt, compare=False, repr=False)
+    keeps_state: bool = False
 
     def app_id(self, table: Table) -> str:
         """What Delta records the version under."""

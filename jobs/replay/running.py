@@ -67,6 +67,7 @@ class SliceRunner:
         name = f"{self.run.replay.id}/{self.output.query}"
         self._log = OffsetLog(self.run.spark, self._folder, name, self._sources)
         self._slices = self.run.replay.slices
+        self._keeps_state = keeps_state(self.output.frame)
         self._topics = list(dict.fromkeys(each.topic for each in self._sources if each.topic))
 
     def complete(self) -> None:
@@ -78,7 +79,7 @@ class SliceRunner:
         """
         done = self._log.last_commit()
         # Batch 0 is empty and makes the state; another empty one at the end closes what the watermark has passed.
-        last = len(self._slices) + (1 if keeps_state(self.output.frame) else 0)
+        last = len(self._slices) + (1 if self._keeps_state else 0)
         for batch in range(0 if done is None else done + 1, last + 1):
             self.alive()
             self._attempt(batch)
@@ -159,7 +160,8 @@ class SliceRunner:
     def _write(self, batch: int, offsets: Mapping[str, object], frame: DataFrame, version: int) -> None:
         if version != batch:
             raise TidemarkError("REPLAY_ASTRAY", f"{self.output.query} ran batch {version}, not {batch}", "start over")
-        written = Batch(frame, self.output.query, self._log.query_id, version, self.run.replay.planned_at, offsets)
+        named = self.output.query, self._log.query_id, version, self.run.replay.planned_at, offsets
+        written = Batch(frame, *named, keeps_state=self._keeps_state)
         in_one_line(lambda: self.output.write(written))
         reach("replay-slice-written", self.run.replay.job, batch=batch)
 

@@ -337,3 +337,30 @@ def test_a_range_counts_its_rejects_and_puts_what_it_would_publish_into_a_table(
     settings = scratch.settings()
     records = kafka.read_batch(scratch.spark, settings.kafka, settings.source, kafka.Subscription((topic,)))
     assert records.count() == 2
+
+
+@pytest.mark.parametrize("keys", [(), ("id",)], ids=["append", "upsert"])
+def test_a_query_with_state_goes_on_after_a_crash_between_its_table_and_the_commit_log(
+    scratch: Scratch, keys: tuple[str, ...]
+) -> None:
+    topic = scratch.topic(event_time="at")
+    moments = [1_357_000_000_000 + 60_000 * minute for minute in range(6)]
+    scratch.send(topic, *(scratch.reading(topic, str(number % 4), 1, at=at) for number, at in enumerate(moments)))
+
+    def declare(crash: bool) -> Run:
+        run = scratch.run("source.max_offsets_per_trigger=2")
+        once = run.read(topic).withWatermark("at", "1 hour").dropDuplicatesWithinWatermark(["id"])
+        table = run.table("once", keys)
+
+        def write(batch: Batch) -> None:
+            delta.write(batch.frame, table, batch.commit("write"))
+            if crash and batch.version == 1:
+                raise ValueError("the driver dies")
+
+        run.write(once, "once", write)
+        return run
+
+    with pytest.raises(TidemarkError, match="the driver dies"):
+        scratch.catch_up(declare(crash=True))
+    scratch.catch_up(declare(crash=False))
+    assert [row[0] for row in scratch.rows("once")] == ["0", "1", "2", "3"]

@@ -186,7 +186,7 @@ def test_what_spark_takes_without_a_word_and_gets_wrong_is_to_be_rebuilt(name: s
 
 @pytest.mark.slow
 def test_without_a_record_what_spark_does_not_keep_is_said_not_to_be_compared(scratch: Scratch, ran: str) -> None:
-    (scratch.folder / "checkpoints" / "probe" / "totals" / "tidemark" / "query.json").unlink()
+    (scratch.folder / "checkpoints" / "probe" / "totals" / "tidemark" / "plan.json").unlink()
     found = ask(scratch, replace(Job(), window="20 minutes"), ran)
     assert found.answer == "safe"
     assert "were not compared" in found.notes[0]

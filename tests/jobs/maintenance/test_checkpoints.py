@@ -38,6 +38,7 @@ def clean(spark: SparkSession, folder: Path, dry_run: bool = False) -> dict[str,
 
 def replay(folder: Path, id: str, state: str, age: timedelta) -> None:
     record = {"state": state, "tables": {"silver/a": {"version": 3}}}
+    file(folder / "tables" / "replays" / id / "shadow" / "silver" / "a" / "part-0.parquet", age)
     file(folder / "tables" / "replays" / id / "replay.json", age, json.dumps(record))
     file(folder / "checkpoints" / "replays" / id / "ingest" / "a" / "metadata", age)
 
@@ -54,13 +55,14 @@ def test_what_is_old_goes_and_what_is_young_or_in_use_stays(spark: SparkSession,
     gone = {name for name, each in planned.items() if each.action == "would remove"}
     assert gone == {
         "checkpoints/ingest/a.replaced-1",
-        "tables/replays/done-long-ago",
+        "tables/replays/done-long-ago/shadow",
         "checkpoints/replays/done-long-ago",
     }
     assert all((tmp_path / name).exists() for name in planned)
     done = clean(spark, tmp_path)
     assert {name for name in done if not (tmp_path / name).exists()} == gone
-    assert "replay open is running" in done["tables/replays/open"].why
+    assert (tmp_path / "tables" / "replays" / "done-long-ago" / "replay.json").exists()
+    assert "replay open is running" in done["tables/replays/open/shadow"].why
     assert done["checkpoints/ingest/silver/deep"].why == "1 batches in its log, Spark keeps 100"
 
 
