@@ -62,6 +62,7 @@ def test_corrupt_records_go_to_quarantine_with_bytes_coordinates_and_reason_and_
     assert coordinates(scratch, f"bronze/{topic}") == sorted(sent, key=str)
 
 
+@pytest.mark.slow
 def test_topics_that_reject_together_share_one_quarantine(scratch: Scratch) -> None:
     topics = [scratch.topic() for _ in range(3)]
     for topic in topics:
@@ -71,6 +72,7 @@ def test_topics_that_reject_together_share_one_quarantine(scratch: Scratch) -> N
     assert all(len(scratch.rows(f"silver/{topic}")) == 1 for topic in topics)
 
 
+@pytest.mark.slow
 def test_topics_of_one_range_share_one_quarantine_too(scratch: Scratch) -> None:
     topics = [scratch.topic() for _ in range(2)]
     for topic in topics:

@@ -106,6 +106,7 @@ def ran(scratch: Scratch, topic: str) -> str:
     return topic
 
 
+@pytest.mark.slow
 def test_what_has_not_changed_is_safe_and_what_is_not_there_new(scratch: Scratch, topic: str) -> None:
     assert ask(scratch, Job(), topic).answer == "new"
     send(scratch, topic, ("a", 1, 0), ("a", 2, 1))

@@ -50,6 +50,7 @@ def aged(spark: SparkSession, tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "silver" / "a"
 
 
+@pytest.mark.slow
 def test_small_files_become_one_and_the_table_reads_the_same(spark: SparkSession, aged: Path, tmp_path: Path) -> None:
     first = upkeep(spark, settings(tmp_path), dry_run=True)["silver/a"]
     assert first.compaction == "would compact 4 small files"

@@ -154,6 +154,7 @@ def test_rows_that_changed_since_they_were_compared_are_not_replaced(past: Past)
     assert [row for row in past.rows() if row[1] != "z"] == past.truth([*UNEQUAL, ("c", 7, 1, 70)])
 
 
+@pytest.mark.slow
 def test_without_a_cause_a_difference_is_not_swapped_in(past: Past) -> None:
     past.send(*UNEQUAL[:6])
     closed(past)
