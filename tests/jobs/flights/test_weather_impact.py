@@ -86,7 +86,6 @@ def test_repeats_on_either_side_give_no_more_rows(feed: Feed) -> None:
     assert pairs(feed, [[one, one], [one]], [[observation], [observation, observation]]) == [("a", "11:00")]
 
 
-@pytest.mark.slow
 def test_a_departure_is_late_only_when_both_topics_are_past_it(stream: Feed) -> None:
     early = [flight("a", "2013-01-01 11:17")]
     ahead = [[flight("b", "2013-01-01 20:17")], [flight("c", "2013-01-01 20:18")], early]
