@@ -54,4 +54,7 @@ class Ranges:
         # Where nothing was written anew nothing was counted, and asking would wait for ever.
         if observed is None or not observed._jo.future().isCompleted():  # type: ignore[union-attr]
             return ""
+        # A merge into an empty table joins with nothing first, and Spark leaves out what would be counted there.
+        if observed._jo.getRow().schema() is None:  # type: ignore[union-attr]
+            return ""
         return f"  rejected {observed.get[REJECTED] or 0:,}"

@@ -16,12 +16,13 @@ BEGAN = datetime(2013, 1, 1, 10, tzinfo=UTC)
 
 def departure(number: int, minute: int) -> dict[str, Any]:
     at = BEGAN + timedelta(minutes=minute)
+    carrier, origin = ("AA", "UA")[number % 2], ("JFK", "EWR", "LGA")[number % 3]
     return {
-        "flight_id": f"flight-{number}",
-        "carrier": "AB"[number % 2] + "A",
-        "flight": number,
+        "flight_id": f"{carrier}{number + 1}-{origin}-{at:%Y%m%dT%H%MZ}",
+        "carrier": carrier,
+        "flight": number + 1,
         "tail_number": None,
-        "origin": ("JFK", "EWR", "LGA")[number % 3],
+        "origin": origin,
         "destination": "SFO",
         "scheduled_departure_at": at - timedelta(minutes=number % 40),
         "departed_at": at,

@@ -364,3 +364,13 @@ def test_a_query_with_state_goes_on_after_a_crash_between_its_table_and_the_comm
         scratch.catch_up(declare(crash=True))
     scratch.catch_up(declare(crash=False))
     assert [row[0] for row in scratch.rows("once")] == ["0", "1", "2", "3"]
+
+
+def test_a_range_whose_records_are_all_rejected_merges_nothing_and_says_what_it_read(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    scratch.send(topic, *(Record(b"no Avro", b"k") for _ in range(3)))
+    run = scratch.run(bounds=("earliest", "latest"))
+    run.upsert(run.read(topic), "levels", keys=("id",))
+    read, written = run.write_range()
+    assert "3 offsets" in read
+    assert "0 rows" in written
