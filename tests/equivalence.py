@@ -206,9 +206,8 @@ class Equivalence:
             rows.keys,
             self._late(output, settings),
         )
-        assert rows.table == "quarantine" or not like.isEmpty(), (
-            f"{rows.table} is empty: nothing was compared; is every event rejected?"
-        )
+        told = f"{rows.table} is empty: nothing was compared; is every event rejected?"
+        assert rows.table == "quarantine" or not like.isEmpty(), told
 
     def _closed(self, output: Output, rows: Replaceable, settings: Settings) -> str | None:
         """Up to where the stream has written all rows; None where it writes them as they come."""
