@@ -12,7 +12,7 @@ from jobs.arguments import settings_of
 from jobs.replay import arguments, showing
 from jobs.replay.live import live_queries
 from jobs.replay.planning import plan_range
-from jobs.replay.record import Replay, Replays
+from jobs.replay.record import Replays
 from local import submit
 
 SCRIPT = ROOT / "jobs" / "replay" / "main.py"
@@ -46,12 +46,6 @@ def _plan(settings: Settings, options: Namespace) -> int:
     if options.json:
         print(kept.to_json())
         return 0
-    print("\n".join(showing.plan_lines(settings, kept, _speed(replays.all(), kept.job))))
+    print("\n".join(showing.plan_lines(settings, kept, replays.speed(kept.job))))
     print(f"next: local/tidemark replay run {kept.id}")
     return 0
-
-
-def _speed(replays: Sequence[Replay], job: str) -> float | None:
-    """Of the job's newest replay that ran, records/s."""
-    runs = [each.findings["run"] for each in replays if each.job == job and "run" in each.findings]
-    return runs[-1]["records"] / runs[-1]["seconds"] if runs and runs[-1]["seconds"] else None

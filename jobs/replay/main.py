@@ -73,9 +73,7 @@ class _Command:
             return self._catch_up()
         if step == "plan":
             replay = self._planned(named)
-            print(
-                replay.to_json() if self._options.json else "\n".join(showing.plan_lines(self._settings, replay, None))
-            )
+            print(replay.to_json() if self._options.json else "\n".join(self._plan_lines(replay)))
             return 0
         if step == "run":
             return self._through(self._planned(named), self._options.through)
@@ -107,12 +105,14 @@ class _Command:
         if replay.state in FINISHED:
             _show(f"replay {replay.id} is {replay.state}: nothing to do")
             return 0
-        _show("\n".join(showing.plan_lines(self._settings, replay, None)))
+        _show("\n".join(self._plan_lines(replay)))
         replay = self._steps.run(replay)
         if through == "run":
             _show(f"next: local/tidemark replay verify {replay.id}")
             return 0
         replay, code = self._verify(replay)
+        if through == "verify" and replay.state == "verified":
+            _show(f"next: local/tidemark replay cutover {replay.id}")
         if through == "verify" or (code and not self._options.accept_differences) or replay.state != "verified":
             return code
         self._steps.cut_over(replay, self._options.accept_differences)
@@ -123,9 +123,12 @@ class _Command:
         for line in showing.finding_lines(found):
             print(line, flush=True)
         wrong = any(each.unlike_check or (each.unexplained and each.version is not None) for each in found)
-        if replay.state == "verified":
+        if replay.state == "verified" and "through" not in self._options:
             _show(f"next: local/tidemark replay cutover {replay.id}")
         return replay, UNEXPLAINED if wrong else 0
+
+    def _plan_lines(self, replay: Replay) -> list[str]:
+        return list(showing.plan_lines(self._settings, replay, self._replays.speed(replay.job)))
 
     def _catch_up(self) -> int:
         options = self._options

@@ -174,6 +174,11 @@ class Replays:
         found = (self.find(id) for id in listed(self._root))
         return sorted((each for each in found if each), key=lambda each: each.planned_at)
 
+    def speed(self, job: str) -> float | None:
+        """Of the job's newest replay that ran, records/s; None for none."""
+        runs = [each.findings["run"] for each in self.all() if each.job == job and "run" in each.findings]
+        return runs[-1]["records"] / runs[-1]["seconds"] if runs and runs[-1]["seconds"] else None
+
     def keep(self, replay: Replay, **changes: Any) -> Replay:
         """Write the record of `replay`, with `changes`, and return it."""
         changed = replace(replay, **changes)
