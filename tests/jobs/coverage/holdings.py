@@ -24,6 +24,7 @@ class Holdings:
     """Writes tables under `folder` as the ingest of topics at `servers` would."""
 
     def __init__(self, folder: Path, servers: str, capsys: pytest.CaptureFixture[str]) -> None:
+        self.application = "tidemark"  # whose output topics are shown
         self.folder, self.servers, self._capsys = folder, servers, capsys
 
     def path(self, table: str) -> str:
@@ -99,6 +100,7 @@ class Holdings:
             "kafka.bootstrap_servers": self.servers,
             "paths.tables": self.folder / "tables",
             "paths.checkpoints": self.folder / "checkpoints",
+            "ledger.application": self.application,
         }
         code = main([*arguments, *(part for key, value in own.items() for part in ("--set", f"{key}={value}"))])
         return code, self._capsys.readouterr().out.splitlines()

@@ -14,6 +14,12 @@ from tests.jobs.coverage.holdings import Holdings, send, send_in_transaction
 Topic = Callable[[int], str]
 
 
+@pytest.fixture(autouse=True)
+def apart(covered: Holdings, tmp_path: Path) -> None:
+    """Other tests publish on the same broker."""
+    covered.application = tmp_path.name
+
+
 @pytest.fixture
 def topic(covered: Holdings, new_topic: Topic) -> str:
     """With ten records in partition 0 and six in partition 1."""
