@@ -42,6 +42,7 @@ class Scratch:
 
     def __init__(self, spark: SparkSession, broker: Cluster, new_topic: Callable[[int], str], folder: Path) -> None:
         self.spark, self.folder = spark, folder
+        self.application = "tidemark"
         self._broker, self._new_topic = broker, new_topic
         self.registry = FileRegistry(folder / "registry")
         self.declared: dict[str, Topic] = {}
@@ -105,6 +106,7 @@ class Scratch:
             "registry.path": self.folder / "registry",
             "paths.tables": self.folder / "tables",
             "paths.checkpoints": self.folder / "checkpoints",
+            "ledger.application": self.application,
         }
         return load("local", [*(f"{key}={value}" for key, value in own.items()), *overrides])
 

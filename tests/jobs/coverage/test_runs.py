@@ -23,8 +23,11 @@ LIMIT = "source.max_offsets_per_trigger=6"
 
 @pytest.fixture
 def here(scratch: Scratch, capsys: pytest.CaptureFixture[str]) -> Holdings:
-    """The command, on what `scratch` runs."""
-    return Holdings(scratch.folder, scratch.settings().kafka.bootstrap_servers, capsys)
+    """The command, on what `scratch` runs, in an installation apart from those of other tests."""
+    scratch.application = scratch.folder.name
+    holdings = Holdings(scratch.folder, scratch.settings().kafka.bootstrap_servers, capsys)
+    holdings.application = scratch.application
+    return holdings
 
 
 def readings(scratch: Scratch, topic: str, count: int, partitions: int = 2) -> None:
@@ -176,7 +179,7 @@ def test_an_output_topic_holds_what_its_ledger_says(scratch: Scratch, here: Hold
     code, lines = here.check(target)
     assert code == 1
     assert lines[0].startswith(
-        f"TOPIC_RECREATED: tidemark.probe.{target}: its output topic {target} was deleted and created again"
+        f"TOPIC_RECREATED: {here.application}.probe.{target}: its output topic {target} was deleted and created again"
     )
 
 
@@ -193,7 +196,7 @@ def test_a_source_topic_that_was_created_again_is_named_for_tables_and_output_to
     code, lines = here.check(source)
     assert code == 1
     named = {line.split(" ")[1] for line in lines if line.startswith("TOPIC_RECREATED")}
-    assert named == {f"bronze/{source}:", f"silver/{source}:", f"tidemark.probe.{target}:"}
+    assert named == {f"bronze/{source}:", f"silver/{source}:", f"{here.application}.probe.{target}:"}
 
 
 @pytest.mark.slow
@@ -209,7 +212,7 @@ def test_an_adopted_checkpoint_still_says_where_its_reading_began(scratch: Scrat
     assert here.check(target) == (0, [])
     admin = AdminClient({"bootstrap.servers": here.servers, "log_level": 0})
     with CommittedReader({"bootstrap.servers": here.servers}) as reader:
-        (sink,) = [each for each in sinks(admin, reader, "tidemark") if target in each.topics]
+        (sink,) = [each for each in sinks(admin, reader, scratch.application) if target in each.topics]
     assert sink.chain is not None
     assert [(span.start, span.end) for span in sink.chain.spans] == [(0, 12)]
 
