@@ -1,16 +1,14 @@
 """The `replay` command: what needs no JVM is done here, the rest by spark-submit."""
 
 import json
-import os
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from conf import ROOT
 from conf.settings import Settings
 from jobs.arguments import settings_of
 from jobs.replay import arguments, showing
-from jobs.replay.live import live_queries
+from jobs.replay.live import require_live
 from jobs.replay.planning import plan_range
 from jobs.replay.record import Replays
 from local import submit
@@ -21,7 +19,7 @@ SCRIPT = ROOT / "jobs" / "replay" / "main.py"
 def main(argv: Sequence[str]) -> int:
     """Run `replay ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
     words, spark_options = submit.split(argv)
-    options = arguments.parser().parse_args(words)
+    options = arguments.parse(words)
     settings = settings_of(options)
     if options.step == "list":
         found = Replays(settings).all()
@@ -34,9 +32,9 @@ def main(argv: Sequence[str]) -> int:
         return _plan(settings, options)
     if options.step == "run" and not options.backfill and Replays(settings).find(options.job) is None:
         arguments.asked(options)
-        live_queries(settings, options.job)
-    script = Path(os.environ["SPARK_HOME"]) / "bin" / "spark-submit"
-    os.execv(script, [str(script), *submit.command("replay", settings, spark_options, SCRIPT), *words])
+        require_live(settings, options.job)
+    submit.become("replay", settings, spark_options, SCRIPT, words)
+    return 0
 
 
 def _plan(settings: Settings, options: Namespace) -> int:

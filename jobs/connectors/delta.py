@@ -27,6 +27,7 @@ from jobs.connectors.delta_history import snapshot
 
 # All that others need of Delta is had from here.
 __all__ = [
+    "OVERTAKEN",
     "RANGE",
     "Attempt",
     "Commit",

@@ -8,23 +8,14 @@ refuses it where a later one has touched those rows.
 from collections.abc import Mapping
 from typing import Any
 
-from delta.exceptions import (
-    ConcurrentAppendException,
-    ConcurrentDeleteDeleteException,
-    ConcurrentDeleteReadException,
-    DeltaConcurrentModificationException,
-)
+from delta.exceptions import DeltaConcurrentModificationException
 from pyspark.sql import DataFrame
 
+from jobs.connectors.delta import OVERTAKEN
 from jobs.connectors.delta_history import snapshot
 
-# The first three are no kinds of the fourth, as Delta has them in Python.
-CONFLICT = (
-    ConcurrentAppendException,
-    ConcurrentDeleteReadException,
-    ConcurrentDeleteDeleteException,
-    DeltaConcurrentModificationException,
-)
+# Those of OVERTAKEN are no kinds of it, as Delta has them in Python.
+CONFLICT = (*OVERTAKEN, DeltaConcurrentModificationException)
 
 
 def replace_rows(frame: DataFrame, path: str, condition: str, version: int, metadata: str) -> int:

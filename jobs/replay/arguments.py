@@ -1,11 +1,12 @@
 """The command line of replays; the same words reach the part without a JVM and the one that spark-submit starts."""
 
 import argparse
+from collections.abc import Sequence
 from datetime import timedelta
 
 from conf.durations import milliseconds
 from conf.errors import TidemarkError
-from conf.settings import ENVIRONMENTS
+from jobs.arguments import add_settings, refuse_secrets
 from jobs.connectors.positions import parse_position
 from jobs.replay.asking import Asked
 
@@ -20,11 +21,7 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     found = argparse.ArgumentParser(prog="local/tidemark replay", description=DESCRIPTION, epilog=EXIT_CODES)
     common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("settings")
-    group.add_argument("--env", choices=ENVIRONMENTS, help="which conf/*.toml lies on base.toml (default: local)")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
-    group.add_argument("--checkpoints", metavar="ROOT", help="where checkpoints lie (paths.checkpoints)")
-    group.add_argument("--tables", metavar="ROOT", help="where tables lie (paths.tables)")
+    add_settings(common)
     steps = found.add_subparsers(
         dest="step", required=True, metavar="plan|run|verify|cutover|undo|abandon|list|catch-up"
     )
@@ -52,6 +49,13 @@ def parser() -> argparse.ArgumentParser:
     catch_up.add_argument("--dry-run", action="store_true", help="only say which periods are due")
     _add_accept(catch_up)
     return found
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments; raises TidemarkError BAD_ARGUMENTS where --set names a secret."""
+    options = parser().parse_args(words)
+    refuse_secrets(options)
+    return options
 
 
 def _add_asked(found: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ UNEXPLAINED, LOCKED = 3, 4
 
 def main() -> int:
     """Carry out one step, under the lease of its job."""
-    options = arguments.parser().parse_args(sys.argv[1:])
+    options = arguments.parse(sys.argv[1:])
     settings = settings_of(options)
     signal.signal(signal.SIGTERM, _interrupt)
     replays = Replays(settings)
