@@ -74,13 +74,25 @@ class Source:
 
 def sources(frame: DataFrame) -> list[Source]:
     """The sources of the stream, in the order in which Spark numbers them in a checkpoint."""
-    return [_source(node) for node in nodes(analyzed(frame)) if str(node.nodeName()).startswith("StreamingRelation")]
+    return [_source(leaf) for leaf in source_leaves(frame)]
+
+
+def source_leaves(frame: DataFrame) -> list[Any]:
+    """The nodes of the plan that the sources are, in the same order."""
+    leaves: list[Any] = []
+    for node in nodes(analyzed(frame)):
+        # A frame that is used twice is one source.
+        if node.isStreaming() and node.children().isEmpty() and not any(node.equals(leaf) for leaf in leaves):
+            leaves.append(node)
+    return leaves
 
 
 def _source(node: Any) -> Source:
     if str(node.nodeName()) == "StreamingRelationV2":
         options = node.extraOptions()
         return Source(str(options.get("subscribe") or ""), str(options.get("path") or ""))
+    if str(node.nodeName()) != "StreamingRelation":
+        return Source()
     path = node.dataSource().options().get("path")
     return Source(path=str(path.get()) if path.isDefined() else "")
 

@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from conf import code
 from jobs import checkpoint
 from jobs.outputs import Batch, Output
-from jobs.plans import is_stateful
+from jobs.plans import is_stateful, source_leaves
 from jobs.publishing import InTurn
 
 FILE = "tidemark/plan.json"  # in the checkpoint
@@ -93,26 +93,13 @@ def table_of(write: Callable[[Batch], None]) -> tuple[str, tuple[str, ...]] | No
 
 def sources(frame: DataFrame) -> tuple[tuple[str, ...], ...]:
     """The topics of each of a stream's sources, in the order in which Spark numbers them."""
-    leaves: list[Any] = []
-    for node in _streaming(frame._jdf.queryExecution().analyzed()):
-        # A frame that is used twice is one source.
-        if node.children().isEmpty() and not any(node.equals(leaf) for leaf in leaves):
-            leaves.append(node)
-    return tuple(_topics(leaf) for leaf in leaves)
+    return tuple(_topics(leaf) for leaf in source_leaves(frame))
 
 
 def _topics(leaf: Any) -> tuple[str, ...]:
     name = str(leaf.nodeName())
     subscribed = leaf.extraOptions().get("subscribe") if name == "StreamingRelationV2" else None
     return tuple(sorted(str(subscribed).split(","))) if subscribed else (name,)
-
-
-def _streaming(node: Any) -> Iterator[Any]:
-    if node.isStreaming():
-        yield node
-        children = node.children()
-        for number in range(children.size()):
-            yield from _streaming(children.apply(number))
 
 
 def _steps(node: Any) -> Iterator[Step]:
