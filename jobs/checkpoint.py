@@ -29,14 +29,12 @@ __all__ = [
     "is_damaged",
     "last_commit",
     "late_watermark_ms",
-    "move",
     "move_aside",
     "opening",
     "planned_at",
     "query_id",
     "read",
     "rebuild",
-    "remove",
     "set_initial_offsets",
     "write",
 ]
@@ -160,21 +158,6 @@ def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
             files.rename(path, aside)
             return str(aside.toString())
     raise AssertionError("the loop has no end")
-
-
-def move(spark: SparkSession, uri: str, target: str) -> None:
-    """Rename a folder; nothing where it is not there."""
-    files, path = located(spark, uri)
-    _, new = located(spark, target)
-    if files.exists(path):
-        files.mkdirs(new.getParent())
-        files.rename(path, new)
-
-
-def remove(spark: SparkSession, uri: str) -> None:
-    """Delete a folder with all that is in it; nothing where it is not there."""
-    files, path = located(spark, uri)
-    files.delete(path, True)
 
 
 def rebuild(spark: SparkSession, checkpoint: str, query_id: str, batch: int, texts: Mapping[str, str]) -> None:

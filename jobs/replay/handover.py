@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from pyspark.sql import SparkSession
 
+from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import checkpoint
+from jobs.folders import Folders
 from jobs.outputs import Output
 from jobs.plans import Source, sources
 from jobs.replay import extents
@@ -20,17 +22,28 @@ from jobs.replay.shadow import ShadowRun
 
 def hand_over(spark: SparkSession, settings: Settings, replay: Replay, run: ShadowRun) -> list[str]:
     """Move what is not there yet; a line for each output. Begun anew after a crash it goes on."""
-    lines = []
+    lines, folders = [], Folders(spark)
     for output in run.outputs:
         for each in output.tables:
             source = extents.shadow_path(settings, replay, each.table)
-            checkpoint.move(spark, source, extents.live_path(settings, each.table))
+            _move(folders, source, extents.live_path(settings, each.table))
         folder = run.checkpoint(output)
         if checkpoint.query_id(spark, folder):
             _without_restored(spark, folder, replay, sources(output.frame))
-        checkpoint.move(spark, folder, f"{settings.paths.checkpoints}/{output.job}/{output.name}")
+        _move(folders, folder, f"{settings.paths.checkpoints}/{output.job}/{output.name}")
         lines.append(f"{output.query:<28} goes on at {json.dumps(_at(replay, output))}")
     return lines
+
+
+def _move(folders: Folders, source: str, target: str) -> None:
+    """Nothing where it is not there: it was moved before a crash."""
+    if not folders.exists(source):
+        return
+    try:
+        folders.move(source, target)
+    except OSError as exc:
+        remedy = f"look at what lies at {target}, then cut over again: it goes on"
+        raise TidemarkError("HANDOVER_REFUSED", str(exc), remedy) from exc
 
 
 def _at(replay: Replay, output: Output) -> dict[str, dict[int, int]]:

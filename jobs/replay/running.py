@@ -14,9 +14,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
-from jobs import checkpoint, state_store
+from jobs import state_store
 from jobs.connectors.ledger.failpoints import reach
 from jobs.failures import await_all, in_one_line
+from jobs.folders import Folders
 from jobs.outputs import Batch, Output
 from jobs.plans import Source, keeps_state, sources
 from jobs.replay.ahead import OffsetLog, delta_position, kafka_position
@@ -87,9 +88,9 @@ class SliceRunner:
     def start_over(self) -> None:
         """Forget what has been done, and hold the watermark from now on; the tables of the output go with it."""
         self.hold = True
-        checkpoint.remove(self.run.spark, self._folder)
+        Folders(self.run.spark).remove(self._folder)
         for each in self.output.tables:
-            checkpoint.remove(self.run.spark, f"{self.run.tables_root}/{each.table}")
+            Folders(self.run.spark).remove(f"{self.run.tables_root}/{each.table}")
         self.__post_init__()
 
     def _attempt(self, batch: int) -> None:

@@ -8,8 +8,8 @@ from pyspark.sql import SparkSession
 from conf import code
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs import checkpoint
 from jobs.declarations import Declarations
+from jobs.folders import Folders
 from jobs.manifest import Manifest
 from jobs.replay import extents
 from jobs.replay.asking import Asked
@@ -138,8 +138,8 @@ class Steps:
         for path in (
             f"{self._settings.paths.tables}/{FOLDER}/{replay.id}/{each}" for each in ("shadow", "check", "restored")
         ):
-            checkpoint.remove(self._spark, path)
-        checkpoint.remove(self._spark, f"{self._settings.paths.checkpoints}/{FOLDER}/{replay.id}")
+            Folders(self._spark).remove(path)
+        Folders(self._spark).remove(f"{self._settings.paths.checkpoints}/{FOLDER}/{replay.id}")
         return replay if replay.state in FINISHED else self._replays.keep(replay, state="abandoned")
 
     def _swapped(self, cutover: Cutover, replay: Replay, part: Part, each: Replacement) -> Replacement:

@@ -8,10 +8,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.settings import Settings
-from jobs import checkpoint
 from jobs.connectors import delta
 from jobs.connectors.delta_history import snapshot
 from jobs.connectors.ledger.failpoints import reach
+from jobs.folders import Folders
 from jobs.late.listing import TABLE as LATE
 from jobs.replay import extents
 from jobs.replay.comparing import Difference, Fingerprint, differences, explained, fingerprint, listed
@@ -62,7 +62,7 @@ class Verifier:
     def verify(self) -> list[Finding]:
         """Recompute the range in one batch, and compare."""
         root = extents.check_path(self._settings, self._replay, "")
-        checkpoint.remove(self._spark, root.rstrip("/"))
+        Folders(self._spark).remove(root.rstrip("/"))
         run = CheckRun(self._spark, self._settings, self._replay)
         self._build(run)
         run.write_range()
