@@ -121,7 +121,8 @@ def test_the_check_names_a_gap_an_output_topic_that_is_gone_and_what_is_unfinish
     markers.plan(1, 7, 9, topics={"gone": "id"})
     markers.done(1, 3)
     markers.plan(2, 9, 12, topics={"gone": "id"})
-    code, lines = covered.check("--set", f"ledger.application={markers.application}", markers.source)
+    covered.application = markers.application
+    code, lines = covered.check(markers.source)
     assert code == 1
     assert [line.split(";")[0] for line in lines] == [
         f"TOPIC_RECREATED: {markers.sink}: its output topic gone was deleted since it was written",
@@ -143,7 +144,8 @@ def test_an_installation_without_ledgers_has_no_sinks(broker: Cluster) -> None:
 def test_a_line_shows_what_a_sink_holds(markers: Markers, covered: Holdings) -> None:
     markers.plan(0, 2, 5, topics={"alerts": "id"})
     markers.done(0, 3, 4)
-    _, lines = covered.command("show", "--set", f"ledger.application={markers.application}")
+    covered.application = markers.application
+    _, lines = covered.command("show")
     assert [line.split()[:10] for line in lines[1:]] == [
         ["alerts", markers.sink, "q", markers.source, "0", "2", "5", "0", "7", lines[1].split()[-1]]
     ]
