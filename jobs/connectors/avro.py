@@ -18,7 +18,7 @@ from pyspark.sql.avro.functions import from_avro, to_avro
 from pyspark.sql.types import StructType
 
 from conf.errors import TidemarkError
-from jobs.connectors.avro_columns import plain, sound, sound_ints
+from jobs.connectors.avro_columns import plain_fields, sound, sound_ints
 from jobs.connectors.avro_pairs import paired_ints
 from jobs.connectors.avro_schema import event_schema
 from jobs.connectors.avro_wire import Names, wire_schema
@@ -26,6 +26,7 @@ from schemas.codec import parsed
 from schemas.framing import HEADER_LENGTH, frame
 from schemas.registry import RegisteredSchema
 
+READ = "tidemark_read"
 END_FIELD = "tidemark_end"
 # Long enough that bytes left over after an event begin with it by chance once in four billion.
 SENTINEL = b"\xa5\xc3\x96\xf1"
@@ -57,26 +58,28 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
             `reader` says, or to read a writer's values as that.
     """
     schema = event_schema(reader)
-    # The optimizer copies the decoding into every filter on its result, but pushes none through a generator.
-    names = [f"tidemark_{number}" for number in range(len(schema["fields"]))]
-    exploded = records.select("*", F.inline(F.array(_by_id(writers, schema))).alias(*names, END_FIELD))
-    fields = [F.col(name) for name in names]
-    end = F.lit(struct.unpack("<f", SENTINEL)[0]).cast("float")
-    complete = (F.col(END_FIELD) == end) & _is_sound(fields, writers, schema)
+    read = records.select("*", _by_id(writers, schema).alias(READ))
+    fields = {field["name"]: F.col(READ).getField(field["name"]) for field in schema["fields"]}
     schema_id, known = _schema_id(writers)
     error = (
-        F.when(complete, F.lit(None))
+        F.when(_is_complete([*fields.values()], writers, schema), F.lit(None))
         .when(F.col("value").isNull(), NO_VALUE)
         .when(schema_id.isNull(), BAD_FRAMING)
         .when(~known, UNKNOWN_SCHEMA_ID)
         .otherwise(UNDECODABLE)
     )
-    return exploded.select(
+    made = {f"{READ}_{name}": part for name, part in plain_fields([*fields.values()], schema, Names(schema)).items()}
+    judged = read.select(
         *records.columns,
+        READ,
         schema_id.alias("schema_id"),
-        plain(fields, schema, Names(schema)).alias("event"),
-        error.cast("string").alias("error"),
+        *(_once(part).alias(name) for name, part in made.items()),
+        _once(error.cast("string")).alias("error"),
     )
+    # Of columns alone, and never null itself: so the optimizer sees through the struct to the fields that are used.
+    event = {name: F.col(f"{READ}_{name}") if f"{READ}_{name}" in made else field for name, field in fields.items()}
+    packed = F.struct(*(field.alias(name) for name, field in event.items()))
+    return judged.select(*records.columns, "schema_id", packed.alias("event"), "error")
 
 
 def event_fields(decoded: DataFrame) -> dict[str, Column]:
@@ -111,15 +114,23 @@ def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
     return chain.otherwise(other), reduce(Column.__or__, known)
 
 
-def _is_sound(fields: Sequence[Column], writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
-    """Whether the decoded `fields` are of their types."""
+def _once(column: Column) -> Column:
+    """`column`, worked out where it stands: what the optimizer takes for random it neither copies nor moves, and what
+    is below it stays below. Else it would decode again in every filter on the result.
+    """
+    return F.when(F.spark_partition_id() >= 0, column)
+
+
+def _is_complete(fields: Sequence[Column], writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
+    """Whether the body ended where it should, and the decoded `fields` are of their types."""
     names = Names(reader)
-    is_sound = sound(fields, reader, names)
+    end = F.lit(struct.unpack("<f", SENTINEL)[0]).cast("float")
+    is_complete = (F.col(READ).getField(END_FIELD) == end) & sound(fields, reader, names)
     for writer in writers:
         promoted = paired_ints(parsed(writer.text), reader).promoted
         if promoted:
-            is_sound &= F.when(_has_id(writer.id), sound_ints(fields, reader, names, promoted))
-    return F.coalesce(is_sound, F.lit(True))
+            is_complete &= ~_has_id(writer.id) | sound_ints(fields, reader, names, promoted)
+    return is_complete
 
 
 def _has_id(id: int) -> Column:
@@ -136,7 +147,7 @@ def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Colum
         raise TidemarkError(
             "UNKNOWN_SUBJECT", "no writer schema is registered for this topic", "run `local/tidemark schemas register`"
         )
-    whole = F.concat("value", F.lit(bytearray(SENTINEL)))
+    whole = F.rpad("value", F.length("value") + len(SENTINEL), F.lit(bytearray(SENTINEL)))  # quicker than to concat
     options = {"avroSchema": _enclosed(wire_schema(reader)), "mode": "PERMISSIVE"}
     chain: Any = F
     for writer in writers:

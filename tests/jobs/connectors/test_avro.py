@@ -155,6 +155,20 @@ def test_a_record_is_decoded_once_however_often_its_event_is_used(spark: SparkSe
         assert plan.count("from_avro(") == 1, plan
 
 
+def test_an_event_whose_fields_are_used_is_not_made_whole_before(spark: SparkSession) -> None:
+    writer = version(1, record(*((f"n{number}", "int") for number in range(20))))
+    fields = avro.accepted(avro.decode(records(spark, []), [writer], writer.text))
+    plan = fields._jdf.queryExecution().executedPlan().toString()
+    assert "n19" in plan and "struct(" not in plan, plan
+
+
+def test_a_stage_too_long_for_the_compiler_is_compiled_all_the_same(spark: SparkSession) -> None:
+    beans = spark._jvm.java.lang.management.ManagementFactory.getPlatformMXBeans(  # type: ignore[union-attr]
+        spark._jvm.java.lang.Class.forName("com.sun.management.HotSpotDiagnosticMXBean")  # type: ignore[union-attr]
+    )
+    assert beans[0].getVMOption("DontCompileHugeMethods").getValue() == "false"
+
+
 def test_without_a_registered_schema_nothing_can_be_decoded(spark: SparkSession) -> None:
     with pytest.raises(TidemarkError, match="UNKNOWN_SUBJECT"):
         avro.decode(records(spark, [GOOD]), [], ORDER.text)
