@@ -73,11 +73,8 @@ def _measure(spark: SparkSession, folder: Path, count: int, rounds: int) -> None
         "wide": lambda: _ours(wide, [wide_version]),
     }
     speeds: dict[str, list[float]] = {name: [] for name in ways}
-    print(
-        f"{count:,} records, a quarter of them wide\n{'round':<8}"
-        + "".join(f"{name:>14}" for name in ways)
-        + "   records/s"
-    )
+    print(f"{count:,} records, and {count // 4:,} wide ones")
+    print(f"{'round':<8}" + "".join(f"{name:>14}" for name in ways) + "   records/s")
     for number in range(rounds + 1):
         for name, frame in ways.items():
             began = time.monotonic()
