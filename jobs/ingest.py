@@ -18,6 +18,7 @@ from jobs import quarantine
 from jobs.connectors import avro
 from jobs.intake import Intake
 from jobs.outputs import Replaceable
+from jobs.personal import Protection
 from jobs.run import Run
 from jobs.silver import Target
 
@@ -47,17 +48,17 @@ def silver_by_key(decoded: DataFrame, key: str) -> DataFrame:
 def build(run: Run) -> None:
     for topic in run.settings.ingest.topics:
         # A topic without a schema or its hash key, or with rules that do not fit, stops the job now, not in a batch.
-        streams = run.judge.streams(topic)
-        for stream in streams:
-            run.protection(stream)
+        versions = run.judge.versions(topic)
+        for stream in versions:
+            run.protection(stream, versions)
         records = run.records(topic)
-        for stream in streams:
-            run.judge.decide(records, stream, run.clock(None))
+        for stream in versions:
+            run.judge.decide(records, stream, versions, run.clock(None))
         compacted_by = run.topics[topic].compaction_key if topic in run.topics else None
-        targets = [_latest(run, topic, compacted_by)] if compacted_by else [_events(run, stream) for stream in streams]
+        targets = [_latest(run, topic, compacted_by)] if compacted_by else [_events(run, stream) for stream in versions]
         # What is of no stream is rejected once, with the first.
         targets[1:] = [replace(target, takes_strays=False) for target in targets[1:]]
-        silvers = [_silver_rows(stream, compacted_by) for stream in streams]
+        silvers = [_silver_rows(stream, compacted_by) for stream in versions]
         run.write(records, topic, Intake(run, topic, targets), tables=(*_raw_rows(topic), *silvers))
 
 
@@ -76,24 +77,26 @@ def _silver_rows(stream: str, compacted_by: str | None) -> Replaceable:
 
 def _events(run: Run, stream: str) -> Target:
     table = partial(run.table, f"silver/{stream}")
-    return Target(stream, table, _protected(run, stream, silver), F.col("error").isNotNull(), quarantine.left_out)
+
+    def lacking(judged: DataFrame, held: DataFrame, _: Protection) -> DataFrame:
+        return quarantine.left_out(judged, held)
+
+    return Target(stream, table, _protected(silver), F.col("error").isNotNull(), lacking)
 
 
 def _latest(run: Run, topic: str, key: str) -> Target:
     table = partial(run.table, f"silver/{topic}", keys=(key,), newest_by=("_offset",))
     bad = F.col("error").isNotNull() & (F.col("error") != avro.NO_VALUE)
-    rows = _protected(run, topic, partial(silver_by_key, key=key))
-    return Target(topic, table, rows, bad, partial(_lacking, run, topic, key, bad), exempt="`_deleted`")
+
+    def lacking(judged: DataFrame, held: DataFrame, protection: Protection) -> DataFrame:
+        named = protection.of_field(judged.withColumn("own_key", _key_of(key)), "own_key", key)
+        return quarantine.left_out_by_key(named, held, key, bad)
+
+    return Target(topic, table, _protected(partial(silver_by_key, key=key)), bad, lacking, exempt="`_deleted`")
 
 
-def _lacking(run: Run, topic: str, key: str, bad: Column, judged: DataFrame, silver: DataFrame) -> DataFrame:
-    named = run.protection(topic).of_field(judged.withColumn("own_key", _key_of(key)), "own_key", key)
-    return quarantine.left_out_by_key(named, silver, key, bad)
-
-
-def _protected(run: Run, stream: str, rows: Callable[[DataFrame], DataFrame]) -> Callable[[DataFrame], DataFrame]:
-    """`rows` with personal data treated as the newest schema says when a batch is written."""
-    return lambda judged: run.protection(stream)(rows(judged))
+def _protected(rows: Callable[[DataFrame], DataFrame]) -> Callable[[DataFrame, Protection], DataFrame]:
+    return lambda judged, protection: protection(rows(judged))
 
 
 def _key_of(key: str) -> Column:

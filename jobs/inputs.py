@@ -10,7 +10,7 @@ from conf.settings import Job, Settings, Source
 from conf.topics import Topic, find_topic, load_topics
 from jobs import personal
 from jobs.connectors import avro, kafka, positions
-from jobs.judge import Judge, rules_of
+from jobs.judge import Judge, Versions, rules_of
 from jobs.progress import REJECTED
 from jobs.ranges import Ranges
 from jobs.schema_guard import SchemaGuard
@@ -61,10 +61,12 @@ class Inputs:
 
         Of a topic with several types of events, those that are not `event` are left out.
         """
-        stream = stream_of(topic, event, self.topics)
-        for each in self.judge.streams(topic):
-            self.schemas.remember(topic, subject_of_stream(each))
-        decided = self.judge.decide(records, stream, self.clock(self._began if self._ranges else None))
+        return self._decoded(records, topic, stream_of(topic, event, self.topics), self.judge.versions(topic))
+
+    def _decoded(self, records: DataFrame, topic: str, stream: str, versions: Versions) -> DataFrame:
+        for each, registered in versions.items():
+            self.schemas.remember(topic, subject_of_stream(each), registered)
+        decided = self.judge.decide(records, stream, versions, self.clock(self._began if self._ranges else None))
         observer = self._ranges.observation(topic) if self._ranges else f"decode {topic}"
         return decided.observe(observer, F.count_if(F.col("error").isNotNull()).alias(REJECTED))
 
@@ -85,18 +87,18 @@ class Inputs:
         Args:
             event: which, of a topic with several types of events.
         """
-        protect = self.protection(stream_of(topic, event, self.topics))
-        return protect(avro.accepted(self.decode(self.records(topic), topic, event)))
+        stream, versions = stream_of(topic, event, self.topics), self.judge.versions(topic)
+        protect = self.protection(stream, versions)
+        return protect(avro.accepted(self._decoded(self.records(topic), topic, stream, versions)))
 
-    def protection(self, stream: str) -> personal.Protection:
+    def protection(self, stream: str, versions: Versions) -> personal.Protection:
         """What treats the fields of a stream's events that its newest schema marks as personal.
 
         Raises:
             TidemarkError: BAD_SCHEMA or NO_HASH_KEY.
         """
-        text = self.registry.latest(subject_of_stream(stream)).text
         key = self.topics[stream].compaction_key if stream in self.topics else None
-        return personal.protection(self.spark, stream, text, key, self.settings.personal_data)
+        return personal.protection(self.spark, stream, versions[stream][-1].text, key, self.settings.personal_data)
 
     def latest_schema(self, topic: str, event: str | None = None) -> RegisteredSchema:
         """The newest registered schema of the topic's values, to encode by."""

@@ -47,7 +47,8 @@ class Intake:
                 seen["bronze"] = counted.get["records"]
 
         def write_silver() -> None:
-            verdicts = [silver.write(batch) for silver in self._silvers]
+            versions = self._run.judge.versions(self._topic)
+            verdicts = [silver.write(batch, versions) for silver in self._silvers]
             if all(each.is_new for each in verdicts):
                 seen["silver"] = sum(each.records for each in verdicts)
             records, rejected, failed = _sums(verdicts)

@@ -16,6 +16,9 @@ from schemas.personal import Marks, marks_of
 from schemas.registry import RegisteredSchema, Registry
 from schemas.subjects import subject_of_stream
 
+Versions = Mapping[str, Sequence[RegisteredSchema]]
+"""The registered versions of each stream of a topic, the newest last."""
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -30,13 +33,25 @@ class Judge:
         """The streams of `topic`: itself, where it has events of one type."""
         return list(self.topics[topic].streams) if topic in self.topics else [topic]
 
-    def decide(self, records: DataFrame, stream: str, clock: Column, takes_strays: bool = True) -> DataFrame:
+    def versions(self, topic: str) -> Versions:
+        """What the registry has of each stream of `topic`. One answer is for all that is done with a micro-batch: a
+        version that comes in its middle must not change half of it.
+
+        Raises:
+            TidemarkError: UNKNOWN_SUBJECT, and the registry's errors.
+        """
+        return {stream: self.registry.versions(subject_of_stream(stream)) for stream in self.streams(topic)}
+
+    def decide(
+        self, records: DataFrame, stream: str, versions: Versions, clock: Column, takes_strays: bool = True
+    ) -> DataFrame:
         """`avro.decode` of those of `records` (Kafka's columns) that are of `stream`, then every rule that needs
         nothing but the record.
 
         Each is decoded by the registered version that it names, into the newest one.
 
         Args:
+            versions: of the stream's topic.
             clock: what an event time is compared with, timestamp.
             takes_strays: whether records that are of no stream of the topic are among the rejected ones.
 
@@ -44,28 +59,23 @@ class Judge:
             what `rules.judge` gives.
 
         Raises:
-            TidemarkError: UNKNOWN_SUBJECT, or BAD_RULES, where a rule asks for what events of the topic do not have.
+            TidemarkError: BAD_RULES, where a rule asks for what events of the topic do not have.
         """
-        versions = self.registry.versions(subject_of_stream(stream))
+        newest = versions[stream][-1].text
         own = self._own(records, stream, versions, takes_strays)
-        decoded = rules.unjudged(avro.decode(own, versions, reader=versions[-1].text))
+        decoded = rules.unjudged(avro.decode(own, versions[stream], reader=newest))
         declared, event_time = self.of(stream), self.event_time(stream)
-        self._require_comparable(stream, marks_of(versions[-1].text))
+        self._require_comparable(stream, marks_of(newest))
         rules.require_fields(stream, declared, event_time, decoded.schema["event"].dataType)
         stateless = rules.stateless(declared)
         ahead = rules.ahead(event_time, clock, self.settings.quarantine.max_ahead) if event_time else None
         return rules.judge(decoded, stateless, rules.failures(stateless), ahead)
 
-    def _own(
-        self, records: DataFrame, stream: str, versions: Sequence[RegisteredSchema], takes_strays: bool
-    ) -> DataFrame:
-        others = [other for other in self.streams(stream.partition("/")[0]) if other != stream]
-        if not others:
+    def _own(self, records: DataFrame, stream: str, versions: Versions, takes_strays: bool) -> DataFrame:
+        foreign = [version for other in versions if other != stream for version in versions[other]]
+        if not foreign:
             return records
-        if not takes_strays:
-            return records.where(avro.carries(versions))
-        foreign = [version for other in others for version in self.registry.versions(subject_of_stream(other))]
-        return records.where(~avro.carries(foreign))
+        return records.where(~avro.carries(foreign) if takes_strays else avro.carries(versions[stream]))
 
     def look_up(self, judged: DataFrame, stream: str, silver: str, starts: Mapping[int, int]) -> DataFrame:
         """Let the rules have their effect that compare a batch, as `decide` gives it, with tables.

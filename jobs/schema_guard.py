@@ -20,9 +20,9 @@ class SchemaGuard:
         self._registry = registry
         self._known: dict[tuple[str, str], set[int]] = {}
 
-    def remember(self, topic: str, subject: str) -> None:
-        """Take down the versions that are there; to be called before the plan is made of them."""
-        self._known[topic, subject] = {version.id for version in self._registry.versions(subject)}
+    def remember(self, topic: str, subject: str, versions: Iterable[RegisteredSchema]) -> None:
+        """Take down the `versions` that a plan is made of."""
+        self._known[topic, subject] = {version.id for version in versions}
 
     def check(self, topics: Iterable[str]) -> None:
         """Compare the versions of `topics` with the remembered ones.

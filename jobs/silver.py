@@ -12,8 +12,11 @@ from conf import code
 from conf.rules import Pattern, Range, Required
 from jobs import quarantine, rules
 from jobs.connectors import delta, delta_constraints
+from jobs.judge import Versions
 from jobs.outputs import Batch
+from jobs.personal import Protection
 from jobs.run import Run
+from schemas.personal import Marks
 
 
 @dataclass(frozen=True)
@@ -23,18 +26,19 @@ class Target:
     Args:
         stream: of which events.
         table: gives the table, once a batch is there: where a range's lie depends on all topics that it reads.
-        rows: makes the table's rows of judged records.
+        rows: makes the table's rows of judged records, with personal data treated.
         bad: where a judged record is rejected, boolean.
-        left_out: those of judged records that the table (the second frame) does not hold.
+        left_out: those of judged records that the table (the second frame) does not hold; given what treated its
+            personal data.
         exempt: SQL, true for rows of the table that rules do not hold for.
         takes_strays: whether records that are of no stream of the topic are rejected here.
     """
 
     stream: str
     table: Callable[[], delta.Table]
-    rows: Callable[[DataFrame], DataFrame]
+    rows: Callable[[DataFrame, Protection], DataFrame]
     bad: Column
-    left_out: Callable[[DataFrame, DataFrame], DataFrame]
+    left_out: Callable[[DataFrame, DataFrame, Protection], DataFrame]
     exempt: str = ""
     takes_strays: bool = True
 
@@ -64,24 +68,25 @@ class Silver:
         self._rules = run.judge.of(target.stream)
         self._is_constrained = False
 
-    def write(self, batch: Batch) -> Verdicts:
-        """Write the accepted events of a micro-batch."""
+    def write(self, batch: Batch, versions: Versions) -> Verdicts:
+        """Write the accepted events of a micro-batch, decoded by `versions`."""
         target, judge = self._target, self._run.judge
-        clock = self._run.clock(batch.planned_at)
-        decided = judge.decide(batch.frame, target.stream, clock, target.takes_strays)
+        clock, protection = self._run.clock(batch.planned_at), self._run.protection(target.stream, versions)
+        decided = judge.decide(batch.frame, target.stream, versions, clock, target.takes_strays)
         judged = judge.look_up(decided, target.stream, target.table().path, batch.starts(self._topic))
         wanted = {"records": F.count("*"), "rejected": F.count_if(target.bad)}
         wanted |= rules.counts([rule.name for rule in self._rules])
         frame, counted = observed(judged, wanted)
-        self._drop_outdated(judged.sparkSession)
-        is_new = delta.write(target.rows(frame), target.table(), batch.commit("silver"))
-        self._add_constraints(judged.sparkSession)
+        conditions = {} if self._is_constrained else self._conditions(protection.marks)
+        self._drop_outdated(judged.sparkSession, conditions)
+        is_new = delta.write(target.rows(frame, protection), target.table(), batch.commit("silver"))
+        self._add_constraints(judged.sparkSession, conditions)
         rejects = judged.where(target.bad)
         if is_new:
             count = counted.get
         else:
             # Written before a crash, perhaps by other code, schemas or rules: what is there decides.
-            rejects = target.left_out(judged, self._held(batch))
+            rejects = target.left_out(judged, self._held(batch), protection)
             count = judged.agg(*_named(wanted)).collect()[0].asDict() | {"rejected": rejects.count()}
         failed = {name.removeprefix(rules.FAILED): number for name, number in count.items() if name in wanted}
         failed = {rule.name: failed[rule.name] for rule in self._rules if failed[rule.name]}
@@ -105,9 +110,8 @@ class Silver:
         held = delta.read(batch.frame.sparkSession, self._target.table().path)
         return held.where(F.col("_offset") >= min(batch.starts(self._topic).values(), default=0))
 
-    def _conditions(self) -> dict[str, str]:
+    def _conditions(self, marks: Marks) -> dict[str, str]:
         """What the table silver itself can refuse, as SQL by rule."""
-        marks = self._run.protection(self._target.stream).marks
         kept_out = [rule for rule in self._rules if rule.on_failure != "warn"]
         exempt = self._target.exempt
         return {
@@ -116,17 +120,17 @@ class Silver:
             if isinstance(rule, Required | Range | Pattern) and not marks.hold(rule.field)
         }
 
-    def _drop_outdated(self, spark: SparkSession) -> None:
+    def _drop_outdated(self, spark: SparkSession, conditions: dict[str, str]) -> None:
         # A rule that was loosened or taken out must not fail rows by way of its old constraint.
         path = self._target.table().path
         if not self._is_constrained and delta.exists(spark, path):
-            delta_constraints.drop_outdated(spark, path, self._conditions())
+            delta_constraints.drop_outdated(spark, path, conditions)
 
-    def _add_constraints(self, spark: SparkSession) -> None:
+    def _add_constraints(self, spark: SparkSession, conditions: dict[str, str]) -> None:
         if self._is_constrained:
             return
         table = self._target.table()
-        for name in delta_constraints.add_missing(spark, table.path, self._conditions()):
+        for name in delta_constraints.add_missing(spark, table.path, conditions):
             what = f"rows of table {table.name} break rule {name}: it gets no CHECK constraint"
             print(f"warning: {what}", file=sys.stderr, flush=True)
         self._is_constrained = True

@@ -13,7 +13,9 @@ from jobs import ingest
 from jobs.connectors import avro, delta, kafka
 from jobs.connectors.delta import Commit, Table
 from jobs.quarantine import REASONS
+from schemas.file_registry import FileRegistry
 from schemas.framing import frame
+from schemas.registry import RegisteredSchema
 from tests.jobs.scratch import Row, Scratch
 from tests.sent import T0, Record
 
@@ -222,6 +224,22 @@ def test_rows_that_go_missing_between_bronze_and_silver_stop_the_query(
     monkeypatch.setattr(avro, "decode", decode_less)
     with pytest.raises(TidemarkError, match=r"UNACCOUNTED: batch 0 of .* 2 records went to bronze, 1 to silver"):
         scratch.ingest(topic)
+
+
+def test_one_answer_of_the_registry_is_for_the_whole_of_a_micro_batch(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = scratch.topic()
+    scratch.send(topic, scratch.reading(topic, "a", 1), Record(b"{}"))
+    answer, asked = FileRegistry.versions, []
+
+    def counted(registry: FileRegistry, subject: str) -> list[RegisteredSchema]:
+        asked.append(subject)
+        return answer(registry, subject)
+
+    monkeypatch.setattr(FileRegistry, "versions", counted)
+    scratch.ingest(topic)
+    assert asked == [f"{topic}-value"] * 2  # when the query was declared, and when the batch was there
 
 
 def test_a_topic_without_a_schema_stops_before_anything_is_read(scratch: Scratch) -> None:
