@@ -7,6 +7,8 @@ from typing import Any
 
 from pyspark.sql import DataFrame
 
+from jobs.connectors.fence import is_fence
+
 # Spark counts these as deterministic; what they give depends on the order in which rows come. A sorted list does not.
 BY_ORDER = re.compile(
     r"(?<!sort_array\()(?<!array_sort\()\b"
@@ -35,7 +37,7 @@ def changes_when_run_again(frame: DataFrame) -> str | None:
         name = str(node.nodeName())
         for number in range(node.expressions().size()):
             expression = node.expressions().apply(number)
-            if not expression.deterministic():
+            if _is_random(expression):
                 return f"{name}: {expression.sql()}"
         found = BY_ORDER.search(expressions) if name == "Aggregate" else None
         if found:
@@ -43,6 +45,14 @@ def changes_when_run_again(frame: DataFrame) -> str | None:
         if name == "GlobalLimit" and str(node.children().head().nodeName()) != "Sort":
             return f"{name}: which rows are within the limit is left open"
     return None
+
+
+def _is_random(expression: Any) -> bool:
+    if expression.deterministic() or is_fence(expression):
+        return False
+    children = [expression.children().apply(number) for number in range(expression.children().size())]
+    suspects = [child for child in children if not child.deterministic()]
+    return not suspects or any(_is_random(child) for child in suspects)
 
 
 def keeps_state(frame: DataFrame) -> bool:

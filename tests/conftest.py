@@ -24,6 +24,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     session.stop()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_tables() -> Iterator[None]:
+    """Delta keeps what it knows of a table for an hour, which is megabytes: tests make hundreds of tables."""
+    yield
+    if session := SparkSession.getActiveSession():
+        session._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()  # type: ignore[union-attr]
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One real single-node broker on a free port; it ends with the test run, however that ends."""

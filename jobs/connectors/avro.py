@@ -22,6 +22,7 @@ from jobs.connectors.avro_columns import plain_fields, sound, sound_ints
 from jobs.connectors.avro_pairs import paired_ints
 from jobs.connectors.avro_schema import event_schema
 from jobs.connectors.avro_wire import Names, wire_schema
+from jobs.connectors.fence import fenced
 from schemas.codec import parsed
 from schemas.framing import HEADER_LENGTH, frame
 from schemas.registry import RegisteredSchema
@@ -69,12 +70,13 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
         .otherwise(UNDECODABLE)
     )
     made = {f"{READ}_{name}": part for name, part in plain_fields([*fields.values()], schema, Names(schema)).items()}
+    # Without the fence every filter on the result would decode once more.
     judged = read.select(
         *records.columns,
         READ,
         schema_id.alias("schema_id"),
-        *(_once(part).alias(name) for name, part in made.items()),
-        _once(error.cast("string")).alias("error"),
+        *(fenced(part).alias(name) for name, part in made.items()),
+        fenced(error.cast("string")).alias("error"),
     )
     # Of columns alone, and never null itself: so the optimizer sees through the struct to the fields that are used.
     event = {name: F.col(f"{READ}_{name}") if f"{READ}_{name}" in made else field for name, field in fields.items()}
@@ -112,13 +114,6 @@ def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
     known = [_has_id(writer.id) for writer in writers]
     chain = reduce(lambda chain, one: chain.when(one[0], one[1].id), zip(known, writers, strict=True), F)
     return chain.otherwise(other), reduce(Column.__or__, known)
-
-
-def _once(column: Column) -> Column:
-    """`column`, worked out where it stands: what the optimizer takes for random it neither copies nor moves, and what
-    is below it stays below. Else it would decode again in every filter on the result.
-    """
-    return F.when(F.spark_partition_id() >= 0, column)
 
 
 def _is_complete(fields: Sequence[Column], writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:

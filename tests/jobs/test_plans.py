@@ -6,6 +6,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from jobs.connectors.fence import fenced
 from jobs.plans import changes_when_run_again, drops_late_rows, keeps_state
 
 Transform = Callable[[DataFrame], DataFrame]
@@ -28,6 +29,9 @@ def minutes(frame: DataFrame) -> DataFrame:
         (lambda f: f.withColumn("u", F.expr("uuid()")).groupBy("u").count(), "uuid"),
         (lambda f: f.withColumn("p", F.spark_partition_id()), "spark_partition_id"),
         (lambda f: f.where(F.rand() < 0.5), "rand"),
+        (lambda f: f.select(fenced(F.rand())), "rand"),
+        (lambda f: f.select(fenced(F.col("value")) + F.rand()), "rand"),
+        (lambda f: f.select(fenced(F.spark_partition_id())), "spark_partition_id"),
         (lambda f: f.groupBy("value").agg(F.first("timestamp")), "first()"),
         (lambda f: f.groupBy("value").agg(F.collect_list("timestamp")), "collect_list()"),
         (lambda f: f.limit(5), "limit"),
@@ -46,6 +50,7 @@ def test_what_gives_other_rows_when_run_again_is_named(transform: Transform, fou
         lambda f: minutes(f).groupBy(F.window("timestamp", "1 minute")).agg(F.max_by("value", "timestamp")),
         lambda f: minutes(f).dropDuplicatesWithinWatermark(["value"]),
         lambda f: f.withColumn("text", F.lit("first(x)")),
+        lambda f: f.select(fenced(F.col("value") + 1)),
     ],
 )
 def test_what_gives_the_same_rows_is_let_pass(transform: Transform, ticks: DataFrame) -> None:
