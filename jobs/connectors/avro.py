@@ -9,8 +9,8 @@ too long or too short, it is not found in its place, and the record is rejected 
 import json
 import struct
 from collections.abc import Sequence
-from functools import reduce
-from typing import Any, cast
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple, cast
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -58,30 +58,9 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
         TidemarkError: UNKNOWN_SUBJECT, where there is no writer; BAD_SCHEMA, where Spark has no way to read what
             `reader` says, or to read a writer's values as that.
     """
-    schema = event_schema(reader)
-    read = records.select("*", _by_id(writers, schema).alias(READ))
-    fields = {field["name"]: F.col(READ).getField(field["name"]) for field in schema["fields"]}
-    schema_id, known = _schema_id(writers)
-    error = (
-        F.when(_is_complete([*fields.values()], writers, schema), F.lit(None))
-        .when(F.col("value").isNull(), NO_VALUE)
-        .when(schema_id.isNull(), BAD_FRAMING)
-        .when(~known, UNKNOWN_SCHEMA_ID)
-        .otherwise(UNDECODABLE)
-    )
-    made = {f"{READ}_{name}": part for name, part in plain_fields([*fields.values()], schema, Names(schema)).items()}
-    # Without the fence every filter on the result would decode once more.
-    judged = read.select(
-        *records.columns,
-        READ,
-        schema_id.alias("schema_id"),
-        *(fenced(part).alias(name) for name, part in made.items()),
-        fenced(error.cast("string")).alias("error"),
-    )
-    # Of columns alone, and never null itself: so the optimizer sees through the struct to the fields that are used.
-    event = {name: F.col(f"{READ}_{name}") if f"{READ}_{name}" in made else field for name, field in fields.items()}
-    packed = F.struct(*(field.alias(name) for name, field in event.items()))
-    return judged.select(*records.columns, "schema_id", packed.alias("event"), "error")
+    steps = _steps(tuple(writers), reader)
+    judged = records.select("*", steps.read).select(*records.columns, READ, *steps.judged)
+    return judged.select(*records.columns, "schema_id", steps.event, "error")
 
 
 def event_fields(decoded: DataFrame) -> dict[str, Column]:
@@ -92,7 +71,7 @@ def event_fields(decoded: DataFrame) -> dict[str, Column]:
 
 def accepted(decoded: DataFrame, *beside: Column) -> DataFrame:
     """The events of `decode`'s result: the fields of `event` as columns, then the columns `beside`."""
-    return decoded.where(F.col("error").isNull()).select(*event_fields(decoded).values(), *beside)
+    return decoded.where(F.col("error").isNull()).select("event.*", *beside)
 
 
 def rejected(decoded: DataFrame) -> DataFrame:
@@ -104,6 +83,44 @@ def encode(event: Column, schema: RegisteredSchema) -> Column:
     """A framed value (binary) of the struct `event`, written by `schema`."""
     header = F.lit(bytearray(frame(schema.id, b"")))
     return F.concat(header, to_avro(event, schema.text))
+
+
+class _Steps(NamedTuple):
+    """What `decode` adds to records, one select after the other."""
+
+    read: Column
+    judged: tuple[Column, ...]
+    event: Column
+
+
+# A column is made by thousands of calls to the JVM, for which every micro-batch would wait.
+@lru_cache(maxsize=256)
+def _steps(writers: tuple[RegisteredSchema, ...], reader: str) -> _Steps:
+    if not writers:
+        raise TidemarkError(
+            "UNKNOWN_SUBJECT", "no writer schema is registered for this topic", "run `local/tidemark schemas register`"
+        )
+    schema = event_schema(reader)
+    fields = {field["name"]: F.col(READ).getField(field["name"]) for field in schema["fields"]}
+    schema_id, known = _schema_id(writers)
+    error = (
+        F.when(_is_complete([*fields.values()], writers, schema), F.lit(None))
+        .when(F.col("value").isNull(), NO_VALUE)
+        .when(schema_id.isNull(), BAD_FRAMING)
+        .when(~known, UNKNOWN_SCHEMA_ID)
+        .otherwise(UNDECODABLE)
+    )
+    made = {f"{READ}_{name}": part for name, part in plain_fields([*fields.values()], schema, Names(schema)).items()}
+    # Without the fence every filter on the result would decode once more.
+    judged = (
+        schema_id.alias("schema_id"),
+        *(fenced(part).alias(name) for name, part in made.items()),
+        fenced(error.cast("string")).alias("error"),
+    )
+    # Of columns alone, and never null itself: so the optimizer sees through the struct to the fields that are used.
+    event = {name: F.col(f"{READ}_{name}") if f"{READ}_{name}" in made else field for name, field in fields.items()}
+    packed = F.struct(*(field.alias(name) for name, field in event.items()))
+    return _Steps(_by_id(writers, schema).alias(READ), judged, packed.alias("event"))
 
 
 def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
@@ -138,10 +155,6 @@ def carries(versions: Sequence[RegisteredSchema]) -> Column:
 
 
 def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
-    if not writers:
-        raise TidemarkError(
-            "UNKNOWN_SUBJECT", "no writer schema is registered for this topic", "run `local/tidemark schemas register`"
-        )
     whole = F.rpad("value", F.length("value") + len(SENTINEL), F.lit(bytearray(SENTINEL)))  # quicker than to concat
     options = {"avroSchema": _enclosed(wire_schema(reader)), "mode": "PERMISSIVE"}
     chain: Any = F
