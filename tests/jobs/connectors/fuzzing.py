@@ -31,6 +31,8 @@ from tests.jobs.connectors.avro_examples import in_spark, logical
 from tests.jobs.connectors.framed import record
 
 EXPLAINED = ("BAD_VARINT", "BAD_BLOCK")
+# A count of -2^63, which has no positive: to Java's reader the array or map ends there, to fastavro's a block is empty.
+ENDLESS = b"\xff" * 9 + b"\1"
 UNSET = object()
 
 
@@ -95,7 +97,7 @@ def compare(spark: SparkSession, values: list[bytes], versions: list[RegisteredS
     for value, row in zip(values, by_the_job(spark, values, versions), strict=True):
         event = None if row["error"] else row["event"]
         code, expected = strict(value)
-        verdict = judged(event, code, expected, strict.leniently(value) if event and code else None)
+        verdict = judged(value, event, code, expected, strict.leniently(value) if event and code else None)
         report.counts[verdict] += 1
         if verdict.startswith("disagreement"):
             what = f"{verdict}: schema {versions[-1].text}, bytes {value.hex()}"
@@ -103,7 +105,7 @@ def compare(spark: SparkSession, values: list[bytes], versions: list[RegisteredS
     return report
 
 
-def judged(event: Any, code: str, expected: Any, lenient: Any) -> str:
+def judged(value: bytes, event: Any, code: str, expected: Any, lenient: Any) -> str:
     """What the two decoders made of a payload, in a word or two.
 
     Args:
@@ -117,6 +119,8 @@ def judged(event: Any, code: str, expected: Any, lenient: Any) -> str:
         return "good" if same(event, expected) else "disagreement (another value)"
     if code in EXPLAINED and (lenient is UNSET or same(event, lenient)):
         return f"explained ({code})"
+    if code == "BAD_BLOCK" and ENDLESS in value:
+        return "explained (BAD_BLOCK of -2^63 items)"
     if lenient is not UNSET and same(event, lenient) and any(isinstance(part, list) for part in event.values()):
         return f"explained ({code} in an entry of a map that another replaces)"
     return f"disagreement (the strict decoder alone rejects: {code})"
