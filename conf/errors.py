@@ -1,9 +1,11 @@
 """The one error class that a user sees, and the place where it becomes one line."""
 
+import atexit
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -36,8 +38,22 @@ def exit_on_error(main: Callable[[], int]) -> NoReturn:
 
     With `TIDEMARK_DEBUG=1` the traceback is printed too.
     """
+    code = 1  # also of an error that nobody has foreseen
+
+    def leave() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        # While Python takes itself apart, a thread of Arrow that lets go of a Python buffer aborts the process.
+        os._exit(code)
+
+    atexit.register(leave)  # the last to run of those that `main` registers
     try:
         code = main()
+        sys.stdout.flush()
+    except SystemExit as ended:  # of argparse
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
     except TidemarkError as error:
         if _debug():
             raise
