@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from conf import ROOT
@@ -53,13 +54,13 @@ def run(broker: Cluster, registry: Path, *argv: str) -> subprocess.CompletedProc
     return subprocess.run(command(broker, registry, *argv), cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-def offsets(broker: Cluster) -> Counter[str]:
-    """Topic -> records in it."""
+def offsets(broker: Cluster, level: IsolationLevel = IsolationLevel.READ_UNCOMMITTED) -> Counter[str]:
+    """Topic -> the offsets that readers of this isolation come to: records, and the markers of transactions."""
     admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0})
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     partitions = [TopicPartition(name, number) for name in TOPICS for number in range(load_topics()[name].partitions)]
     found: Counter[str] = Counter()
-    for partition, future in admin.list_offsets(dict.fromkeys(partitions, latest)).items():
+    for partition, future in admin.list_offsets(dict.fromkeys(partitions, latest), isolation_level=level).items():
         found[partition.topic] += future.result().offset
     return found
 
@@ -102,6 +103,9 @@ def test_flights_are_published_exactly_once_however_often_the_command_runs(
     flight_topics: Cluster, tmp_path: Path
 ) -> None:
     first = run(flight_topics, tmp_path, *DAY, "--exactly-once")
+    # The broker puts a transaction's markers down a little after it has answered.
+    committed = partial(offsets, flight_topics, IsolationLevel.READ_COMMITTED)
+    wait_for(lambda: committed() == offsets(flight_topics), 30, TimeoutError)
     before = offsets(flight_topics)
     again = run(flight_topics, tmp_path, *DAY, "--exactly-once")
     other = run(flight_topics, tmp_path, *DAY, "--exactly-once", "2013-03-10_2013-03-11", "--duplicates", "0.1")
