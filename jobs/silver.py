@@ -77,7 +77,7 @@ class Silver:
         wanted = {"records": F.count("*"), "rejected": F.count_if(target.bad)}
         wanted |= rules.counts([rule.name for rule in self._rules])
         frame, counted = observed(judged, wanted)
-        conditions = {} if self._is_constrained else self._conditions(protection.marks)
+        conditions = self._conditions(protection.marks)
         self._drop_outdated(judged.sparkSession, conditions)
         is_new = delta.write(target.rows(frame, protection), target.table(), batch.commit("silver"))
         self._add_constraints(judged.sparkSession, conditions)

@@ -101,16 +101,17 @@ def _steps(writers: tuple[RegisteredSchema, ...], reader: str) -> _Steps:
             "UNKNOWN_SUBJECT", "no writer schema is registered for this topic", "run `local/tidemark schemas register`"
         )
     schema = event_schema(reader)
+    names = Names(schema)
     fields = {field["name"]: F.col(READ).getField(field["name"]) for field in schema["fields"]}
     schema_id, known = _schema_id(writers)
     error = (
-        F.when(_is_complete([*fields.values()], writers, schema), F.lit(None))
+        F.when(_is_complete([*fields.values()], writers, schema, names), F.lit(None))
         .when(F.col("value").isNull(), NO_VALUE)
         .when(schema_id.isNull(), BAD_FRAMING)
         .when(~known, UNKNOWN_SCHEMA_ID)
         .otherwise(UNDECODABLE)
     )
-    made = {f"{READ}_{name}": part for name, part in plain_fields([*fields.values()], schema, Names(schema)).items()}
+    made = {f"{READ}_{name}": part for name, part in plain_fields([*fields.values()], schema, names).items()}
     # Without the fence every filter on the result would decode once more.
     judged = (
         schema_id.alias("schema_id"),
@@ -133,9 +134,10 @@ def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
     return chain.otherwise(other), reduce(Column.__or__, known)
 
 
-def _is_complete(fields: Sequence[Column], writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
+def _is_complete(
+    fields: Sequence[Column], writers: Sequence[RegisteredSchema], reader: dict[str, Any], names: Names
+) -> Column:
     """Whether the body ended where it should, and the decoded `fields` are of their types."""
-    names = Names(reader)
     end = F.lit(struct.unpack("<f", SENTINEL)[0]).cast("float")
     is_complete = (F.col(READ).getField(END_FIELD) == end) & sound(fields, reader, names)
     for writer in writers:
