@@ -20,7 +20,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from conf import ROOT, state_dir
 from conf.errors import exit_on_error
-from jobs.coverage.tables import table_coverage
+from jobs.operations.coverage.tables import table_coverage
 
 APP_ID = "ingest.t/bronze/t/bronze/q"
 RECORDS = 10  # a batch and partition
@@ -33,25 +33,25 @@ def main() -> int:
     parser.add_argument("--commits", type=int, default=100_000)
     options = parser.parse_args()
     for command in ("show", "check"):
-        told, seconds = _timed(options.rounds, lambda command=command: _run(command))
-        print(f"{'coverage ' + command:<40} {seconds:6.2f} s   {told}", flush=True)
+        line, seconds = _timed(options.rounds, lambda command=command: _run(command))
+        print(f"{'coverage ' + command:<40} {seconds:6.2f} s   {line}", flush=True)
     with tempfile.TemporaryDirectory(dir=state_dir()) as scratch:
         path = str(Path(scratch) / "many")
         _make(path, options.commits)
         for verify, name in ((False, "the newest commits"), (True, "verified")):
-            told, seconds = _timed(options.rounds, lambda verify=verify: _read(path, verify))
-            print(f"{f'{options.commits:,} commits, {name}':<40} {seconds:6.2f} s   {told}", flush=True)
+            line, seconds = _timed(options.rounds, lambda verify=verify: _read(path, verify))
+            print(f"{f'{options.commits:,} commits, {name}':<40} {seconds:6.2f} s   {line}", flush=True)
     return 0
 
 
 def _timed(rounds: int, run: Callable[[], str]) -> tuple[str, float]:
-    """What the last round told, and the median of its seconds."""
-    seconds, told = [], ""
+    """The line of the last round, and the median of its seconds."""
+    seconds, line = [], ""
     for _ in range(rounds):
         began = time.monotonic()
-        told = run()
+        line = run()
         seconds.append(time.monotonic() - began)
-    return told, statistics.median(seconds)
+    return line, statistics.median(seconds)
 
 
 def _run(command: str) -> str:
@@ -69,23 +69,25 @@ def _read(path: str, verify: bool) -> str:
 def _make(path: str, commits: int) -> None:
     """A table whose log has so many commits, and a checkpoint near its end."""
     row = pa.table({"partition": pa.array([0], pa.int32()), "offset": pa.array([0], pa.int64())})
-    said = CommitProperties(custom_metadata={"userMetadata": _said(0)}, app_transactions=[Transaction(APP_ID, 0)])
-    write_deltalake(path, row, commit_properties=said)
+    info = CommitProperties(
+        custom_metadata={"userMetadata": _commit_info(0)}, app_transactions=[Transaction(APP_ID, 0)]
+    )
+    write_deltalake(path, row, commit_properties=info)
     log = Path(path) / "_delta_log"
     for number in range(1, commits):
-        info = {"timestamp": 1_700_000_000_000 + number, "operation": "WRITE", "userMetadata": _said(number)}
+        info = {"timestamp": 1_700_000_000_000 + number, "operation": "WRITE", "userMetadata": _commit_info(number)}
         actions = [{"commitInfo": info}, {"txn": {"appId": APP_ID, "version": number}}]
-        text = "\n".join(json.dumps(each, separators=(",", ":")) for each in actions)
+        text = "\n".join(json.dumps(action, separators=(",", ":")) for action in actions)
         (log / f"{number:020}.json").write_text(text)
         if number == commits - 10:
             DeltaTable(path).create_checkpoint()
 
 
-def _said(batch: int) -> str:
+def _commit_info(batch: int) -> str:
     at = [[{"t": {str(partition): offset for partition in range(PARTITIONS)}}] for offset in _edges(batch)]
     offsets = dict(zip(("since", "from", "until"), at, strict=True))
-    said = {"sink": "ingest.t", "query_id": "q", "statement": "bronze", "batch": batch, "offsets": offsets}
-    return json.dumps(said)
+    info = {"sink": "ingest.t", "query_id": "q", "statement": "bronze", "batch": batch, "offsets": offsets}
+    return json.dumps(info)
 
 
 def _edges(batch: int) -> tuple[int, int, int]:

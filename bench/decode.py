@@ -25,10 +25,11 @@ from pyspark.sql.avro.functions import from_avro
 from conf import state_dir
 from conf.errors import exit_on_error
 from conf.settings import load
-from jobs.connectors import avro
+from jobs.connectors.avro import decode
+from jobs.connectors.avro.encode import encode
 from local.session import spark_session
+from schemas.codec import HEADER_LENGTH
 from schemas.contracts import contract
-from schemas.framing import HEADER_LENGTH
 from schemas.registry import RegisteredSchema
 
 CONTRACT = contract("departure")
@@ -84,9 +85,9 @@ def _measure(spark: SparkSession, folder: Path, count: int, rounds: int) -> None
         label = "cold" if number == 0 else str(number)
         print(f"{label:<8}" + "".join(f"{values[-1]:>14,.0f}" for values in speeds.values()), flush=True)
     print(f"{'median':<8}" + "".join(f"{statistics.median(values[1:]):>14,.0f}" for values in speeds.values()))
-    for name, (whole, wanted) in RATIOS.items():
-        ratios = [own / bare for own, bare in zip(speeds[name][1:], speeds[whole][1:], strict=True)]
-        print(f"{name} / {whole}: {statistics.median(ratios):.2f}" + (f" (wanted: {wanted})" if wanted else ""))
+    for name, (whole, target) in RATIOS.items():
+        ratios = [speed / bare for speed, bare in zip(speeds[name][1:], speeds[whole][1:], strict=True)]
+        print(f"{name} / {whole}: {statistics.median(ratios):.2f}" + (f" (wanted: {target})" if target else ""))
 
 
 def _versions() -> list[RegisteredSchema]:
@@ -126,7 +127,7 @@ def _written(spark: SparkSession, path: Path, versions: list[RegisteredSchema], 
     for position, version in enumerate(versions):
         names = [field["name"] for field in json.loads(version.text)["fields"]]
         event = F.struct(*(fields[name].alias(name) for name in names))
-        value = F.when(number % len(versions) == position, avro.encode(event, version)).otherwise(value)
+        value = F.when(number % len(versions) == position, encode(event, version)).otherwise(value)
     spark.range(count).select(value.alias("value")).write.parquet(str(path))
     return spark.read.parquet(str(path))
 
@@ -136,7 +137,7 @@ def _wide(spark: SparkSession, path: Path, count: int) -> tuple[RegisteredSchema
     listed = [{"name": name, "type": kind} for name, (kind, _) in fields.items()]
     version = RegisteredSchema(1, "wide-value", 1, json.dumps({"type": "record", "name": "Wide", "fields": listed}))
     event = F.struct(*(F.expr(value).alias(name) for name, (_, value) in fields.items()))
-    spark.range(count).select(avro.encode(event, version).alias("value")).write.parquet(str(path))
+    spark.range(count).select(encode(event, version).alias("value")).write.parquet(str(path))
     return version, spark.read.parquet(str(path))
 
 
@@ -146,12 +147,16 @@ def _bare(records: DataFrame, schema: str) -> DataFrame:
 
 
 def _ours(records: DataFrame, versions: list[RegisteredSchema]) -> DataFrame:
-    return avro.accepted(avro.decode(records, versions, versions[-1].text))
+    return _events(decode.decode(records, versions, versions[-1].text))
 
 
 def _counted(records: DataFrame, versions: list[RegisteredSchema]) -> DataFrame:
-    decoded = avro.decode(records, versions, versions[-1].text)
-    return avro.accepted(decoded.observe(Observation(), F.count_if(F.col("error").isNotNull()).alias("rejected")))
+    decoded = decode.decode(records, versions, versions[-1].text)
+    return _events(decoded.observe(Observation(), F.count_if(F.col("error").isNotNull()).alias("rejected")))
+
+
+def _events(decoded: DataFrame) -> DataFrame:
+    return decoded.where("error IS NULL").select("event.*")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def _measure(environment: dict[str, str]) -> int:
 def _sample(state: str, process: "subprocess.Popen[str]", peak: list[int]) -> None:
     """Resident memory of every process that was started for this state folder."""
     while process.poll() is None:
-        peak[0] = max(peak[0], sum(_resident(each, state) for each in psutil.process_iter()))
+        peak[0] = max(peak[0], sum(_resident(process, state) for process in psutil.process_iter()))
         time.sleep(SAMPLE_S)
 
 

@@ -24,12 +24,12 @@ from conf import ROOT, state_dir
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Kafka, load
 from conf.topics import subject_of
-from jobs import ingest
-from jobs.failures import await_all
-from jobs.run import Run
-from local.answers import records_in
+from jobs.ingest import job
+from jobs.pipeline.run import Run
+from jobs.pipeline.supervision import await_all
+from local.demo import records_in
 from local.session import spark_session
-from schemas.file_registry import FileRegistry
+from schemas.registry_folder import FileRegistry
 
 TOPIC = "bench_departures"
 PARTITIONS = 4
@@ -42,12 +42,12 @@ def bare_decode(run: Run) -> None:
 
 def with_rules(run: Run) -> None:
     """Ingest with the rules and the event time of the topic departures."""
-    run.judge.rules[TOPIC] = run.judge.of("departures")
+    run.validator.rules_by_stream[TOPIC] = run.validator.rules_of("departures")
     run.topics[TOPIC] = replace(run.topics["departures"], name=TOPIC)
-    ingest.build(run)
+    job.build(run)
 
 
-JOBS = {"ingest": ingest.build, "with rules": with_rules, "bare decode": bare_decode}
+JOBS = {"ingest": job.build, "with rules": with_rules, "bare decode": bare_decode}
 
 
 def main() -> int:
@@ -60,16 +60,16 @@ def main() -> int:
     return 0
 
 
-def _measure(scratch: Path, wanted: int, rounds: int) -> None:
+def _measure(scratch: Path, count: int, rounds: int) -> None:
     shutil.copytree(ROOT / "schemas" / "registry", scratch / "registry")
     registry = FileRegistry(scratch / "registry")
     registry.register(subject_of(TOPIC), registry.latest(subject_of("departures")).text)
     base = [f"registry.path={scratch / 'registry'}", f"ingest.topics={TOPIC}"]
     settings = load(overrides=base)
-    there = records_in(settings, "departures")
-    if not there:
+    available = records_in(settings, "departures")
+    if not available:
         raise TidemarkError("NO_RECORDS", "topic departures is empty", "`local/tidemark publish flights` fills it")
-    records = _fill(settings.kafka, wanted, there)
+    records = _fill(settings.kafka, count, available)
     spark = spark_session(settings, "bench")
     speeds: dict[str, list[float]] = {name: [] for name in JOBS}
     print(f"{records:,} records in {TOPIC}\n{_line('round', [*JOBS])}   records/s")
@@ -93,18 +93,18 @@ def _line(label: str, cells: list[str]) -> str:
     return f"{label:<8}" + "".join(f"{cell:>16}" for cell in cells)
 
 
-def _fill(kafka: Kafka, wanted: int, available: int) -> int:
-    """Copy the topic departures into TOPIC until that holds `wanted` records; how many it holds then."""
+def _fill(kafka: Kafka, count: int, available: int) -> int:
+    """Copy the topic departures into TOPIC until that holds `count` records; how many it holds then."""
     admin = AdminClient(kafka.client_config())
     if TOPIC not in admin.list_topics(timeout=10).topics:
         admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)])[TOPIC].result()
     settings = load()
     held = records_in(settings, TOPIC)
-    if held >= wanted:
+    if held >= count:
         return held
     values = _read_all(kafka, available)
     producer = Producer({**kafka.client_config(), "linger.ms": 50, "batch.size": 1_000_000, "compression.type": "lz4"})
-    for number in range(wanted - held):
+    for number in range(count - held):
         value, key = values[number % len(values)]
         while True:
             try:

@@ -26,9 +26,9 @@ from pyspark.sql import SparkSession
 from conf import state_dir
 from conf.errors import exit_on_error
 from conf.settings import load
-from jobs.failures import await_all
-from jobs.run import Run
-from local.answers import records_in
+from jobs.pipeline.run import Run
+from jobs.pipeline.supervision import await_all
+from local.demo import records_in
 from local.session import spark_session
 
 PARTITIONS = 4
@@ -108,8 +108,8 @@ def _throughput(bench: Bench, records: int, rounds: int) -> None:
             speeds[name].append(records / way(target))
             assert records_in(bench.settings, target) >= records, "records are missing"
             bench.admin.delete_topics([target])
-        print(f"{number:<8}" + "".join(f"{each[-1]:>12,.0f}" for each in speeds.values()), flush=True)
-    print("median  " + "".join(f"{statistics.median(each[1:]):>12,.0f}" for each in speeds.values()))
+        print(f"{number:<8}" + "".join(f"{rounds[-1]:>12,.0f}" for rounds in speeds.values()), flush=True)
+    print("median  " + "".join(f"{statistics.median(rounds[1:]):>12,.0f}" for rounds in speeds.values()))
     for name in list(ways)[1:]:
         ratios = [ours / theirs for ours, theirs in zip(speeds["ledger"][1:], speeds[name][1:], strict=True)]
         print(f"ledger ÷ {name:<9} median {statistics.median(ratios):.2f}   {min(ratios):.2f} to {max(ratios):.2f}")
@@ -149,7 +149,7 @@ def _small_batches(bench: Bench, batches: int) -> None:
                 run.publish(frame, bench.topic("target"))
             (query,) = run.start(continuous=False)
             query.awaitTermination()
-            took = [each.durationMs["addBatch"] for each in query.recentProgress if each.numInputRows][3:]
+            took = [batch.durationMs["addBatch"] for batch in query.recentProgress if batch.numInputRows][3:]
             durations[delivery] = statistics.median(took)
         beyond = durations["exactly-once"] - durations["nothing"]
         print(

@@ -24,12 +24,12 @@ from conf.errors import exit_on_error
 from conf.settings import load
 from conf.topics import load_topics
 from local.broker import Cluster
-from producers.flights import TOPICS, flight_events
-from producers.nycflights import load_source
-from producers.pacing import Pacer
-from producers.publisher import Publisher, never
-from producers.timeline import batches, in_order
-from producers.transactional import TransactionalPublisher
+from producers.flights.data_set import load_source
+from producers.flights.events import TOPICS, flight_events
+from producers.flights.publish import batches, in_order
+from producers.kafka.pacing import Pacer
+from producers.kafka.publisher import Publisher, never
+from producers.kafka.transactional import TransactionalPublisher
 from schemas.codec import Encoder
 from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
@@ -61,8 +61,10 @@ def _measure(servers: str, rounds: int) -> None:
             speeds.setdefault(name, []).append(speed)
         if number == 0:
             print("events/s" + "".join(f"{name:>22}" for name in speeds))
-        print(f"{'cold' if number == 0 else number:<8}" + "".join(f"{each[-1]:>22,.0f}" for each in speeds.values()))
-    print("median  " + "".join(f"{statistics.median(each[1:] or each):>22,.0f}" for each in speeds.values()))
+        print(
+            f"{'cold' if number == 0 else number:<8}" + "".join(f"{rounds[-1]:>22,.0f}" for rounds in speeds.values())
+        )
+    print("median  " + "".join(f"{statistics.median(rounds[1:] or rounds):>22,.0f}" for rounds in speeds.values()))
     print(
         f"peak resident memory of the producer: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // MIB} MiB"
     )
@@ -88,12 +90,12 @@ def _round(servers: str) -> dict[str, float]:
     once.begin({})
 
     def publish_once() -> None:
-        made = batches(timeline, events, encoders, keys, Pacer(len(timeline)), never)
-        once.publish(made).require_complete()
+        paced = batches(timeline, events, encoders, keys, Pacer(len(timeline)), never)
+        once.publish(paced).require_complete()
 
     def publish() -> None:
-        made = batches(timeline, events, encoders, keys, Pacer(len(timeline)), never)
-        publisher.publish(made).require_complete()
+        paced = batches(timeline, events, encoders, keys, Pacer(len(timeline)), never)
+        publisher.publish(paced).require_complete()
 
     return {
         "generate": len(timeline) / generated,

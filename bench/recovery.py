@@ -42,14 +42,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     print(f"{'':<8}" + "".join(f"{name:>10}" for name in (*PARTS, "all")) + "  seconds")
-    found = []
+    rounds_taken = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
             for number in range(1, rounds + 1):
-                found.append(_recovered(cluster, folder / f"round-{number}"))
-                _show(str(number), found[-1])
-    _show("median", [statistics.median(part) for part in zip(*found, strict=True)])
+                rounds_taken.append(_recovered(cluster, folder / f"round-{number}"))
+                _show(str(number), rounds_taken[-1])
+    _show("median", [statistics.median(part) for part in zip(*rounds_taken, strict=True)])
     return 0
 
 

@@ -23,12 +23,12 @@ from conf import ROOT, state_dir
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings, load
 from jobs import catalog
-from jobs.failures import await_all
-from jobs.replay.asking import Asked
-from jobs.replay.planning import plan_range
-from jobs.replay.record import Replays
-from jobs.replay.steps import Steps
-from jobs.run import Run
+from jobs.operations.replay.plan import plan_range
+from jobs.operations.replay.record import Replays
+from jobs.operations.replay.request import ReplayRequest
+from jobs.operations.replay.steps import Steps
+from jobs.pipeline.run import Run
+from jobs.pipeline.supervision import await_all
 from local.session import spark_session
 
 YEAR = ("2013-01-01", "2014-01-01")
@@ -51,14 +51,14 @@ def _measure(scratch: Path, job: str, rounds: int) -> None:
     for number in range(rounds + 1):
         settings = _settings(scratch / str(number))
         live = _seconds(lambda settings=settings: _live(spark, settings, job))  # type: ignore[misc]
-        planned = Replays(settings).keep(plan_range(settings, Asked(job)))
+        planned = Replays(settings).keep(plan_range(settings, ReplayRequest(job)))
         if not planned.records:
             remedy = "publish something: `local/tidemark publish flights`"
             raise TidemarkError("NOTHING_TO_REPLAY", "the job's topics are empty", remedy)
         steps = Steps(spark, settings, catalog.load(job).build, lambda line: None, lambda: None)
         replay = _seconds(lambda planned=planned, steps=steps: steps.run(planned))  # type: ignore[misc]
         shown = (planned.records / live, planned.records / replay)
-        line = "".join(f"{each:>12,.0f}" for each in shown)
+        line = "".join(f"{speed:>12,.0f}" for speed in shown)
         print(f"{number or 'cold':<8}{line}   {len(planned.slices)} slices   {live / replay:.2f}")
         if number:
             ratios.append(live / replay)

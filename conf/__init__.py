@@ -6,6 +6,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def home() -> Path | None:
+    """Return the home folder of the account; None where it has none, as in containers and units that set no HOME."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
 def state_dir() -> Path:
     """The one folder that holds everything a run leaves behind: `$TIDEMARK_STATE`, or `.tidemark` in the checkout."""
     configured = os.environ.get("TIDEMARK_STATE")

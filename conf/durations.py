@@ -1,4 +1,4 @@
-"""Durations as settings and declarations write them: `30 minutes`, `1 day`. Spark's `INTERVAL 1 day` takes the same."""
+"""Reads durations as settings and declarations write them: `30 minutes`, `1 day`; Spark's INTERVAL takes the same."""
 
 import re
 from typing import Annotated
@@ -10,7 +10,7 @@ EXAMPLE = 'write for example "1 day", "2 weeks"'
 
 
 def milliseconds(text: str) -> int:
-    """How long `text` lasts; raises ValueError where it is no whole number of one unit."""
+    """Return how long `text` lasts; raises ValueError where it is no whole number of one unit."""
     match = re.fullmatch(rf"([1-9][0-9]*) ({'|'.join(UNIT_MS)})s?", text)
     if match is None:
         raise ValueError(f"{text!r} is no duration: {EXAMPLE}")

@@ -1,7 +1,8 @@
-"""The one error class that a user sees, and the place where it becomes one line."""
+"""The one error class that a user sees, and how it becomes one line."""
 
 import atexit
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import NoReturn
 
 
 class TidemarkError(Exception):
-    """What went wrong and where (`message`), what to do about it (`remedy`), under a stable `code`."""
+    """An error with a stable `code`: what went wrong and where (`message`), and what to do about it (`remedy`)."""
 
     def __init__(self, code: str, message: str, remedy: str) -> None:
         super().__init__(code, message, remedy)
@@ -23,18 +24,27 @@ class TidemarkError(Exception):
         return f"{self.code}: {self.message}; {self.remedy}"
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows; the name is IPython's."""
+        """Return what a notebook shows; the name is IPython's."""
         return traceback.format_exception(self) if _debug() else [f"error: {self}"]
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal that asks for the end; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 def nearest(name: str, known: list[str]) -> str:
-    """A clause that names the closest of `known`, or lists them when none is close."""
+    """Return a clause that names the closest of `known`, or lists them when none is close."""
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean `{close[0]}`?" if close else f"known: {', '.join(sorted(known))}"
 
 
 def exit_on_error(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and exit with its code; a `TidemarkError` becomes one line on stderr and code 1, Ctrl-C code 130.
+    """Run `main` and exit with its code; a `TidemarkError` becomes one line on stderr and code 1, Ctrl-C code 130,
+    another signal (`Interrupted`) 128 and its number.
 
     With `TIDEMARK_DEBUG=1` the traceback is printed too.
     """
@@ -59,9 +69,11 @@ def exit_on_error(main: Callable[[], int]) -> NoReturn:
             raise
         print(f"error: {error}", file=sys.stderr)
         code = 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+        name = signal.Signals(number).name
+        print("interrupted" if number == signal.SIGINT else f"interrupted by {name}", file=sys.stderr)
+        code = 128 + number
     except BrokenPipeError:
         # The reader of our output is gone; without this Python complains once more while it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,14 +1,12 @@
-"""What every event of a topic must be, as declared in `rules.toml`: what each rule asks, not how it is checked."""
+"""Loads the data rules that `rules.toml` declares: what each asks of a topic's events, not how it is checked."""
 
-import re
+import sys
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    AfterValidator,
-    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,26 +21,15 @@ from conf import ROOT
 from conf.durations import Duration
 from conf.errors import TidemarkError, nearest
 
+LARGEST = sys.float_info.max
 Action = Literal["warn", "quarantine", "stop"]
 # A dot leads into a record: `position.latitude`.
 FieldPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 
 
-class _Declared(BaseModel):
+class _Rule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-
-class Quarantine(_Declared):
-    """Settings: which event times are rejected, and where rejecting ends and the job stops."""
-
-    max_ratio: float = Field(ge=0, le=1)
-    min_records: int = Field(ge=1)
-    max_consecutive: int = Field(ge=0)
-    max_ahead: Duration
-    as_of: Annotated[AwareDatetime | None, BeforeValidator(lambda text: text or None)]
-
-
-class _Rule(_Declared):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     on_failure: Action
 
@@ -71,6 +58,9 @@ class Range(_Rule):
             raise ValueError("a range needs min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError("min is above max")
+        for bound in (self.min, self.max):
+            if bound is not None and abs(bound) > LARGEST:
+                raise ValueError("a bound is greater than any number of a double")
         return self
 
     def __str__(self) -> str:
@@ -78,20 +68,12 @@ class Range(_Rule):
         return f"{self.field} is " + " or ".join(f"{side} {bound}" for side, bound in bounds if bound is not None)
 
 
-def _compiled(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as exc:
-        raise ValueError(f"no regular expression: {exc}") from exc
-    return pattern
-
-
 class Pattern(_Rule):
-    """The whole text of `field` matches the regular expression `pattern`."""
+    """The whole text of `field` matches `pattern`, a regular expression of Java, which compiles it at a job's start."""
 
     kind: Literal["pattern"] = "pattern"
     field: FieldPath
-    pattern: Annotated[str, AfterValidator(_compiled)]
+    pattern: str
 
     def __str__(self) -> str:
         return f"{self.field} does not match {self.pattern}"
@@ -133,17 +115,17 @@ class Unique(_Rule):
 
 Stateless = Required | Range | Pattern | Freshness
 Rule = Annotated[Stateless | Reference | Unique, Field(discriminator="kind")]
-KINDS = {get_args(each.model_fields["kind"].annotation)[0]: each for each in _Rule.__subclasses__()}
+KINDS = {get_args(rule.model_fields["kind"].annotation)[0]: rule for rule in _Rule.__subclasses__()}
 _RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
 
 def fields_of(rule: Rule) -> tuple[str, ...]:
-    """The fields of the event that `rule` looks at."""
+    """Return the fields of the event that `rule` looks at."""
     return rule.fields if isinstance(rule, Unique) else (rule.field,)
 
 
 def load_rules(topics: Collection[str], path: Path | None = None) -> dict[str, tuple[Rule, ...]]:
-    """Every topic's rules, in the order of the file.
+    """Return every topic's rules, in the order of the file.
 
     Args:
         topics: those that may have rules.

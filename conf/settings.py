@@ -1,4 +1,4 @@
-"""Settings: `base.toml`, an environment's overlay, environment variables and `--set`, merged into one frozen object."""
+"""Loads the settings: `base.toml`, an environment's overlay, variables and `--set`, merged into one frozen object."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,101 +6,68 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from conf import ROOT, sources, state_dir
+from conf import ROOT, setting_sources, state_dir
+from conf.connections import (
+    CLIENT_LOG,
+    Batching,
+    Broker,
+    CompatibilityLevel,
+    Delivery,
+    Kafka,
+    Ledger,
+    Registry,
+    Section,
+    Sink,
+    Source,
+    require_certificates,
+)
 from conf.durations import Duration, milliseconds
 from conf.errors import TidemarkError, nearest
-from conf.rules import Quarantine
+
+__all__ = [
+    "CLIENT_LOG",
+    "ENVIRONMENTS",
+    "SAFE_KEEP",
+    "Batching",
+    "Broker",
+    "CompatibilityLevel",
+    "Delivery",
+    "Ingest",
+    "Job",
+    "Kafka",
+    "Ledger",
+    "Maintenance",
+    "OnFailure",
+    "Paths",
+    "PersonalData",
+    "Quarantine",
+    "Registry",
+    "Replaying",
+    "Running",
+    "Section",
+    "Settings",
+    "Sink",
+    "Source",
+    "Spark",
+    "StateStore",
+    "embedded_bootstrap_servers",
+    "load",
+    "require_certificates",
+    "show",
+]
 
 ENVIRONMENTS = ("local", "cluster")
 SAFE_KEEP = "7 days"  # Delta's own default
 StateStore = Literal["heap", "rocksdb"]
-Delivery = Literal["exactly-once", "at-least-once", "at-most-once"]
-CompatibilityLevel = Literal[
-    "none", "backward", "backward_transitive", "forward", "forward_transitive", "full", "full_transitive"
-]
+OnFailure = Literal["stop-all", "isolate", "restart"]
 
 
 def _listed(value: Any) -> Any:
-    """A list, or its texts with commas between them, as a variable or --set gives it."""
+    """Return a list, or its texts with commas between them, as a variable or --set gives it."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class Kafka(Section):
-    bootstrap_servers: str
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
-    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
-    sasl_username: str
-    sasl_password: SecretStr
-    ssl_ca_location: str
-    replication_factor: int = Field(ge=1)
-
-    @model_validator(mode="after")
-    def _require_credentials(self) -> "Kafka":
-        if self.security_protocol.startswith("SASL") and not (self.sasl_mechanism and self.sasl_username):
-            raise ValueError(f"{self.security_protocol} needs sasl_mechanism, sasl_username and sasl_password")
-        return self
-
-    def require_bootstrap_servers(self) -> str:
-        """The configured or embedded broker's address.
-
-        Raises:
-            TidemarkError: NO_BROKER, where neither is there.
-        """
-        if not self.bootstrap_servers:
-            remedy = (
-                "run `local/tidemark broker start`, or set kafka.bootstrap_servers (TIDEMARK_KAFKA__BOOTSTRAP_SERVERS)"
-            )
-            raise TidemarkError(
-                "NO_BROKER", "no Kafka broker is configured and the embedded one is not running", remedy
-            )
-        return self.bootstrap_servers
-
-    def client_config(self) -> dict[str, str]:
-        """librdkafka properties of the connection, secrets included: never to be printed."""
-        config = {"bootstrap.servers": self.require_bootstrap_servers(), "security.protocol": self.security_protocol}
-        if self.security_protocol.startswith("SASL"):
-            config |= {"sasl.mechanism": self.sasl_mechanism, "sasl.username": self.sasl_username}
-            config["sasl.password"] = self.sasl_password.get_secret_value()
-        if self.ssl_ca_location:
-            config["ssl.ca.location"] = self.ssl_ca_location
-        return config
-
-
-class Registry(Section):
-    path: Path
-    url: str
-    username: str
-    password: SecretStr
-    ca_location: str
-    compatibility: CompatibilityLevel
-
-    @model_validator(mode="after")
-    def _check_url(self) -> "Registry":
-        # The client splits the text at commas: addresses of one registry, tried in turn.
-        for url in filter(None, self.url.split(",")):
-            parts = urlsplit(url.strip())
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("url must be http://HOST… or https://HOST…")
-            if "@" in parts.netloc:
-                raise ValueError("url must hold no user and password: set registry.username and registry.password")
-        if self.username and not self.password.get_secret_value():
-            raise ValueError("username needs a password: set TIDEMARK_REGISTRY__PASSWORD")
-        return self
 
 
 class Paths(Section):
@@ -108,53 +75,18 @@ class Paths(Section):
     checkpoints: str
     logs: str
 
-
-class Broker(Section):
-    nodes: Annotated[Literal[1, 3], BeforeValidator(int)]  # a variable gives a text, which Literal would refuse
-    port: int = Field(ge=0, le=65535)
-    heap_mb: int = Field(ge=128)
-
-
-class Batching(Section):
-    linger_ms: int = Field(ge=0)
-    batch_bytes: int = Field(ge=1)
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"]
-
-    def client_config(self) -> dict[str, str | int]:
-        """librdkafka properties of a producer that batches so."""
-        return {
-            "linger.ms": self.linger_ms,
-            "batch.size": self.batch_bytes,
-            "compression.type": self.compression,
-        }
-
-
-class Sink(Batching):
-    delivery: Delivery
-
-
-class Ledger(Section):
-    """Of the sink that writes exactly once."""
-
-    application: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    shards: int = Field(ge=1)
-    max_shards: int = Field(ge=1)
-    transaction_timeout_ms: int = Field(ge=1000)
-
-
-class Source(Section):
-    starting_offsets: str
-    max_offsets_per_trigger: int = Field(ge=1)
-    max_poll_records: int = Field(ge=1)
-    receive_buffer_bytes: int
-    fetch_min_bytes: int
-    fetch_max_wait_ms: int
-    max_partition_fetch_bytes: int
+    @model_validator(mode="after")
+    def _hold_no_password(self) -> "Paths":
+        for name, value in self:
+            if urlsplit(value).password:
+                raise ValueError(f"{name} must hold no password: give it where that file system looks for it")
+        return self
 
 
 class Spark(Section):
     master: str
     shuffle_partitions: int = Field(ge=1)
+    queries_at_once: int = Field(ge=1)
     driver_memory: str
     driver_java_options: str
     state_store: StateStore
@@ -162,13 +94,62 @@ class Spark(Section):
 
 
 class PersonalData(Section):
-    """Fields that a schema marks with `pii`."""
+    """The treatment of fields that a schema marks with `pii`."""
 
     hash_key: SecretStr
 
 
+class Metrics(Section):
+    """Where a driver serves its metrics in Prometheus' text format; see docs/operate.md."""
+
+    port: int = Field(ge=0, le=65535)
+    host: str
+    pushgateway: str
+
+
+class Page(Section):
+    """Where `local/tidemark page` listens, and what it asks for; see docs/operate.md."""
+
+    port: int = Field(ge=0, le=65535)
+    host: str
+    token: SecretStr
+
+
+class History(Section):
+    """The table of micro-batches that drivers keep of themselves."""
+
+    keep: Duration
+
+
+class Running(Section):
+    """How the queries of a run end: one that fails, and all of them at SIGTERM."""
+
+    on_failure: OnFailure
+    restart_limit: int = Field(ge=1)
+    restart_after: Duration
+    restart_after_most: Duration
+    stop_within: Duration
+
+
 class Ingest(Section):
     topics: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+
+
+class Regions(Section):
+    """This cluster's region, and those whose topics MirrorMaker copies here, as REGION.TOPIC."""
+
+    here: str = Field(pattern=r"^[a-z0-9-]+$")
+    others: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+
+
+class Quarantine(Section):
+    """Which event times are rejected, and where rejecting ends and the job stops."""
+
+    max_ratio: float = Field(ge=0, le=1)
+    min_records: int = Field(ge=1)
+    max_consecutive: int = Field(ge=0)
+    max_ahead: Duration
+    as_of: Annotated[AwareDatetime | None, BeforeValidator(lambda text: text or None)]
 
 
 class Replaying(Section):
@@ -176,7 +157,7 @@ class Replaying(Section):
 
 
 class Maintenance(Section):
-    """What `local/tidemark maintain` removes, and what it makes of small files."""
+    """The upkeep: what `local/tidemark maintain` removes, and what it makes of small files."""
 
     keep: Duration
     allow_short_keep: bool
@@ -195,13 +176,14 @@ class Maintenance(Section):
 
 
 class Job(Section):
-    """What one job sets apart from the rest; None leaves the general setting in force."""
+    """The settings of one job: what it sets apart from the rest; None leaves the general setting in force."""
 
     state_store: StateStore | None = None
     shuffle_partitions: int | None = Field(default=None, ge=1)
     max_offsets_per_trigger: int | None = Field(default=None, ge=1)
     trigger: str | None = None
     delivery: Delivery | None = None
+    fresh_within: Duration | None = None
 
 
 def _by_name(jobs: Mapping[str, Any], within: str = "") -> dict[str, dict[str, Any]]:
@@ -230,16 +212,21 @@ class Settings(BaseSettings):
     sink: Sink
     ledger: Ledger
     spark: Spark
+    run: Running
     ingest: Ingest
     personal_data: PersonalData
     quarantine: Quarantine
     replay: Replaying
     maintenance: Maintenance
+    metrics: Metrics
+    page: Page
+    history: History
+    regions: Regions
     jobs: Annotated[Mapping[str, Job], BeforeValidator(_by_name)]
 
 
 def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Settings:
-    """The merged settings of `environment` ("local" where neither it nor `$TIDEMARK_ENV` says otherwise).
+    """Return the merged settings of `environment` ("local" where neither it nor `$TIDEMARK_ENV` says otherwise).
 
     Args:
         overrides: `section.key=value`, each stronger than files and environment variables.
@@ -253,10 +240,10 @@ def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Setti
             "UNKNOWN_SETTING", f"no environment `{environment}`", nearest(environment, list(ENVIRONMENTS))
         )
     folder = ROOT / "conf"
-    texts = dict([*sources.variables(Settings, os.environ), *sources.overrides(Settings, overrides)])
-    files = [sources.file(Settings, folder / f"{name}.toml") for name in (environment, "base")]
+    texts = dict([*setting_sources.variables(Settings, os.environ), *setting_sources.overrides(Settings, overrides)])
+    files = [setting_sources.file(Settings, folder / f"{name}.toml") for name in (environment, "base")]
     # The strongest first. This argument of pydantic-settings is no field, so mypy must not see it by name.
-    built: dict[str, Any] = {"_build_sources": ((sources.texts(Settings, texts), *files), {})}
+    built: dict[str, Any] = {"_build_sources": ((setting_sources.texts(Settings, texts), *files), {})}
     try:
         settings = Settings(**built)
     except ValidationError as exc:
@@ -265,7 +252,7 @@ def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Setti
 
 
 def show(settings: Settings) -> str:
-    """The merged settings as TOML-like lines, secrets masked."""
+    """Return the merged settings as TOML-like lines, secrets masked."""
     lines = []
     for section, values in settings.model_dump(mode="json").items():
         lines.append(f"[{section}]")
@@ -278,10 +265,13 @@ def _explain(exc: ValidationError) -> TidemarkError:
     problem = exc.errors(include_url=False, include_input=False)[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return TidemarkError("UNKNOWN_SETTING", f"no setting `{key}`", nearest(key, sources.known_keys(Settings)))
+        return TidemarkError(
+            "UNKNOWN_SETTING", f"no setting `{key}`", nearest(key, setting_sources.known_keys(Settings))
+        )
     if problem["type"] == "missing":
         return TidemarkError("MISSING_SETTING", f"setting `{key}` is missing", "conf/base.toml must hold every key")
-    return TidemarkError("BAD_SETTING", f"setting `{key}`: {problem['msg']}", "see conf/base.toml for what it takes")
+    what = problem["msg"].removeprefix("Value error, ")
+    return TidemarkError("BAD_SETTING", f"setting `{key}`: {what}", "see conf/base.toml for what it takes")
 
 
 def _resolved(settings: Settings) -> Settings:
@@ -294,7 +284,7 @@ def _resolved(settings: Settings) -> Settings:
 
 
 def embedded_bootstrap_servers() -> str:
-    """Where the embedded broker of this checkout listens; empty while none runs."""
+    """Return where the embedded broker of this checkout listens; empty while none runs."""
     record = state_dir() / "broker" / "bootstrap.servers"
     return record.read_text().strip() if record.exists() else ""
 

@@ -1,4 +1,4 @@
-"""Topics as declared in `topics.toml`: what each should be, apart from the cluster that holds it."""
+"""Loads the topics that `topics.toml` declares: what each should be, apart from the cluster that holds it."""
 
 import tomllib
 from dataclasses import dataclass, fields
@@ -41,18 +41,23 @@ class Topic:
         return self.key if self.cleanup_policy == "compact" else None
 
     @property
+    def config(self) -> dict[str, str]:
+        """The topic-level settings that the declaration makes, by Kafka's names."""
+        return {"cleanup.policy": self.cleanup_policy, "retention.ms": str(self.retention_ms)}
+
+    @property
     def streams(self) -> dict[str, str]:
         """The contract of each stream, by the stream's name: the topic's own, or `<topic>/<event>` for each type."""
         return {f"{self.name}/{event}": event for event in self.schemas} or {self.name: self.schema}
 
 
 def subject_of(topic: str) -> str:
-    """The registry subject of the record values of `topic`, which has events of one type."""
+    """Return the registry subject of the record values of `topic`, which has events of one type."""
     return f"{topic}-value"
 
 
 def load_topics(path: Path | None = None) -> dict[str, Topic]:
-    """Every declared topic by name.
+    """Return every declared topic by name.
 
     Raises:
         TidemarkError: BAD_TOPICS, with the file, the topic and the key.
@@ -66,7 +71,7 @@ def load_topics(path: Path | None = None) -> dict[str, Topic]:
 
 
 def find_topic(name: str, topics: dict[str, Topic]) -> Topic:
-    """The declared topic `name`; UNKNOWN_TOPIC with the nearest name otherwise."""
+    """Return the declared topic `name`; UNKNOWN_TOPIC with the nearest name otherwise."""
     if name not in topics:
         raise TidemarkError(
             "UNKNOWN_TOPIC", f"topic `{name}` is not declared in conf/topics.toml", nearest(name, list(topics))
@@ -94,7 +99,7 @@ def _topic(path: Path, name: str, table: Any) -> Topic:
 
 def _several(path: Path, name: str, table: dict[str, Any]) -> tuple[str, ...]:
     listed = table["schemas"]
-    is_list = isinstance(listed, list) and all(isinstance(each, str) and each for each in listed)
+    is_list = isinstance(listed, list) and all(isinstance(schema, str) and schema for schema in listed)
     if not is_list or not listed or len(set(listed)) < len(listed):
         raise _bad(path, name, f"has schemas = {listed!r}", "write a list of different names in quotes")
     if table.get("cleanup_policy") == "compact":

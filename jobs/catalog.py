@@ -1,6 +1,7 @@
 """Which jobs there are, and the question each answers, read from the files without importing them."""
 
 import ast
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -8,6 +9,8 @@ from typing import Protocol, cast
 from conf.errors import TidemarkError, nearest
 
 FOLDER = Path(__file__).resolve().parent
+BUILD = "def build("
+OF_PACKAGE = "job"  # the file of a package that is a job by the package's name
 
 
 class JobModule(Protocol):
@@ -18,15 +21,28 @@ class JobModule(Protocol):
         """Declare the job's outputs."""
 
 
+@cache
 def questions(folder: Path = FOLDER) -> dict[str, str]:
-    """The first line of every job's docstring, by the job's name: its path under jobs/ with dots."""
-    found = {}
+    """The first line of every job's docstring, by the job's name; read once."""
+    return {name: question for name, (_, question) in _jobs(folder).items()}
+
+
+@cache
+def _jobs(folder: Path) -> dict[str, tuple[str, str]]:
+    """Module and question of every job by its name: the path under jobs/ with dots, of `NAME/job.py` the folder's."""
+    jobs = {}
     for path in sorted(folder.rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        if any(isinstance(node, ast.FunctionDef) and node.name == "build" for node in tree.body):
-            name = ".".join(path.relative_to(folder).with_suffix("").parts)
-            found[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
-    return found
+        text = path.read_text()
+        # Most files are no job, and need no parsing to tell.
+        if BUILD in text and _defines_build(tree := ast.parse(text)):
+            parts = path.relative_to(folder).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == OF_PACKAGE else parts)
+            jobs[name] = ".".join(("jobs", *parts)), (ast.get_docstring(tree) or "").partition("\n")[0]
+    return jobs
+
+
+def _defines_build(tree: ast.Module) -> bool:
+    return any(isinstance(node, ast.FunctionDef) and node.name == "build" for node in tree.body)
 
 
 def require(name: str) -> str:
@@ -39,4 +55,4 @@ def require(name: str) -> str:
 
 def load(name: str) -> JobModule:
     """The module of job `name`."""
-    return cast(JobModule, import_module(f"jobs.{require(name)}"))
+    return cast(JobModule, import_module(_jobs(FOLDER)[require(name)][0]))

@@ -1,81 +1,102 @@
-"""The script that spark-submit starts: one job, from its arguments to its exit code."""
+# ruff: noqa: E402
+"""The one script that spark-submit starts: the name of an operation, then what its command line says."""
 
-import logging
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 # spark-submit puts this file's own folder first on the path, where jobs' files would shadow other modules.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
+# It puts pyspark there as zips too, which Python would compile at each start: what is installed comes before them.
+sys.path.sort(key=lambda entry: entry.endswith(("pyspark.zip", "-src.zip")))
 
-from pyspark.sql import SparkSession  # noqa: E402
+from pyspark.sql import SparkSession
 
-from conf.errors import TidemarkError, exit_on_error  # noqa: E402
-from conf.settings import Settings  # noqa: E402
-from jobs import arguments, catalog  # noqa: E402
-from jobs.connectors.positions import Position, parse_position  # noqa: E402
-from jobs.failures import await_all  # noqa: E402
-from jobs.progress import ProgressLines  # noqa: E402
-from jobs.restart import restarts  # noqa: E402
-from jobs.run import Run  # noqa: E402
+from conf.errors import Interrupted, TidemarkError, exit_on_error
+from jobs import arguments, catalog
+from jobs.connectors.kafka.offsets import Position, parse_position
+from jobs.pipeline.monitoring.monitor import Monitor
+from jobs.pipeline.restarts import Failures
+from jobs.pipeline.run import Run
+from jobs.pipeline.session import log_path, session
+from jobs.pipeline.supervision import planned_anew, supervise
 
 
 def main() -> int:
-    args = arguments.parse(sys.argv[1:])
+    """Carry out the operation; its exit code."""
+    operation, *words = sys.argv[1:]
+    if operation == arguments.RUN:
+        return run_job(words)
+    # Only the module of the operation that is asked for is loaded.
+    code: int = import_module(f"jobs.operations.{operation}.commands").main(words)
+    return code
+
+
+def run_job(words: Sequence[str]) -> int:
+    """Run one job, from its command line to its exit code."""
+    args = arguments.parse_job(words)
     settings = arguments.settings_of(args)
     module = catalog.load(args.job)
-    log = _log_to_file(settings, args.job)
-    signal.signal(signal.SIGTERM, _interrupt)
-    spark = SparkSession.builder.appName(args.job).getOrCreate()
+    failures = Failures(settings.run)
     try:
-        run = Run(spark, settings, args.job, _bounds(args))
-        module.build(run)
-        _execute(spark, run, args, module.build)
+        run: Run | None = None
+        try:
+            with session(settings, args.job, args.job) as spark:
+                run = Run(spark, settings, args.job, _bounds(args))
+                run.left_out.is_allowed = not (arguments.is_bounded(args) or args.adopt)
+                module.build(run)
+                _execute(spark, run, args, module.build, failures)
+        except Interrupted as stop:
+            # It is the way to end a run that has no end of its own.
+            if stop.number != signal.SIGTERM or args.until_caught_up or arguments.is_bounded(args):
+                raise
+            print("stopped by SIGTERM; a new run goes on", file=sys.stderr)
+        _require_all(failures, run)
     except TidemarkError:
-        print(f"log: {log} and beside it", file=sys.stderr)
+        print(f"log: {log_path(settings, args.job)} and beside it", file=sys.stderr)
         raise
-    finally:
-        spark.stop()
     return 0
 
 
-def _execute(spark: SparkSession, run: Run, args: Namespace, build: Callable[[Run], None]) -> None:
+def _require_all(failures: Failures, run: Run | None) -> None:
+    """Raise what a run ends with in which a query was isolated, or left out; both are said."""
+    errors = [error for error in (failures.error(), run.left_out.error() if run else None) if error]
+    for error in errors[:-1]:
+        print(f"error: {error}", file=sys.stderr)
+    if errors:
+        raise errors[-1]
+
+
+def _execute(spark: SparkSession, run: Run, args: Namespace, build: Callable[[Run], None], failures: Failures) -> None:
     if arguments.is_bounded(args):
-        for line in run.write_range():
-            print(line)
+        with Monitor(run):
+            lines = run.write_range()
+        print(*lines, sep="\n")
         return
     for line in run.adopt() if args.adopt else []:
         print(line, flush=True)
-    spark.streams.addListener(ProgressLines(run.counted))
     continuous = not args.until_caught_up
-    try:
-        await_all(spark, run.start(continuous), restarts(run, build, continuous), run.ending.set)
-    except KeyboardInterrupt:
-        # Only this way does a continuous run end well.
-        run.settle()
-        raise
-    run.settle()
-
-
-def _log_to_file(settings: Settings, job: str) -> Path:
-    """Python's own log, beside the JVM's `<job>.log`; the terminal is for progress."""
-    path = Path(settings.paths.logs) / f"{job}.python.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(filename=path, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return path
+    # Those that catch up take turns: all at once would each wait for the others' plans to be compiled.
+    at_once = None if continuous else run.settings.spark.queries_at_once
+    with Monitor(run) as monitor:
+        try:
+            again = planned_anew(run, build, continuous)
+            starts = run.starts(continuous)
+            supervise(spark, starts, failures.decide, again, monitor.ending, at_once, monitor.stopped)
+        except KeyboardInterrupt:
+            # Only this way does a continuous run end well.
+            run.settle(failures.isolated)
+            raise
+        run.settle(failures.isolated)
 
 
 def _bounds(args: Namespace) -> tuple[Position, Position] | None:
     if not arguments.is_bounded(args):
         return None
     return parse_position(args.start or "earliest"), parse_position(args.end or "latest")
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -11,10 +11,27 @@
 
 TIDEMARK_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 TIDEMARK_STATE=${TIDEMARK_STATE:-$TIDEMARK_ROOT/.tidemark}
-TIDEMARK_STATE=${TIDEMARK_STATE/#\~/$HOME}
+if [[ $TIDEMARK_STATE == "~" || $TIDEMARK_STATE == "~/"* ]]; then
+    # Units of systemd, cron and containers may set no HOME, and need none but for this.
+    if [[ -z ${HOME:-} ]]; then
+        echo "error: TIDEMARK_STATE is $TIDEMARK_STATE, and HOME is not set; write the whole path, or set HOME" >&2
+        return 1
+    fi
+    TIDEMARK_STATE=$HOME${TIDEMARK_STATE#"~"}
+fi
 [[ $TIDEMARK_STATE == /* ]] || TIDEMARK_STATE=$PWD/$TIDEMARK_STATE
 export TIDEMARK_STATE
+# Records lie there as they came, personal data too. A folder that is not ours is left as it is.
+if [[ -d $TIDEMARK_STATE && -O $TIDEMARK_STATE && (-e $TIDEMARK_STATE/.tidemark-state || $TIDEMARK_STATE == "$TIDEMARK_ROOT/.tidemark") ]]; then
+    chmod go-rwx "$TIDEMARK_STATE"
+fi
 TIDEMARK_VENV=$TIDEMARK_STATE/venv
+TIDEMARK_LOG=$TIDEMARK_STATE/logs/setup.log
+
+# Units, cron and containers set no locale, and Java would take no file name that is not ASCII.
+case ${LC_ALL:-${LC_CTYPE:-${LANG:-}}} in
+    "" | C | POSIX) if [[ -n ${LC_ALL:-} ]]; then export LC_ALL=C.UTF-8; else export LC_CTYPE=C.UTF-8; fi 2>/dev/null ;;
+esac
 
 _tidemark_error() { echo "error: $*" >&2; }
 
@@ -31,6 +48,9 @@ _tidemark_run() {
     trap - INT TERM
     return "$code"
 }
+
+# Runs a command whose hundred lines nobody wants to read before something goes wrong.
+_tidemark_logged() { "$@" >>"$TIDEMARK_LOG" 2>&1; }
 
 _tidemark_interrupted() {
     trap '' INT TERM
@@ -135,6 +155,7 @@ _tidemark_state() {
         _tidemark_error "TIDEMARK_STATE is $TIDEMARK_STATE, which holds other files; name a new or an empty folder"
         return 1
     fi
+    chmod go-rwx "$TIDEMARK_STATE"
     echo "Made by Tidemark ($TIDEMARK_ROOT); \`local/tidemark clean\` removes this folder." >"$marker"
 }
 
@@ -174,23 +195,25 @@ _tidemark_installed() {
 
 _tidemark_install() {
     local profile=$1 lock=$2 site began=$SECONDS
+    mkdir -p "${TIDEMARK_LOG%/*}" && : >"$TIDEMARK_LOG"
     _tidemark_venv_works || _tidemark_make_venv || return
     rm -f "$TIDEMARK_VENV"/.installed-*
-    echo "installing the packages of $lock into $TIDEMARK_VENV" >&2
+    echo "installing $(grep -c '^[A-Za-z0-9].*==' "$TIDEMARK_ROOT/$lock") packages of $lock into $TIDEMARK_VENV" >&2
     # An interrupted pip leaves its work behind: here it is found and removed.
-    rm -rf "$TIDEMARK_STATE/tmp" && mkdir "$TIDEMARK_STATE/tmp"
+    rm -rf "$TIDEMARK_STATE/tmp/pip" && mkdir -p "$TIDEMARK_STATE/tmp/pip"
     # pyspark's wheel holds jars, packed already: packing them again only costs time.
     printf '[bdist_wheel]\ncompression = stored\n' >"$TIDEMARK_VENV/dist.cfg"
     { _tidemark_pip -r conf/build.lock && _tidemark_pip -r "$lock" --no-build-isolation; } || {
-        _tidemark_error "the packages were not installed, pip says why above; run the same command again"
+        tail -n 15 "$TIDEMARK_LOG" >&2
+        _tidemark_error "the packages were not installed, pip says why above and in $TIDEMARK_LOG; run the same command again"
         return 1
     }
     for site in "$TIDEMARK_VENV"/lib/python3.*/site-packages; do
         echo "$TIDEMARK_ROOT" >"$site/tidemark.pth"
     done
-    rm -rf "$TIDEMARK_STATE/tmp"
+    rm -rf "$TIDEMARK_STATE/tmp/pip"
     _tidemark_mark "$profile"
-    echo "packages installed in $((SECONDS - began)) s" >&2
+    echo "packages installed in $((SECONDS - began)) s: $(du -sm "$TIDEMARK_VENV" | cut -f1) MB" >&2
 }
 
 # Each lock is a superset of the one before it.
@@ -207,7 +230,8 @@ _tidemark_make_venv() {
     python=$(tidemark_python) || return
     echo "making a virtual environment in $TIDEMARK_VENV" >&2
     rm -rf "$TIDEMARK_VENV"
-    _tidemark_run "$python" -I -m venv "$TIDEMARK_VENV" || {
+    _tidemark_run _tidemark_logged "$python" -I -m venv "$TIDEMARK_VENV" || {
+        tail -n 15 "$TIDEMARK_LOG" >&2
         _tidemark_error "$python -m venv $TIDEMARK_VENV failed, it says why above; mend that and run the same command again"
         return 1
     }
@@ -222,9 +246,9 @@ _tidemark_venv_works() {
 
 _tidemark_pip() {
     # Modules are compiled when they are first imported: most of what is installed never is.
-    TMPDIR=$TIDEMARK_STATE/tmp PIP_USER=0 DIST_EXTRA_CONFIG=$TIDEMARK_VENV/dist.cfg _tidemark_run \
-        env -u PYTHONHOME -u PYTHONPATH -u PIP_TARGET -u PIP_PREFIX "$TIDEMARK_VENV/bin/python" -I -m pip install \
-        --disable-pip-version-check --no-compile --require-hashes "$1" "$TIDEMARK_ROOT/$2" "${@:3}" >&2
+    TMPDIR=$TIDEMARK_STATE/tmp/pip PIP_USER=0 DIST_EXTRA_CONFIG=$TIDEMARK_VENV/dist.cfg _tidemark_run \
+        _tidemark_logged env -u PYTHONHOME -u PYTHONPATH -u PIP_TARGET -u PIP_PREFIX "$TIDEMARK_VENV/bin/python" -I -m pip install \
+        --disable-pip-version-check --no-compile --require-hashes "$1" "$TIDEMARK_ROOT/$2" "${@:3}"
 }
 
 tidemark_jars() {

@@ -1,4 +1,4 @@
-"""The embedded Kafka cluster: real brokers in KRaft mode, on loopback, as processes of their own.
+"""Runs the embedded Kafka cluster: real brokers in KRaft mode, on loopback, as processes of their own.
 
 One node for work on a laptop; three (replication 3, min in-sync 2, no unclean election) for tests that take one away.
 """
@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError
-from local import ports
+from local import processes
 from local.node import Node
 from local.processes import exclusive, wait_for
 
 READY_SECONDS = 60
+SESSION_MS = 9_000  # Kafka's default
 INTERNAL_PARTITIONS = 4  # of each internal topic: Kafka's 50 are for clusters, and cost files and start-up time here
 
 
@@ -35,17 +36,27 @@ class Cluster:
         port: of the first node, the others' follow; 0 takes free ones.
         heap_mb: of each node.
         attached: the nodes die with this process, even when it is killed.
+        session_ms: how long a node may be silent before another one takes over what it leads.
     """
 
     def __init__(
-        self, home: Path, logs: Path, *, nodes: int = 1, port: int = 0, heap_mb: int = 512, attached: bool = False
+        self,
+        home: Path,
+        logs: Path,
+        *,
+        nodes: int = 1,
+        port: int = 0,
+        heap_mb: int = 512,
+        attached: bool = False,
+        session_ms: int = SESSION_MS,
     ) -> None:
         self._home, self._logs = home.resolve(), logs.resolve()
         self._count, self._port, self._heap_mb, self._attached = nodes, port, heap_mb, attached
+        self._session_ms = session_ms
         self._layout = self._home / "cluster.json"
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> "Cluster":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -54,11 +65,11 @@ class Cluster:
 
     @property
     def nodes(self) -> list[Node]:
-        """Its nodes, in order of their ids from 1; empty before the first start."""
+        """The nodes, in order of their ids from 1; empty before the first start."""
         if not self._layout.exists():
             return []
         layout = json.loads(self._layout.read_text())["nodes"]
-        return [self._node(id, had["port"], had["controller_port"]) for id, had in enumerate(layout, start=1)]
+        return [self._node(id, ports["port"], ports["controller_port"]) for id, ports in enumerate(layout, start=1)]
 
     @property
     def bootstrap_servers(self) -> str:
@@ -66,7 +77,7 @@ class Cluster:
         return ",".join(node.address for node in self.nodes)
 
     def running(self) -> list[Node]:
-        """The nodes whose process runs."""
+        """Return the nodes whose process runs."""
         return [node for node in self.nodes if node.pid() is not None]
 
     def start(self) -> bool:
@@ -80,7 +91,7 @@ class Cluster:
             if len(running) == self._count:
                 self._announce()
                 return False
-            cluster_id = self._settle(bool(running))
+            cluster_id = self._settle_layout(bool(running))
             for node in self.nodes:
                 if node.id not in running:
                     undo.callback(node.wait_stopped, 0)
@@ -129,7 +140,7 @@ class Cluster:
         self.wait_ready()
 
     def leader_of(self, topic: str, partition: int) -> int:
-        """The id of the node that leads a partition; -1 while none does."""
+        """Return the id of the node that leads a partition; -1 while none does."""
         partitions = self._admin().list_topics(topic, timeout=10).topics[topic].partitions
         return int(partitions[partition].leader) if partition in partitions else -1
 
@@ -147,13 +158,13 @@ class Cluster:
             if node.pid() is None:
                 raise self._failure(node, "ended")
         # Asking only once the ports are open spares the log of a client that complains.
-        if not all(ports.listens(node.port) for node in nodes):
+        if not all(processes.listens(node.port) for node in nodes):
             return False
         try:
-            known = self._admin().list_topics(timeout=2).brokers
+            brokers = self._admin().list_topics(timeout=2).brokers
         except KafkaException:
             return False
-        return {node.id for node in nodes} <= known.keys()
+        return {node.id for node in nodes} <= brokers.keys()
 
     def _failure(self, node: Node, what: str) -> TidemarkError:
         return TidemarkError("BROKER_FAILED", f"broker node {node.id} {what}: {node.last_words()}", f"log: {node.log}")
@@ -168,18 +179,18 @@ class Cluster:
     def _node(self, id: int, port: int, controller_port: int) -> Node:
         return Node(id, self._home / f"node-{id}", self._logs / f"broker-{id}.log", port, controller_port)
 
-    def _settle(self, some_run: bool) -> str:
+    def _settle_layout(self, some_run: bool) -> str:
         """Decide on the ports, write them down, and return the cluster's id."""
-        known: dict[str, Any] = json.loads(self._layout.read_text()) if self._layout.exists() else {"nodes": []}
-        known.setdefault("id", _new_id())
-        if known["nodes"] and len(known["nodes"]) != self._count:
-            message = f"the data in {self._home} is of {len(known['nodes'])} nodes, broker.nodes is {self._count}"
+        layout: dict[str, Any] = json.loads(self._layout.read_text()) if self._layout.exists() else {"nodes": []}
+        layout.setdefault("id", _new_id())
+        if layout["nodes"] and len(layout["nodes"]) != self._count:
+            message = f"the data in {self._home} is of {len(layout['nodes'])} nodes, broker.nodes is {self._count}"
             raise TidemarkError("BROKER_NODES", message, "set it back, or begin anew with `local/tidemark clean`")
         if not some_run:
-            wanted = [self._port + index if self._port else 0 for index in range(self._count)]
-            known["nodes"] = ports.choose(wanted, known["nodes"])
-            self._layout.write_text(json.dumps(known, indent=1))
-        return str(known["id"])
+            requested = [self._port + index if self._port else 0 for index in range(self._count)]
+            layout["nodes"] = processes.choose_ports(requested, layout["nodes"])
+            self._layout.write_text(json.dumps(layout, indent=1))
+        return str(layout["id"])
 
     def _settings(self, node: Node) -> dict[str, str]:
         nodes = self.nodes
@@ -192,8 +203,10 @@ class Cluster:
         return {
             "process.roles": "broker,controller",
             "node.id": str(node.id),
-            "controller.quorum.voters": ",".join(f"{each.id}@{ports.HOST}:{each.controller_port}" for each in nodes),
-            "listeners": f"PLAINTEXT://{node.address},CONTROLLER://{ports.HOST}:{node.controller_port}",
+            "controller.quorum.voters": ",".join(
+                f"{voter.id}@{processes.HOST}:{voter.controller_port}" for voter in nodes
+            ),
+            "listeners": f"PLAINTEXT://{node.address},CONTROLLER://{processes.HOST}:{node.controller_port}",
             "advertised.listeners": f"PLAINTEXT://{node.address}",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
@@ -214,6 +227,8 @@ class Cluster:
             "log.retention.ms": "-1",
             # The cleaner takes its buffer, 128 MB by default, from the heap at once.
             "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+            "broker.session.timeout.ms": str(self._session_ms),
+            "broker.heartbeat.interval.ms": str(self._session_ms * 2 // 9),
             "num.network.threads": "2",
             "num.io.threads": "4",
         }

@@ -1,29 +1,39 @@
-"""`local/tidemark broker start|stop|status|logs`: the embedded cluster of this checkout, as settings describe it."""
+"""Runs `local/tidemark broker start|stop|status|logs`, and Kafka's own tools from the embedded broker's jars."""
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from conf import state_dir
+from conf import command_line, state_dir
 from conf.errors import exit_on_error
-from conf.settings import ENVIRONMENTS, Settings, embedded_bootstrap_servers, load
+from conf.settings import Settings, embedded_bootstrap_servers
+from local import jars
 from local.broker import Cluster
+from local.processes import java
 
 LOG_LINES = 40
+TOOLS = {
+    "acls": "org.apache.kafka.tools.AclCommand",
+    "configs": "kafka.admin.ConfigCommand",
+    "consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+    "topics": "org.apache.kafka.tools.TopicCommand",
+    "transactions": "org.apache.kafka.tools.TransactionsCommand",
+}
 
 
 def embedded(settings: Settings) -> Cluster:
-    """The cluster that `settings.broker` describes, whether it runs or not."""
-    wanted = settings.broker
+    """Return the cluster that `settings.broker` describes, whether it runs or not."""
+    broker = settings.broker
     logs = Path(settings.paths.logs)
-    return Cluster(state_dir() / "broker", logs, nodes=wanted.nodes, port=wanted.port, heap_mb=wanted.heap_mb)
+    return Cluster(state_dir() / "broker", logs, nodes=broker.nodes, port=broker.port, heap_mb=broker.heap_mb)
 
 
 def is_configured(settings: Settings) -> bool:
-    """Whether the user named a cluster: then no broker of ours is started."""
+    """Return whether the user named a cluster: then no broker of ours is started."""
     servers = settings.kafka.bootstrap_servers
     return bool(servers) and servers != embedded_bootstrap_servers()
 
@@ -37,6 +47,30 @@ def ensure(settings: Settings) -> bool:
         TidemarkError: as `Cluster.start`.
     """
     return not is_configured(settings) and embedded(settings).start()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Start, stop or look at the embedded broker; `status` exits with 1 when none runs."""
+    parser = argparse.ArgumentParser(
+        prog="local/tidemark broker", description=main.__doc__, parents=[command_line.settings_options()]
+    )
+    parser.add_argument("action", choices=ACTIONS)
+    options = command_line.parse(parser, argv)
+    return ACTIONS[options.action](command_line.settings_of(options))
+
+
+def kafka_tools(argv: Sequence[str]) -> int:
+    """Run `kafka-<tool>.sh` with the options that follow; its exit code.
+
+    Raises:
+        TidemarkError: NO_JARS, NO_JAVA.
+    """
+    parser = argparse.ArgumentParser(prog="local/tidemark kafka", description=kafka_tools.__doc__, add_help=False)
+    parser.add_argument("tool", choices=sorted(TOOLS), help="acls for kafka-acls.sh, and so on")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="what the tool takes")
+    arguments = parser.parse_args(argv)
+    command = [java(), "-XX:TieredStopAtLevel=1", "-cp", jars.class_path("broker"), TOOLS[arguments.tool]]
+    return subprocess.run([*command, *arguments.options], check=False).returncode
 
 
 def _start(settings: Settings) -> int:
@@ -80,16 +114,6 @@ def _logs(settings: Settings) -> int:
 
 
 ACTIONS = {"start": _start, "stop": _stop, "status": _status, "logs": _logs}
-
-
-def main(argv: Sequence[str]) -> int:
-    """Start, stop or look at the embedded broker; `status` exits with 1 when none runs."""
-    parser = argparse.ArgumentParser(prog="local/tidemark broker", description=main.__doc__)
-    parser.add_argument("action", choices=ACTIONS)
-    parser.add_argument("--env", choices=ENVIRONMENTS)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="such as broker.port=9092")
-    options = parser.parse_args(argv)
-    return ACTIONS[options.action](load(options.env, options.set))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,22 @@
-"""`local/tidemark clean`: removes the one folder that holds everything a run leaves behind."""
+"""Runs `local/tidemark clean`, which removes the state folder; makes temporary folders that go with their process."""
 
 import argparse
+import fcntl
+import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from conf import ROOT, state_dir
+from conf import ROOT, home, state_dir
 from conf.errors import TidemarkError
+from local.processes import exclusive
 
+PREFIX = "job-"
+LOCK, LINK = "lock", "link"
+# A socket's address holds 107 bytes; Spark's are named `/.<uuid>.sock`.
+LONGEST = 107 - len("/.00000000-0000-0000-0000-000000000000.sock")
 MARKER = ".tidemark-state"  # written by local/bootstrap.sh when it makes the folder
 
 
@@ -20,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     require_ours(state)
     stop_broker(state)
+    remove_dead()
     shutil.rmtree(state)
     print(f"removed {state}")
     return 0
@@ -32,7 +42,7 @@ def require_ours(state: Path) -> None:
         TidemarkError: NOT_OURS.
     """
     ours = state == ROOT / ".tidemark" or (state / MARKER).is_file()
-    if not ours or state in (ROOT, *ROOT.parents, Path.home()):
+    if not ours or state in (ROOT, *ROOT.parents, home()):
         remedy = "look at it, and remove it by hand if nobody needs it"
         raise TidemarkError("NOT_OURS", f"TIDEMARK_STATE is {state}, a folder that Tidemark did not make", remedy)
 
@@ -53,3 +63,71 @@ def stop_broker(state: Path) -> None:
             "NO_PACKAGES", "a broker may run and cannot be stopped without the packages", remedy
         ) from exc
     Cluster(state / "broker", state / "logs").stop()
+
+
+def temporary_folder() -> Path:
+    """A new folder that is this process's, and of the program that it becomes, until that ends; removes what dead
+    processes left.
+
+    Returns:
+        the folder, by a path that is short enough for sockets.
+    """
+    root = state_dir() / "tmp"
+    with exclusive(root / LOCK):
+        _remove_dead(root)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
+        # The lock ends with its last holder, however that ends: an exec keeps it, a child of the JVM does not get it.
+        held = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        os.set_inheritable(held, True)
+        return folder if len(os.fsencode(folder)) <= LONGEST else _short(folder)
+
+
+@contextmanager
+def with_temporary_folder() -> Iterator[None]:
+    """Give programs that are started in the block, or that this process becomes, a `temporary_folder` as TMPDIR."""
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(temporary_folder())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
+
+
+def remove_dead() -> None:
+    """Remove the temporary folders of processes that have ended."""
+    root = state_dir() / "tmp"
+    if root.is_dir():
+        with exclusive(root / LOCK):
+            _remove_dead(root)
+
+
+def _remove_dead(root: Path) -> None:
+    for folder in root.glob(f"{PREFIX}*"):
+        if _is_held(folder):
+            continue
+        with suppress(OSError):
+            shutil.rmtree(Path((folder / LINK).read_text()).parent)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_held(folder: Path) -> bool:
+    try:
+        with (folder / LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False
+
+
+def _short(folder: Path) -> Path:
+    """Return a short link to `folder`; nothing but the link lies outside of the state folder."""
+    link = Path(tempfile.mkdtemp(prefix="tidemark-")) / "t"
+    link.symlink_to(folder)
+    (folder / LINK).write_text(str(link))
+    return link

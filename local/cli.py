@@ -1,4 +1,4 @@
-"""The commands of `local/tidemark`; each is imported only when it is asked for."""
+"""Runs the commands of `local/tidemark`; each is imported only when it is asked for."""
 
 import argparse
 import os
@@ -14,28 +14,42 @@ from local.processes import end_on_signal
 
 @dataclass(frozen=True)
 class Command:
-    """`target` is the module and the function that takes the arguments after the command's name."""
+    """What carries out a command: a function, or an operation in Spark.
+
+    Args:
+        target: the module and the function that takes the arguments after the command's name.
+        operation: of a command without `target`, its folder in jobs/operations/.
+    """
 
     help: str
-    target: str
+    target: str = ""
+    operation: str = ""
 
 
 COMMANDS = {
-    "demo": Command("start a broker, publish flights, run the main job, show answers", "local.demo:main"),
+    "demo": Command("flights | regions: from nothing to answers, or two clusters with one state", "local.demo:main"),
     "test": Command("run the tests; arguments go to pytest", "local.cli:test"),
     "setup": Command("only install: packages, both jar sets", "local.cli:setup"),
     "doctor": Command("check this machine; a repair for each failing line", "local.doctor:main"),
     "broker": Command("start | stop | status | logs: the embedded Kafka broker", "local.broker_command:main"),
     "topics": Command("plan | apply: conf/topics.toml against the cluster", "local.topics:main"),
+    "kafka": Command(
+        "acls | configs | consumer-groups | topics | transactions: Kafka's tools",
+        "local.broker_command:kafka_tools",
+    ),
     "publish": Command("events or files into a topic", "producers.cli:main"),
-    "replay": Command("plan | run | verify | cutover | undo | catch-up: the past again", "local.replay:main"),
+    "replay": Command("plan | run | verify | cutover | undo | catch-up: the past again", "local.operations:replay"),
     "quarantine": Command("list | inspect | redrive | audit | queue: rejects", "producers.quarantine.cli:main"),
-    "maintain": Command("tables | checkpoints | ledgers | state: upkeep while jobs run", "local.operations:maintain"),
+    "maintain": Command("tables | checkpoints | ledgers | state: upkeep while jobs run", operation="maintenance"),
     "checkpoint": Command(
-        "doctor | repartition | rename: does a checkpoint fit the code", "local.operations:checkpoint"
+        "doctor | repartition | rename: does a checkpoint fit the code", operation="checkpoint_doctor"
     ),
     "schemas": Command("the event contracts and their registry", "schemas.cli:main"),
-    "coverage": Command("show | check: which offsets each table and topic holds", "jobs.coverage.cli:main"),
+    "transactions": Command("which open transactions hold readers back; --abort", "local.transactions:main"),
+    "history": Command("micro-batches of every query, and how they ended", "jobs.operations.history:main"),
+    "page": Command("accounts, queries, rejects and topics in a browser", "local.page.command:main"),
+    "compare": Command("whether two tables hold the same rows, and which not", "jobs.operations.compare:main"),
+    "coverage": Command("show | check: which offsets each table and topic holds", "jobs.operations.coverage.cli:main"),
     "config": Command("show: the merged settings, secrets masked", "local.cli:config"),
     "notebook": Command("open the notebooks in JupyterLab", "local.cli:notebook"),
     "lock": Command("make the locks in conf/ anew", "local.lock:main"),
@@ -56,12 +70,16 @@ def main(argv: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise TidemarkError("UNKNOWN_COMMAND", f"there is no command `{name}`", nearest(name, list(COMMANDS)))
     end_on_signal()
+    if operation := COMMANDS[name].operation:
+        from local.operations import run_in_spark  # here, so that the commands without packages can load this module
+
+        return run_in_spark(operation, arguments)
     module, _, function = COMMANDS[name].target.partition(":")
     return int(getattr(import_module(module), function)(arguments))
 
 
 def usage() -> str:
-    """Every command with what it does."""
+    """Return every command with what it does."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {command.help}" for name, command in COMMANDS.items()]
     state = f"Everything that it makes lies in {state_dir()}."
@@ -69,22 +87,24 @@ def usage() -> str:
 
 
 def setup(argv: Sequence[str]) -> int:
-    """Say that all is there: the launcher has installed it before this runs."""
+    """Archive Spark's classes; packages and jars the launcher has installed before this runs."""
     argparse.ArgumentParser(prog="local/tidemark setup", description="Install packages and jars.").parse_args(argv)
+    from local import driver  # here, so that the commands without packages can load this module
+
+    print(driver.make_archive())
     print(f"ready: packages and jars lie in {state_dir()}; next: local/tidemark demo")
     return 0
 
 
 def config(argv: Sequence[str]) -> int:
     """Print the merged settings."""
-    from conf import settings  # here, so that the commands without packages can load this module
+    # Here, so that the commands without packages can load this module.
+    from conf import command_line
+    from conf.settings import show
 
-    parser = argparse.ArgumentParser(prog="local/tidemark config")
+    parser = argparse.ArgumentParser(prog="local/tidemark config", parents=[command_line.settings_options()])
     parser.add_argument("action", choices=["show"])
-    parser.add_argument("--env", choices=settings.ENVIRONMENTS)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args(argv)
-    print(settings.show(settings.load(options.env, options.set)))
+    print(show(command_line.settings_of(command_line.parse(parser, argv))))
     return 0
 
 
@@ -101,7 +121,9 @@ def notebook(argv: Sequence[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault(variable, str(folder))
     os.chdir(ROOT / "notebooks")
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *argv])
+    # Jupyter refuses root, the only account of many containers; it listens on loopback unless told otherwise.
+    root = ["--allow-root"] if os.geteuid() == 0 and "--allow-root" not in argv else []
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", *root, *argv])
 
 
 if __name__ == "__main__":

@@ -1,16 +1,26 @@
-"""`local/tidemark demo`: from nothing to answers. A broker, the flights of 2013, every job through spark-submit."""
+"""Runs `local/tidemark demo`, from nothing to answers: a broker, the flights of 2013, every job."""
 
 import argparse
-import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
 
-from conf import ROOT, state_dir
+import pandas as pd
+from deltalake import DeltaTable
+
+from conf import ROOT, command_line, state_dir
 from conf.settings import Settings, load
 from conf.topics import load_topics
-from local import answers, broker_command, doctor, topics
+from jobs.connectors.kafka.offsets import count_committed, resolve_offsets
+from jobs.pipeline import paths
+from local import broker_command, doctor, driver, regions, topics
+from local.processes import wait_in_order
 
+REGIONS = "`local/tidemark demo regions` shows two clusters that build one state; it has its own --help."
+WIND_MPH = (0, 10, 20, 100)
 FIRST_JOB = "flights.hourly_delays"
 WHOLE_DOMAIN = "flights.everything"
 # Each run is over in a minute: compiling its code a second time, thoroughly, would cost more than it saves. Without the
@@ -20,7 +30,9 @@ JAVA_OPTIONS = "spark.driver_java_options=-XX:+UseParallelGC -XX:TieredStopAtLev
 
 def main(argv: Sequence[str]) -> int:
     """Run the steps; each skips what an earlier run has done. Exit code: that of the first step that failed."""
-    options = _parser().parse_args(argv)
+    if argv[:1] == ["regions"]:
+        return regions.main(argv[1:])
+    options = command_line.parse(_parser(), argv)
     began = time.monotonic()
 
     def step(title: str) -> None:
@@ -36,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="local/tidemark demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="local/tidemark demo", description=__doc__, epilog=REGIONS)
     parser.add_argument("--from", dest="start", default="2013-01-01", metavar="DAY", help="first day of flights")
     parser.add_argument("--to", dest="end", default="2014-01-01", metavar="DAY", help="the day after the last")
     return parser
@@ -49,16 +61,17 @@ def _steps(options: argparse.Namespace) -> list[tuple[str, Callable[[], int]]]:
         ("topics, as conf/topics.toml declares them", lambda: topics.main(["apply"])),
         ("publish the flights out of New York", lambda: _publish(load(), options)),
         (f"./spark-submit.sh {FIRST_JOB} --until-caught-up", lambda: _submit(FIRST_JOB)),
-        ("which carriers leave late?", lambda: _show(answers.carriers)),
+        ("which carriers leave late?", lambda: _show(carriers)),
         (f"./spark-submit.sh {WHOLE_DOMAIN} --until-caught-up", lambda: _submit(WHOLE_DOMAIN)),
-        ("does the weather explain it?", lambda: _show(answers.weather)),
-        ("who should have been alerted?", lambda: _show(answers.alerts)),
-        ("is every record accounted for?", lambda: _show(answers.accounts)),
+        ("does the weather explain it?", lambda: _show(weather)),
+        ("who should have been alerted?", lambda: _show(alerts)),
+        ("is every record accounted for?", lambda: _show(accounts)),
+        ("make the next starts faster", _archive_classes),
     ]
 
 
 def _publish(settings: Settings, options: argparse.Namespace) -> int:
-    present = answers.records_in(settings, "departures")
+    present = records_in(settings, "departures")
     if present:
         print(f"there already: {present:,} departures (`local/tidemark clean` starts over)")
         return 0
@@ -69,9 +82,14 @@ def _submit(job: str) -> int:
     return _python("local.submit", job, "--until-caught-up", "--set", JAVA_OPTIONS)
 
 
+def _archive_classes() -> int:
+    print(driver.make_archive())
+    return 0
+
+
 def _python(module: str, *arguments: str) -> int:
     """Run a module in a process of its own, whose memory goes with it."""
-    return subprocess.run([sys.executable, "-P", "-m", module, *arguments], check=False).returncode
+    return wait_in_order([sys.executable, "-P", "-m", module, *arguments])
 
 
 def _show(answer: Callable[[Settings], str]) -> int:
@@ -90,3 +108,82 @@ def _next_steps() -> str:
             f"        {ROOT.name}/README.md                where things are",
         ]
     )
+
+
+def carriers(settings: Settings) -> str:
+    """Return the carriers by mean departure delay, from the table hourly_delays."""
+    hours = _read(settings, "hourly_delays")
+    hours["minutes"] = hours["mean_delay_minutes"] * hours["departures"]
+    sums = hours.groupby("carrier")[["departures", "delayed", "minutes"]].sum()
+    sums["mean delay, min"] = (sums["minutes"] / sums["departures"]).round(1)
+    sums["15 min late, %"] = (100 * sums["delayed"] / sums["departures"]).round(1)
+    shown = ["departures", "15 min late, %", "mean delay, min"]
+    return _table(sums.sort_values("mean delay, min", ascending=False)[shown].head(8).reset_index())
+
+
+def weather(settings: Settings) -> str:
+    """Mean delay by wind and rain at the airport, from the table weather_impact."""
+    flights = _read(settings, "weather_impact", ["delay_minutes", "wind_speed_mph", "precipitation_inches"])
+    labels = [f"{low} to {high} mph" for low, high in pairwise(WIND_MPH)]
+    wind = pd.cut(flights["wind_speed_mph"], WIND_MPH, labels=labels, right=False)
+    rain = flights["precipitation_inches"].astype(float).gt(0).map({True: "rain or snow", False: "dry"})
+    delays = flights.groupby([wind.rename("wind"), rain.rename("mean delay, min")], observed=True)["delay_minutes"]
+    return _table(delays.mean().round(1).unstack().reset_index())
+
+
+def alerts(settings: Settings) -> str:
+    """Return how many alerts are in the topic, and the worst runs of delays, from the table disruptions."""
+    sessions = _read(settings, "disruptions")
+    worst = sessions.sort_values(["departures", "began_at"], ascending=False).head(5)
+    hours = {edge: worst[edge].dt.strftime("%Y-%m-%d %H:%M") for edge in ("began_at", "ended_at")}
+    worst = worst.assign(**hours, mean_delay_minutes=worst["mean_delay_minutes"].round(1))
+    count = count_committed(settings.kafka, "delay_alerts")
+    return f"{count:,} alerts in the topic delay_alerts; the longest runs of delays (UTC):\n{_table(worst)}"
+
+
+def accounts(settings: Settings) -> str:
+    """Records in each topic against rows in bronze, silver and quarantine."""
+    rejected = _rejected(settings)
+    rows = []
+    for topic in settings.ingest.topics:
+        bronze, silver = (_rows(settings, name(topic)) for name in (paths.bronze, paths.silver))
+        rows.append((topic, count_committed(settings.kafka, topic), bronze, silver, rejected[topic]))
+    return _table(pd.DataFrame(rows, columns=["topic", "records in topic", "bronze", "silver", "quarantine"]))
+
+
+def records_in(settings: Settings, topic: str) -> int:
+    """Offsets between the start and the end of `topic`, over all partitions."""
+    start = resolve_offsets(settings.kafka, topic, "earliest")[topic]
+    end = resolve_offsets(settings.kafka, topic, "latest")[topic]
+    return sum(end[partition] - first for partition, first in start.items())
+
+
+def _rejected(settings: Settings) -> Counter[str]:
+    """Rows in quarantine by topic."""
+    return (
+        Counter(_read(settings, paths.QUARANTINE, ["topic"])["topic"])
+        if _exists(settings, paths.QUARANTINE)
+        else Counter()
+    )
+
+
+def _path(settings: Settings, table: str) -> str:
+    return paths.table(settings.paths.tables, table)
+
+
+def _exists(settings: Settings, table: str) -> bool:
+    return Path(_path(settings, table), "_delta_log").is_dir()
+
+
+def _read(settings: Settings, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    return DeltaTable(_path(settings, table)).to_pandas(columns=list(columns) if columns else None)
+
+
+def _rows(settings: Settings, table: str) -> int:
+    return int(DeltaTable(_path(settings, table)).count()) if _exists(settings, table) else 0
+
+
+def _table(frame: pd.DataFrame) -> str:
+    whole = list(frame.select_dtypes("integer").columns)
+    text = frame.to_string(index=False, formatters=dict.fromkeys(whole, "{:,}".format))
+    return "\n".join(f"  {line}" for line in text.splitlines())

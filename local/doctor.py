@@ -1,4 +1,4 @@
-"""`local/tidemark doctor`: what this machine lacks, with the repair for each; starts no JVM and needs no packages."""
+"""Runs `local/tidemark doctor`: what this machine lacks, with a repair for each; needs no JVM and no packages."""
 
 import argparse
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from conf import ROOT, state_dir
 from conf.errors import TidemarkError
-from local import jars, ports
+from local import jars, processes
 
 DISK_GB = 3.0  # packages 1.0, jars 0.1, the year of flights in topics, tables and checkpoints 1.0, and room to work
 MEMORY_GB = 4.0  # what a whole run takes at most: Spark's driver, the broker, the publisher
@@ -40,15 +40,15 @@ def findings() -> Iterator[Finding]:
 
 def check_python() -> Iterator[Finding]:
     """A Python 3.11 or newer that can make virtual environments."""
-    yield _found_by_bootstrap("Python", "tidemark_python", '"$found" -V')
+    yield _find_by_bootstrap("Python", "tidemark_python", '"$found" -V')
 
 
 def check_java() -> Iterator[Finding]:
     """A Java 17 or newer with the module that Spark adds at its start."""
-    yield _found_by_bootstrap("Java", "tidemark_java", 'echo "Java $(_tidemark_java_version "$found")"')
+    yield _find_by_bootstrap("Java", "tidemark_java", 'echo "Java $(_tidemark_java_version "$found")"')
 
 
-def _found_by_bootstrap(name: str, function: str, version: str) -> Finding:
+def _find_by_bootstrap(name: str, function: str, version: str) -> Finding:
     script = f'source "{ROOT}/local/bootstrap.sh" && found=$({function}) && echo "$({version}) at $found"'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -82,9 +82,8 @@ def _pins() -> dict[str, str]:
 
 def _installed() -> dict[str, str]:
     sites = [str(path) for path in (state_dir() / "venv" / "lib").glob("python3.*/site-packages")]
-    return {
-        re.sub(r"[-_.]+", "-", found.name).lower(): found.version for found in distributions(path=sites) if found.name
-    }
+    packages = [package for package in distributions(path=sites) if package.name]
+    return {re.sub(r"[-_.]+", "-", package.name).lower(): package.version for package in packages}
 
 
 def check_versions() -> Iterator[Finding]:
@@ -130,7 +129,7 @@ def check_broker() -> Iterator[Finding]:
         yield Finding(f"broker: kafka.bootstrap_servers is {settings.kafka.bootstrap_servers}, none is started here")
     elif running:
         yield Finding(f"broker: runs at {embedded(settings).bootstrap_servers}")
-    elif port and ports.listens(port):
+    elif port and processes.listens(port):
         repair = "end that program, or set TIDEMARK_BROKER__PORT=0 for a free port"
         yield Finding(f"broker: another program holds port {port}", repair)
     else:

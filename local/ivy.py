@@ -1,4 +1,4 @@
-"""Apache Ivy, as pyspark ships it: the client of the jar repositories.
+"""Downloads jars with Apache Ivy, as pyspark ships it.
 
 Which repository is asked, Ivy decides: its own default, or the user's `ivysettings.xml`.
 """
@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
-from conf import state_dir
+from conf import home, state_dir
 from conf.errors import TidemarkError
 from local.processes import java, output_of
 
@@ -34,15 +34,15 @@ MODULE = """<ivy-module version="2.0" xmlns:m="http://ant.apache.org/ivy/maven">
 
 
 def pyspark_jars() -> Path:
-    """The folder of jars that pyspark brings.
+    """Return the folder of jars that pyspark brings.
 
     Raises:
         TidemarkError: NO_PACKAGES, where pyspark is not installed.
     """
-    found = find_spec("pyspark")
-    if found is None or found.origin is None:
+    spec = find_spec("pyspark")
+    if spec is None or spec.origin is None:
         raise TidemarkError("NO_PACKAGES", "pyspark is not installed", "run `local/tidemark setup`")
-    return Path(found.origin).parent / "jars"
+    return Path(spec.origin).parent / "jars"
 
 
 def retrieve(
@@ -105,10 +105,13 @@ def clear_cache() -> None:
 
 def _settings(folder: Path, transitive: bool) -> Path:
     users = os.environ.get("TIDEMARK_IVY_SETTINGS")
-    path = Path(users).expanduser() if users else Path.home() / ".ivy2" / "ivysettings.xml"
-    if users and not path.is_file():
-        raise TidemarkError("BAD_SETTING", f"TIDEMARK_IVY_SETTINGS names no file: {users}", "correct or unset it")
-    if path.is_file():
+    home_folder = home()
+    path = home_folder / ".ivy2" / "ivysettings.xml" if home_folder else None
+    if users:
+        path = Path(users).expanduser() if home_folder else Path(users)
+        if not path.is_file():
+            raise TidemarkError("BAD_SETTING", f"TIDEMARK_IVY_SETTINGS names no file: {users}", "correct or unset it")
+    if path and path.is_file():
         return path
     ours = folder / "ivysettings.xml"
     ours.write_text(SETTINGS.format(how=RESOLVING if transitive else EXACT))

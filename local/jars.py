@@ -1,8 +1,9 @@
-"""The jars that pyspark does not bring: sets of them, locked in conf/jars.lock, kept in `<state>/jars/<set>/`."""
+"""Keeps the jars that pyspark does not bring: sets of them, locked in conf/jars.lock, in `<state>/jars/<set>/`."""
 
 import hashlib
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ from conf.errors import TidemarkError, exit_on_error
 from local import ivy, processes
 
 SETS = ("spark", "broker")
-# The schema registry that tests run against: fetched by them, needed by nothing else.
-TEST_SETS = ("registry",)
+# Fetched by what needs them: the schema registry by tests, MirrorMaker by the demo of two regions.
+OPTIONAL_SETS = ("mirror", "registry")
 LOCK = ROOT / "conf" / "jars.lock"
 
 
@@ -28,12 +29,12 @@ class Jar:
 
 
 def folder(jar_set: str) -> Path:
-    """Where the jars of a set lie."""
+    """Return where the jars of a set lie."""
     return state_dir() / "jars" / jar_set
 
 
 def read_lock(jar_set: str) -> list[Jar]:
-    """The locked jars of `jar_set`, one of SETS or TEST_SETS.
+    """Return the locked jars of `jar_set`, one of SETS or OPTIONAL_SETS.
 
     Raises:
         TidemarkError: BAD_JAR_LOCK, where the lock is missing, malformed or has nothing for the set.
@@ -49,7 +50,7 @@ def read_lock(jar_set: str) -> list[Jar]:
 
 
 def class_path(jar_set: str) -> str:
-    """The jars of a set as Java's -cp takes them.
+    """Return the jars of a set as Java's -cp takes them.
 
     Raises:
         TidemarkError: NO_JARS, where one is missing.
@@ -62,21 +63,21 @@ def class_path(jar_set: str) -> str:
 
 
 def sha256(path: Path) -> str:
-    """The hex digest of a file."""
+    """Return the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def problems(jar_set: str) -> dict[Jar, str]:
-    """What is wrong with each jar of the set that is missing or has another checksum than the lock."""
-    found = {}
+    """Return what is wrong with each jar of the set that is missing or has another checksum than the lock."""
+    wrong = {}
     for jar in read_lock(jar_set):
         path = folder(jar_set) / jar.file
         if not path.is_file():
-            found[jar] = "is missing"
+            wrong[jar] = "is missing"
         elif (actual := sha256(path)) != jar.sha256:
-            found[jar] = f"has sha256 {actual}, conf/jars.lock says {jar.sha256}"
-    return found
+            wrong[jar] = f"has sha256 {actual}, conf/jars.lock says {jar.sha256}"
+    return wrong
 
 
 def fetch(jar_set: str) -> None:
@@ -97,7 +98,7 @@ def fetch(jar_set: str) -> None:
 
 
 def _download(jar_set: str, jars: Sequence[Jar]) -> None:
-    staging = state_dir() / "ivy" / "retrieved"
+    staging, began = state_dir() / "ivy" / "retrieved", time.monotonic()
     shutil.rmtree(staging, ignore_errors=True)
     progress = _Progress(f"jars for {jar_set}", len(jars))
     pattern = str(staging / ivy.FILE)
@@ -107,14 +108,17 @@ def _download(jar_set: str, jars: Sequence[Jar]) -> None:
         progress.end()
     _install(jars, staging)
     ivy.clear_cache()
-    print(f"jars for {jar_set}: all {len(read_lock(jar_set))} there, checksums as locked", file=sys.stderr)
+    locked = read_lock(jar_set)
+    megabytes = sum((folder(jar_set) / jar.file).stat().st_size for jar in locked) / 1e6
+    took = f"{megabytes:.0f} MB, {time.monotonic() - began:.0f} s"
+    print(f"jars for {jar_set}: all {len(locked)} there, checksums as locked ({took})", file=sys.stderr)
 
 
 def _remove_strays(jar_set: str) -> None:
-    wanted = {jar.file for jar in read_lock(jar_set)}
+    locked = {jar.file for jar in read_lock(jar_set)}
     folder(jar_set).mkdir(parents=True, exist_ok=True)
     for path in folder(jar_set).iterdir():
-        if path.name not in wanted:
+        if path.name not in locked:
             path.unlink()
 
 
@@ -135,7 +139,7 @@ def _install(jars: Iterable[Jar], staging: Path) -> None:
 
 
 class _Progress:
-    """One line that counts on a terminal; elsewhere a line for every tenth jar."""
+    """One line that counts on a terminal; elsewhere a line at the beginning and one at the end."""
 
     def __init__(self, title: str, total: int) -> None:
         self._title, self._total, self._done = title, total, 0
@@ -144,7 +148,7 @@ class _Progress:
 
     def step(self, module: str) -> None:
         self._done += 1
-        if self._on_terminal or self._done % 10 == 0 or self._done == self._total:
+        if self._on_terminal or self._done == self._total:
             self._show(module.split("#")[-1].replace(";", " "))
 
     def end(self) -> None:

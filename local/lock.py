@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conf import ROOT, state_dir
+from conf import ROOT, command_line, state_dir
 from conf.errors import TidemarkError
 from local import ivy
-from local.jars import LOCK, SETS, TEST_SETS, Jar, sha256
+from local.jars import LOCK, OPTIONAL_SETS, SETS, Jar, sha256
 
-WANTED = ROOT / "conf" / "jars.toml"
+DECLARED = ROOT / "conf" / "jars.toml"
 JARS_HEADER = "# Written by `local/tidemark lock` from conf/jars.toml: set, group:artifact:version, file, sha256.\n"
 PIP_TOOLS = "pip-tools==7.6.2"
 # No address may stand in a lock: pip asks the index that its user has configured.
@@ -76,8 +76,8 @@ def lock_jars() -> None:
     Raises:
         TidemarkError: JAR_DOWNLOAD, where a root or something that it needs is not to be had.
     """
-    wanted = tomllib.loads(WANTED.read_text())
-    jars = [jar for jar_set in (*SETS, *TEST_SETS) for jar in _resolve(jar_set, wanted[jar_set])]
+    declared = tomllib.loads(DECLARED.read_text())
+    jars = [jar for jar_set in (*SETS, *OPTIONAL_SETS) for jar in _resolve(jar_set, declared[jar_set])]
     names = max(len(jar.coordinate) for jar in jars)
     files = max(len(jar.file) for jar in jars)
     rows = [f"{jar.jar_set:8} {jar.coordinate:{names}} {jar.file:{files}} {jar.sha256}\n" for jar in sorted(jars)]
@@ -85,17 +85,17 @@ def lock_jars() -> None:
     print(f"{LOCK}: {len(jars)} jars")
 
 
-def _resolve(jar_set: str, wanted: dict[str, Any]) -> list[Jar]:
+def _resolve(jar_set: str, declared: dict[str, Any]) -> list[Jar]:
     print(f"resolving the jars for {jar_set} with their poms: a minute or so", file=sys.stderr)
     out = state_dir() / "ivy" / "resolved" / jar_set
     shutil.rmtree(out, ignore_errors=True)
     pattern = f"{out}/[organisation]/[artifact]/[revision]/{ivy.FILE}"
-    transitive = wanted.get("transitive", True)
-    ivy.retrieve(wanted["roots"], pattern, transitive=transitive, exclude=wanted.get("exclude", ()))
-    found = [_described(jar_set, path) for path in out.glob("*/*/*/*")]
+    transitive = declared.get("transitive", True)
+    ivy.retrieve(declared["roots"], pattern, transitive=transitive, exclude=declared.get("exclude", ()))
+    resolved = [_described(jar_set, path) for path in out.glob("*/*/*/*")]
     shutil.rmtree(out)
-    shipped = [path.name for path in ivy.pyspark_jars().glob("*.jar")] if wanted.get("shipped_by_pyspark") else []
-    return [jar for jar in found if not _among(shipped, jar)]
+    shipped = [path.name for path in ivy.pyspark_jars().glob("*.jar")] if declared.get("shipped_by_pyspark") else []
+    return [jar for jar in resolved if not _among(shipped, jar)]
 
 
 def _described(jar_set: str, path: Path) -> Jar:
@@ -108,7 +108,7 @@ def _described(jar_set: str, path: Path) -> Jar:
 
 
 def _among(shipped: Sequence[str], jar: Jar) -> bool:
-    """Whether pyspark brings the same artifact, in whatever version."""
+    """Return whether pyspark brings the same artifact, in whatever version."""
     artifact = jar.coordinate.split(":")[1]
     return any(name.startswith(f"{artifact}-") and name[len(artifact) + 1].isdigit() for name in shipped)
 
@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--packages", action="store_true", help="only those of Python packages")
     parser.add_argument("--jars", action="store_true", help="only conf/jars.lock")
     parser.add_argument("--upgrade", action="store_true", help="take the newest packages that pyproject.toml allows")
-    options = parser.parse_args(argv)
+    options = command_line.parse(parser, argv)
     if options.packages or not options.jars:
         lock_packages(options.upgrade)
     if options.jars or not options.packages:

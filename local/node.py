@@ -1,8 +1,7 @@
-"""One node of the embedded Kafka cluster: its folder, its configuration, its process."""
+"""Runs one node of the embedded Kafka cluster: its folder, its configuration, its process."""
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -15,7 +14,7 @@ import psutil
 from conf import ROOT
 from conf.errors import TidemarkError
 from local import jars
-from local.processes import java
+from local.processes import ending_with_us, java
 
 LOG_CONFIG = ROOT / "local" / "broker-log4j2.properties"
 STOP_SECONDS = 15
@@ -42,7 +41,7 @@ class Node:
 
     @property
     def properties(self) -> Path:
-        """Its configuration file; its path in a command line is what tells our process from a stranger's."""
+        """The configuration file; its path in a command line is what tells our process from a stranger's."""
         return self.home / "server.properties"
 
     def configure(self, settings: Mapping[str, str]) -> None:
@@ -62,8 +61,8 @@ class Node:
         command = [*tool, "format", "--ignore-formatted", f"--cluster-id={cluster_id}", "-c", str(self.properties)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
-            raise TidemarkError("BROKER_FORMAT", f"node {self.id}: {said[0]}", f"look at {self.properties}")
+            output = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
+            raise TidemarkError("BROKER_FORMAT", f"node {self.id}: {output[0]}", f"look at {self.properties}")
 
     def start(self, heap_mb: int, attached: bool) -> "subprocess.Popen[bytes]":
         """Start the process and return at once.
@@ -74,8 +73,8 @@ class Node:
         command = [java(), f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
         command += [f"-Dlog4j2.configurationFile={LOG_CONFIG}", "-cp", jars.class_path("broker")]
         command += ["kafka.Kafka", str(self.properties)]
-        if attached and (setpriv := shutil.which("setpriv")):
-            command = [setpriv, "--pdeathsig", "TERM", *command]
+        if attached:
+            command = ending_with_us(command)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
@@ -94,7 +93,7 @@ class Node:
         return self.home / "pid"
 
     def pid(self) -> int | None:
-        """Its process id while it runs; a pid file that is left over, or names another program, counts for nothing."""
+        """The process id while it runs; a pid file that is left over, or names another program, counts for nothing."""
         try:
             process = psutil.Process(int(self._pid_file.read_text()))
             return process.pid if str(self.properties) in _command(process) else None
@@ -115,7 +114,7 @@ class Node:
         self._pid_file.unlink(missing_ok=True)
 
     def last_words(self) -> str:
-        """The last log line that tells of trouble, or the last one at all."""
+        """Return the last log line that tells of trouble, or the last one at all."""
         since_start = self.log.read_text(errors="replace").rpartition(STARTING)[2]
         lines = [line.strip() for line in since_start.splitlines() if line.strip()]
         causes = [line for line in lines if EXCEPTION.match(line)]
@@ -124,7 +123,7 @@ class Node:
 
 
 def _command(process: psutil.Process) -> list[str]:
-    """The command line of a process that runs; any is empty for a moment, while exec replaces it."""
+    """Return the command line of a process that runs; any is empty for a moment, while exec replaces it."""
     until = time.monotonic() + EXEC_SECONDS
     while True:
         command = process.cmdline()

@@ -1,33 +1,58 @@
-"""Child processes that end with us, and waiting for what they bring about."""
+"""Starts child processes that end with us, waits for what they bring about, and finds free ports on loopback."""
 
 import fcntl
 import os
+import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from conf.errors import TidemarkError
 
+HOST = "127.0.0.1"
+RELEASE_SECONDS = 2  # a process that was killed a moment ago can hold its port a little longer than its pid
 GRACE_SECONDS = 5
+IN_ORDER_SECONDS = 30  # longer than a job takes at most, see jobs/pipeline/session.py
 
 
 def java() -> str:
-    """The Java to start: JAVA_HOME's, or the first on PATH.
+    """Return the Java to start: JAVA_HOME's, or the first on PATH.
 
     Raises:
         TidemarkError: NO_JAVA, where there is none.
     """
     home = os.environ.get("JAVA_HOME")
-    found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if not found or not Path(found).is_file():
+    path = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if not path or not Path(path).is_file():
         remedy = "install Java 17 or newer (Debian: apt-get install openjdk-17-jre-headless)"
         raise TidemarkError("NO_JAVA", f"no Java in JAVA_HOME={home}" if home else "no Java on PATH", remedy)
-    return found
+    return path
+
+
+def ending_with_us(command: Sequence[str]) -> list[str]:
+    """`command`, to which the system sends SIGTERM when this process dies, however it dies (Linux with util-linux)."""
+    setpriv = shutil.which("setpriv")
+    return [*([setpriv, "--pdeathsig", "TERM"] if setpriv else []), *command]
+
+
+def require_account() -> None:
+    """Make sure that this process's user id has an account: Hadoop, in Spark, asks for its name.
+
+    Raises:
+        TidemarkError: NO_ACCOUNT, where /etc/passwd and its like have none.
+    """
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        remedy = "add a line for it to /etc/passwd, or run as a user that has one (in a container: USER, runAsUser)"
+        message = f"user id {os.geteuid()} has no account, and Spark does not start without its name"
+        raise TidemarkError("NO_ACCOUNT", message, remedy) from None
 
 
 def end_on_signal() -> None:
@@ -76,6 +101,21 @@ def output_of(command: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
         end_group(process)
 
 
+def wait_in_order(command: Sequence[str]) -> int:
+    """Run `command` on our terminal and return its exit code; a signal to us ends it in order before it ends us."""
+    process = subprocess.Popen(command)
+    try:
+        return process.wait()
+    except BaseException:
+        # A terminal has sent it Ctrl-C already: it takes this one for the same.
+        process.terminate()
+        try:
+            process.wait(IN_ORDER_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
+
+
 def end_group(process: "subprocess.Popen[str]") -> None:
     """SIGTERM to the process group that `process` leads, SIGKILL when it does not end within `GRACE_SECONDS`."""
     if process.poll() is not None:
@@ -86,3 +126,48 @@ def end_group(process: "subprocess.Popen[str]") -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def listens(port: int) -> bool:
+    """Return whether a program accepts connections on the port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def choose_ports(requested: Sequence[int], before: Sequence[dict[str, int]]) -> list[dict[str, int]]:
+    """Choose ports for each node, `port` and `controller_port`: the requested one (0: any), else that of before, else a
+    free one.
+
+    Raises:
+        TidemarkError: PORT_TAKEN, where another program listens on a requested one.
+    """
+    chosen = []
+    with ExitStack() as held:
+        for index, port in enumerate(requested):
+            previous = before[index] if before else {"port": 0, "controller_port": 0}
+            if port:
+                _require_free(port)
+            chosen_port = port or _free(held, previous["port"])
+            chosen.append({"port": chosen_port, "controller_port": _free(held, previous["controller_port"])})
+    return chosen
+
+
+def _require_free(port: int) -> None:
+    remedy = "set broker.port to another one, or to 0 for a free one"
+    taken = TidemarkError("PORT_TAKEN", f"another program listens on {HOST}:{port}", remedy)
+    wait_for(lambda: not listens(port), RELEASE_SECONDS, lambda: taken)
+
+
+def _free(held: ExitStack, preferred: int) -> int:
+    """Return a port that is free now, kept bound until `held` closes so that no two calls give the same one."""
+    for port in (preferred, 0):
+        probe = held.enter_context(socket.socket())
+        # Without this a port whose last connections linger in TIME_WAIT counts as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            continue
+        return int(probe.getsockname()[1])
+    raise TidemarkError("PORT_TAKEN", f"no free port on {HOST}", "end programs that hold ports")

@@ -1,20 +1,31 @@
 """From a job's name to spark-submit's command line: packages zipped, jars listed, properties and environment passed."""
 
 import os
+import signal
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from conf import ROOT, code, state_dir
+from conf import ROOT, code_version, state_dir
+from conf.command_line import refuse_secrets, refuse_spark_secrets
 from conf.errors import exit_on_error
 from conf.settings import Settings
-from jobs import arguments, catalog
+from jobs import arguments as jobs_arguments
+from jobs import catalog
+from local import clean, driver
 from local.jars import folder, read_lock
-from local.session import java_options
+from local.processes import require_account
 
-PACKAGES = code.PACKAGES
+PACKAGES = code_version.PACKAGES
 SCRIPT = ROOT / "jobs" / "main.py"
+# Of a user's spark-submit options, those that say where code runs, or bring code that may need ours.
+CODE_OPTIONS = {
+    *("--master", "--remote", "--deploy-mode", "--jars", "--packages", "--py-files", "--driver-class-path"),
+    *("spark.jars", "spark.jars.packages", "spark.submit.pyFiles", "spark.driver.extraClassPath", "--properties-file"),
+}
+# Spark's launcher adds the module, and no option of Java's takes the warning away.
+START_OF_JVM = "WARNING: Using incubator modules: jdk.incubator.vector"
 # The earliest date a zip can hold: equal sources give equal archives.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -25,53 +36,101 @@ def main() -> int:
     if not job_arguments:
         print(listing())
         return 0
-    args = arguments.parse(job_arguments)
+    args = jobs_arguments.parse_job(job_arguments)
     catalog.require(args.job)
-    settings = arguments.settings_of(args)
+    settings = jobs_arguments.settings_of(args)
     settings.kafka.require_bootstrap_servers()
-    become(args.job, settings, spark_options, SCRIPT, job_arguments)
+    become(args.job, settings, spark_options, jobs_arguments.RUN, job_arguments)
     return 0
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Job arguments before the first `--`, spark-submit's own options after it."""
+    """Job arguments before the first `--`, spark-submit's own options after it.
+
+    Raises:
+        TidemarkError: BAD_ARGUMENTS, where a secret is among them.
+    """
     where = list(argv).index("--") if "--" in argv else len(argv)
+    refuse_secrets(argv)
+    refuse_spark_secrets(argv[where + 1 :])
     return list(argv[:where]), list(argv[where + 1 :])
 
 
 def listing() -> str:
-    """Every job and its question."""
-    found = catalog.questions()
-    width = max(map(len, found))
-    lines = [f"  {name:<{width}}  {question}" for name, question in found.items()]
+    """Return every job and its question."""
+    questions = catalog.questions()
+    width = max(map(len, questions))
+    lines = [f"  {name:<{width}}  {question}" for name, question in questions.items()]
     return "\n".join(["usage: ./spark-submit.sh JOB [job options] [-- spark-submit options]", "", *lines])
 
 
-def become(name: str, settings: Settings, spark_options: Sequence[str], script: Path, arguments: Sequence[str]) -> None:
-    """Become spark-submit, which runs `script` with `arguments`; does not return."""
+def become(
+    name: str, settings: Settings, spark_options: Sequence[str], operation: str, arguments: Sequence[str]
+) -> None:
+    """Become spark-submit, which starts `jobs/main.py` with `operation` and its `arguments`; does not return."""
     submit = Path(os.environ["SPARK_HOME"]) / "bin" / "spark-submit"
-    os.execv(submit, [str(submit), *command(name, settings, spark_options, script), *arguments])
+    require_account()
+    _filter_stderr()
+    with clean.with_temporary_folder():
+        os.execv(submit, [str(submit), *command(name, settings, spark_options), operation, *arguments])
 
 
-def command(job: str, settings: Settings, spark_options: Sequence[str], script: Path = SCRIPT) -> list[str]:
-    """spark-submit's arguments up to the script; `spark_options` win, but only add to our jars and Python files."""
+def _filter_stderr() -> None:
+    """Put a filter before this process's stderr that drops what every JVM of Spark says at its start."""
+    sys.stderr.flush()
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        # It lasts as long as its writers, and lets pass what they say of a signal.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            os.dup2(reader, 0)
+            os.dup2(2, 1)
+            os.closerange(3, writer + 1)
+            os.execvp("grep", ["grep", "--line-buffered", "-v", "-F", "-x", START_OF_JVM])
+        finally:
+            os._exit(127)  # where there is no grep
+    os.dup2(writer, 2)
+    os.close(reader)
+    os.close(writer)
+
+
+def command(name: str, settings: Settings, spark_options: Sequence[str]) -> list[str]:
+    """spark-submit's arguments up to the script; `spark_options` win, but only add to our jars and Python files.
+
+    Args:
+        name: the application's, and its log's.
+    """
     logs = Path(settings.paths.logs)
     logs.mkdir(parents=True, exist_ok=True)
-    java = java_options(settings, logs / f"{job}.log")
     options = {
         "--master": settings.spark.master,
-        "--name": job,
+        "--name": name,
         "--driver-memory": settings.spark.driver_memory,
         "--properties-file": str(ROOT / "conf" / "spark-defaults.conf"),
-        "--jars": ",".join(str(folder("spark") / jar.file) for jar in read_lock("spark")),
-        "--py-files": str(zipped_packages(state_dir() / "run")),
-        "--driver-java-options": java,
+        "--driver-java-options": driver.java_options(settings, logs / f"{name}.log"),
         # Spark makes this folder where it is started, whether a job has tables there or not.
         "--conf": f"spark.sql.warehouse.dir={state_dir() / 'warehouse'}",
+        **_code(settings, spark_options),
     }
-    own = [text for option in options.items() for text in option]
-    added = _added_to(options, ("--jars", "--py-files"), spark_options)
-    return [*own, *added, str(script)]
+    words = [word for option in options.items() for word in option]
+    return [*words, *_added_to(options, ("--jars", "--py-files"), spark_options), str(SCRIPT)]
+
+
+def _code(settings: Settings, spark_options: Sequence[str]) -> dict[str, str]:
+    """The options that bring our jars and packages: to a driver that runs alone from where they lie, which starts
+    faster; else to executors too."""
+    alone = settings.spark.master == "local" or settings.spark.master.startswith("local[")
+    if alone and not any(map(_concerns_code, spark_options)):
+        return {"--driver-class-path": driver.class_path()}
+    return {
+        "--jars": ",".join(str(folder("spark") / jar.file) for jar in read_lock("spark")),
+        "--py-files": str(zipped_packages(state_dir() / "run")),
+    }
+
+
+def _concerns_code(option: str) -> bool:
+    return option.removeprefix("--conf=").partition("=")[0] in CODE_OPTIONS
 
 
 def _added_to(options: Mapping[str, str], lists: Sequence[str], spark_options: Sequence[str]) -> list[str]:
@@ -84,7 +143,7 @@ def _added_to(options: Mapping[str, str], lists: Sequence[str], spark_options: S
 
 
 def zipped_packages(folder: Path) -> Path:
-    """The project's packages as a zip for executors, written anew where the sources have changed."""
+    """Return the project's packages as a zip for executors, written anew where the sources have changed."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "tidemark.zip"
     # Another submit may read the archive now: it is replaced, never written in place.

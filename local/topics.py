@@ -1,15 +1,14 @@
-"""Topics as code: what conf/topics.toml declares against what the cluster has; `plan` shows it, `apply` carries it out.
+"""Compares the topics of conf/topics.toml with the cluster: `plan` shows the differences, `apply` removes them.
 
 Nothing is ever shrunk or deleted.
 """
 
 import argparse
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -22,9 +21,10 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
+from conf import command_line
 from conf.errors import TidemarkError, exit_on_error
-from conf.settings import ENVIRONMENTS, Settings, load
 from conf.topics import Topic, load_topics
+from jobs.connectors.kafka.access import connect
 from local.processes import wait_for
 
 TIMEOUT_SECONDS = 15
@@ -57,15 +57,10 @@ class Change:
         return f"{SIGNS[self.kind]} {self.topic}: {self.text}"
 
 
-def declared_config(topic: Topic) -> dict[str, str]:
-    """The topic-level settings that a declaration makes."""
-    return {"cleanup.policy": topic.cleanup_policy, "retention.ms": str(topic.retention_ms)}
-
-
 def plan(
     declared: Iterable[Topic], existing: Mapping[str, Existing], *, brokers: int, replication_factor: int
 ) -> list[Change]:
-    """What would make the cluster as declared; nothing where they are in step.
+    """Return what would make the cluster as declared; nothing where they are in step.
 
     Args:
         replication_factor: of topics that declare none.
@@ -89,61 +84,39 @@ def plan(
 def _creation(topic: Topic, copies: int, brokers: int) -> Change:
     if copies > brokers:
         return Change("refuse", topic.name, f"replication factor {copies} needs {copies} brokers, there are {brokers}")
-    config = declared_config(topic)
-    settings = ", ".join(f"{key}={value}" for key, value in config.items())
+    settings = ", ".join(f"{key}={value}" for key, value in topic.config.items())
     text = f"create with partitions {topic.partitions}, replication factor {copies}, {settings}"
-    return Change("create", topic.name, text, topic.partitions, copies, config)
+    return Change("create", topic.name, text, topic.partitions, copies, topic.config)
 
 
-def _differences(topic: Topic, there: Existing, copies: int) -> list[Change]:
+def _differences(topic: Topic, existing: Existing, copies: int) -> list[Change]:
     changes = []
-    if topic.partitions > there.partitions:
-        text = f"partitions {there.partitions} -> {topic.partitions}; new records of a key may go to another partition"
+    if topic.partitions > existing.partitions:
+        text = (
+            f"partitions {existing.partitions} -> {topic.partitions}; new records of a key may go to another partition"
+        )
         changes.append(Change("grow", topic.name, text, partitions=topic.partitions))
-    elif topic.partitions < there.partitions:
-        text = f"{there.partitions} partitions cannot become {topic.partitions}: Kafka never takes partitions away"
+    elif topic.partitions < existing.partitions:
+        text = f"{existing.partitions} partitions cannot become {topic.partitions}: Kafka never takes partitions away"
         changes.append(Change("refuse", topic.name, text))
-    if copies != there.replication_factor:
-        text = f"replication factor {there.replication_factor} cannot become {copies} here: reassign the partitions"
+    if copies != existing.replication_factor:
+        text = f"replication factor {existing.replication_factor} cannot become {copies} here: reassign the partitions"
         changes.append(Change("refuse", topic.name, text))
-    config = {key: value for key, value in declared_config(topic).items() if there.config.get(key) != value}
+    config = {key: value for key, value in topic.config.items() if existing.config.get(key) != value}
     if config:
-        text = ", ".join(f"{key} {there.config.get(key)} -> {value}" for key, value in config.items())
+        text = ", ".join(f"{key} {existing.config.get(key)} -> {value}" for key, value in config.items())
         changes.append(Change("configure", topic.name, text, config=config))
     return changes
 
 
-def connect(settings: Settings) -> AdminClient:
-    """A client of the cluster, once that has answered.
-
-    Raises:
-        TidemarkError: NO_BROKER, where none is configured or none answers, with what the connection failed of.
-    """
-    failures: list[KafkaError] = []
-    config: dict[str, Any] = {**settings.kafka.client_config(), "log_level": "0", "error_cb": failures.append}
-    admin = AdminClient(config)
-    until = time.monotonic() + TIMEOUT_SECONDS
-    while True:
-        try:
-            admin.list_topics(timeout=1)
-            return admin
-        except KafkaException as exc:
-            admin.poll(0)
-            all_down = any(failure.code() == KafkaError._ALL_BROKERS_DOWN for failure in failures)
-            if all_down or time.monotonic() > until:
-                cause = failures[0] if failures else exc.args[0]
-                remedy = "check kafka.bootstrap_servers and that the broker runs (`local/tidemark broker status`)"
-                raise TidemarkError("NO_BROKER", f"the cluster does not answer: {cause.str()}", remedy) from exc
-
-
 def read_cluster(admin: AdminClient, declared: Iterable[Topic]) -> tuple[dict[str, Existing], int]:
-    """The cluster's topics, Kafka's own left out, and the number of its brokers."""
+    """Return the cluster's topics, Kafka's own left out, and the number of its brokers."""
     metadata = admin.list_topics(timeout=TIMEOUT_SECONDS)
-    found = {name: topic for name, topic in metadata.topics.items() if not name.startswith("__")}
-    configs = _read_configs(admin, [topic for topic in declared if topic.name in found])
+    known = {name: topic for name, topic in metadata.topics.items() if not name.startswith("__")}
+    configs = _read_configs(admin, [topic for topic in declared if topic.name in known])
     topics = {
         name: Existing(len(topic.partitions), len(topic.partitions[0].replicas), configs.get(name, {}))
-        for name, topic in found.items()
+        for name, topic in known.items()
     }
     return topics, len(metadata.brokers)
 
@@ -154,7 +127,7 @@ def _read_configs(admin: AdminClient, topics: Sequence[Topic]) -> dict[str, dict
     resources = [ConfigResource(ResourceType.TOPIC, topic.name) for topic in topics]
     answers = admin.describe_configs(resources, request_timeout=TIMEOUT_SECONDS)
     entries = {resource.name: answer.result() for resource, answer in answers.items()}
-    return {topic.name: {key: entries[topic.name][key].value for key in declared_config(topic)} for topic in topics}
+    return {topic.name: {key: entries[topic.name][key].value for key in topic.config} for topic in topics}
 
 
 def apply(admin: AdminClient, changes: Iterable[Change]) -> None:
@@ -192,7 +165,7 @@ def _send(admin: AdminClient, change: Change) -> "Future[None] | None":
 
 
 def compare(admin: AdminClient, declared: Sequence[Topic], replication_factor: int) -> list[Change]:
-    """The plan for a cluster as it is now."""
+    """Return the plan for a cluster as it is now."""
     existing, brokers = read_cluster(admin, declared)
     return plan(declared, existing, brokers=brokers, replication_factor=replication_factor)
 
@@ -223,14 +196,14 @@ def bring_in_step(admin: AdminClient, declared: Sequence[Topic], replication_fac
 
 def main(argv: Sequence[str]) -> int:
     """Compare conf/topics.toml with the cluster (plan), or make the cluster so (apply); 1 on a refusal."""
-    parser = argparse.ArgumentParser(prog="local/tidemark topics", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="local/tidemark topics", description=main.__doc__, parents=[command_line.settings_options()]
+    )
     parser.add_argument("action", choices=("plan", "apply"))
-    parser.add_argument("--env", choices=ENVIRONMENTS)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args(argv)
-    settings = load(options.env, options.set)
+    options = command_line.parse(parser, argv)
+    settings = command_line.settings_of(options)
     act = bring_in_step if options.action == "apply" else compare
-    changes = act(connect(settings), list(load_topics().values()), settings.kafka.replication_factor)
+    changes = act(connect(settings.kafka), list(load_topics().values()), settings.kafka.replication_factor)
     for change in changes:
         print(change, file=sys.stderr if change.kind == "refuse" else sys.stdout)
     if all(change.kind == "undeclared" for change in changes):

@@ -1,4 +1,4 @@
-"""How the notebooks draw: one style, one colour for each airport, and above every chart what it shows."""
+"""Draws the notebooks' charts: one style, one colour for each airport, and above every chart what it shows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +63,7 @@ def sheet(
     left: float = 0.075,
     right: float = 0.975,
 ) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure with its axes, row by row, under a headline; shown by `display`, closed at the end of the block.
+    """Give a figure with its axes, row by row, under a headline; shown by `display`, closed at the end of the block.
 
     Args:
         finding: the headline: what the chart shows, with its figures.
@@ -86,16 +86,16 @@ def sheet(
 
 
 def enough(counts: pd.DataFrame) -> pd.DataFrame:
-    """The rows with at least ENOUGH `departures`; all, where none has as many."""
+    """Return the rows with at least ENOUGH `departures`; all, where none has as many."""
     many = counts["departures"] >= ENOUGH
     return counts[many] if many.any() else counts
 
 
 def late_percent(counts: Any) -> Any:
-    """The share of `departures` that are `delayed`, in percent, of each row of a frame or of one row."""
+    """Return the share of `departures` that are `delayed`, in percent, of each row of a frame or of one row."""
     return 100 * counts["delayed"] / counts["departures"]
 
 
 def short(count: int) -> str:
-    """A count in the space that a bar leaves: 842, 4.2k, 117k."""
+    """Return a count in the space that a bar leaves: 842, 4.2k, 117k."""
     return str(count) if count < 1000 else f"{count / 1000:.{int(count < 10_000)}f}k"

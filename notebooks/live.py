@@ -1,4 +1,4 @@
-"""A streaming query, looked at while it runs."""
+"""Follows a streaming query while it runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
-from jobs.failures import cause_line
+from jobs.connectors.causes import cause_line
 
 LOOK_EVERY_S = 1
 
 
 @contextmanager
 def following(query: StreamingQuery) -> Iterator[Iterator[StreamingQueryProgress]]:
-    """The progress of the newest micro-batch, each time one has finished; ends with the query.
+    """Give the progress of the newest micro-batch, each time one has finished; ends with the query.
 
     The query is stopped at the end of the block, however that comes: a kernel that is interrupted leaves none running.
 
@@ -42,5 +42,5 @@ def _has_ended(query: StreamingQuery) -> bool:
     try:
         return bool(query.awaitTermination(LOOK_EVERY_S))
     except StreamingQueryException as exc:
-        message = f"query {query.name} stopped: {cause_line(str(exc))}"
+        message = f"query {query.name} stopped: {cause_line(exc)}"
         raise TidemarkError("QUERY_FAILED", message, "mend the cause and run the cell again") from exc

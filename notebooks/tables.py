@@ -1,4 +1,4 @@
-"""The Delta tables that the jobs left, as a notebook finds them."""
+"""Finds the Delta tables that the jobs left, for notebooks."""
 
 from collections.abc import Sequence
 
@@ -10,19 +10,23 @@ from conf.settings import Settings
 
 
 def require_tables(settings: Settings, names: Sequence[str]) -> None:
-    """Look for `names` under the tables root.
+    """Look for `names` under the tables root, and for rows in them.
 
     Raises:
-        TidemarkError: NO_TABLES, with those that are missing.
+        TidemarkError: NO_TABLES, with those that are missing; EMPTY_TABLES, with those that hold no row.
     """
     missing = [name for name in names if not DeltaTable.is_deltatable(_path(settings, name))]
     if missing:
         message = f"{settings.paths.tables} lacks the tables {', '.join(missing)}"
         raise TidemarkError("NO_TABLES", message, "run `local/tidemark demo` first")
+    empty = [name for name in names if not DeltaTable(_path(settings, name)).count()]
+    if empty:
+        message = f"{settings.paths.tables} has no rows in the tables {', '.join(empty)}"
+        raise TidemarkError("EMPTY_TABLES", message, "run `local/tidemark demo` to its end: it goes on where it was")
 
 
 def read_table(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
-    """The table `name`, as it is now."""
+    """Return the table `name`, as it is now."""
     return spark.read.format("delta").load(_path(settings, name))
 
 

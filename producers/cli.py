@@ -1,4 +1,4 @@
-"""The `publish` command: flights into their topics, or any file into any topic."""
+"""Runs `publish`: flights into their topics, or any file into any topic."""
 
 import argparse
 import re
@@ -6,17 +6,17 @@ import sys
 from collections.abc import Sequence
 from datetime import date
 
-from conf import settings
+from conf import command_line
+from conf.command_line import positive_count, positive_number
 from conf.errors import exit_on_error
-from producers.delivery import Report
-from producers.facts import range_name
-from producers.file_arguments import FILE, add_exactly_once, add_file_arguments, file_request
-from producers.files import infer_only, publish_files
-from producers.flights import END_DAY, FIRST_DAY
-from producers.interrupt import Interrupt
-from producers.option_types import positive
-from producers.pacing import Pace
-from producers.publish_flights import Disorder, publish_flights
+from conf.settings import Settings
+from producers.files.arguments import FILE, add_exactly_once, add_file_arguments, file_request
+from producers.files.publish import infer_only, publish_files
+from producers.flights.events import END_DAY, FIRST_DAY
+from producers.flights.publish import Disorder, publish_flights
+from producers.friendships.publish import publish_friendships
+from producers.kafka.pacing import Interrupt, Pace
+from producers.kafka.publisher import Report
 
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 DESCRIPTION = "Publish events to Kafka: keyed, Avro in Confluent framing, acknowledged, none dropped."
@@ -25,38 +25,49 @@ FLIGHTS = """\
 Every flight out of New York's three airports in 2013, as events in event-time order: departures, arrivals,
 cancellations, hourly weather, and planes before all else. As fast as possible, unless --speed or --rate say otherwise.
 """
+FRIENDSHIPS = """\
+Who became friends in the region `regions.here`, and who no longer are: events of a few people, drawn by a seed, in no
+order of time.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `publish ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
-    arguments = build_parser().parse_args(argv)
-    loaded = settings.load(arguments.env, arguments.set)
+    arguments = command_line.parse(build_parser(), argv)
+    settings = command_line.settings_of(arguments)
     interrupt = Interrupt()
-    report: Report | None = arguments.run(loaded, arguments, interrupt)
+    report: Report | None = arguments.run(settings, arguments, interrupt)
     return finish(report, interrupt) if report else 0
 
 
 def finish(report: Report, interrupt: Interrupt) -> int:
-    """Print the summary; the exit code, or TidemarkError DELIVERY_FAILED."""
+    """Print the summary and return the exit code; raises TidemarkError DELIVERY_FAILED."""
     print(f"published {report}")
     if report.interrupted:
-        print("interrupted: what comes after that was not published", file=sys.stderr)
-        return 128 + interrupt.signum
+        return interrupt.exit_code("interrupted: what comes after that was not published")
     report.require_complete()
     return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Build the parser of the whole command line."""
     parser = argparse.ArgumentParser(prog="local/tidemark publish", description=DESCRIPTION, epilog=EXIT_CODES)
-    sources = parser.add_subparsers(dest="source", required=True, metavar="flights|file")
-    common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("settings")
-    group.add_argument("--env", metavar="NAME", help="settings overlay: local (default) or cluster")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    sources = parser.add_subparsers(dest="source", required=True, metavar="flights|friendships|file")
+    common = command_line.settings_options()
     add_file_arguments(sources.add_parser("file", parents=[common], help="any file", description=FILE), _run_file)
+    _add_friendships(sources.add_parser("friendships", parents=[common], help="a region's", description=FRIENDSHIPS))
     _add_flights(sources.add_parser("flights", parents=[common], help="the flights of 2013", description=FLIGHTS))
     return parser
+
+
+def _add_friendships(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", type=positive_count, default=200, metavar="N", help="how many events; default 200")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same events; default 0")
+    parser.set_defaults(run=_run_friendships)
+
+
+def _run_friendships(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
+    return publish_friendships(settings, arguments.count, arguments.seed, interrupt)
 
 
 def _add_flights(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +78,12 @@ def _add_flights(parser: argparse.ArgumentParser) -> None:
     add_exactly_once(parser, "the range")
     group = parser.add_argument_group("pace")
     group.add_argument(
-        "--speed", type=positive, metavar="N", help="seconds of event time per second: 3600 is an hour a second"
+        "--speed",
+        type=positive_number,
+        metavar="N",
+        help="seconds of event time per second: 3600 is an hour a second",
     )
-    group.add_argument("--rate", type=positive, metavar="N", help="at most N events per second")
+    group.add_argument("--rate", type=positive_number, metavar="N", help="at most N events per second")
     late = "so that lateness can be shown; records of one key may then change their order"
     group = parser.add_argument_group("disorder", late)
     group.add_argument(
@@ -80,21 +94,22 @@ def _add_flights(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_flights)
 
 
-def _run_flights(loaded: settings.Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
+def _run_flights(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
     if arguments.end <= arguments.first:
         build_parser().error(f"--to {arguments.end} must lie after --from {arguments.first}")
     disorder = Disorder(arguments.seed, round(arguments.disorder * 1000), arguments.duplicates)
     pace = Pace(arguments.speed, arguments.rate)
-    name = range_name(arguments.first, arguments.end) if arguments.exactly_once == "" else arguments.exactly_once
-    return publish_flights(loaded, arguments.first, arguments.end, pace, disorder, interrupt, name)
+    range_name = f"{arguments.first}_{arguments.end}"
+    name = range_name if arguments.exactly_once == "" else arguments.exactly_once
+    return publish_flights(settings, arguments.first, arguments.end, pace, disorder, interrupt, name)
 
 
-def _run_file(loaded: settings.Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report | None:
+def _run_file(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report | None:
     request = file_request(arguments)
     if arguments.infer_only:
         infer_only(request)
         return None
-    return publish_files(loaded, request, interrupt)
+    return publish_files(settings, request, interrupt)
 
 
 def _day(text: str) -> date:

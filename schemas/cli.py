@@ -1,25 +1,25 @@
-"""The registry's commands: list, show, register, check."""
+"""Runs the registry's commands: list, show, register, check."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from conf import settings, topics
+from conf import command_line, topics
+from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel
-from schemas.compatibility import findings
-from schemas.contracts import contract
-from schemas.file_registry import FileRegistry
-from schemas.registries import open_registry
+from schemas.compatibility import conflicts
+from schemas.contracts import contract, require_event, subject_of_stream
+from schemas.open_registry import open_registry
 from schemas.registry import RegisteredSchema, Registry
-from schemas.subjects import subject_of_stream
-from schemas.validity import normalized
+from schemas.registry_folder import FileRegistry
+from schemas.schema_text import normalized
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `schemas ARGV`; returns the exit code, raises TidemarkError."""
-    arguments = _parser().parse_args(argv)
-    configured = settings.load(arguments.env, arguments.set).registry
+    arguments = command_line.parse(_parser(), argv)
+    configured = command_line.settings_of(arguments).registry
     if arguments.command == "check":
         return check_contracts(arguments.against or configured.path, arguments.level or configured.compatibility)
     registry = open_registry(configured)
@@ -39,9 +39,9 @@ def list_schemas(registry: Registry) -> int:
     return 0
 
 
-def show_schema(registry: Registry, wanted: str) -> int:
+def show_schema(registry: Registry, subject_or_id: str) -> int:
     """Print the text of an id, or of a subject's newest version."""
-    text = registry.schema(int(wanted)) if wanted.isdecimal() else registry.latest(wanted).text
+    text = registry.schema(int(subject_or_id)) if subject_or_id.isdecimal() else registry.latest(subject_or_id).text
     print(text.rstrip())
     return 0
 
@@ -49,8 +49,9 @@ def show_schema(registry: Registry, wanted: str) -> int:
 def register_contracts(registry: Registry) -> int:
     """Register the contracts of every declared topic, under its subjects; what is registered keeps its id."""
     for subject, name in _declared().items():
-        before = registry.subjects()
-        schema_id = registry.register(subject, contract(name))
+        before, text = registry.subjects(), contract(name)
+        require_event(subject, text)
+        schema_id = registry.register(subject, text)
         newest = registry.latest(subject)
         state = "new subject" if subject not in before else f"version {newest.version}"
         print(f"{schema_id:>4}  {subject:<28} {state}")
@@ -61,41 +62,47 @@ def check_contracts(folder: Path, level: CompatibilityLevel) -> int:
     """Compare every declared topic's contract with its earlier versions in the file store `folder`; asks no network.
 
     Returns:
-        1 where one may not follow them, each break printed on a line of its own.
+        1 where one may not follow them or is none that jobs can read, each conflict printed on a line of its own.
     """
     registry, broken = FileRegistry(folder), 0
     registered = set(registry.subjects())
     for subject, name in _declared().items():
         text = contract(name)
+        try:
+            require_event(subject, text)
+        except TidemarkError as exc:
+            print(exc)
+            broken += 1
+            continue
         earlier = _before(text, registry.versions(subject) if subject in registered else [])
-        found = findings(text, earlier, level)
-        for finding in found:
-            print(f"{subject} {finding.what}; {finding.remedy}")
-        if not found:
+        problems = conflicts(text, earlier, level)
+        for problem in problems:
+            print(f"{subject} {problem.what}; {problem.remedy}")
+        if not problems:
             print(f"{subject}: {name}.avsc fits; earlier versions: {len(earlier)}, level: {level}")
-        broken += bool(found)
+        broken += bool(problems)
     return 1 if broken else 0
 
 
 def _declared() -> dict[str, str]:
-    """The contract of each declared topic's streams, by subject."""
-    streams = [each for topic in topics.load_topics().values() for each in topic.streams.items()]
+    """Return the contract of each declared topic's streams, by subject."""
+    streams = [pair for topic in topics.load_topics().values() for pair in topic.streams.items()]
     return {subject_of_stream(stream): name for stream, name in streams}
 
 
 def _before(text: str, versions: list[RegisteredSchema]) -> list[RegisteredSchema]:
-    """The versions before the one that `text` is; all of them, where it is new."""
-    wanted = normalized(text)
-    at = next((index for index, known in enumerate(versions) if normalized(known.text) == wanted), len(versions))
+    """Return the versions before the one that `text` is; all of them, where it is new."""
+    new_text = normalized(text)
+    at = next((index for index, version in enumerate(versions) if normalized(version.text) == new_text), len(versions))
     return versions[:at]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="local/tidemark schemas", description="The topics' schemas, by subject and id."
+        prog="local/tidemark schemas",
+        description="The topics' schemas, by subject and id.",
+        parents=[command_line.settings_options()],
     )
-    parser.add_argument("--env", help="settings overlay: local or cluster")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="every registered version")
     show = commands.add_parser("show", help="the text of one schema")

@@ -1,5 +1,6 @@
-"""Between a record of Python values and its framed Avro bytes."""
+"""Encodes records of Python values as Avro in Confluent's framing, and decodes them again."""
 
+import struct
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
@@ -8,17 +9,40 @@ from fastavro import schemaless_reader, schemaless_writer
 from fastavro.schema import parse_schema
 
 from conf.errors import TidemarkError
-from schemas.framing import HEADER, MAGIC, unframe
 from schemas.registry import Registry
-from schemas.strict import compile_check
 from schemas.validity import load_schema
-from schemas.wire import Budget, DecodeError
+from schemas.wire import DecodeError, DecodeLimits, compile_check
 
+MAGIC = 0
+HEADER = struct.Struct(">BI")
+HEADER_LENGTH = HEADER.size
 # What fastavro was seen to raise on values and bytes that do not fit; it has no error class of its own.
 LIBRARY_ERRORS = (ValueError, TypeError, LookupError, AttributeError, EOFError, ArithmeticError, MemoryError)
 
-
 Reader = Callable[[bytes], Any]
+
+
+def frame(schema_id: int, payload: bytes) -> bytes:
+    """Return the framed record value."""
+    return HEADER.pack(MAGIC, schema_id) + payload
+
+
+def unframe(value: bytes) -> tuple[int, bytes]:
+    """Return the schema id and the Avro binary of a framed record value.
+
+    Raises:
+        TidemarkError: NOT_FRAMED, where the header is cut short or does not start with the magic byte.
+    """
+    if len(value) < HEADER_LENGTH:
+        raise _not_framed(f"a value of {len(value)} bytes is shorter than the {HEADER_LENGTH}-byte header")
+    magic, schema_id = HEADER.unpack_from(value)
+    if magic != MAGIC:
+        raise _not_framed(f"a value starts with byte {magic}, not {MAGIC}")
+    return schema_id, value[HEADER_LENGTH:]
+
+
+def _not_framed(what: str) -> TidemarkError:
+    return TidemarkError("NOT_FRAMED", what, "the producer must write Confluent's wire format")
 
 
 class CodecError(TidemarkError):
@@ -26,12 +50,12 @@ class CodecError(TidemarkError):
 
 
 def parsed(text: str) -> Any:
-    """The schema in fastavro's parsed form; raises TidemarkError INVALID_SCHEMA."""
+    """Return the schema in fastavro's parsed form; raises TidemarkError INVALID_SCHEMA."""
     return parse_schema(load_schema(text))
 
 
 class Encoder:
-    """dict -> framed bytes, for one schema.
+    """Encodes dicts as framed bytes, by one schema.
 
     A field that the schema does not name is an error, one that the dict lacks takes its default. As in
     fastavro, a timestamp may be given as int in the unit of the logical type, and numbers are not checked
@@ -44,7 +68,7 @@ class Encoder:
         self._header = HEADER.pack(MAGIC, schema_id)
 
     def __call__(self, value: Mapping[str, Any]) -> bytes:
-        """The framed bytes of `value`; raises CodecError ENCODE_FAILED."""
+        """Return the framed bytes of `value`; raises CodecError ENCODE_FAILED."""
         buffer = BytesIO()
         buffer.write(self._header)
         try:
@@ -56,34 +80,34 @@ class Encoder:
 
 
 class Decoder:
-    """framed bytes -> dict, by the writer schema that the bytes name.
+    """Decodes framed bytes to dicts, by the writer schema that the bytes name.
 
     For tools, tests and notebooks. Bytes that are not one whole value are refused before a value is made of them;
     corruption that leaves a value of the schema, no decoder can find.
     """
 
-    def __init__(self, registry: Registry, budget: Budget | None = None) -> None:
-        self._registry, self._budget = registry, budget
+    def __init__(self, registry: Registry, limits: DecodeLimits | None = None) -> None:
+        self._registry, self._limits = registry, limits
         self._readers: dict[int, Reader] = {}
 
     def __call__(self, value: bytes) -> dict[str, Any]:
         """The record; raises TidemarkError NOT_FRAMED or UNKNOWN_SCHEMA_ID, DecodeError with one of its codes."""
         schema_id, payload = unframe(value)
         if schema_id not in self._readers:
-            self._readers[schema_id] = reader(self._registry.schema(schema_id), self._budget)
+            self._readers[schema_id] = reader(self._registry.schema(schema_id), self._limits)
         try:
             return dict(self._readers[schema_id](payload))
         except DecodeError as exc:
             raise DecodeError(exc.code, f"by schema id {schema_id}: {exc.message}") from exc
 
 
-def reader(text: str, budget: Budget | None = None) -> Reader:
-    """A callable from the bytes of one value of the schema `text`, without a header, to that value.
+def reader(text: str, limits: DecodeLimits | None = None) -> Reader:
+    """Return a callable from the bytes of one value of the schema `text`, without a header, to that value.
 
     Raises TidemarkError INVALID_SCHEMA; the callable raises DecodeError.
     """
     schema = parsed(text)
-    check = compile_check(schema, budget)
+    check = compile_check(schema, limits)
 
     def read(payload: bytes) -> Any:
         check(payload)

@@ -1,4 +1,4 @@
-"""Arrow columns -> framed Avro bytes, all rows at once: the fast way for flat records of known types.
+"""Encodes Arrow columns as framed Avro bytes, all rows at once: the fast way for flat records of known types.
 
 Each field becomes a block of bytes, one line per record, and a mask of the bytes that count; the blocks side
 by side, masked, are the records one after the other. Types must match exactly, so nothing is coerced.
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from conf.errors import TidemarkError
-from schemas.framing import HEADER, MAGIC
+from schemas.codec import HEADER, MAGIC
 from schemas.validity import load_schema
 
 Bytes = npt.NDArray[np.uint8]
@@ -22,7 +22,7 @@ Column = Callable[[pa.Array], Iterator[Block]]
 
 
 class ColumnarEncoder:
-    """Table -> list of framed bytes, one per row, for one flat record schema.
+    """Encodes a table as a list of framed bytes, one per row, by one flat record schema.
 
     Takes string, int, long, double, timestamp-millis, timestamp-micros and decimals of up to 18 digits, each
     also in a union with null, from Arrow columns of the same name and exactly that type.
@@ -35,7 +35,7 @@ class ColumnarEncoder:
         self._fields = [(field["name"], *_column(field)) for field in schema["fields"]]
 
     def __call__(self, table: pa.Table) -> list[bytes]:
-        """The framed bytes of every row, in order.
+        """Return the framed bytes of every row, in order.
 
         Raises:
             TidemarkError: COLUMN_MISMATCH, where a column is missing, of another type, or wrongly null.
@@ -55,8 +55,8 @@ class ColumnarEncoder:
 def _checked(table: pa.Table, name: str, arrow_type: pa.DataType, nullable: bool) -> pa.Array:
     index = table.schema.get_field_index(name)
     if index < 0 or table.schema.field(index).type != arrow_type:
-        found = "missing" if index < 0 else str(table.schema.field(index).type)
-        raise _mismatch(f"column `{name}` is {found}, the schema needs {arrow_type}")
+        actual = "missing" if index < 0 else str(table.schema.field(index).type)
+        raise _mismatch(f"column `{name}` is {actual}, the schema needs {arrow_type}")
     column = table.column(index).combine_chunks()
     if column.null_count and not nullable:
         raise _mismatch(f"column `{name}` has {column.null_count} nulls, the schema allows none")
@@ -122,11 +122,11 @@ def _column(field: dict[str, Any]) -> tuple[pa.DataType, bool, Column]:
     avro_type, nullable = field["type"], False
     if isinstance(avro_type, list) and len(avro_type) == 2 and avro_type[0] == "null":
         avro_type, nullable = avro_type[1], True
-    found = _physical(avro_type)
-    if found is None:
+    physical = _physical(avro_type)
+    if physical is None:
         what = f"field `{field['name']}` of type {field['type']} has no columnar encoding"
         raise TidemarkError("UNSUPPORTED_SCHEMA", what, "encode it row by row, with schemas.codec.Encoder")
-    arrow_type, encode = found
+    arrow_type, encode = physical
     return arrow_type, nullable, encode
 
 

@@ -1,4 +1,4 @@
-"""The compatibility gate: may a schema follow the earlier versions of its subject, under a level?
+"""Decides whether a schema may follow the earlier versions of its subject, under a compatibility level.
 
 Pure functions. The levels are Confluent's: backward, the new schema reads what the newest version wrote; forward, the
 newest version reads what the new schema writes; full, both; and each of them transitively, over all versions.
@@ -10,10 +10,9 @@ from typing import Protocol
 
 from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel
-from schemas.avro_types import parse
-from schemas.resolution import Break, breaks
+from schemas.resolution import Incompatibility, Type, incompatibilities, parse_type
 
-# How to mend a break, where the new schema is the reader, and where it is the writer.
+# How to mend an incompatibility, where the new schema is the reader, and where it is the writer.
 REMEDIES = {
     "type": (
         "keep {writer}, or give the changed field a name of its own",
@@ -45,47 +44,57 @@ class Version(Protocol):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A break between the new schema and an earlier version."""
+class VersionConflict:
+    """An incompatibility between the new schema and an earlier version."""
 
     version: int
     new_reads: bool
-    found: Break
+    incompatibility: Incompatibility
 
     @property
     def what(self) -> str:
         """Version, field, and which reader breaks on which data."""
         old = f"version {self.version}"
         reader, writer = ("the new schema", old) if self.new_reads else (old, "the new schema")
-        return f"{old}: {self.found.path}: {reader} cannot read data of {writer}: it {self.found.what}"
+        path, what = self.incompatibility.path, self.incompatibility.what
+        return f"{old}: {path}: {reader} cannot read data of {writer}: it {what}"
 
     @property
     def remedy(self) -> str:
         """How to mend it in the new schema."""
-        remedy = REMEDIES[self.found.kind][0 if self.new_reads else 1]
-        return remedy.format(reader=self.found.reader, writer=self.found.writer)
+        remedy = REMEDIES[self.incompatibility.kind][0 if self.new_reads else 1]
+        return remedy.format(reader=self.incompatibility.reader, writer=self.incompatibility.writer)
 
 
-def findings(text: str, earlier: Sequence[Version], level: CompatibilityLevel) -> list[Finding]:
-    """Every break between `text` and the versions in `earlier` (oldest first) that `level` compares it with.
+def conflicts(text: str, earlier: Sequence[Version], level: CompatibilityLevel) -> list[VersionConflict]:
+    """Return every conflict between `text` and the versions in `earlier` (oldest first) that `level` compares it with.
 
     Raises:
         TidemarkError: INVALID_SCHEMA.
     """
-    new = parse(text)
+    new = parse_type(text)
     compared = earlier if level.endswith("_transitive") else earlier[-1:]
-    found = []
+    conflicting = []
     for old in compared if level != "none" else ():
+        before = _earlier(old)
         if level.startswith(("backward", "full")):
-            found += [Finding(old.version, True, each) for each in breaks(new, parse(old.text))]
+            conflicting += [VersionConflict(old.version, True, problem) for problem in incompatibilities(new, before)]
         if level.startswith(("forward", "full")):
-            found += [Finding(old.version, False, each) for each in breaks(parse(old.text), new)]
-    return found
+            conflicting += [VersionConflict(old.version, False, problem) for problem in incompatibilities(before, new)]
+    return conflicting
+
+
+def _earlier(old: Version) -> Type:
+    try:
+        return parse_type(old.text)
+    except TidemarkError as exc:
+        what = f"version {old.version}, which is registered already: {exc.message}"
+        raise TidemarkError(exc.code, what, "delete that version in the registry, or take a new topic") from exc
 
 
 def require_compatible(subject: str, text: str, earlier: Sequence[Version], level: CompatibilityLevel) -> None:
-    """Raise TidemarkError INCOMPATIBLE_SCHEMA with the first break, where `text` may not follow `earlier`."""
-    found = findings(text, earlier, level)
-    if found:
-        more = f" ({len(found) - 1} more: see `local/tidemark schemas check`)" if len(found) > 1 else ""
-        raise TidemarkError("INCOMPATIBLE_SCHEMA", f"{subject} {found[0].what}", f"{found[0].remedy}{more}")
+    """Raise TidemarkError INCOMPATIBLE_SCHEMA with the first conflict, where `text` may not follow `earlier`."""
+    breaking = conflicts(text, earlier, level)
+    if breaking:
+        more = f" ({len(breaking) - 1} more: see `local/tidemark schemas check`)" if len(breaking) > 1 else ""
+        raise TidemarkError("INCOMPATIBLE_SCHEMA", f"{subject} {breaking[0].what}", f"{breaking[0].remedy}{more}")

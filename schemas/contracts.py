@@ -1,14 +1,19 @@
-"""The contracts: the newest text of each event's schema, edited by people, one `.avsc` file each."""
+"""Finds the contracts (the newest text of each event's schema, one `.avsc` file each) and the subjects of topics."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from conf.errors import TidemarkError, nearest
+from conf.topics import Topic, subject_of
+from schemas.codec import parsed
+from schemas.pii import pii_fields_of
+from schemas.spark_limits import require_storable
 
 FOLDER = Path(__file__).resolve().parent
 
 
 def contract(name: str, folder: Path = FOLDER) -> str:
-    """The Avro schema text of contract `name` (a file's stem, as in conf/topics.toml).
+    """Return the Avro schema text of contract `name` (a file's stem, as in conf/topics.toml).
 
     Raises:
         TidemarkError: UNKNOWN_CONTRACT, with the nearest name.
@@ -20,5 +25,61 @@ def contract(name: str, folder: Path = FOLDER) -> str:
 
 
 def contract_names(folder: Path = FOLDER) -> list[str]:
-    """Every contract's name, sorted."""
+    """Return every contract's name, sorted."""
     return sorted(path.stem for path in folder.glob("*.avsc"))
+
+
+def require_event(subject: str, text: str) -> None:
+    """Check a schema, before it is registered under a topic's subject, as jobs would check it.
+
+    Raises:
+        TidemarkError: INVALID_SCHEMA; BAD_SCHEMA, where no job could read its events, or a mark would be ignored.
+    """
+    try:
+        require_storable(text)
+        pii_fields_of(text)
+    except TidemarkError as exc:
+        raise TidemarkError(exc.code, f"{subject}: {exc.message}", exc.remedy) from exc
+
+
+def subject_of_stream(stream: str) -> str:
+    """Return the subject of a stream; raises TidemarkError UNKNOWN_CONTRACT."""
+    topic, _, event = stream.partition("/")
+    return f"{topic}-{_record_name(contract(event))}" if event else subject_of(topic)
+
+
+def stream_of(topic: str, event: str | None, declared: Mapping[str, Topic]) -> str:
+    """Return the stream of `event` in `topic`; None stands for the one type of a topic.
+
+    Raises:
+        TidemarkError: UNKNOWN_EVENT, where the topic has no such type, or several and none is named.
+    """
+    streams = declared[topic].streams if topic in declared else {topic: ""}
+    stream = topic if event is None else f"{topic}/{event}"
+    if stream not in streams:
+        events = [name.partition("/")[2] for name in streams if "/" in name]
+        what = f"topic {topic} has no event `{event}`" if event else f"topic {topic} has events of several types"
+        remedy = nearest(event or "", events) if events else "it has one type: leave the event out"
+        raise TidemarkError("UNKNOWN_EVENT", what, remedy)
+    return stream
+
+
+def subject_for(topic: str, text: str, declared: Topic | None) -> str:
+    """Return the subject in which the schema `text` is a version of a type of `topic`'s events.
+
+    Raises:
+        TidemarkError: UNKNOWN_EVENT, where the topic has several types and `text` is of none of them.
+    """
+    if declared is None or not declared.schemas:
+        return subject_of(topic)
+    subjects = [subject_of_stream(stream) for stream in declared.streams]
+    subject = f"{topic}-{_record_name(text)}"
+    if subject not in subjects:
+        what = f"topic {topic} has no events of type {_record_name(text)}"
+        raise TidemarkError("UNKNOWN_EVENT", what, f"its types are those of {', '.join(declared.schemas)}")
+    return subject
+
+
+def _record_name(text: str) -> str:
+    schema = parsed(text)
+    return str(schema["name"]) if isinstance(schema, dict) and "name" in schema else ""

@@ -1,4 +1,4 @@
-"""Which schema an id stands for: registered versions, by subject and by id, wherever they are kept.
+"""Defines a registry, which says what schema an id stands for, and how long its answers are waited for.
 
 A registered schema never changes. Two texts are the same schema when they are equal as JSON: white space and the order
 of attributes do not count; docs, defaults, aliases and logical types do. Avro's Parsing Canonical Form would ignore all
@@ -6,10 +6,21 @@ four, and so give one id to two decimals of different scale, which readers would
 """
 
 import hashlib
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from threading import Event
+from typing import Protocol, TypeVar
 
-from schemas.validity import normalized
+from conf.errors import TidemarkError
+from schemas.schema_text import normalized
+
+COMMAND_SECONDS = 30.0  # a registry that is restarted is back by then
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+LINE_SECONDS = 30.0
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -30,25 +41,81 @@ class Registry(Protocol):
     """
 
     def register(self, subject: str, text: str) -> int:
-        """The id of `text` under `subject`; the same schema has the same id, however often registered.
+        """Return the id of `text` under `subject`; the same schema has the same id, however often registered.
 
         Raises:
             TidemarkError: INVALID_SCHEMA; INCOMPATIBLE_SCHEMA, where a new version may not follow the earlier ones.
         """
 
     def schema(self, schema_id: int) -> str:
-        """The text that `schema_id` stands for; raises TidemarkError UNKNOWN_SCHEMA_ID."""
+        """Return the text that `schema_id` stands for; raises TidemarkError UNKNOWN_SCHEMA_ID."""
 
     def latest(self, subject: str) -> RegisteredSchema:
-        """The newest version; raises TidemarkError UNKNOWN_SUBJECT."""
+        """Return the newest version; raises TidemarkError UNKNOWN_SUBJECT."""
 
     def versions(self, subject: str) -> list[RegisteredSchema]:
-        """Every version, oldest first; raises TidemarkError UNKNOWN_SUBJECT."""
+        """Return every version, oldest first; raises TidemarkError UNKNOWN_SUBJECT."""
 
     def subjects(self) -> list[str]:
-        """Every subject, sorted."""
+        """Return every subject, sorted."""
+
+
+class UnavailableError(Exception):
+    """A registry cannot answer now; in a few words, why."""
+
+
+class RetryPolicy:
+    """Asks a registry again until there is an answer.
+
+    Args:
+        seconds: how long at most.
+        once_answered: without a bound, once this registry has answered: it is the right address, and will be back.
+        ending: ends every wait when it is set.
+    """
+
+    def __init__(
+        self, seconds: float = COMMAND_SECONDS, once_answered: bool = False, ending: Event | None = None
+    ) -> None:
+        self._seconds, self._once_answered = seconds, once_answered
+        self._ending = ending or Event()
+        self.answered = False
+
+    def ask(self, place: str, what: str, ask: Callable[[], Answer]) -> Answer:
+        """Call `ask` until it no longer raises `UnavailableError`, and return its answer.
+
+        Raises:
+            TidemarkError: REGISTRY_UNAVAILABLE, with `place` and `what` was asked.
+        """
+        began, pause, last_line = time.monotonic(), FIRST_PAUSE_SECONDS, None
+        while True:
+            try:
+                answer = ask()
+            except UnavailableError as exc:
+                waited = time.monotonic() - began
+                self._require_more_time(place, what, exc, waited)
+                if last_line is None or waited - last_line >= LINE_SECONDS:
+                    _print(f"registry {place} does not answer ({exc}): waiting for {what}, {waited:.0f} s so far")
+                    last_line = waited
+                self._ending.wait(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                continue
+            if last_line is not None:
+                _print(f"registry {place} answers again after {time.monotonic() - began:.0f} s")
+            self.answered = True
+            return answer
+
+    def _require_more_time(self, place: str, what: str, exc: UnavailableError, waited: float) -> None:
+        unbounded = self._once_answered and self.answered
+        if self._ending.is_set() or (waited >= self._seconds and not unbounded):
+            message = f"registry {place} did not answer for {waited:.0f} s ({exc}), asked for {what}"
+            remedy = "start it, or correct registry.url; nothing was lost: run the same again"
+            raise TidemarkError("REGISTRY_UNAVAILABLE", message, remedy) from exc
 
 
 def fingerprint(text: str) -> str:
-    """SHA-256 of the normalized schema, in hexadecimal; raises TidemarkError INVALID_SCHEMA."""
+    """SHA-256 of the normalized schema, in hexadecimal; raises TidemarkError INVALID_SCHEMA where it is no JSON."""
     return hashlib.sha256(normalized(text).encode()).hexdigest()
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

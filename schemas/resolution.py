@@ -1,14 +1,106 @@
-"""Whether a reader schema can read what a writer schema wrote, by Avro's rules of schema resolution (1.12).
+"""Finds what keeps a reader schema from reading what a writer schema wrote, by Avro's rules of resolution (1.12).
 
-Names of records, enums and fixed match without their namespace, as in Java's SchemaCompatibility. What those rules
-allow although the reader would get wrong values, or Java's reader would fail, is found too, and marked `strict`.
+The package `avro` has a checker of these rules: it gives the same verdicts, but knows nothing of logical types, and
+does not say which problem lies at which field.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from schemas.avro_types import NAMED, Field, Type
+from schemas.validity import PRIMITIVE, full_name, load_schema
+
+NAMED = frozenset({"record", "enum", "fixed"})
+
+
+@dataclass(eq=False)
+class Type:
+    """One type; `kind` is Avro's type name, or "union". `name` and `aliases` are full names.
+
+    `logical` holds the parameters too, as in decimal(9, 2); it is empty where there is none.
+    """
+
+    kind: str
+    name: str = ""
+    aliases: frozenset[str] = frozenset()
+    logical: str = ""
+    size: int = 0
+    symbols: tuple[str, ...] = ()
+    default_symbol: str | None = None
+    fields: list["Field"] = field(default_factory=list)
+    inner: list["Type"] = field(default_factory=list)
+    """A union's branches; an array's or a map's one type of items or values."""
+
+    @property
+    def short_name(self) -> str:
+        """The name without its namespace."""
+        return self.name.rpartition(".")[2]
+
+    def __str__(self) -> str:
+        if self.kind == "union":
+            return f"[{', '.join(map(str, self.inner))}]"
+        if self.kind in ("array", "map"):
+            return f"{self.kind} of {self.inner[0]}"
+        described = f"{self.kind} {self.name}" if self.name else self.kind
+        return f"{described} ({self.logical})" if self.logical else described
+
+
+@dataclass(frozen=True)
+class Field:
+    """A record's field."""
+
+    name: str
+    type: Type
+    aliases: tuple[str, ...]
+    has_default: bool
+
+
+def parse_type(text: str) -> Type:
+    """Return the schema's type, recursive where the schema is.
+
+    Raises:
+        TidemarkError: INVALID_SCHEMA.
+    """
+    return _type(load_schema(text), "", {})
+
+
+def _type(schema: Any, namespace: str, names: dict[str, Type]) -> Type:
+    if isinstance(schema, list):
+        return Type("union", inner=[_type(branch, namespace, names) for branch in schema])
+    if isinstance(schema, str):
+        return Type(schema) if schema in PRIMITIVE else names[full_name(schema, namespace)]
+    kind = "record" if schema["type"] == "error" else schema["type"]
+    if kind in NAMED:
+        return _named(kind, schema, namespace, names)
+    if kind in ("array", "map"):
+        return Type(kind, inner=[_type(schema["items" if kind == "array" else "values"], namespace, names)])
+    return Type(kind, logical=_logical_type(schema))
+
+
+def _named(kind: str, schema: Mapping[str, Any], namespace: str, names: dict[str, Type]) -> Type:
+    name = full_name(schema["name"], schema.get("namespace", namespace))
+    inner = name.rpartition(".")[0]
+    aliases = frozenset(full_name(alias, inner) for alias in schema.get("aliases", ()))
+    symbols, default = tuple(schema.get("symbols", ())), schema.get("default") if kind == "enum" else None
+    named_type = Type(kind, name, aliases, _logical_type(schema), schema.get("size", 0), symbols, default)
+    # Before its fields, which may be of this very type.
+    names[name] = named_type
+    for declared in schema.get("fields", ()):
+        named_type.fields.append(
+            Field(
+                declared["name"],
+                _type(declared["type"], inner, names),
+                tuple(declared.get("aliases", ())),
+                "default" in declared,
+            )
+        )
+    return named_type
+
+
+def _logical_type(schema: Mapping[str, Any]) -> str:
+    logical = schema.get("logicalType", "")
+    return f"decimal({schema['precision']}, {schema.get('scale', 0)})" if logical == "decimal" else str(logical)
+
 
 Kind = Literal["type", "branch", "default", "name", "symbols", "size", "logical", "namespace"]
 PROMOTIONS = {
@@ -21,8 +113,8 @@ PROMOTIONS = {
 
 
 @dataclass(frozen=True)
-class Break:
-    """One thing that the reader cannot read right; `path` leads to it, `what` says it of reader and writer."""
+class Incompatibility:
+    """A thing that the reader cannot read right; `path` leads to it, `what` says it of reader and writer."""
 
     kind: Kind
     path: str
@@ -36,8 +128,8 @@ class Break:
         return self.kind in ("logical", "namespace")
 
 
-def breaks(reader: Type, writer: Type) -> list[Break]:
-    """All that keeps `reader` from reading the data of `writer`, in the order of the reader's fields."""
+def incompatibilities(reader: Type, writer: Type) -> list[Incompatibility]:
+    """Return all that keeps `reader` from reading the data of `writer`, in the order of the reader's fields."""
     return list(_Resolution().of(reader, writer, ""))
 
 
@@ -45,17 +137,17 @@ class _Resolution:
     def __init__(self) -> None:
         self._pairs: set[tuple[int, int]] = set()
 
-    def of(self, reader: Type, writer: Type, path: str) -> Iterator[Break]:
+    def of(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
         pair = (id(reader), id(writer))
         if pair in self._pairs:
-            return  # inside itself: what breaks is found further out
+            return  # inside itself: problems are found further out
         self._pairs.add(pair)
         try:
             yield from self._of(reader, writer, path)
         finally:
             self._pairs.discard(pair)
 
-    def _of(self, reader: Type, writer: Type, path: str) -> Iterator[Break]:
+    def _of(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
         if writer.kind == "union":
             for branch in writer.inner:
                 yield from self.of(reader, branch, path)
@@ -66,25 +158,25 @@ class _Resolution:
         elif reader.kind in PROMOTIONS.get(writer.kind, ()):
             yield from _logical(reader, writer, path)
         else:
-            yield _break("type", path, "reads {reader} where {writer} was written", reader, writer)
+            yield _problem("type", path, "reads {reader} where {writer} was written", reader, writer)
 
-    def _from_union(self, reader: Type, writer: Type, path: str) -> Iterator[Break]:
+    def _from_union(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
         # Readers take the branch of the same name, then of the same type, then the first that the type promotes to.
         alike = sorted(reader.inner, key=lambda branch: (branch.kind != writer.kind, branch.name != writer.name))
         for branch in alike:
-            found = list(self.of(branch, writer, path))
-            if all(each.strict for each in found):
-                yield from found
+            problems = list(self.of(branch, writer, path))
+            if all(problem.strict for problem in problems):
+                yield from problems
                 yield from _namespace(branch, writer, path)
                 return
         if alike and alike[0].kind == writer.kind and _names_match(alike[0], writer):
             yield from self.of(alike[0], writer, path)
         else:
-            yield _break("branch", path, "has no branch for {writer} in {reader}", reader, writer)
+            yield _problem("branch", path, "has no branch for {writer} in {reader}", reader, writer)
 
-    def _same_kind(self, reader: Type, writer: Type, path: str) -> Iterator[Break]:
+    def _same_kind(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
         if reader.kind in NAMED and not _names_match(reader, writer):
-            yield _break("name", path, "knows {reader}, what was written is {writer}", reader, writer)
+            yield _problem("name", path, "knows {reader}, what was written is {writer}", reader, writer)
             return
         if reader.kind == "record":
             for field in reader.fields:
@@ -94,43 +186,43 @@ class _Resolution:
         elif reader.kind == "enum":
             yield from _symbols(reader, writer, path)
         elif reader.kind == "fixed" and reader.size != writer.size:
-            yield _break("size", path, f"has {reader.size} bytes where {writer.size} were written", reader, writer)
+            yield _problem("size", path, f"has {reader.size} bytes where {writer.size} were written", reader, writer)
         else:
             yield from _logical(reader, writer, path)
 
-    def _field(self, field: Field, writer: Type, path: str) -> Iterator[Break]:
+    def _field(self, field: Field, writer: Type, path: str) -> Iterator[Incompatibility]:
         place = f"{path}.{field.name}" if path else field.name
-        written = {each.name: each for each in writer.fields}
-        found = next((written[name] for name in (field.name, *field.aliases) if name in written), None)
-        if found is not None:
-            yield from self.of(field.type, found.type, place)
+        written = {writer_field.name: writer_field for writer_field in writer.fields}
+        written_field = next((written[name] for name in (field.name, *field.aliases) if name in written), None)
+        if written_field is not None:
+            yield from self.of(field.type, written_field.type, place)
         elif not field.has_default:
-            yield _break("default", place, "needs this field, which was not written", field.type, writer)
+            yield _problem("default", place, "needs this field, which was not written", field.type, writer)
 
 
 def _names_match(reader: Type, writer: Type) -> bool:
     return reader.short_name == writer.short_name or writer.name in reader.aliases
 
 
-def _namespace(reader: Type, writer: Type, path: str) -> Iterator[Break]:
+def _namespace(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
     if reader.kind in ("enum", "fixed") and reader.name != writer.name and writer.name not in reader.aliases:
         what = "has {reader} in a union where {writer} was written, and there Java's reader compares namespaces"
-        yield _break("namespace", path, what, reader, writer)
+        yield _problem("namespace", path, what, reader, writer)
 
 
-def _symbols(reader: Type, writer: Type, path: str) -> Iterator[Break]:
+def _symbols(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
     unknown = [symbol for symbol in writer.symbols if symbol not in reader.symbols]
     if unknown and reader.default_symbol not in reader.symbols:
-        yield _break("symbols", path, f"does not know the symbols {', '.join(unknown)} of {{writer}}", reader, writer)
+        yield _problem("symbols", path, f"does not know the symbols {', '.join(unknown)} of {{writer}}", reader, writer)
 
 
-def _logical(reader: Type, writer: Type, path: str) -> Iterator[Break]:
+def _logical(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
     # A text that was known to be a UUID is still the same text.
     if reader.logical != writer.logical and not (writer.logical == "uuid" and reader.kind == "string"):
         what = "reads {reader} where {writer} was written: Avro lets it pass, and values change their meaning"
-        yield _break("logical", path, what, reader, writer)
+        yield _problem("logical", path, what, reader, writer)
 
 
-def _break(kind: Kind, path: str, what: str, reader: Type, writer: Type) -> Break:
+def _problem(kind: Kind, path: str, what: str, reader: Type, writer: Type) -> Incompatibility:
     names = {"reader": f"{reader}", "writer": f"{writer}"}
-    return Break(kind, path or "the record", what.format(**names), **names)
+    return Incompatibility(kind, path or "the record", what.format(**names), **names)

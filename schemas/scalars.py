@@ -1,49 +1,64 @@
-"""Strict conversion of single values to Avro's primitive and logical types: exactly, or a ValueError that says why."""
+"""Converts single values to Avro's primitive, logical, enum and fixed types: exactly, or a ValueError says why."""
 
+import json
 import math
 import re
+import struct
 from collections.abc import Callable, Mapping
-from datetime import tzinfo
 from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation
 from typing import Any
 from uuid import UUID
 
-from schemas.moments import day, instant, time_of_day
+from schemas.timestamps import WallClock, day, instant, time_of_day
 
 Convert = Callable[[Any], Any]
 INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 FLOAT_MAX = 3.4028234663852886e38  # the largest IEEE 754 single
+EXACT_LENGTH = 15  # characters of a number, of which a double keeps as many digits
+SINGLE_DIGITS = 9  # that tell every single from its neighbours
 SHOWN_CHARACTERS = 60
 
 
 def shown(value: Any) -> str:
-    """The value for a message, cut to a readable length."""
+    """Return the value for a message, cut to a readable length."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
-def scalar(declared: Mapping[str, Any], zone: tzinfo, from_text: bool) -> Convert | None:
-    """The conversion for a primitive or logical type; None for every other.
+def scalar(declared: Mapping[str, Any], clock: WallClock, from_text: bool) -> Convert | None:
+    """Return the conversion for a type that holds no other types; None for every other.
 
-    `zone` is where times without an offset were taken. `from_text`: all values are text, as in the cells of a
+    `clock` showed the times without an offset. `from_text`: all values are text, as in the cells of a
     file; otherwise each must be of the type's own kind.
     """
-    convert = _logical(declared, zone)
-    return convert or (FROM_TEXT if from_text else FROM_VALUE).get(declared["type"])
+    if declared.get("json"):
+        return _json_text
+    if convert := _logical(declared, clock):
+        return convert
+    if declared["type"] == "enum":
+        return _enum(declared)
+    if declared["type"] == "fixed":
+        return _fixed(declared)
+    return (FROM_TEXT if from_text else FROM_VALUE).get(declared["type"])
 
 
-def _logical(declared: Mapping[str, Any], zone: tzinfo) -> Convert | None:
+def bare(value: Any) -> Any:
+    """The value of a pair of a type's name and a value, which readers of Avro files give for a union's branch."""
+    return value[1] if isinstance(value, tuple) and len(value) == 2 else value
+
+
+def _logical(declared: Mapping[str, Any], clock: WallClock) -> Convert | None:
     logical = str(declared.get("logicalType"))
     kind, _, unit = logical.rpartition("-")
     if kind == "timestamp":
-        return instant(unit, zone)
+        return instant(unit, clock)
     if kind == "local-timestamp":
         return instant(unit, None)
     if kind == "time":
         return time_of_day(unit)
-    if logical == "decimal" and declared["type"] == "bytes":
+    if logical == "decimal" and declared["type"] in ("bytes", "fixed"):
         return _decimal(declared["precision"], declared.get("scale", 0))
     return {"date": day, "uuid": _uuid}.get(logical) if declared["type"] in ("int", "string") else None
 
@@ -53,8 +68,12 @@ def _decimal(precision: int, scale: int) -> Convert:
     context = Context(prec=precision, traps=[Inexact, InvalidOperation])
 
     def convert(value: Any) -> Decimal:
+        if isinstance(value, tuple):  # of an Avro file: the name of a fixed, and its bytes
+            value = value[1]
         if isinstance(value, bytes):
             value = Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-scale, Context(prec=precision + 1))
+        if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
+            raise ValueError(f"{shown(value)} does not fit decimal({precision}, {scale}): it is no number")
         try:
             # A float stands for the shortest decimal that reads back as it, which is what its file showed.
             number = Decimal(repr(value)) if isinstance(value, float) else Decimal(_checked(value, str, int, Decimal))
@@ -99,17 +118,28 @@ def _integer(bits: int, name: str, from_text: bool) -> Convert:
 
 def _floating(largest: float, name: str, from_text: bool) -> Convert:
     def convert(value: Any) -> float:
-        if from_text:
-            number = _float_of_text(value, name)
-        else:
-            number = float(_checked(value, float, int, Decimal))
-            if isinstance(value, int) and int(number) != value:
-                raise ValueError(f"{shown(value)} has more digits than {name} holds")
+        number = _float_of_text(value, name) if from_text else _float_of_value(value, name)
         if largest < abs(number) < math.inf:
             raise ValueError(f"{shown(value)} is out of the range of {name}")
+        if name == "float" and not _is_kept_in_four_bytes(number):
+            raise ValueError(f"{shown(value)} has more digits than {name} holds")
         return number
 
     return convert
+
+
+def _float_of_value(value: Any, name: str) -> float:
+    try:
+        number = float(_checked(value, float, int, Decimal))
+    except OverflowError as exc:
+        raise ValueError(f"{shown(value)} is out of the range of {name}") from exc
+    if isinstance(value, int):
+        is_kept = int(number) == value or Decimal(repr(number)) == value
+    else:
+        is_kept = isinstance(value, float) or not value.is_finite() or Decimal(repr(number)) == value
+    if not is_kept:
+        raise ValueError(f"{shown(value)} has more digits than {name} holds")
+    return number
 
 
 def _float_of_text(text: str, name: str) -> float:
@@ -121,7 +151,27 @@ def _float_of_text(text: str, name: str) -> float:
     number = float(bare)
     if math.isinf(number):
         raise ValueError(f"{shown(text)} is out of the range of {name}")
+    if not is_printed_alike(number, bare):
+        raise ValueError(f"{shown(text)} has more digits than {name} holds")
     return number
+
+
+def is_printed_alike(number: float, text: str) -> bool:
+    """Whether the double nearest to the number `text` is printed with the same digits, zeros at the end apart."""
+    if len(text) <= EXACT_LENGTH and "e" not in text and "E" not in text:
+        return True
+    return repr(number) == text or (math.isfinite(number) and Decimal(repr(number)) == Decimal(text))
+
+
+def _is_kept_in_four_bytes(number: float) -> bool:
+    """Return whether the nearest single is the number, or is printed as it with as many digits."""
+    if not math.isfinite(number):
+        return True
+    single = struct.unpack("<f", struct.pack("<f", number))[0]
+    if single == number:
+        return True
+    digits = len(f"{Decimal(repr(number)).normalize():e}".partition("e")[0].strip("-").replace(".", ""))
+    return digits <= SINGLE_DIGITS and float(f"{single:.{digits}g}") == number
 
 
 def _boolean_of_text(text: str) -> bool:
@@ -137,9 +187,50 @@ def _only(*types: type) -> Convert:
 def _checked(value: Any, *types: type) -> Any:
     # True is an int to Python, and is none to anybody else.
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        names = " or ".join(each.__name__ for each in types)
+        names = " or ".join(kind.__name__ for kind in types)
         raise ValueError(f"{shown(value)} is no {names}")
     return value
+
+
+def _enum(declared: Mapping[str, Any]) -> Convert:
+    symbols = frozenset(declared["symbols"])
+
+    def convert(value: Any) -> str:
+        value = bare(value)
+        if not isinstance(value, str) or value not in symbols:
+            raise ValueError(f"{shown(value)} is none of {', '.join(declared['symbols'])}")
+        return value
+
+    return convert
+
+
+def _fixed(declared: Mapping[str, Any]) -> Convert:
+    def convert(value: Any) -> bytes:
+        value = bare(value)
+        if not isinstance(value, bytes) or len(value) != declared["size"]:
+            raise ValueError(f"{shown(value)} is not {declared['size']} bytes")
+        return value
+
+    return convert
+
+
+def _json_text(value: Any) -> str:
+    return value if isinstance(value, str) else _dumped(value)
+
+
+def _dumped(value: Any) -> str:
+    """JSON in which a decimal keeps its digits."""
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, dict):
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {_dumped(item)}" for key, item in value.items())
+            + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_dumped, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 FROM_VALUE: dict[str, Convert] = {

@@ -1,4 +1,4 @@
-"""Strict conversion of records of unknown origin to what an Avro schema holds: exactly, or not at all.
+"""Converts records of unknown origin to what an Avro schema holds: exactly, or not at all.
 
 fastavro writes True, 1.5 and 2**40 into an int without complaint. Here each value either fits its type without
 loss or is refused with the path of its field.
@@ -14,13 +14,21 @@ from datetime import UTC, tzinfo
 from typing import Any
 
 from schemas.codec import parsed
-from schemas.scalars import Convert, scalar, shown
+from schemas.scalars import Convert, bare, scalar, shown
+from schemas.timestamps import Ambiguous, WallClock
 
 MISSING = object()
+# Of the numbers of a union, the first that holds a value exactly is written: whole ones before double before float.
+NUMBERS = ("int", "long", "double", "float")
+# By the type of a value: the branches of a union that are of its own kind.
+OWN_KIND = {
+    **{str: ("string", "enum"), int: ("int", "long"), float: ("double", "float"), bytes: ("bytes",)},
+    list: ("array",),  # an empty one would be a map too, which Arrow gives as a list of pairs
+}
 
 
 class UnfitError(ValueError):
-    """A record that does not fit its schema: why, and the path of names to the field, empty for the record itself."""
+    """A record does not fit its schema: why, and the path of names to the field, empty for the record itself."""
 
     def __init__(self, reason: str, *path: str) -> None:
         super().__init__(f"field `{'.'.join(path)}`: {reason}" if path else reason)
@@ -32,7 +40,8 @@ class UnfitError(ValueError):
 class Reading:
     """How to read what a value does not say of itself.
 
-    `zone`: where times without an offset were taken. `from_text`: every field is text, as in the cells of a file;
+    `zone`: where times without an offset were taken; `ambiguous`: which of the two is meant where its clocks showed a
+    time twice. `from_text`: every field is text, as in the cells of a file;
     lists and records are then JSON. `nulls`: the texts that mean null. `ignore_extra`: whether a record may have
     fields that the schema lacks, which are then left out.
     """
@@ -41,18 +50,25 @@ class Reading:
     from_text: bool = False
     nulls: frozenset[str] = frozenset({""})
     ignore_extra: bool = False
+    ambiguous: Ambiguous = "earlier"
 
 
-def record_converter(schema_text: str, reading: Reading) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """A callable from a record (source name -> value) to what `Encoder` takes; it raises UnfitError.
+def record_converter(
+    schema_text: str, reading: Reading, notes: list[str] | None = None
+) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Return a callable from a record (source name -> value) to what `Encoder` takes; it raises UnfitError.
 
-    A field that is missing takes its default. Raises TidemarkError INVALID_SCHEMA, ValueError where the schema is
-    no record's.
+    A field that is missing takes its default. `notes` takes a line for each value of which more than one reading was
+    possible.
+
+    Raises:
+        TidemarkError: INVALID_SCHEMA.
+        ValueError: where the schema is no record's.
     """
     schema = parsed(schema_text)
     if not isinstance(schema, dict) or schema["type"] != "record":
         raise ValueError("the schema is no record's")
-    types = _Types(reading)
+    types = _Types(reading, [] if notes is None else notes)
     convert = types.record(schema, types.cell if reading.from_text else types.value)
 
     def checked(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,58 +82,62 @@ def record_converter(schema_text: str, reading: Reading) -> Callable[[Mapping[st
 
 
 def source_name(field: Mapping[str, Any]) -> str:
-    """The name under which the input has this field."""
+    """Return the name under which the input has this field."""
     return str(field.get("source", field["name"]))
 
 
 class _Types:
     """Compiles a type into a callable, once, so that a record costs one call per value."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, notes: list[str]) -> None:
         self._reading = reading
+        self._clock = WallClock(reading.zone, reading.ambiguous, notes)
         self._named: dict[str, Convert] = {}
+        self._records: set[str] = set()
 
     def value(self, schema: Any) -> Convert:
-        """The conversion of a value that has a type of its own."""
+        """Return the conversion of a value that has a type of its own."""
         if isinstance(schema, list):
             return self._union(schema, self.value)
         declared = schema if isinstance(schema, dict) else {"type": schema}
-        if declared.get("json"):
-            return _json_text
-        convert = scalar(declared, self._reading.zone, from_text=False)
-        return convert or self._complex(declared)
+        return self._scalar(declared, from_text=False) or self._complex(declared)
 
     def cell(self, schema: Any) -> Convert:
-        """The conversion of a cell of text."""
+        """Return the conversion of a cell of text."""
         if isinstance(schema, list):
             return self._union(schema, self._filled_cell)
         return _required(self._filled_cell(schema), self._reading.nulls)
 
     def record(self, declared: Mapping[str, Any], compile_field: Callable[[Any], Convert]) -> Convert:
-        """The conversion of a record, field by field."""
+        """Return the conversion of a record, field by field."""
         fields: list[tuple[str, str, Convert, bool]] = []
         self._named[declared["name"]] = lambda value: convert(value)
+        self._records.add(declared["name"])
         for field in declared["fields"]:
             compiled = compile_field(field["type"])
             fields.append((field["name"], source_name(field), compiled, "default" in field))
-        known = {source for _, source, _, _ in fields}
+        sources = {source for _, source, _, _ in fields}
         ignore_extra = self._reading.ignore_extra
 
         def convert(value: Any) -> dict[str, Any]:
+            value = bare(value)
             if not isinstance(value, Mapping):
                 raise UnfitError(f"{shown(value)} is no record")
-            if not ignore_extra and not value.keys() <= known:
-                raise UnfitError(f"the schema has no field `{min(map(str, value.keys() - known))}`")
+            if not ignore_extra and not value.keys() <= sources:
+                raise UnfitError(f"the schema has no field `{min(map(str, value.keys() - sources))}`")
             return dict(_converted(value, fields))
 
         return convert
 
     def _filled_cell(self, schema: Any) -> Convert:
         declared = schema if isinstance(schema, dict) else {"type": schema}
-        convert = scalar(declared, self._reading.zone, from_text=True)
-        if convert is None and declared["type"] == "enum":
-            convert = self._complex(declared)
-        return convert or _of_json(self._complex(declared))
+        return self._scalar(declared, from_text=True) or _of_json(self._complex(declared))
+
+    def _scalar(self, declared: Mapping[str, Any], from_text: bool) -> Convert | None:
+        convert = scalar(declared, self._clock, from_text)
+        if convert and declared["type"] in ("enum", "fixed"):
+            self._named[declared["name"]] = convert
+        return convert
 
     def _complex(self, declared: Mapping[str, Any]) -> Convert:
         kind = declared["type"]
@@ -127,17 +147,20 @@ class _Types:
             return _array(self.value(declared["items"]))
         if kind == "map":
             return _map(self.value(declared["values"]))
-        if kind in ("enum", "fixed"):
-            self._named[declared["name"]] = _enum(declared) if kind == "enum" else _fixed(declared)
-            return self._named[declared["name"]]
         return lambda value: self._named[kind](value)
+
+    def _is_nested(self, branch: Any) -> bool:
+        kind = branch["type"] if isinstance(branch, dict) else branch
+        return kind in ("record", "array", "map") or kind in self._records
 
     def _union(self, branches: list[Any], compile_branch: Callable[[Any], Convert]) -> Convert:
         nullable = "null" in branches
-        nulls = self._reading.nulls if compile_branch == self._filled_cell else frozenset()
-        converts = [(branch, compile_branch(branch)) for branch in branches if branch != "null"]
-        convert = converts[0][1] if len(converts) == 1 else _first_fit(converts)
-
+        from_text = compile_branch == self._filled_cell
+        nulls = self._reading.nulls if from_text else frozenset()
+        converts = _exact_first([(branch, compile_branch(branch)) for branch in branches if branch != "null"])
+        # With the name of its branch, where fastavro would look through all that a value holds to find it, and err.
+        is_nested = any(self._is_nested(branch) for branch, _ in converts)
+        convert = converts[0][1] if len(converts) == 1 and not is_nested else _first_fit(converts, from_text)
         if not nullable:
             return _required(convert, nulls)
 
@@ -161,39 +184,67 @@ def _required(convert: Convert, nulls: frozenset[str]) -> Convert:
 
 def _converted(value: Mapping[str, Any], fields: list[tuple[str, str, Convert, bool]]) -> Any:
     for name, source, convert, has_default in fields:
-        given = value.get(source, MISSING)
-        if given is MISSING:
+        source_value = value.get(source, MISSING)
+        if source_value is MISSING:
             if has_default:
                 continue
             raise UnfitError("it is missing", source)
         try:
-            yield name, convert(given)
+            yield name, convert(source_value)
         except UnfitError as exc:
             raise UnfitError(exc.reason, source, *exc.path) from exc
         except ValueError as exc:
             raise UnfitError(str(exc), source) from exc
 
 
-def _first_fit(converts: list[tuple[Any, Convert]]) -> Convert:
+def _exact_first(converts: list[tuple[Any, Convert]]) -> list[tuple[Any, Convert]]:
+    places = [place for place, (branch, _) in enumerate(converts) if branch in NUMBERS]
+    ordered = list(converts)
+    numbers = sorted((converts[place] for place in places), key=lambda number: NUMBERS.index(number[0]))
+    for place, number in zip(places, numbers, strict=True):
+        ordered[place] = number
+    return ordered
+
+
+def _first_fit(converts: list[tuple[Any, Convert]], from_text: bool) -> Convert:
+    named = [(_branch_name(branch), convert) for branch, convert in converts]
+    by_name = dict(named)
+    only = named[0] if len(named) == 1 else None
+    bases = [branch["type"] if isinstance(branch, dict) else branch for branch, _ in converts]
+    # A branch of the value's own kind comes first: a number does not become a decimal, nor a text a time.
+    ordered = {
+        kind: [named[place] for place in sorted(range(len(named)), key=lambda place: bases[place] not in kinds)]
+        for kind, kinds in ({} if from_text else OWN_KIND).items()
+    }
+
     def convert(value: Any) -> Any:
-        for branch, attempt in converts:
+        if only:
+            return only[0], only[1](value)
+        if isinstance(value, tuple) and value[0] in by_name:
+            return value[0], by_name[value[0]](value[1])
+        for name, attempt in ordered.get(type(value), named):
             try:
-                fitted = attempt(value)
+                # fastavro would choose a branch of its own; a pair of name and value tells it which.
+                return name, attempt(value)
             except ValueError:
                 continue
-            # fastavro would choose a branch of its own; a pair of name and value tells it which.
-            name = branch["name"] if isinstance(branch, dict) and branch["type"] == "record" else branch
-            return (name, fitted) if isinstance(name, str) else fitted
-        raise ValueError(f"{shown(value)} fits no type of its union")
+        raise ValueError(f"{shown(bare(value))} fits no type of its union")
 
     return convert
+
+
+def _branch_name(branch: Any) -> str:
+    """Return what fastavro calls a branch of a union: the full name of a named type, the type of any other."""
+    if isinstance(branch, dict):
+        return str(branch.get("name", branch["type"]))
+    return str(branch)
 
 
 def _array(item: Convert) -> Convert:
     def convert(value: Any) -> list[Any]:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{shown(value)} is no array")
-        return [item(each) for each in value]
+        return [item(element) for element in value]
 
     return convert
 
@@ -206,27 +257,7 @@ def _map(item: Convert) -> Convert:
             raise ValueError(f"{shown(value)} is no map")
         if len({key for key, _ in pairs}) < len(pairs) or any(not isinstance(key, str) for key, _ in pairs):
             raise ValueError(f"{shown(value)} has keys that are no text, or twice there")
-        return {key: item(each) for key, each in pairs}
-
-    return convert
-
-
-def _enum(declared: Mapping[str, Any]) -> Convert:
-    symbols = frozenset(declared["symbols"])
-
-    def convert(value: Any) -> str:
-        if not isinstance(value, str) or value not in symbols:
-            raise ValueError(f"{shown(value)} is none of {', '.join(declared['symbols'])}")
-        return value
-
-    return convert
-
-
-def _fixed(declared: Mapping[str, Any]) -> Convert:
-    def convert(value: Any) -> bytes:
-        if not isinstance(value, bytes) or len(value) != declared["size"]:
-            raise ValueError(f"{shown(value)} is not {declared['size']} bytes")
-        return value
+        return {key: item(element) for key, element in pairs}
 
     return convert
 
@@ -240,7 +271,3 @@ def _of_json(convert: Convert) -> Convert:
         return convert(value)
 
     return convert_json
-
-
-def _json_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=float)

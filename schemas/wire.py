@@ -1,4 +1,4 @@
-"""Goes over the bytes of an Avro value piece by piece: numbers, lengths, texts, and the types that hold no others."""
+"""Checks that bytes are one value of an Avro schema, and nothing else: piece by piece, within limits."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ FIXED_SIZES = {"null": 0, "boolean": 1, "float": 4, "double": 8}
 
 
 class DecodeError(TidemarkError):
-    """Bytes that are no value of their schema; the code is one of
+    """Bytes are no value of their schema; the code is one of
 
     BYTES_MISSING, TRAILING_BYTES, BAD_VARINT, OUT_OF_RANGE, BAD_BOOLEAN, BAD_ENUM, BAD_UNION, BAD_DECIMAL, BAD_UTF8,
     BAD_UUID, BAD_LENGTH, BAD_BLOCK, TOO_LARGE, TOO_DEEP, TOO_MANY_ITEMS, and UNREADABLE: what only the library finds.
@@ -37,7 +37,7 @@ class DecodeError(TidemarkError):
 
 
 @dataclass(frozen=True)
-class Budget:
+class DecodeLimits:
     """What a value may take: `size` in bytes, `depth` of records, arrays and maps inside each other, `items` in all."""
 
     size: int = 64 * 2**20
@@ -45,17 +45,17 @@ class Budget:
     items: int = 1_000_000
 
 
-class Body:
-    """The bytes of one value, and what is left of its budget."""
+class AvroCursor:
+    """The bytes of one value, and what is left of its limits."""
 
     __slots__ = ("data", "depth", "end", "items")
 
-    def __init__(self, data: bytes, budget: Budget) -> None:
+    def __init__(self, data: bytes, limits: DecodeLimits) -> None:
         self.data, self.end = data, len(data)
-        self.depth, self.items = budget.depth, budget.items
+        self.depth, self.items = limits.depth, limits.items
 
     def varint(self, at: int, bits: int, allowed: tuple[int, int]) -> tuple[int, int]:
-        """The number at `at`, and where it ends."""
+        """Return the number at `at`, and where it ends."""
         number = shift = 0
         while True:
             byte = self.data[self.skip(at, 1) - 1]
@@ -74,14 +74,14 @@ class Body:
         return value, at
 
     def length(self, at: int) -> tuple[int, int]:
-        """A number of bytes, and where they begin."""
+        """Return a number of bytes, and where they begin."""
         value, at = self.varint(at, 64, LONG)
         if value < 0:
             raise DecodeError("BAD_LENGTH", f"a length of {value} before byte {at}")
         return value, at
 
     def skip(self, at: int, size: int) -> int:
-        """Where `size` bytes from `at` end."""
+        """Return where `size` bytes from `at` end."""
         if size > self.end - at:
             raise DecodeError("BYTES_MISSING", f"byte {at} begins {size} bytes, and {self.end - at} are left")
         return at + size
@@ -93,70 +93,70 @@ class Body:
             raise DecodeError("TOO_DEEP", "records, arrays and maps lie too deep inside each other")
 
 
-Check = Callable[[Body, int], int]
-"""Goes over one value: from where it begins to where it ends."""
+Check = Callable[[AvroCursor, int], int]
+"""Reads over one value: from where it begins to where it ends."""
 
 
-def primitive(declared: dict[str, Any]) -> Check | None:
-    """The check of a type without a name; None for what is none."""
-    kind, logical = declared["type"], declared.get("logicalType")
+def primitive(schema_type: dict[str, Any]) -> Check | None:
+    """Return the check of a type without a name; None for what is none."""
+    kind, logical = schema_type["type"], schema_type.get("logicalType")
     if kind in ("int", "long"):
         allowed = RANGES.get((kind, str(logical)), INT if kind == "int" else LONG)
-        return lambda body, at: body.varint(at, 64, allowed)[1]
+        return lambda cursor, at: cursor.varint(at, 64, allowed)[1]
     if kind == "string":
         return _uuid if logical == "uuid" else text
     if kind == "bytes":
-        return _decimal(declared["precision"]) if logical == "decimal" else lambda body, at: _bytes(body, at)[1]
+        return _decimal(schema_type["precision"]) if logical == "decimal" else lambda cursor, at: _bytes(cursor, at)[1]
     if kind == "boolean":
         return _boolean
     size = FIXED_SIZES.get(kind)
-    return None if size is None else lambda body, at: body.skip(at, size)
+    return None if size is None else lambda cursor, at: cursor.skip(at, size)
 
 
-def index(body: Body, at: int, count: int, code: str) -> tuple[int, int]:
-    """Which of `count` follows, and where that begins."""
-    value, at = body.varint(at, 32, INT)
+def index(cursor: AvroCursor, at: int, count: int, code: str) -> tuple[int, int]:
+    """Return which of `count` follows, and where that begins."""
+    value, at = cursor.varint(at, 32, INT)
     if not 0 <= value < count:
         raise DecodeError(code, f"index {value} before byte {at}, of {count}")
     return value, at
 
 
-def _boolean(body: Body, at: int) -> int:
-    end = body.skip(at, 1)
-    if body.data[at] > 1:
-        raise DecodeError("BAD_BOOLEAN", f"byte {at} is {body.data[at]}, not 0 or 1")
+def _boolean(cursor: AvroCursor, at: int) -> int:
+    end = cursor.skip(at, 1)
+    if cursor.data[at] > 1:
+        raise DecodeError("BAD_BOOLEAN", f"byte {at} is {cursor.data[at]}, not 0 or 1")
     return end
 
 
-def _bytes(body: Body, at: int) -> tuple[bytes, int]:
-    size, at = body.length(at)
-    end = body.skip(at, size)
-    return body.data[at:end], end
+def _bytes(cursor: AvroCursor, at: int) -> tuple[bytes, int]:
+    size, at = cursor.length(at)
+    end = cursor.skip(at, size)
+    return cursor.data[at:end], end
 
 
-def _decoded(body: Body, at: int) -> tuple[str, int]:
-    content, end = _bytes(body, at)
+def _decoded(cursor: AvroCursor, at: int) -> tuple[str, int]:
+    content, end = _bytes(cursor, at)
     try:
         return content.decode(), end
     except UnicodeDecodeError as exc:
         raise DecodeError("BAD_UTF8", f"the text before byte {end} is no UTF-8: {exc.reason}") from exc
 
 
-def text(body: Body, at: int) -> int:
-    """A string: a length, and that many bytes of UTF-8."""
-    return _decoded(body, at)[1]
+def text(cursor: AvroCursor, at: int) -> int:
+    """Check a string, a length and that many bytes of UTF-8, and return where it ends."""
+    return _decoded(cursor, at)[1]
 
 
-def _uuid(body: Body, at: int) -> int:
-    content, end = _decoded(body, at)
+def _uuid(cursor: AvroCursor, at: int) -> int:
+    content, end = _decoded(cursor, at)
     if not re.fullmatch(UUID, content):
         raise DecodeError("BAD_UUID", f"the text before byte {end} is no UUID")
     return end
 
 
 def _decimal(precision: int) -> Check:
-    def check(body: Body, at: int) -> int:
-        number, end = _bytes(body, at)
+    def check(cursor: AvroCursor, at: int) -> int:
+        number, end = _bytes(cursor, at)
         _check_digits(number, precision, end)
         return end
 
@@ -168,20 +168,129 @@ def _check_digits(number: bytes, precision: int, end: int) -> None:
         raise DecodeError("BAD_DECIMAL", f"the decimal before byte {end} has no digit, or more than {precision}")
 
 
-def enum(declared: dict[str, Any]) -> Check:
-    """The index of a symbol."""
-    count = len(declared["symbols"])
-    return lambda body, at: index(body, at, count, "BAD_ENUM")[1]
+def enum(schema_type: dict[str, Any]) -> Check:
+    """Return the check of a symbol's index."""
+    count = len(schema_type["symbols"])
+    return lambda cursor, at: index(cursor, at, count, "BAD_ENUM")[1]
 
 
-def fixed(declared: dict[str, Any]) -> Check:
-    """As many bytes as its type says."""
-    size, is_decimal = declared["size"], declared.get("logicalType") == "decimal"
+def fixed(schema_type: dict[str, Any]) -> Check:
+    """Return the check of as many bytes as the type says."""
+    size, is_decimal = schema_type["size"], schema_type.get("logicalType") == "decimal"
 
-    def check(body: Body, at: int) -> int:
-        end = body.skip(at, size)
+    def check(cursor: AvroCursor, at: int) -> int:
+        end = cursor.skip(at, size)
         if is_decimal:
-            _check_digits(body.data[at:end], declared["precision"], end)
+            _check_digits(cursor.data[at:end], schema_type["precision"], end)
         return end
+
+    return check
+
+
+def compile_check(schema: Any, limits: DecodeLimits | None = None) -> Callable[[bytes], None]:
+    """Return a callable that raises DecodeError unless its bytes are one value of `schema` (fastavro's parsed form)."""
+    allowed = limits or DecodeLimits()
+    check = _Compiler().compile(schema)
+
+    def check_all(data: bytes) -> None:
+        if len(data) > allowed.size:
+            raise DecodeError("TOO_LARGE", f"{len(data)} bytes, and {allowed.size} are allowed")
+        end = check(AvroCursor(data, allowed), 0)
+        if end != len(data):
+            raise DecodeError("TRAILING_BYTES", f"{len(data) - end} bytes follow the value")
+
+    return check_all
+
+
+class _Compiler:
+    """Turns a schema into checks, once; named types by name, as they may hold themselves."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, Check] = {}
+        self._smallest: dict[str, int] = {}
+
+    def compile(self, schema: Any) -> Check:
+        """Return the check of one type."""
+        if isinstance(schema, list):
+            return self._union(schema)
+        schema_type = schema if isinstance(schema, dict) else {"type": schema}
+        kind = schema_type["type"]
+        if kind in ("record", "error"):
+            return self._record(schema_type)
+        if kind in ("array", "map"):
+            return self._blocks(schema_type)
+        if kind in ("enum", "fixed"):
+            self._named[schema_type["name"]] = enum(schema_type) if kind == "enum" else fixed(schema_type)
+            self._smallest[schema_type["name"]] = 1 if kind == "enum" else schema_type["size"]
+            return self._named[schema_type["name"]]
+        return primitive(schema_type) or (lambda cursor, at: self._named[kind](cursor, at))
+
+    def _record(self, schema_type: dict[str, Any]) -> Check:
+        name, fields = schema_type["name"], []
+        self._named[name] = lambda cursor, at: check(cursor, at)
+        self._smallest[name] = 0  # while its own fields are compiled: a record that holds itself
+        fields = [self.compile(field["type"]) for field in schema_type["fields"]]
+        self._smallest[name] = sum(self._size(field["type"]) for field in schema_type["fields"])
+
+        def check(cursor: AvroCursor, at: int) -> int:
+            cursor.enter()
+            for field in fields:
+                at = field(cursor, at)
+            cursor.depth += 1
+            return at
+
+        return check
+
+    def _blocks(self, schema_type: dict[str, Any]) -> Check:
+        is_map = schema_type["type"] == "map"
+        item = self.compile(schema_type["values" if is_map else "items"])
+        smallest = self._size(schema_type["values" if is_map else "items"]) + is_map
+
+        def check_item(cursor: AvroCursor, at: int) -> int:
+            return item(cursor, text(cursor, at))
+
+        return _block_check(check_item if is_map else item, smallest)
+
+    def _union(self, branches: list[Any]) -> Check:
+        checks = [self.compile(branch) for branch in branches]
+
+        def check(cursor: AvroCursor, at: int) -> int:
+            branch, at = index(cursor, at, len(checks), "BAD_UNION")
+            return checks[branch](cursor, at)
+
+        return check
+
+    def _size(self, schema: Any) -> int:
+        """Return the fewest bytes that a value takes; for a type that was compiled."""
+        if isinstance(schema, list):
+            return 1 + min(map(self._size, schema))
+        schema_type = schema if isinstance(schema, dict) else {"type": schema}
+        named = self._smallest.get(str(schema_type.get("name", schema_type["type"])))
+        return FIXED_SIZES.get(schema_type["type"], 1) if named is None else named
+
+
+def _block_check(item: Check, smallest: int) -> Check:
+    def check(cursor: AvroCursor, at: int) -> int:
+        cursor.enter()
+        while True:
+            count, at = cursor.varint(at, 64, LONG)
+            if count == 0:
+                cursor.depth += 1
+                return at
+            end = None
+            if count < 0:
+                size, at = cursor.varint(at, 64, LONG)
+                end = at + size
+                if count == LONG[0] or not 0 <= size <= cursor.end - at:
+                    raise DecodeError("BAD_BLOCK", f"a block of {-count} items in {size} bytes before byte {at}")
+            # Before the first item is looked at: a count is all that five bytes need to claim millions.
+            cursor.items -= abs(count)
+            if cursor.items < 0:
+                raise DecodeError("TOO_MANY_ITEMS", f"{abs(count)} items are claimed before byte {at}")
+            cursor.skip(at, abs(count) * smallest)
+            for _ in range(abs(count)):
+                at = item(cursor, at)
+            if end not in (None, at):
+                raise DecodeError("BAD_BLOCK", f"a block ends at byte {at}, and says that it ends at {end}")
 
     return check

@@ -8,10 +8,11 @@ It needs a real broker, real Spark and some minutes: mark it `slow`. What is com
 
 - one batch over all records;
 - a stream that is cut into micro-batches at random places, by records that come in portions and by random limits;
-- a run by spark-submit that is killed (SIGKILL) at random moments and started again;
+- a run by spark-submit that is killed (SIGKILL) at a random moment and started again;
 - a replay, cut over into a live table that had lost its rows.
 
-Rows of windows that the stream has still open at the end are left out. `TIDEMARK_SEED` makes the random choices others.
+Rows of windows that the stream has still open at the end are left out. `TIDEMARK_SEED` makes the random choices others;
+without it they are the same each time, and a change of the job is judged by its own merits.
 """
 
 import os
@@ -34,28 +35,30 @@ from conf import ROOT
 from conf.settings import Settings, load
 from conf.topics import Topic, load_topics
 from jobs import catalog
-from jobs.connectors import kafka
-from jobs.connectors.positions import Position, resolve
-from jobs.failures import await_all
-from jobs.late.listing import TABLE
-from jobs.outputs import Output, Replaceable
-from jobs.replay import extents
-from jobs.replay.asking import Asked
-from jobs.replay.comparing import differences, fingerprint
-from jobs.replay.cutover import HEADER
-from jobs.replay.live import live_queries
-from jobs.replay.planning import plan_range
-from jobs.replay.record import Replays
-from jobs.replay.steps import Steps
-from jobs.run import Run
+from jobs.connectors.kafka import source_sink
+from jobs.connectors.kafka.offsets import Position, resolve_offsets
+from jobs.operations.replay import compare
+from jobs.operations.replay.compare import differences, fingerprint
+from jobs.operations.replay.cutover import HEADER
+from jobs.operations.replay.live_job import live_queries
+from jobs.operations.replay.plan import plan_range
+from jobs.operations.replay.record import Replays
+from jobs.operations.replay.request import ReplayRequest
+from jobs.operations.replay.steps import Steps
+from jobs.pipeline.outputs import Output, RowSelector
+from jobs.pipeline.paths import LATE
+from jobs.pipeline.run import Run
+from jobs.pipeline.supervision import await_all
 from local.broker import Cluster
 from local.processes import end_group, wait_for
 from schemas.codec import Encoder
-from schemas.registries import open_registry
+from schemas.open_registry import open_registry
+from tests.again import SEEDED, VARIABLE
+from tests.jvm import OPTIONS
 from tests.sent import Record, send
 
 PORTIONS = 3
-KILLS = 2
+KILLS = 1
 UNDECLARED_PARTITIONS = 2
 SHOWN = 5
 Publish = Callable[[Settings], object]
@@ -64,9 +67,9 @@ Publish = Callable[[Settings], object]
 class Equivalence:
     """Runs a job in every way, on topics of a broker of its own, and compares what it gives."""
 
-    def __init__(self, spark: SparkSession, broker: Cluster, folder: Path) -> None:
+    def __init__(self, spark: SparkSession, broker: Cluster, folder: Path, seed: int) -> None:
         self._spark, self._broker, self._folder = spark, broker, folder
-        self._random = random.Random(int(os.environ.get("TIDEMARK_SEED", "1")))
+        self._random = random.Random(seed)
         self._portions: list[Publish] = []
         self._topics = load_topics()
         self._published: dict[str, Position] = {}
@@ -104,7 +107,7 @@ class Equivalence:
         self._compare(job, batch, live, "a stream in random micro-batches")
         killed = self._settings("killed", *overrides)
         self._run_and_kill(job, killed, overrides)
-        self._compare(job, batch, killed, "a run that was killed at random moments")
+        self._compare(job, batch, killed, "a run that was killed at a random moment")
         self._lose_and_replay(job, batch, live)
         self._compare(job, batch, live, "a replay that was cut over")
 
@@ -118,6 +121,7 @@ class Equivalence:
             "paths.tables": self._folder / name / "tables",
             "paths.checkpoints": self._folder / name / "checkpoints",
             "ledger.application": name,
+            "spark.driver_java_options": OPTIONS,
         }
         return [f"{key}={value}" for key, value in own.items()]
 
@@ -169,12 +173,12 @@ class Equivalence:
 
     def _lose_and_replay(self, job: str, batch: Run, settings: Settings) -> None:
         for name in dict.fromkeys(output.job for output in batch.outputs):
-            planned = plan_range(settings, Asked(name))
+            planned = plan_range(settings, ReplayRequest(name))
             replay = Replays(settings).keep(planned)
             for part in replay.parts:
-                for each in (table for table in part.tables if table.rows.is_told):
-                    path = extents.live_path(settings, each.rows.table)
-                    where = extents.condition(replay, part, each)
+                for each in (table for table in part.tables if table.rows.can_select):
+                    path = compare.live_path(settings, each.rows.table)
+                    where = compare.row_selection(replay, part, each)
                     if Path(path).exists():
                         self._spark.sql(f"DELETE FROM delta.`{path}` WHERE {where}")
             steps = Steps(self._spark, settings, catalog.load(name).build, print, lambda: None)
@@ -187,21 +191,21 @@ class Equivalence:
             for rows in output.tables:
                 if output.topic and "replay" not in way:
                     self._compare_records(batch, output, settings, way)
-                elif rows.is_told or rows.keys:
+                elif rows.can_select or rows.keys:
                     self._compare_table(batch, output, rows, settings, way)
 
-    def _compare_table(self, batch: Run, output: Output, rows: Replaceable, settings: Settings, way: str) -> None:
+    def _compare_table(self, batch: Run, output: Output, rows: RowSelector, settings: Settings, way: str) -> None:
         closed = self._closed(output, rows, settings)
         where = f"`{rows.event_time}` < TIMESTAMP '{closed}'" if rows.event_time and closed else "true"
-        expected = extents.rows_of(self._spark, f"{batch.tables_root}/{rows.table}", where)
-        found = extents.rows_of(self._spark, extents.live_path(settings, rows.table), where)
+        expected = compare.read_rows(self._spark, f"{batch.tables_root}/{rows.table}", where)
+        found = compare.read_rows(self._spark, compare.live_path(settings, rows.table), where)
         if expected is None and found is None:
             return
         like = expected if expected is not None else found
         assert like is not None
         self._require_same(
-            extents.aligned(expected, like, rows.stamps),
-            extents.aligned(found, like, rows.stamps),
+            compare.align_columns(expected, like, rows.stamps),
+            compare.align_columns(found, like, rows.stamps),
             f"{output.query}: table {rows.table} of {way}",
             rows.keys,
             self._late(output, settings),
@@ -209,7 +213,7 @@ class Equivalence:
         told = f"{rows.table} is empty: nothing was compared; is every event rejected?"
         assert rows.table == "quarantine" or not like.isEmpty(), told
 
-    def _closed(self, output: Output, rows: Replaceable, settings: Settings) -> str | None:
+    def _closed(self, output: Output, rows: RowSelector, settings: Settings) -> str | None:
         """Up to where the stream has written all rows; None where it writes them as they come."""
         lives = [each for each in live_queries(settings, output.job) if each.manifest.query == output.query]
         (live,) = lives
@@ -221,16 +225,18 @@ class Equivalence:
         """What this way has published, records that a replay has marked aside."""
         topic = str(output.topic)
         since = self._published.get(topic, "earliest")
-        subscription = kafka.Subscription((topic,))
-        found = kafka.read_batch(self._spark, settings.kafka, settings.source, subscription, since)
-        marked = F.exists(F.coalesce("headers", F.array().cast(kafka.HEADERS)), lambda header: header.key == HEADER)
+        subscription = source_sink.Subscription((topic,))
+        found = source_sink.read_batch(self._spark, settings.kafka, settings.source, subscription, since)
+        marked = F.exists(
+            F.coalesce("headers", F.array().cast(source_sink.HEADERS)), lambda header: header.key == HEADER
+        )
         expected = self._spark.read.format("delta").load(f"{batch.tables_root}/{topic}")
-        ours = extents.aligned(found.where(~marked).withColumn("key", F.col("key").cast("string")), expected)
+        ours = compare.align_columns(found.where(~marked).withColumn("key", F.col("key").cast("string")), expected)
         self._require_same(expected, ours, f"{output.query}: topic {topic} of {way}", ())
-        self._published[topic] = resolve(settings.kafka, topic, "latest")
+        self._published[topic] = resolve_offsets(settings.kafka, topic, "latest")
 
     def _late(self, output: Output, settings: Settings) -> int:
-        late = extents.rows_of(self._spark, extents.live_path(settings, TABLE), f"query = '{output.query}'")
+        late = compare.read_rows(self._spark, compare.live_path(settings, LATE), f"query = '{output.query}'")
         return late.count() if late is not None else 0
 
     def _require_same(
@@ -246,7 +252,10 @@ class Equivalence:
 
 
 @pytest.fixture
-def equivalence(spark: SparkSession, tmp_path: Path) -> Iterator[Equivalence]:
+def equivalence(
+    spark: SparkSession, generated_code: None, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Equivalence]:
     """With a broker of its own, whose topics have the declared names."""
+    seed = request.node.stash[SEEDED] = int(os.environ.get(VARIABLE, "1"))
     with Cluster(tmp_path / "broker", tmp_path / "logs", attached=True) as cluster:
-        yield Equivalence(spark, cluster, tmp_path)
+        yield Equivalence(spark, cluster, tmp_path, seed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 
-from producers.nycflights import MISSING_ZONES, package_data
+from producers.flights.data_set import MISSING_ZONES, package_data
 
 
 @contextmanager

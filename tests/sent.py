@@ -30,7 +30,8 @@ def send(broker: Cluster, topic: str, *records: Record) -> list[tuple[int, int]]
         assert error is None, error
         placed.append((message.partition() or 0, message.offset() or 0))
 
-    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "acks": "all", "linger.ms": 0})
+    own = {"acks": "all", "linger.ms": 0, "message.max.bytes": 100_000_000}
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, **own})
     for record in records:
         produce(producer, topic, record, acknowledged)
         assert producer.flush(30) == 0

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from local.processes import end_group, wait_for
+from tests.jvm import SERVER_OPTIONS
 
 
 def free_port() -> int:
@@ -32,10 +33,13 @@ def standalone_cluster(folder: Path, workers: int) -> Iterator[str]:
         work = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"work-{number}")]
         page = ["--webui-port", str(pages[number + 1])]
         commands.append([launcher, f"{deploy}.worker.Worker", *place, *work, *page, url])
+    environment = os.environ | {"SPARK_DAEMON_JAVA_OPTS": " ".join(SERVER_OPTIONS)}
     with ExitStack() as stack:
         for number, command in enumerate(commands):
             output = stack.enter_context((folder / f"daemon-{number}.log").open("w"))
-            process = subprocess.Popen(command, stdout=output, stderr=output, text=True, process_group=0)
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=output, text=True, process_group=0
+            )
             stack.callback(end_group, process)
         wait_for(lambda: alive(pages[0], workers), 60, lambda: AssertionError(f"no cluster, see {folder}"))
         yield url

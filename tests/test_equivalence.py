@@ -8,7 +8,7 @@ import pytest
 
 from tests.equivalence import Equivalence
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 JOB = "flights.hourly_delays"
 BEGAN = datetime(2013, 1, 1, 10, tzinfo=UTC)
@@ -45,6 +45,7 @@ def test_a_job_is_the_same_however_it_is_run(equivalence: Equivalence) -> None:
     equivalence.check(JOB)
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_drops_what_a_batch_keeps_is_found(equivalence: Equivalence) -> None:
     equivalence.publish("departures", list(departures()))
     # A day late, for a job that waits for three hours.

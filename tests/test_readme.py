@@ -1,26 +1,37 @@
-"""What README says is done as it says."""
+"""What README and docs say is done as they say."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from deltalake import DeltaTable
 
 from conf import ROOT, state_dir
+from jobs import arguments
+from local import cli
+from tests.jvm import OPTIONS
 
 README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 FENCE = re.compile(
     r"(?:<!-- (?P<kind>file|snippet): (?P<where>.+?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL
 )
 
+COMMAND = re.compile(r"(local/tidemark|\./spark-submit\.sh) ([^`\"'#|\n…]+)")
+# They become another program, which has arguments of its own.
+NOT_OURS = {"test", "notebook", "kafka"}
 
-def section(title: str) -> str:
-    """The text below one heading."""
-    return README.split(f"## {title}", 1)[1].split("\n## ", 1)[0]
+
+def section(title: str, page: str = README) -> str:
+    """The text of `page` below one heading."""
+    return page.split(f"## {title}", 1)[1].split("\n## ", 1)[0]
 
 
 def test_quick_start_opens_with_exactly_two_commands() -> None:
@@ -35,23 +46,90 @@ def test_link_leads_to_a_file(link: str) -> None:
     assert (ROOT / link).exists()
 
 
-@pytest.mark.parametrize("folder", sorted(set(re.findall(r"^\| `(\w+)/`", README, re.MULTILINE))))
+FOLDERS = set(re.findall(r"^\| `([\w/]+)/`", README, re.MULTILINE))
+
+
+@pytest.mark.parametrize("folder", sorted(FOLDERS))
 def test_folder_named_in_the_table_exists(folder: str) -> None:
     assert (ROOT / folder).is_dir()
 
 
+def test_every_folder_of_jobs_is_named_in_the_table() -> None:
+    assert {f"jobs/{init.parent.name}" for init in (ROOT / "jobs").glob("*/__init__.py")} <= FOLDERS
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = set(re.findall(r"\]\((\w[\w-]*\.md)", PAGES["README.md"]))
+    assert set(PAGES) - {"README.md"} == index
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_a_page_begins_with_what_it_is_for(page: str) -> None:
+    title, first, *_ = PAGES[page].split("\n\n", 2)
+    assert title.startswith("# ")
+    assert first.startswith("This page ")
+
+
+def commands(script: str) -> list[str]:
+    """What stands behind `script`, on any page, without what it passes on to spark-submit."""
+    found = (match for page in (README, *PAGES.values()) for match in COMMAND.finditer(page) if match[1] == script)
+    return sorted({re.split(" -- | && |; ", match[2])[0].strip() for match in found})
+
+
+@pytest.mark.parametrize("command", [one for one in commands("local/tidemark") if one.split()[0] not in NOT_OURS])
+def test_command_of_a_page_has_the_arguments_that_it_is_given(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = command.split()
+    options = [word for word in words if word.startswith("--")]
+    begin = words[: words.index(options[0])] if options else words
+    try:
+        cli.main([*begin, "--help"])
+    except SystemExit as exc:
+        assert exc.code == 0, capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert [option for option in options if option not in shown] == []
+
+
+def test_options_of_jobs_on_a_page_are_those_of_jobs() -> None:
+    shown = arguments.job_parser().format_help()
+    used = {word for command in commands("./spark-submit.sh") for word in re.findall("--[a-z-]+", command)}
+    assert used
+    assert {option for option in used if option not in shown} == set()
+
+
+def test_every_dependency_is_named_with_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [
+        *project["dependencies"],
+        *(one for group in project["optional-dependencies"].values() for one in group),
+    ]
+    rows = [line.split("|") for line in PAGES["dependencies.md"].splitlines() if line.startswith("| ")]
+    named = " ".join(row[1] for row in rows if row[2].strip())
+    assert {name for name in (re.split(r"[\[=<>~!; ]", one)[0] for one in declared) if name not in named} == set()
+
+
 def test_quoted_code_stands_in_the_file_it_is_quoted_from() -> None:
-    quoted = [match for match in FENCE.finditer(README) if match["kind"] == "snippet"]
+    quoted = [match for page in PAGES.values() for match in FENCE.finditer(page) if match["kind"] == "snippet"]
 
     assert quoted
     for match in quoted:
         assert match["text"] in (ROOT / match["where"].split()[0]).read_text()
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Iterator[Path]:
-    """A copy of this checkout with a state folder of its own, jars there already."""
-    copy = tmp_path / "tidemark"
+def test_what_a_page_imports_is_there() -> None:
+    fences = [match for page in PAGES.values() for match in FENCE.finditer(page) if match["language"] == "python"]
+    imports = [
+        node for match in fences for node in ast.walk(ast.parse(match["text"])) if isinstance(node, ast.ImportFrom)
+    ]
+    assert imports
+    for node in imports:
+        module = import_module(str(node.module))
+        assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of this checkout with a state folder of its own, jars there already: its first command installs, once."""
+    copy = tmp_path_factory.mktemp("readme") / "tidemark"
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     for file in filter(lambda name: (ROOT / name).is_file(), files):
@@ -67,14 +145,15 @@ def run(checkout: Path, script: str) -> str:
     outer = {
         name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_") and name != "PYTHONPATH"
     }
+    outer["TIDEMARK_SPARK__DRIVER_JAVA_OPTIONS"] = OPTIONS
     command = ["bash", "-euo", "pipefail", "-c", script]
-    done = subprocess.run(command, cwd=checkout, env=outer, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=checkout, env=outer, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_the_demo_answers_every_record_is_accounted_for_and_the_past_can_be_run_again(checkout: Path) -> None:
     shown = run(checkout, "local/tidemark demo --to 2013-01-08")
 
@@ -84,16 +163,14 @@ def test_the_demo_answers_every_record_is_accounted_for_and_the_past_can_be_run_
     for question in ("which carriers leave late?", "does the weather explain it?", "who should have been alerted?"):
         assert question in shown
 
-    assert "there already: 6,064 departures" in run(checkout, "local/tidemark demo --to 2013-01-08")
-
-    (past,) = (match["text"] for match in FENCE.finditer(section("The past again, and the proof")))
+    (past,) = (match["text"] for match in FENCE.finditer(section("How to see it for yourself", PAGES["guarantees.md"])))
     shown = run(checkout, past)
     assert "all well" in shown
     assert "hourly_delays                is as the replay has it: nothing to change" in shown
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_bringing_your_own_topic_works_as_written(checkout: Path) -> None:
     for match in FENCE.finditer(section("Bring your own topic, in ten minutes")):
         if match["kind"] == "file":

@@ -15,11 +15,13 @@ from deltalake import DeltaTable
 from conf import ROOT
 from conf.settings import load
 from conf.topics import load_topics
+from jobs.connectors.kafka.access import connect
 from local.broker import Cluster
 from local.processes import end_group, wait_for
-from local.topics import bring_in_step, connect
-from producers import cli as publish
-from producers.nycflights import package_data
+from local.topics import bring_in_step
+from producers import cli
+from producers.flights.data_set import package_data
+from tests.jvm import OPTIONS, SERVER_OPTIONS
 from tests.standalone import free_port, standalone_cluster
 
 DAYS = ["--from", "2013-01-01", "--to", "2013-01-08"]
@@ -31,14 +33,15 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("flights")
     with Cluster(folder, folder / "logs", attached=True) as broker:
         servers = f"kafka.bootstrap_servers={broker.bootstrap_servers}"
-        bring_in_step(connect(load(overrides=[servers])), list(load_topics().values()), 1)
-        assert publish.main(["flights", *DAYS, "--set", servers]) == 0
+        bring_in_step(connect(load(overrides=[servers]).kafka), list(load_topics().values()), 1)
+        assert cli.main(["flights", *DAYS, "--set", servers]) == 0
         yield broker
 
 
 def arguments(servers: str, folder: Path, *more: str) -> list[str]:
     """Job options that read from `servers` and keep all that is written under `folder`."""
     settings = {"kafka.bootstrap_servers": servers, "paths.logs": str(folder / "logs")}
+    settings["spark.driver_java_options"] = OPTIONS
     sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     return [*sets, "--tables", str(folder / "tables"), "--checkpoints", str(folder / "checkpoints"), *more]
 
@@ -66,15 +69,17 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("error: ")]
 
 
+@pytest.mark.slow
 def test_a_job_that_catches_up_exits_with_0_and_shows_its_batches(flights: Cluster, tmp_path: Path) -> None:
     ran = submit("flights.hourly_delays", *arguments(flights.bootstrap_servers, tmp_path, "--until-caught-up"))
 
     assert ran.returncode == 0, ran.stdout
     assert errors(ran.stdout) == []
-    assert any(line.startswith("flights.hourly_delays") and "lag 0" in line for line in ran.stdout.splitlines())
+    assert any("Z flights.hourly_delays " in line and "lag 0" in line for line in ran.stdout.splitlines())
     assert sum(int(str(row[3])) for row in hours(tmp_path)) == departures_by_the_file()
 
 
+@pytest.mark.slow
 def test_a_missing_topic_is_one_line_and_exit_code_1(broker: Cluster, tmp_path: Path) -> None:
     ran = submit("flights.hourly_delays", *arguments(broker.bootstrap_servers, tmp_path, "--until-caught-up"))
 
@@ -122,7 +127,7 @@ def test_a_range_of_days_is_one_batch_in_a_folder_of_its_own_and_the_same_again(
     first, again = (submit("flights.hourly_delays", *options) for _ in range(2))
 
     assert (first.returncode, again.returncode) == (0, 0), first.stdout + again.stdout
-    [folder] = (tmp_path / "tables").iterdir()
+    [folder] = (tmp_path / "tables").glob("range-*")
     assert folder.name.startswith("range-")
     rows = DeltaTable(str(folder / "hourly_delays")).to_pyarrow_table().to_pylist()
     day = datetime(2013, 1, 2, tzinfo=UTC)
@@ -134,28 +139,36 @@ def test_a_range_of_days_is_one_batch_in_a_folder_of_its_own_and_the_same_again(
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_continuous_job_with_130_and_a_later_run_goes_on(flights: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "signalled", "code", "told"),
+    [
+        # As a terminal sends it: to all of the group. As `kill`, Kubernetes and systemd send it: to one process.
+        pytest.param(signal.SIGINT, os.killpg, 130, "interrupted", marks=pytest.mark.exhaustive),
+        (signal.SIGTERM, os.kill, 0, "stopped by SIGTERM; a new run goes on"),
+    ],
+)
+def test_a_signal_amid_batches_ends_a_job_in_one_line_and_a_later_run_goes_on(
+    flights: Cluster, tmp_path: Path, number: int, signalled: Callable[[int, int], None], code: int, told: str
+) -> None:
+    small = ["--set", "jobs.flights.hourly_delays.max_offsets_per_trigger=500"]
     options = arguments(flights.bootstrap_servers, tmp_path)
-    command = [str(ROOT / "spark-submit.sh"), "flights.hourly_delays", *options, "--continuous"]
-    with (tmp_path / "output").open("w+") as output:
+    command = [str(ROOT / "spark-submit.sh"), "flights.hourly_delays", *options, *small, "--continuous"]
+    printed = tmp_path / "output"
+    with printed.open("w+") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, text=True, process_group=0)
         try:
-            wait_for(
-                lambda: "lag 0" in (tmp_path / "output").read_text(),
-                120,
-                lambda: AssertionError("no batch was written"),
-            )
-            os.killpg(process.pid, signal.SIGINT)
-            assert process.wait(60) == 130
+            wait_for(lambda: "batch 1 " in printed.read_text(), 240, lambda: AssertionError("no batch was written"))
+            signalled(process.pid, number)
+            assert process.wait(60) == code
         finally:
             end_group(process)
-    assert "Traceback" not in (tmp_path / "output").read_text()
-    before = hours(tmp_path)
+    lines = printed.read_text().splitlines()
+    assert [line for line in lines if "Z flights.hourly_delays " not in line] == [told]
 
     again = submit("flights.hourly_delays", *options, "--until-caught-up")
 
     assert again.returncode == 0, again.stdout
-    assert hours(tmp_path) == before
+    assert sum(int(str(row[3])) for row in hours(tmp_path)) == departures_by_the_file()
 
 
 @pytest.mark.slow
@@ -177,8 +190,10 @@ def test_a_corrupt_record_goes_to_quarantine_and_the_job_goes_on(flights: Cluste
 
 
 @pytest.mark.cluster
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("job", ["flights.hourly_delays", "flights.overdue"])
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize(
+    "job", [pytest.param("flights.hourly_delays", marks=pytest.mark.exhaustive), "flights.overdue"]
+)
 def test_a_standalone_cluster_gives_the_rows_that_one_machine_gives(
     flights: Cluster, tmp_path: Path, job: str, rows_of: Callable[[Path, str], list[tuple[str, ...]]]
 ) -> None:
@@ -187,6 +202,7 @@ def test_a_standalone_cluster_gives_the_rows_that_one_machine_gives(
 
     with standalone_cluster(tmp_path, workers=2) as master:
         options = ["--master", master, "--executor-memory", "700m", "--conf", "spark.driver.host=127.0.0.1"]
+        options += ["--conf", f"spark.executor.extraJavaOptions={' '.join(SERVER_OPTIONS)}"]
         ran = submit(job, *arguments(flights.bootstrap_servers, spread, "--until-caught-up"), "--", *options)
 
     assert ran.returncode == 0, ran.stdout

@@ -50,8 +50,8 @@ def write_text(uri: str, text: str) -> None:
 def listed(uri: str) -> list[str]:
     """The names in a folder, sorted; none where it is not there."""
     files, base = storage(uri)
-    found = files.get_file_info(fs.FileSelector(base.rstrip("/"), allow_not_found=True))
-    return sorted(info.base_name for info in found)
+    infos = files.get_file_info(fs.FileSelector(base.rstrip("/"), allow_not_found=True))
+    return sorted(info.base_name for info in infos)
 
 
 def _located(uri: str) -> tuple[fs.FileSystem, str]:

@@ -9,8 +9,8 @@ Append mode: a day's ten rows are written once, when the watermark has passed th
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.flights.repeats import without_repeats
-from jobs.run import Run
+from jobs.flights.transforms import without_repeats
+from jobs.pipeline.run import Run
 
 ZONE = "America/New_York"
 WINDOW = "1 day"  # by the clock in New York: 23 hours on the day daylight saving time begins, 25 on the day it ends

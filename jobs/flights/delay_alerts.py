@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.connectors import avro
-from jobs.run import Run
+from jobs.connectors.avro.encode import encode
+from jobs.pipeline.run import Run
 from schemas.registry import RegisteredSchema
 
 LATE_MINUTES = 60
@@ -47,12 +47,15 @@ def delay_alerts(departures: DataFrame) -> DataFrame:
 
 
 def as_records(schema: RegisteredSchema) -> Callable[[DataFrame], DataFrame]:
-    """Makes Kafka records of alerts: `key` string (the flight_id), `value` binary (framed Avro), `headers`."""
+    """Makes Kafka records of alerts: `key` string (the flight_id), `value` binary (framed Avro), `headers`, and the
+    flight's departure as `timestamp`.
+    """
 
     def records(alerts: DataFrame) -> DataFrame:
-        value = avro.encode(F.struct(*alerts.columns), schema)
+        value = encode(F.struct(*alerts.columns), schema)
         headers = F.array(_header("severity", F.col("severity")), _header("content-type", F.lit(CONTENT_TYPE)))
-        return alerts.select(F.col("flight_id").alias("key"), value.alias("value"), headers.alias("headers"))
+        record = F.col("flight_id").alias("key"), value.alias("value"), headers.alias("headers")
+        return alerts.select(*record, F.col("departed_at").alias("timestamp"))
 
     return records
 

@@ -10,8 +10,8 @@ are still open.
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.flights.repeats import without_repeats
-from jobs.run import Run
+from jobs.flights.transforms import without_repeats
+from jobs.pipeline.run import Run
 
 LONG_DELAY_MINUTES = 30
 GAP = "30 minutes"  # half an hour without a long delay: the airport runs again

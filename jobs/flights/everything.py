@@ -7,7 +7,6 @@ Every query keeps the name, checkpoint and settings of its own job, so that it c
 the other way round, without reading anything twice.
 """
 
-from jobs import ingest
 from jobs.flights import (
     busiest_routes,
     delay_alerts,
@@ -18,10 +17,11 @@ from jobs.flights import (
     unique_departures,
     weather_impact,
 )
-from jobs.run import Run
+from jobs.ingest import job as ingest_job
+from jobs.pipeline.run import Run
 
 JOBS = {
-    "ingest": ingest.build,
+    "ingest": ingest_job.build,
     "flights.unique_departures": unique_departures.build,
     "flights.hourly_delays": hourly_delays.build,
     "flights.rolling_delays": rolling_delays.build,
@@ -35,4 +35,4 @@ JOBS = {
 
 def build(run: Run) -> None:
     for job, declare in JOBS.items():
-        run.include(job, declare)
+        run.under_name(job, declare)

@@ -9,9 +9,8 @@ Update mode: an hour's row is merged into the table with every micro-batch that 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.flights.measures import MEASURES, delay_measures
-from jobs.flights.repeats import without_repeats
-from jobs.run import Run
+from jobs.flights.transforms import MEASURES, delay_measures, without_repeats
+from jobs.pipeline.run import Run
 
 WINDOW = "1 hour"
 LATENESS = "3 hours"  # departures are reported as they happen; three hours cover a producer that was down

@@ -11,9 +11,9 @@ back: nobody can tell a flight that has not arrived from a report that has not.
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.flights.arrivals_board import SCHEMA, ArrivalsBoard, Report
-from jobs.flights.repeats import without_repeats
-from jobs.run import Run
+from jobs.flights.overdue_state import SCHEMA, ArrivalsBoard, Report
+from jobs.flights.transforms import without_repeats
+from jobs.pipeline.run import Run
 
 GRACE = "30 minutes"  # air traffic control takes an aircraft for overdue half an hour past its estimate
 LATENESS = "30 minutes"  # of both topics; a row comes this much later than the deadline

@@ -10,9 +10,8 @@ too.
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.flights.measures import MEASURES, delay_measures
-from jobs.flights.repeats import without_repeats
-from jobs.run import Run
+from jobs.flights.transforms import MEASURES, delay_measures, without_repeats
+from jobs.pipeline.run import Run
 
 WINDOW = "3 hours"  # a wave of departures and what it leaves behind
 SLIDE = "30 minutes"  # every departure counts in six windows

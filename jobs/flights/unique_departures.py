@@ -8,8 +8,8 @@ Append mode: a departure is written with the micro-batch that brings it; a repea
 
 from pyspark.sql import DataFrame
 
-from jobs.flights.repeats import without_repeats
-from jobs.run import Run
+from jobs.flights.transforms import without_repeats
+from jobs.pipeline.run import Run
 
 LATENESS = "1 day"  # a producer that was restarted may send its last day again; a day is about a thousand keys of state
 COLUMNS = (

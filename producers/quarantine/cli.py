@@ -1,53 +1,58 @@
-"""The `quarantine` command: what was rejected, why, and sending it back."""
+"""Runs `quarantine`: lists rejects, looks into them, sends them again, or has them resolved from a work queue."""
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Collection, Sequence
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
-from conf import settings
+import pyarrow as pa
+
+from conf import command_line
+from conf.command_line import positive_number, whole_number
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings
-from producers.option_types import whole
-from producers.quarantine import audit, inspection, listing, redrive
-from producers.quarantine import register as registers
-from producers.quarantine.arguments import add_selection, selection
-from producers.quarantine.queue_commands import add_queue
-from producers.quarantine.redrive_command import add_redrive
-from producers.quarantine.register import Register
-from producers.quarantine.table import Quarantine, slices
-from schemas.registries import open_registry
+from jobs.pipeline import paths
+from producers.kafka.pacing import Interrupt
+from producers.kafka.preflight import connect
+from producers.quarantine import inspection, marker_log, redrive, work_queue
+from producers.quarantine import table as quarantine_table
+from producers.quarantine.marker_log import MarkerLog
+from producers.quarantine.redrive import Redrive, counts, estimate
+from producers.quarantine.selection import Selection, add_into_compacted, add_selection, selection
+from producers.quarantine.table import Quarantine, first_coordinates, slices
+from producers.quarantine.worker import KINDS, Resolve, Worker, ask_command, ask_person, decide_always
+from schemas.open_registry import open_registry
 
 DESCRIPTION = "Records that were rejected: how many, why, and the way back; see docs/redrive.md."
 EXIT_CODES = "exit code: 0 done, 1 failure, 2 wrong usage, 130 interrupted (what is committed is counted)"
 NOTHING = "nothing is in quarantine there"
 SHOWN = 10
+EXEC = "run CMD for each record, its envelope as JSON on stdin: exit code 0 accepts, 75 releases, any other rejects"
+SHOWN_COORDINATES = 5
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `quarantine ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
-    options = build_parser().parse_args(argv)
-    code: int = options.run(settings.load(options.env, options.set), options)
-    return code
+    return command_line.run(build_parser(), argv)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Build the parser of the whole command line."""
     parser = argparse.ArgumentParser(prog="local/tidemark quarantine", description=DESCRIPTION, epilog=EXIT_CODES)
     commands = parser.add_subparsers(required=True, metavar="list|inspect|redrive|audit|queue")
-    common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("settings")
-    group.add_argument("--env", metavar="NAME", help="settings overlay: local (default) or cluster")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting; may be repeated")
+    common = command_line.settings_options()
     _add_list(commands.add_parser("list", parents=[common], help="count them by topic, error and rule"))
     _add_inspect(commands.add_parser("inspect", parents=[common], help="show them, read as far as they can be"))
-    add_redrive(commands.add_parser("redrive", parents=[common], help="send them back, once and only once"))
-    told = "Bring the tables `redrives` and `resolutions` up to date; `redrive` and `queue work` do it at their end."
-    own = commands.add_parser(
-        "audit", parents=[common], help="bring tables of what was done up to date", description=told
+    _add_redrive(commands.add_parser("redrive", parents=[common], help="send them back, once and only once"))
+    text = "Bring the tables `redrives` and `resolutions` up to date; `redrive` and `queue work` do it at their end."
+    audit = commands.add_parser(
+        "audit", parents=[common], help="bring tables of what was done up to date", description=text
     )
-    own.set_defaults(run=_audit)
-    add_queue(commands, common)
+    audit.set_defaults(run=_audit)
+    _add_queue(commands, common)
     return parser
 
 
@@ -59,56 +64,191 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--limit", type=whole, default=SHOWN, metavar="N", help=f"show so many; default {SHOWN}")
-    parser.add_argument("--skip", type=whole, default=0, metavar="N", help="leave out the first N")
+    parser.add_argument("--limit", type=whole_number, default=SHOWN, metavar="N", help=f"show so many; default {SHOWN}")
+    parser.add_argument("--skip", type=whole_number, default=0, metavar="N", help="leave out the first N")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, bytes in base64")
+    shows = "show what schemas mark as personal data too, and the bytes of records that may hold it"
+    parser.add_argument("--personal", action="store_true", help=shows)
     parser.set_defaults(run=_inspect)
 
 
-def _list(loaded: Settings, options: argparse.Namespace) -> int:
-    wanted, table = selection(options), Quarantine(loaded)
-    topics = {topic for batch in table.batches(wanted, ["topic"]) for topic in batch["topic"].unique().to_pylist()}
-    counts = listing.count(table, wanted, _redriven(loaded, topics))
+def _add_redrive(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("--all", action="store_true", help="everything that was not redriven yet")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+    parser.add_argument("--rate", type=positive_number, metavar="N", help="at most N records per second")
+    add_into_compacted(parser)
+    parser.set_defaults(run=_redrive, parser=parser)
+
+
+def _add_queue(commands: Any, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("queue", help="resolve them one by one: fill | work | status")
+    steps = parser.add_subparsers(required=True, metavar="fill|work|status")
+    fill = steps.add_parser("fill", parents=[common], help="put records into it, each once")
+    add_selection(fill)
+    fill.add_argument("--all", action="store_true", help="everything that is not in the queue yet")
+    fill.set_defaults(run=_fill, parser=fill)
+    _add_work(steps.add_parser("work", parents=[common], help="resolve records; without --exec or --always, by hand"))
+    steps.add_parser("status", parents=[common], help="counts").set_defaults(run=_status)
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--exec", metavar="CMD", help=EXEC)
+    how.add_argument("--always", choices=KINDS, help="resolve every record so")
+    parser.add_argument("--redrive", action="store_true", help="redrive what is accepted, once and only once")
+    parser.add_argument("--idle", type=positive_number, metavar="SECONDS", help="end when nothing came for so long")
+    parser.add_argument("--limit", type=whole_number, metavar="N", help="end after so many records")
+    parser.add_argument(
+        "--lock", type=positive_number, metavar="SECONDS", help="how long a worker may take; of the group"
+    )
+    add_into_compacted(parser)
+    parser.set_defaults(run=_work)
+
+
+def _list(settings: Settings, options: argparse.Namespace) -> int:
+    selected, table = selection(options), Quarantine(settings)
+    topics = {topic for batch in table.batches(selected, ["topic"]) for topic in batch["topic"].unique().to_pylist()}
+    counts = quarantine_table.count_rejects(table, selected, _redriven(settings, topics))
     if options.json:
-        for each in counts:
-            print(json.dumps(each.to_json()))
+        for count in counts:
+            print(json.dumps(count.to_json()))
     else:
-        print("\n".join(listing.lines(counts) if counts else [NOTHING]))
+        print("\n".join(quarantine_table.count_lines(counts) if counts else [NOTHING]))
     return 0
 
 
-def _inspect(loaded: Settings, options: argparse.Namespace) -> int:
-    table, wanted, registry = Quarantine(loaded), selection(options), open_registry(loaded.registry)
-    index = table.index(wanted).slice(options.skip, options.limit)
-    redriven = _redriven(loaded, index["topic"].unique().to_pylist())
+def _inspect(settings: Settings, options: argparse.Namespace) -> int:
+    table, selected, registry = Quarantine(settings), selection(options), open_registry(settings.registry)
+    index = table.index(selected).slice(options.skip, options.limit)
+    redriven = _redriven(settings, index["topic"].unique().to_pylist())
     for part in slices(index, redrive.MOST_RECORDS, redrive.MOST_BYTES):
-        for row in table.rows(wanted, part):
-            known = None if redriven is None else redriven.has(row.at)
-            reading = inspection.read(row, registry)
+        for row in table.rows(selected, part):
+            is_redriven = None if redriven is None else redriven.has(row.at)
+            reading = inspection.read(row, registry, options.personal)
             if options.json:
-                print(json.dumps(inspection.to_json(row, reading, known)))
+                print(json.dumps(inspection.to_json(row, reading, is_redriven)))
             else:
-                print("\n".join([*inspection.lines(row, reading, known), ""]))
+                print("\n".join([*inspection.lines(row, reading, is_redriven), ""]))
     if not index.num_rows and not options.json:
         print(NOTHING)
     return 0
 
 
-def _audit(loaded: Settings, options: argparse.Namespace) -> int:
-    admin = registers.connect(loaded)
-    for name, rows in audit.bring_up_to_date(loaded, admin).items():
-        print(f"{loaded.paths.tables}/{name}: {rows:,} rows added")
+def _audit(settings: Settings, options: argparse.Namespace) -> int:
+    admin = connect(settings.kafka)
+    added = marker_log.bring_up_to_date(settings, admin)
+    for name, rows in added.items():
+        print(f"{paths.table(settings.paths.tables, name)}: {rows:,} rows added")
+    if not added:
+        print("nothing was redriven or resolved yet")
     return 0
 
 
-def _redriven(loaded: Settings, topics: Collection[str]) -> Register | None:
-    """What was redriven; None, which is said, where no broker can be asked."""
+def _redrive(settings: Settings, options: argparse.Namespace) -> int:
+    selected = _required_selection(options)
+    table = Quarantine(settings)
+    if options.dry_run:
+        print("\n".join(_dry_run(settings, table.index(selected), options.rate)))
+        return 0
+    interrupt = Interrupt()
+    redriven = Redrive(settings, uuid.uuid4().hex, options.rate, options.into_compacted, interrupt)
+    with interrupt:
+        report = redriven.send(table, selected)
+    print(f"redriven {report}")
+    if redriven.skipped:
+        print(f"left out {redriven.skipped:,} that were redriven before")
+    if report.delivered_count:
+        admin = connect(settings.kafka)
+        marker_log.bring_up_to_date(settings, admin)
+        table_path = paths.table(settings.paths.tables, paths.REDRIVES)
+        print(f"redrive id {redriven.run}; each is a row of {table_path}")
+    if report.interrupted:
+        return interrupt.exit_code("interrupted: what comes after that was not redriven")
+    report.require_complete()
+    return 0
+
+
+def _dry_run(settings: Settings, index: pa.Table, rate: float | None) -> Iterator[str]:
+    due = _due(settings, index)
+    if done := index.num_rows - due.num_rows:
+        yield f"{done:,} were redriven before, and would be left out"
+    for (topic, error), number in sorted(counts(due).items()):
+        yield f"  {topic}  {error}  {number:,}"
+    size = sum(due["bytes"].to_pylist())
+    seconds = estimate(due, rate)
+    yield f"would redrive {due.num_rows:,} records, {size:,} bytes, in about {seconds:,.0f} s; nothing was sent"
+    first = first_coordinates(due, SHOWN_COORDINATES)
+    if first:
+        more = ", ..." if due.num_rows > len(first) else ""
+        yield f"first: {', '.join(map(str, first))}{more}"
+
+
+def _due(settings: Settings, index: pa.Table) -> pa.Table:
+    """Return the rows of an index that were not redriven before."""
+    admin = connect(settings.kafka)
+    topics = index["topic"].unique().to_pylist()
+    markers = marker_log.load_markers(settings, admin, marker_log.redriven_topic(settings), topics)
+    return index.filter(pa.array(~markers.among_rows(index)))
+
+
+def _fill(settings: Settings, options: argparse.Namespace) -> int:
+    selected = _required_selection(options)
+    interrupt = Interrupt()
+    filling = work_queue.Filling(settings, uuid.uuid4().hex, interrupt)
     try:
-        admin = registers.connect(loaded)
+        with interrupt:
+            filling.fill(Quarantine(settings), selected)
+    finally:
+        print(f"queued {filling.queued:,}, left out {filling.skipped:,} that were queued before")
+    return interrupt.exit_code("interrupted")
+
+
+def _work(settings: Settings, options: argparse.Namespace) -> int:
+    interrupt = Interrupt()
+    name = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    ends = (options.idle, options.limit, options.lock)
+    worker = Worker(settings, name, _resolve(settings, options), *ends, options.into_compacted, interrupt)
+    try:
+        with interrupt:
+            worker.work()
+    finally:
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(worker.resolved.items()))
+        print(f"resolved {worker.resolved.total():,}: {counts}" if counts else "resolved nothing")
+    admin = connect(settings.kafka)
+    marker_log.bring_up_to_date(settings, admin)
+    return interrupt.exit_code("interrupted")
+
+
+def _resolve(settings: Settings, options: argparse.Namespace) -> Resolve:
+    if options.exec:
+        return ask_command(options.exec, options.redrive)
+    if options.always:
+        return decide_always(options.always, options.redrive)
+    return ask_person(open_registry(settings.registry))
+
+
+def _status(settings: Settings, options: argparse.Namespace) -> int:
+    admin = connect(settings.kafka)
+    print(", ".join(f"{name} {count:,}" for name, count in work_queue.status(settings, admin).items()))
+    return 0
+
+
+def _required_selection(options: argparse.Namespace) -> Selection:
+    selected = selection(options)
+    if selected.is_everything and not options.all:
+        options.parser.error("say which records: a selection, or --all")
+    return selected
+
+
+def _redriven(settings: Settings, topics: Collection[str]) -> MarkerLog | None:
+    """Return the log of what was redriven; None, after a line on stderr, where no broker can be asked."""
+    try:
+        admin = connect(settings.kafka)
     except TidemarkError as error:
         print(f"what was redriven is not known: {error}", file=sys.stderr)
         return None
-    return registers.known(loaded, admin, registers.redriven_topic(loaded), topics)
+    return marker_log.load_markers(settings, admin, marker_log.redriven_topic(settings), topics)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""One rejected record, looked into: its framing, the fields that could be read, where that failed, the bytes there."""
+"""Looks into a rejected record: its framing, the fields that could be read, where that failed, the bytes there."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
 
@@ -10,13 +10,13 @@ from fastavro.schema import parse_schema
 
 from conf.errors import TidemarkError
 from producers.quarantine.records import Rejected
-from schemas.codec import LIBRARY_ERRORS
-from schemas.framing import HEADER_LENGTH, unframe
-from schemas.registry import Registry
-from schemas.strict import compile_check
+from schemas.codec import HEADER_LENGTH, LIBRARY_ERRORS, unframe
+from schemas.pii import ATTRIBUTE, PiiFields, pii_fields_of
+from schemas.registry import RegisteredSchema, Registry
 from schemas.validity import load_schema
-from schemas.wire import DecodeError
+from schemas.wire import DecodeError, compile_check
 
+HIDDEN = "(personal data)"
 CONTEXT_BYTES = 48
 ROW_BYTES = 16
 
@@ -30,6 +30,7 @@ class Reading:
         failed: the field that could not be read, "" where all could.
         at: the byte of the value where that is; its length where nothing is wrong.
         problem: in words, "" for none.
+        hides: whether key, headers and bytes may hold personal data, and are not to be shown.
     """
 
     schema: str = ""
@@ -37,10 +38,84 @@ class Reading:
     failed: str = ""
     at: int = 0
     problem: str = ""
+    hides: bool = False
 
 
-def read(row: Rejected, registry: Registry) -> Reading:
-    """Read a value by the schema that it names."""
+def read(row: Rejected, registry: Registry, personal: bool = False) -> Reading:
+    """Read a value by the schema that it names.
+
+    Args:
+        personal: whether to read what a schema marks as personal data too. Otherwise such fields are HIDDEN; where any
+            schema of the topic, or the record's own, has a mark, the bytes are to be hidden too: what is broken may
+            hold anything.
+    """
+    reading = _read(row, registry, personal)
+    hides = not personal and any(_pii_fields(version.text) for version in _of_topic(row.at.topic, registry))
+    return replace(reading, hides=reading.hides or hides)
+
+
+def to_json(row: Rejected, reading: Reading, redriven: bool | None) -> dict[str, Any]:
+    """Return the envelope with what could be read; fields as text where JSON has no such type."""
+    fields = None if reading.fields is None else {name: _plain(value) for name, value in reading.fields.items()}
+    described = {"schema": reading.schema, "fields": fields, "failed_field": reading.failed, "failed_at": reading.at}
+    envelope = row.to_json()
+    if reading.hides:
+        headers = [[name, HIDDEN] for name, _ in row.headers]
+        envelope |= {"key": row.key and HIDDEN, "value": row.value and HIDDEN, "headers": headers}
+    return {**envelope, **described, "problem": reading.problem, "redriven": redriven}
+
+
+def lines(row: Rejected, reading: Reading, redriven: bool | None) -> list[str]:
+    """Return the record for people; `redriven` None, where that is not known, is left out."""
+    quarantined = f"{row.quarantined_at} by {row.code_version or 'an older version'}"
+    sent_again = {None: "", True: "yes", False: "no"}[redriven]
+    head = [f"{row.at}  {row.error}{f' ({row.rule})' if row.rule else ''}: {row.reason}"]
+    pairs = [
+        ("redriven", sent_again),
+        ("attempt", f"{row.attempt} of the event {row.origin}" if row.attempt else ""),
+        ("quarantined", quarantined if row.quarantined_at else ""),
+        ("key", HIDDEN if reading.hides and row.key else shown(row.key)),
+        *(("header", f"{name} = {HIDDEN if reading.hides else shown(value)}") for name, value in row.headers),
+        ("framing", reading.schema or "none"),
+        *(("field", f"{name} = {_field(value)}") for name, value in (reading.fields or {}).items()),
+        ("failed", f"{reading.failed}, at byte {reading.at}" if reading.failed else ""),
+        ("problem", reading.problem),
+        ("bytes", f"{HIDDEN}: `--personal` shows them" if reading.hides and row.value else ""),
+    ]
+    described = [f"  {name:12}{text}" for name, text in pairs if text]
+    content = b"" if reading.hides else row.value or b""
+    return [*head, *described, *(f"  {line}" for line in hex_lines(content, reading.at))]
+
+
+def shown(data: bytes | None) -> str:
+    """Bytes as text where they are printable UTF-8, else in hexadecimal."""
+    if data is None:
+        return "null"
+    text = data.decode(errors="replace")
+    return repr(text) if text.isprintable() and "\ufffd" not in text else f"0x{data[:CONTEXT_BYTES].hex()}"
+
+
+def hex_lines(value: bytes, at: int) -> list[str]:
+    """Return the bytes around `at`, sixteen a line, that line with a mark."""
+    first = max(0, at - CONTEXT_BYTES) // ROW_BYTES * ROW_BYTES
+    lines = []
+    for start in range(first, min(len(value), at + CONTEXT_BYTES), ROW_BYTES):
+        row = value[start : start + ROW_BYTES]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        arrow = f"  <- byte {at}" if start <= at < start + ROW_BYTES and at < len(value) else ""
+        lines.append(f"{start:6x}  {row.hex(' '):47}  {text}{arrow}")
+    return lines
+
+
+def _pii_fields(text: str) -> PiiFields | None:
+    """The personal fields of a schema, None for none; one without a name, for all, where its marks make no sense."""
+    try:
+        return pii_fields_of(text) or None
+    except TidemarkError:
+        return PiiFields({"": "drop"}) if ATTRIBUTE in text.lower() else None
+
+
+def _read(row: Rejected, registry: Registry, personal: bool) -> Reading:
     if row.value is None:
         return Reading(problem="there is no value")
     try:
@@ -53,16 +128,33 @@ def read(row: Rejected, registry: Registry) -> Reading:
         if error.code != "UNKNOWN_SCHEMA_ID":
             raise
         return Reading(f"schema id {schema_id}", at=1, problem="no schema with this id is registered")
-    return _read_fields(
-        f"schema id {schema_id}{_known_as(row.at.topic, schema_id, registry)}", load_schema(text), payload
-    )
+    name = f"schema id {schema_id}{_known_as(row.at.topic, schema_id, registry)}"
+    pii_fields = None if personal else _pii_fields(text)
+    reading = _read_fields(name, load_schema(text), payload)
+    return _without_personal(reading, pii_fields) if pii_fields else reading
+
+
+def _without_personal(reading: Reading, pii_fields: PiiFields) -> Reading:
+    is_all = "" in pii_fields.fields
+    fields = {
+        name: HIDDEN if is_all or pii_fields.covers(name) else value for name, value in (reading.fields or {}).items()
+    }
+    # Where a value does not fit, the problem may quote it.
+    failed = reading.failed and (is_all or pii_fields.covers(reading.failed))
+    return replace(reading, fields=fields, problem=HIDDEN if failed else reading.problem, hides=True)
+
+
+def _of_topic(topic: str, registry: Registry) -> Iterator[RegisteredSchema]:
+    """Yield every version of the topic's subjects: it has one for each type of its events."""
+    for subject in registry.subjects():
+        if subject.startswith(f"{topic}-"):
+            yield from registry.versions(subject)
 
 
 def _known_as(topic: str, schema_id: int, registry: Registry) -> str:
-    """The id's version under a subject of the topic, which has one for each type of its events."""
-    subjects = [subject for subject in registry.subjects() if subject.startswith(f"{topic}-")]
-    found = [each for subject in subjects for each in registry.versions(subject) if each.id == schema_id]
-    return f", {found[0].subject} version {found[0].version}" if found else f", which is none of topic {topic}"
+    """Return the id's version under a subject of the topic."""
+    versions = [version for version in _of_topic(topic, registry) if version.id == schema_id]
+    return f", {versions[0].subject} version {versions[0].version}" if versions else f", which is none of topic {topic}"
 
 
 def _read_fields(name: str, schema: Any, payload: bytes) -> Reading:
@@ -74,12 +166,12 @@ def _read_fields(name: str, schema: Any, payload: bytes) -> Reading:
         begun = parse_schema({**schema, "fields": fields[:count]}, {})
         try:
             _require_sound(begun, payload)
-            found: Any = schemaless_reader(buffer, begun, None)
+            record: Any = schemaless_reader(buffer, begun, None)
         except (TidemarkError, *LIBRARY_ERRORS) as exc:
-            told = exc.message if isinstance(exc, TidemarkError) else f"{type(exc).__name__}: {exc}".rstrip(": ")
-            problem = f"in the body, {told}"
+            text = exc.message if isinstance(exc, TidemarkError) else f"{type(exc).__name__}: {exc}".rstrip(": ")
+            problem = f"in the body, {text}"
             return Reading(name, values, fields[count - 1]["name"], HEADER_LENGTH + read_to, problem)
-        values, read_to = dict(found), buffer.tell()
+        values, read_to = dict(record), buffer.tell()
     left = len(payload) - read_to
     problem = f"{left} bytes follow the last field" if left else ""
     return Reading(name, values, "", HEADER_LENGTH + read_to, problem)
@@ -94,56 +186,13 @@ def _require_sound(begun: Any, payload: bytes) -> None:
             raise
 
 
-def to_json(row: Rejected, reading: Reading, redriven: bool | None) -> dict[str, Any]:
-    """The envelope with what could be read; fields as text where JSON has no such type."""
-    fields = None if reading.fields is None else {name: _plain(value) for name, value in reading.fields.items()}
-    told = {"schema": reading.schema, "fields": fields, "failed_field": reading.failed, "failed_at": reading.at}
-    return {**row.to_json(), **told, "problem": reading.problem, "redriven": redriven}
-
-
-def lines(row: Rejected, reading: Reading, redriven: bool | None) -> list[str]:
-    """The record for people; `redriven` None, where that is not known, is left out."""
-    quarantined = f"{row.quarantined_at} by {row.code_version or 'an older version'}"
-    sent_again = {None: "", True: "yes", False: "no"}[redriven]
-    head = [f"{row.at}  {row.error}{f' ({row.rule})' if row.rule else ''}: {row.reason}"]
-    pairs = [
-        ("redriven", sent_again),
-        ("attempt", f"{row.attempt} of the event {row.origin}" if row.attempt else ""),
-        ("quarantined", quarantined if row.quarantined_at else ""),
-        ("key", shown(row.key)),
-        *(("header", f"{name} = {shown(value)}") for name, value in row.headers),
-        ("framing", reading.schema or "none"),
-        *(("field", f"{name} = {value!r}") for name, value in (reading.fields or {}).items()),
-        ("failed", f"{reading.failed}, at byte {reading.at}" if reading.failed else ""),
-        ("problem", reading.problem),
-    ]
-    told = [f"  {name:12}{text}" for name, text in pairs if text]
-    return [*head, *told, *(f"  {line}" for line in hex_lines(row.value or b"", reading.at))]
-
-
-def shown(data: bytes | None) -> str:
-    """Bytes as text where they are printable UTF-8, else in hexadecimal."""
-    if data is None:
-        return "null"
-    text = data.decode(errors="replace")
-    return repr(text) if text.isprintable() and "\ufffd" not in text else f"0x{data[:CONTEXT_BYTES].hex()}"
-
-
-def hex_lines(value: bytes, at: int) -> list[str]:
-    """The bytes around `at`, sixteen a line, that line with a mark."""
-    first = max(0, at - CONTEXT_BYTES) // ROW_BYTES * ROW_BYTES
-    told = []
-    for start in range(first, min(len(value), at + CONTEXT_BYTES), ROW_BYTES):
-        row = value[start : start + ROW_BYTES]
-        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        mark = f"  <- byte {at}" if start <= at < start + ROW_BYTES and at < len(value) else ""
-        told.append(f"{start:6x}  {row.hex(' '):47}  {text}{mark}")
-    return told
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _field(value: Any) -> str:
+    return HIDDEN if value is HIDDEN else repr(value)

@@ -1,9 +1,9 @@
-"""A rejected record, as a row of the table `quarantine` and as the envelope that the work queue holds."""
+"""Defines rejected records: rows of the table `quarantine`, and the envelopes that the work queue holds."""
 
 import base64
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, NamedTuple, Self
 
 # What a redriven record carries besides its own headers.
@@ -11,10 +11,9 @@ OF = "tidemark.redrive.of"  # the record it is sent again for, as topic/partitio
 ORIGIN = "tidemark.redrive.origin"  # the first one of that chain
 ATTEMPT = "tidemark.redrive.attempt"  # how often the event was sent again, 1 for the first time
 ID = "tidemark.redrive.id"  # the run of `quarantine redrive`
-OWN_HEADERS = (OF, ORIGIN, ATTEMPT, ID)
+REDRIVE_HEADERS = (OF, ORIGIN, ATTEMPT, ID)
 
 Headers = tuple[tuple[str, bytes | None], ...]
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Coordinates(NamedTuple):
@@ -29,7 +28,7 @@ class Coordinates(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Of that text; raises ValueError."""
+        """Read such a text; raises ValueError."""
         topic, partition, offset = text.rsplit("/", 2)
         return cls(topic, int(partition), int(offset))
 
@@ -52,8 +51,8 @@ class Rejected:
     names: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        own = {name: (value or b"").decode(errors="replace") for name, value in self.headers if name in OWN_HEADERS}
-        self.names.update(own)
+        redrive_headers = [(name, value or b"") for name, value in self.headers if name in REDRIVE_HEADERS]
+        self.names.update({name: value.decode(errors="replace") for name, value in redrive_headers})
 
     @property
     def attempt(self) -> int:
@@ -67,35 +66,35 @@ class Rejected:
         return self.names.get(ORIGIN, str(self.at))
 
     def redrive_headers(self, redrive: str) -> list[tuple[str, str | bytes | None]]:
-        """The headers to send it again with: its own, then what leads back to it."""
-        kept = [(name, value) for name, value in self.headers if name not in OWN_HEADERS]
+        """Return the headers to send it again with: its own, then what leads back to it."""
+        kept = [(name, value) for name, value in self.headers if name not in REDRIVE_HEADERS]
         return [*kept, (OF, str(self.at)), (ORIGIN, self.origin), (ATTEMPT, str(self.attempt + 1)), (ID, redrive)]
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Of a row of the table, whichever of the newer columns it lacks."""
-        headers = tuple((each["key"], each["value"]) for each in row["headers"] or ())
-        told, timestamp = row.get("quarantined_at"), row["timestamp"]
+        """Read a row of the table (`timestamp` in milliseconds since 1970), whichever of the newer columns it lacks."""
+        headers = tuple((header["key"], header["value"]) for header in row["headers"] or ())
+        quarantined_at = row.get("quarantined_at")
         return cls(
             Coordinates(row["topic"], row["partition"], row["offset"]),
             row["key"],
             row["value"],
             headers,
-            max(0, milliseconds(timestamp)) if timestamp else 0,
+            max(0, row["timestamp"] or 0),
             row["schema_id"],
             row["error"],
             row.get("rule"),
             row["reason"] or "",
             row.get("code_version") or "",
-            told.astimezone(UTC).isoformat() if told else "",
+            quarantined_at.astimezone(UTC).isoformat() if quarantined_at else "",
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The envelope: bytes in base64, coordinates as `topic`, `partition`, `offset`."""
-        told = {name: value for name, value in asdict(self).items() if name not in ("at", "names")}
+        """Return the envelope: bytes in base64, coordinates as `topic`, `partition`, `offset`."""
+        values = {name: value for name, value in asdict(self).items() if name not in ("at", "names")}
         return {
             **self.at._asdict(),
-            **told,
+            **values,
             "key": _encoded(self.key),
             "value": _encoded(self.value),
             "headers": [[name, _encoded(value)] for name, value in self.headers],
@@ -105,17 +104,13 @@ class Rejected:
 
     @classmethod
     def from_json(cls, envelope: Mapping[str, Any]) -> Self:
-        """Of an envelope; what it says beyond the fields is passed over."""
-        known = {each.name: envelope[each.name] for each in fields(cls) if each.init and each.name in envelope}
+        """Read an envelope; what it says beyond the fields is passed over."""
+        names = [declared.name for declared in fields(cls) if declared.init and declared.name in envelope]
+        values = {name: envelope[name] for name in names}
         parts = {"key": _decoded(envelope["key"]), "value": _decoded(envelope["value"])}
         headers = tuple((name, _decoded(value)) for name, value in envelope["headers"])
         at = Coordinates(envelope["topic"], envelope["partition"], envelope["offset"])
-        return cls(**{**known, **parts, "headers": headers, "at": at})
-
-
-def milliseconds(at: datetime) -> int:
-    """Since 1970, rounded down."""
-    return (at - EPOCH) // (datetime.resolution * 1000)
+        return cls(**{**values, **parts, "headers": headers, "at": at})
 
 
 def _encoded(data: bytes | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Rejected records back into the topics they came from, once and only once: every job meets them again.
+"""Sends rejected records back into the topics they came from, once and only once: every job meets them again.
 
 Same key, value, headers, timestamp and partition; the headers of `records` lead back to the original.
 """
@@ -11,18 +11,18 @@ from itertools import groupby
 
 import pyarrow as pa
 
-from conf import code
+from conf import code_version
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.ledger.topic import topic_ids
-from producers.delivery import Report
-from producers.preflight import RetentionWatch
-from producers.progress import Progress
-from producers.publisher import Batch, never, open_topics
-from producers.quarantine import register as registers
-from producers.quarantine.once import OnceWriter, Placed, writer_of
+from jobs.connectors.exactly_once.ledger_topic import topic_ids
+from jobs.connectors.kafka.topic_limits import REQUEST_BYTES, SizeLimits
+from producers.kafka.pacing import Progress
+from producers.kafka.preflight import RetentionWatch
+from producers.kafka.publisher import Batch, Report, never, open_topics
+from producers.quarantine import marker_log
+from producers.quarantine.exactly_once_sender import ExactlyOnceSender, Placement, open_writer
+from producers.quarantine.marker_log import MarkerLog
 from producers.quarantine.records import Rejected
-from producers.quarantine.register import Register
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Quarantine, slices
 
@@ -54,24 +54,35 @@ class Redriver:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        admin, limits = open_topics(self.settings.kafka, [self.topic], [])
+        admin, limits = open_topics(self.settings.kafka, [self.topic])
         if limits[self.topic].compacts and not self.into_compacted:
             raise _compacted(self.topic)
         self._retention = RetentionWatch(limits)
-        name = registers.redriven_topic(self.settings)
+        name = marker_log.redriven_topic(self.settings)
         sink = f"{self.settings.ledger.application}.redrive.{self.topic}"
         where = {"sink": sink, "step": "redrive"}
-        writer = writer_of(self.settings, admin, f"{sink}{self.worker and '.'}{self.worker}", where, self.topic, name)
-        self._ids = topic_ids(admin, [self.topic])
-        register = Register(self._ids, self.run)
-        told = f"redrive of {self.topic}"
+        writer = open_writer(self.settings, admin, f"{sink}{self.worker and '.'}{self.worker}", where, self.topic, name)
+        self._ids = topic_ids(admin, [self.topic], self.settings.kafka.client_config())
+        markers = MarkerLog(self._ids, self.run)
         # Outside of any transaction, which this could hold up for too long.
-        register.position = registers.marks(self.settings, name, 0, register.take)
-        self._once = OnceWriter(told, writer, register, self._batch, self._mark, self.stopped, self.progress)
+        markers.position = marker_log.read_markers(self.settings, name, 0, markers.take)
+        sizes = SizeLimits.of(limits, self.settings.kafka.bootstrap_servers, REQUEST_BYTES)
+        self._sender = ExactlyOnceSender(
+            f"redrive of {self.topic}", writer, markers, self._batch, self._marker, sizes, self.stopped, self.progress
+        )
 
     def send(self, chunk: Sequence[Rejected]) -> list[Rejected]:
-        """Send those of `chunk` that were not redriven before; see `OnceWriter.send`."""
-        return self._once.send(chunk)
+        """Send those of `chunk` that were not redriven before; see `ExactlyOnceSender.send`."""
+        return self._sender.send(chunk)
+
+    def require_all_taken(self) -> None:
+        """Raise TidemarkError RECORD_TOO_LARGE, where a record was left out; see `ExactlyOnceSender.send`."""
+        self._sender.require_all_taken()
+
+    @property
+    def left_out(self) -> int:
+        """Records that were left out since they are too large."""
+        return len(self._sender.too_large)
 
     def _batch(self, rows: Sequence[Rejected]) -> Batch:
         timestamps = [row.timestamp_ms for row in rows]
@@ -81,15 +92,22 @@ class Redriver:
         partitions = [row.at.partition for row in rows]
         return Batch(topics, [row.value for row in rows], [row.key for row in rows], timestamps, headers, partitions)
 
-    def _mark(self, row: Rejected, placed: Placed) -> bytes:
+    def _marker(self, row: Rejected, placement: Placement) -> bytes:
         more = {"attempt": row.attempt + 1, "origin": row.origin, "error": row.error, "rule": row.rule}
-        more |= {"to_partition": placed.partition, "to_offset": placed.offset, "code_version": code.version()}
-        return registers.mark(row.at, self._ids, self.run, **more)
+        more |= {
+            "to_partition": placement.partition,
+            "to_offset": placement.offset,
+            "code_version": code_version.version(),
+        }
+        return marker_log.make_marker(row.at, self._ids, self.run, **more)
 
 
 @dataclass
 class Redrive:
-    """A run over a selection; `skipped` counts records that were redriven before."""
+    """A run over a selection; `skipped` counts records that were redriven before.
+
+    A record that is too large for its topic holds up no other: the report's cause names it.
+    """
 
     settings: Settings
     run: str
@@ -103,29 +121,31 @@ class Redrive:
 
     def send(self, table: Quarantine, selection: Selection) -> Report:
         """Send the selected records, by topic, in the order of their offsets; the report tells what is committed."""
-        cause = None
+        cause, unfit = None, None
         try:
             parts = slices(table.index(selection), most_records(self.rate), MOST_BYTES)
-            for topic, own in groupby(parts, key=lambda part: part.topic):
+            for topic, parts_of_topic in groupby(parts, key=lambda part: part.topic):
                 redriver: Redriver | None = None
-                for part in own:
+                for part in parts_of_topic:
                     if self._is_stopped_before_due():
                         break
                     redriver = redriver or self._redriver(topic)
                     self._send_slice(redriver, table.rows(selection, part))
+                unfit = unfit or _too_large(redriver)
         except TidemarkError as error:
             cause = error
         self.progress.clear()
         seconds = time.monotonic() - self.started
-        return Report(self.sent, {}, {}, seconds, interrupted=self.stopped(), cause=cause)
+        return Report(self.sent, {}, {}, seconds, interrupted=self.stopped(), cause=cause or unfit)
 
     def _redriver(self, topic: str) -> Redriver:
         return Redriver(self.settings, topic, self.run, self.into_compacted, "", self.stopped, self.progress)
 
     def _send_slice(self, redriver: Redriver, rows: Sequence[Rejected]) -> None:
+        left_out = redriver.left_out
         sent = redriver.send(rows)
         self.sent[redriver.topic] += len(sent)
-        self.skipped += len(rows) - len(sent)
+        self.skipped += len(rows) - len(sent) - (redriver.left_out - left_out)
         if rows:
             self.progress.show(self.sent.total(), rows[-1].timestamp_ms)
 
@@ -135,6 +155,15 @@ class Redrive:
         while not self.stopped() and (left := due - time.monotonic()) > 0:
             time.sleep(min(left, WAIT_SECONDS))
         return self.stopped()
+
+
+def _too_large(redriver: Redriver | None) -> TidemarkError | None:
+    try:
+        if redriver is not None:
+            redriver.require_all_taken()
+    except TidemarkError as error:
+        return error
+    return None
 
 
 def _compacted(topic: str) -> TidemarkError:
@@ -149,7 +178,7 @@ def estimate(index: pa.Table, rate: float | None) -> float:
 
 
 def most_records(rate: float | None) -> int:
-    """How many records a transaction may hold, so that a `rate` is kept from second to second."""
+    """Return how many records a transaction may hold, so that a `rate` is kept from second to second."""
     return MOST_RECORDS if rate is None else max(1, min(MOST_RECORDS, int(rate)))
 
 

@@ -1,7 +1,8 @@
-"""Which rejected records: by topic, partition, offsets, error code, rule and time, as a condition on the table."""
+"""Selects rejected records by topic, partition, offsets, error code, rule and time: as options and as a condition."""
 
+import argparse
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import reduce
 from operator import and_
 from typing import Any
@@ -15,7 +16,7 @@ from producers.quarantine.records import Coordinates
 
 @dataclass(frozen=True)
 class Selection:
-    """What is wanted; an empty field wants all. Offsets and times: the first is taken in, the last is left out."""
+    """Conditions on records; an empty field takes all. Of offsets and times the first is included, the last not."""
 
     topics: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
@@ -33,15 +34,15 @@ class Selection:
         return self == Selection()
 
     def condition(self, schema: Schema) -> Any:
-        """A pyarrow expression over the table's columns; None for all rows.
+        """Return a pyarrow expression over the table's columns; None for all rows.
 
         Raises:
             TidemarkError: NO_SUCH_COLUMN, where an older table cannot answer.
         """
         terms: list[Any] = []
-        for column, wanted in (("topic", self.topics), ("error", self.errors), ("rule", self.rules)):
-            if wanted:
-                terms.append(_column(schema, column).isin(wanted))
+        for column, values in (("topic", self.topics), ("error", self.errors), ("rule", self.rules)):
+            if values:
+                terms.append(_column(schema, column).isin(values))
         if self.partition is not None:
             terms.append(_column(schema, "partition") == self.partition)
         if self.record:
@@ -57,12 +58,12 @@ class Selection:
         return reduce(and_, terms) if terms else None
 
     def within(self, schema: Schema, topic: str, partition: int, first: int, last: int) -> Any:
-        """The condition of those that lie between two offsets of one partition, both taken in."""
+        """Return the condition of those that lie between two offsets of one partition, both taken in."""
         offset = pc.field("offset")
-        here = (pc.field("topic") == topic) & (pc.field("partition") == partition)
-        here = here & (offset >= first) & (offset <= last)
-        own = self.condition(schema)
-        return here if own is None else own & here
+        condition = (pc.field("topic") == topic) & (pc.field("partition") == partition)
+        condition = condition & (offset >= first) & (offset <= last)
+        selected = self.condition(schema)
+        return condition if selected is None else selected & condition
 
 
 def _column(schema: Schema, name: str) -> Any:
@@ -70,3 +71,57 @@ def _column(schema: Schema, name: str) -> Any:
         what = f"the table quarantine has no column {name}: it was written by an older version"
         raise TidemarkError("NO_SUCH_COLUMN", what, "select by topic, offsets or error, or run ingest once more")
     return pc.field(name)
+
+
+TIMES = "when they were put into quarantine, ISO 8601 (UTC where no zone is named)"
+
+
+def add_selection(parser: argparse.ArgumentParser, record: bool = True) -> None:
+    """Add the options of a selection to a command."""
+    group = parser.add_argument_group("selection", "all conditions must hold; an option that is repeated gives choices")
+    if record:
+        group.add_argument("record", nargs="?", type=_coordinates, help="one record: TOPIC/PARTITION/OFFSET")
+    group.add_argument("--topic", action="append", default=[], help="the topic they came from")
+    group.add_argument("--partition", type=int, metavar="N")
+    group.add_argument("--from-offset", type=int, metavar="N", help="the first offset")
+    group.add_argument("--to-offset", type=int, metavar="N", help="the first offset that is left out")
+    group.add_argument("--error", action="append", default=[], metavar="CODE", help="for example UNKNOWN_SCHEMA_ID")
+    group.add_argument("--rule", action="append", default=[], metavar="NAME", help="the data rule that failed")
+    group.add_argument("--since", type=_time, metavar="TIME", help=TIMES)
+    group.add_argument("--until", type=_time, metavar="TIME", help="the first time that is left out")
+
+
+def add_into_compacted(parser: argparse.ArgumentParser) -> None:
+    """Add the option of commands that redrive."""
+    text = "redrive into compacted topics too, where a record becomes the newest of its key"
+    parser.add_argument("--into-compacted", action="store_true", help=text)
+
+
+def selection(options: argparse.Namespace) -> Selection:
+    """Return what the options select."""
+    return Selection(
+        tuple(options.topic),
+        tuple(options.error),
+        tuple(options.rule),
+        options.partition,
+        options.from_offset,
+        options.to_offset,
+        options.since,
+        options.until,
+        getattr(options, "record", None),
+    )
+
+
+def _coordinates(text: str) -> Coordinates:
+    try:
+        return Coordinates.parse(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no record like departures/0/42") from None
+
+
+def _time(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time like 2013-01-31T12:00") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

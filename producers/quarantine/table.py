@@ -1,26 +1,40 @@
-"""The Delta table `quarantine`, read in batches without a JVM, at one version."""
+"""Reads the Delta table `quarantine` in batches, without a JVM, at one version; counts its rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import reduce
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from producers.quarantine.records import Coordinates, Rejected
+from jobs.connectors.delta.log import tables_under
+from jobs.connectors.files import table_uri
+from jobs.pipeline import paths
+from producers.quarantine.marker_log import MarkerLog
+from producers.quarantine.records import OF, Coordinates, Rejected
 from producers.quarantine.selection import Selection
 
 # Rows carry whole records: few at a time, so that a million of them need no more memory than these.
 BATCH_ROWS = 2_000
 COLUMNS = ("key", "value", "topic", "partition", "offset", "timestamp", "headers", "schema_id", "error", "reason")
 NEWER_COLUMNS = ("rule", "code_version", "quarantined_at")
+ALL_COLUMNS = (*COLUMNS, *NEWER_COLUMNS)
+HEADERS = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
+TIME = pa.timestamp("us", "UTC")
+KINDS = {"key": pa.binary(), "value": pa.binary(), "partition": pa.int32(), "offset": pa.int64(), "headers": HEADERS}
+KINDS |= {"schema_id": pa.int32(), "timestamp": TIME, "quarantined_at": TIME}
+SCHEMA = pa.schema([(name, KINDS.get(name, pa.string())) for name in ALL_COLUMNS])
+INGESTED = (paths.bronze(""), paths.silver(""))  # the tables of each topic that `ingest` has read
 ORDER = [("topic", "ascending"), ("partition", "ascending"), ("offset", "ascending")]
+COUNT_COLUMNS = ("topic", "partition", "offset", "error", "rule", "headers", "quarantined_at", "timestamp")
+GROUPED = ["topic", "error", "rule"]
+HEADINGS = ("topic", "error", "rule", "records", "redriven", "open", "came back", "first", "last")
 
 
 @dataclass(frozen=True)
@@ -35,56 +49,62 @@ class Slice:
 
 
 class Quarantine:
-    """The table as it was when this was made.
+    """The table as it is when this is made.
+
+    It is empty where `ingest` has run and rejected nothing, which makes no table.
 
     Raises:
-        TidemarkError: NO_QUARANTINE, where there is no such table.
+        TidemarkError: NO_QUARANTINE, where `ingest` has not run.
     """
 
     def __init__(self, settings: Settings) -> None:
-        path = f"{settings.paths.tables}/quarantine"
-        if not urlsplit(path).scheme and not Path(path, "_delta_log").is_dir():
-            remedy = "run `./spark-submit.sh ingest` first: it makes the table when it rejects the first record"
-            raise TidemarkError("NO_QUARANTINE", f"there is no table {path}", remedy)
-        self._dataset = DeltaTable(path).to_pyarrow_dataset()
+        root = settings.paths.tables
+        path = table_uri(paths.table(root, paths.QUARANTINE))
+        if DeltaTable.is_deltatable(path):
+            self._dataset = DeltaTable(path).to_pyarrow_dataset()
+        elif any(name.startswith(INGESTED) for name in tables_under(root)):
+            # It imports pandas, which takes longer than all else that a command does.
+            from pyarrow import dataset
+
+            self._dataset = dataset.dataset(SCHEMA.empty_table())
+        else:
+            what = f"there is no table {path}, and none that `ingest` has filled"
+            raise TidemarkError("NO_QUARANTINE", what, "check paths.tables, or run `./spark-submit.sh ingest` first")
 
     def batches(self, selection: Selection, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Those `columns` of the selected rows, null where an older table lacks them, in the order of the files."""
+        """Read `columns` of the selected rows, null where an older table lacks them, in the order of the files."""
         return self._scan(selection.condition(self._dataset.schema), columns)
 
     def index(self, selection: Selection) -> pa.Table:
         """Where the selected rows lie, in order: `topic`, `partition`, `offset`, `error`, `bytes` of key and value."""
-        found = []
+        parts = []
         for batch in self.batches(selection, ("topic", "partition", "offset", "error", "key", "value")):
             sizes = (pc.fill_null(pc.binary_length(batch[name]), 0) for name in ("key", "value"))
             columns = {name: batch[name] for name in ("topic", "partition", "offset")}
             # Texts that repeat a million times are kept once.
             columns["topic"] = columns["topic"].cast(pa.string())
             error = batch["error"].cast(pa.string()).dictionary_encode()
-            found.append(pa.table({**columns, "error": error, "bytes": pc.add(*(pc.cast(s, "int64") for s in sizes))}))
-        if not found:
+            parts.append(pa.table({**columns, "error": error, "bytes": pc.add(*(pc.cast(s, "int64") for s in sizes))}))
+        if not parts:
             return pa.table({name: [] for name in ("topic", "partition", "offset", "error", "bytes")})
-        return pa.concat_tables(found).unify_dictionaries().sort_by(ORDER)
+        return pa.concat_tables(parts).unify_dictionaries().sort_by(ORDER)
 
     def rows(self, selection: Selection, part: Slice) -> list[Rejected]:
-        """The selected rows of a slice, in order, each record once."""
+        """Return the selected rows of a slice, in order, each record once."""
         where = selection.within(self._dataset.schema, part.topic, part.partition, part.first, part.last)
-        rows = [Rejected.from_row(row) for batch in self._scan(where, _ALL) for row in batch.to_pylist()]
+        rows = [Rejected.from_row(row) for batch in self._scan(where, ALL_COLUMNS) for row in _in_ms(batch).to_pylist()]
         return sorted({row.at: row for row in rows}.values(), key=lambda row: row.at)
 
     def _scan(self, condition: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         names = self._dataset.schema.names
-        there = [name for name in columns if name in names]
+        present = [name for name in columns if name in names]
         scanner = self._dataset.scanner(
-            columns=there, filter=condition, batch_size=BATCH_ROWS, batch_readahead=1, fragment_readahead=1
+            columns=present, filter=condition, batch_size=BATCH_ROWS, batch_readahead=1, fragment_readahead=1
         )
         for batch in scanner.to_batches():
             if batch.num_rows:
                 missing = [name for name in columns if name not in names]
                 yield _with_nulls(batch, missing)
-
-
-_ALL = (*COLUMNS, *NEWER_COLUMNS)
 
 
 def slices(index: pa.Table, most: int, most_bytes: int) -> Iterator[Slice]:
@@ -107,13 +127,106 @@ def slices(index: pa.Table, most: int, most_bytes: int) -> Iterator[Slice]:
 
 
 def first_coordinates(index: pa.Table, count: int) -> list[Coordinates]:
-    """Of the first rows of an `index`."""
+    """Return the coordinates of the first rows of an `index`."""
     rows = index.slice(0, count).select(["topic", "partition", "offset"]).to_pylist()
     return [Coordinates(row["topic"], row["partition"], row["offset"]) for row in rows]
 
 
+@dataclass
+class Count:
+    """Rejected records of one topic, error and rule.
+
+    Args:
+        redriven: of which were sent again; None where no broker could be asked.
+        came_back: of which are records that were sent again and rejected once more.
+        first, last: when they were put into quarantine; the records' own times in an older table.
+    """
+
+    topic: str
+    error: str
+    rule: str
+    records: int = 0
+    redriven: int | None = 0
+    came_back: int = 0
+    first: str = ""
+    last: str = ""
+
+    def add(self, rows: pa.Table, redriven: npt.NDArray[np.bool_] | None) -> None:
+        """Count `rows`, of which those that `redriven` marks were sent again."""
+        self.records += rows.num_rows
+        self.redriven = None if redriven is None else (self.redriven or 0) + int(redriven.sum())
+        self.came_back += int(rows["came_back"].to_numpy().sum())
+        span = pc.min_max(rows["at"]).as_py()
+        if span["min"] is not None:
+            first, last = (f"{span[edge]:%Y-%m-%dT%H:%M:%SZ}" for edge in ("min", "max"))
+            self.first, self.last = min(self.first or first, first), max(self.last, last)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts by the headings, `came_back` with an underscore."""
+        unredriven = None if self.redriven is None else self.records - self.redriven
+        shown = (self.topic, self.error, self.rule, self.records, self.redriven, unredriven, self.came_back)
+        return dict(zip((name.replace(" ", "_") for name in HEADINGS), (*shown, self.first, self.last), strict=True))
+
+
+def count_rejects(table: Quarantine, selection: Selection, redriven: MarkerLog | None) -> list[Count]:
+    """Return the selected records, counted, in the order of topic, error and rule.
+
+    Raises:
+        TidemarkError: NO_SUCH_COLUMN.
+    """
+    counted: dict[tuple[str, ...], Count] = {}
+    for batch in table.batches(selection, COUNT_COLUMNS):
+        rows = _counted_columns(batch)
+        for key in rows.group_by(GROUPED).aggregate([]).to_pylist():
+            same = (pc.equal(rows[name], value) for name, value in key.items())
+            group = rows.filter(reduce(pc.and_, same))
+            count = counted.setdefault(tuple(key.values()), Count(**key))
+            count.add(group, redriven.among_rows(group) if redriven else None)
+    return [counted[key] for key in sorted(counted)]
+
+
+def count_lines(counts: Iterable[Count]) -> list[str]:
+    """Return the counts as a table for people."""
+    rows = [HEADINGS, *(tuple(map(_shown, count.to_json().values())) for count in counts)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    numbers = range(3, 7)
+    return [
+        "  ".join(
+            text.rjust(width) if column in numbers else text.ljust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _in_ms(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """`batch` with `timestamp` in milliseconds since 1970: Python's own times end with the year 9999."""
+    micros = batch["timestamp"].cast(TIME).cast(pa.int64())
+    return batch.set_column(batch.schema.get_field_index("timestamp"), "timestamp", pc.divide(micros, 1000))
+
+
 def _with_nulls(batch: pa.RecordBatch, missing: Sequence[str]) -> pa.RecordBatch:
     for name in missing:
-        kind = pa.timestamp("us", "UTC") if name == "quarantined_at" else pa.string()
-        batch = batch.append_column(name, pa.nulls(batch.num_rows, kind))
+        batch = batch.append_column(name, pa.nulls(batch.num_rows, SCHEMA.field(name).type))
     return batch
+
+
+def _shown(value: Any) -> str:
+    return "?" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _counted_columns(batch: pa.RecordBatch) -> pa.Table:
+    rule = pc.fill_null(batch["rule"].cast(pa.string()), "")
+    columns = {name: batch[name].cast(pa.string()) for name in ("topic", "error")}
+    at = pc.coalesce(batch["quarantined_at"], batch["timestamp"])
+    places = {name: batch[name] for name in ("partition", "offset")}
+    return pa.table({**columns, "rule": rule, **places, "came_back": _with_header(batch["headers"], OF), "at": at})
+
+
+def _with_header(headers: pa.Array, name: str) -> npt.NDArray[np.bool_]:
+    """Return which rows have that header."""
+    has_header = np.zeros(len(headers), dtype=bool)
+    names = pc.struct_field(pc.list_flatten(headers), "key").cast(pa.string())
+    owners = pc.list_parent_indices(headers)
+    has_header[owners.filter(pc.fill_null(pc.equal(names, name), False)).to_numpy()] = True
+    return has_header

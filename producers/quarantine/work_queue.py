@@ -1,46 +1,55 @@
-"""The work queue: rejected records in a topic that a share group reads, so that each is resolved by somebody.
+"""Keeps the work queue: rejected records in a topic that a share group reads, so that each is resolved by somebody.
 
 One partition: a share group hands out records, not partitions, to as many workers as there are. Each record is a batch
 of its own on the brokers, which hand out no less than a batch.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from conf.settings import Settings
 from conf.topics import Topic
-from jobs.connectors.ledger import stops
-from jobs.connectors.ledger.topic import topic_ids
-from producers.preflight import create_topic
-from producers.progress import Progress
-from producers.publisher import Batch, never
-from producers.quarantine import register as registers
-from producers.quarantine.once import OnceWriter, Placed, writer_of
+from jobs.connectors.exactly_once import errors
+from jobs.connectors.exactly_once.ledger_topic import topic_ids
+from jobs.connectors.kafka.access import Right, writing
+from jobs.connectors.kafka.topic_limits import LIMIT, REQUEST_BYTES, SizeLimits, topic_limits
+from producers.kafka.pacing import Progress
+from producers.kafka.preflight import connect, create_topic
+from producers.kafka.publisher import Batch, connection_config, never, producer_config
+from producers.quarantine import marker_log
+from producers.quarantine.exactly_once_sender import ExactlyOnceSender, Placement, open_writer
+from producers.quarantine.marker_log import Marker, MarkerLog
 from producers.quarantine.records import Coordinates, Rejected
 from producers.quarantine.redrive import MOST_BYTES, MOST_RECORDS
-from producers.quarantine.register import Mark, Register
-from producers.quarantine.resolutions import GIVEN_UP, Resolutions
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Quarantine, slices
 
 PARTITION = 0
 SECONDS = 30.0
+# An envelope is larger than its record, by a third and its headers: any record fits of which two fit into a request.
+ENVELOPE_BYTES = 64 << 20
 LOCK = "share.record.lock.duration.ms"
 DELIVERIES = "share.delivery.count.limit"
+FINAL = ("accept", "reject")
+# A release that was one too many: the group hands a record out so often and no more.
+GIVEN_UP = "given up"
+# An acknowledgement that came too late: somebody else had the record by then.
+EXPIRED = "expired"
 
 
 def queue_topic(settings: Settings) -> str:
-    """The topic, and the share group, of the work queue."""
+    """Return the topic, and the share group, of the work queue."""
     return f"{settings.ledger.application}.quarantine"
 
 
 def open_queue(settings: Settings, admin: AdminClient, lock_seconds: float | None = None) -> None:
-    """Create the topic and its registers unless they are there, and make the share group read it from its start.
+    """Create the topic and its marker logs unless they are there, and make the share group read it from its start.
 
     Args:
         lock_seconds: how long a worker may take for a record; None leaves what the group has (30 by default).
@@ -48,10 +57,12 @@ def open_queue(settings: Settings, admin: AdminClient, lock_seconds: float | Non
     Raises:
         TidemarkError: TOPIC_NOT_CREATED, KAFKA_FAILED.
     """
-    name = queue_topic(settings)
-    create_topic(admin, Topic(name, 1, "", ""), settings.kafka.replication_factor)
-    for register in (registers.queued_topic(settings), registers.resolved_topic(settings)):
-        registers.create(settings, admin, register)
+    name, connection = queue_topic(settings), settings.kafka.client_config()
+    create_topic(
+        admin, Topic(name, 1, "", ""), settings.kafka.replication_factor, {LIMIT: str(ENVELOPE_BYTES)}, connection
+    )
+    for log in (marker_log.queued_topic(settings), marker_log.resolved_topic(settings)):
+        marker_log.create(settings, admin, log)
     # Of a fill that was cut short, nobody is to be handed a record.
     config = {"share.auto.offset.reset": "earliest", "share.isolation.level": "read_committed"}
     if lock_seconds is not None:
@@ -61,7 +72,8 @@ def open_queue(settings: Settings, admin: AdminClient, lock_seconds: float | Non
     try:
         admin.incremental_alter_configs([resource])[resource].result(SECONDS)
     except KafkaException as exc:
-        raise stops.kafka_failed(f"share group {name}", exc.args[0].str()) from exc
+        needed = [Right("group", name, ("AlterConfigs", "DescribeConfigs", "Describe", "Read"))]
+        raise errors.refused(f"share group {name}", exc.args[0], needed, connection) from exc
 
 
 class Terms(NamedTuple):
@@ -71,13 +83,16 @@ class Terms(NamedTuple):
     deliveries: int
 
 
-def terms(settings: Settings, admin: AdminClient) -> Terms:
-    """Of the share group; raises TidemarkError KAFKA_FAILED."""
+def queue_terms(settings: Settings, admin: AdminClient) -> Terms:
+    """Return the terms of the share group; raises TidemarkError KAFKA_FAILED."""
     resource = ConfigResource(ResourceType.GROUP, queue_topic(settings))
     try:
         entries = admin.describe_configs([resource], request_timeout=SECONDS)[resource].result(SECONDS)
     except KafkaException as exc:
-        raise stops.kafka_failed(f"share group {resource.name}", exc.args[0].str()) from exc
+        needed = [Right("group", resource.name, ("DescribeConfigs",))]
+        raise errors.refused(
+            f"share group {resource.name}", exc.args[0], needed, settings.kafka.client_config()
+        ) from exc
     return Terms(int(entries[LOCK].value) / 1000, int(entries[DELIVERIES].value))
 
 
@@ -100,31 +115,35 @@ class Filling:
 
         Raises:
             TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES, TOPIC_NOT_CREATED, FENCED, KAFKA_FAILED,
-                TRANSACTION_TIMED_OUT, DELIVERY_FAILED; `queued` counts what is committed.
+                TRANSACTION_TIMED_OUT, DELIVERY_FAILED; RECORD_TOO_LARGE, once all others are queued; `queued` counts
+                what is committed.
         """
         index = table.index(selection)
-        admin = registers.connect(self.settings)
+        admin = connect(self.settings.kafka)
         open_queue(self.settings, admin)
         self._ids = topic_ids(admin, index["topic"].unique().to_pylist())
-        once = self._writer(admin)
+        sender = self._sender(admin)
         for part in slices(index, MOST_RECORDS, MOST_BYTES):
             if self.stopped():
                 return
-            rows = table.rows(selection, part)
-            sent = once.send(rows)
+            rows, left_out = table.rows(selection, part), len(sender.too_large)
+            sent = sender.send(rows)
             self.queued += len(sent)
-            self.skipped += len(rows) - len(sent)
+            self.skipped += len(rows) - len(sent) - (len(sender.too_large) - left_out)
+        sender.require_all_taken()
 
-    def _writer(self, admin: AdminClient) -> OnceWriter:
-        topic, name = queue_topic(self.settings), registers.queued_topic(self.settings)
+    def _sender(self, admin: AdminClient) -> ExactlyOnceSender:
+        topic, log = queue_topic(self.settings), marker_log.queued_topic(self.settings)
         where = {"sink": f"{topic}.fill", "step": "fill"}
-        writer = writer_of(self.settings, admin, f"{topic}.fill", where, topic, name)
+        writer = open_writer(self.settings, admin, f"{topic}.fill", where, topic, log)
         writer = replace(writer, tuning={**writer.tuning, "batch.num.messages": 1})
-        resolutions = Resolutions(self.settings)
-        resolutions.read()
-        given_up = resolutions.given_up()
-        register = Register(self._ids, self.run, lambda mark: mark["queue_offset"] not in given_up)
-        return OnceWriter("filling the queue", writer, register, self._batch, self._mark, self.stopped, self.progress)
+        outcomes = Outcomes(self.settings)
+        outcomes.read()
+        given_up = outcomes.given_up()
+        markers = MarkerLog(self._ids, self.run, lambda marker: marker["queue_offset"] not in given_up)
+        sizes = SizeLimits.of(topic_limits(admin, [topic]), self.settings.kafka.bootstrap_servers, REQUEST_BYTES)
+        name = "filling the queue"
+        return ExactlyOnceSender(name, writer, markers, self._batch, self._marker, sizes, self.stopped, self.progress)
 
     def _batch(self, rows: Sequence[Rejected]) -> Batch:
         count, topic = len(rows), queue_topic(self.settings)
@@ -132,28 +151,91 @@ class Filling:
         keys = [str(row.at) for row in rows]
         return Batch([topic] * count, values, keys, [0] * count, partitions=[PARTITION] * count)
 
-    def _mark(self, row: Rejected, placed: Placed) -> bytes:
-        return registers.mark(row.at, self._ids, self.run, queue_offset=placed.offset)
+    def _marker(self, row: Rejected, placement: Placement) -> bytes:
+        return marker_log.make_marker(row.at, self._ids, self.run, queue_offset=placement.offset)
+
+
+@dataclass
+class Outcomes:
+    """What became of the deliveries so far, by the record's offset in the queue."""
+
+    settings: Settings
+    position: int = 0
+    last: dict[int, dict[int, Marker]] = field(default_factory=dict)
+
+    def read(self) -> None:
+        """Read on to the end; raises TidemarkError KAFKA_FAILED."""
+        log = marker_log.resolved_topic(self.settings)
+        self.position = marker_log.read_markers(self.settings, log, self.position, self._take)
+
+    def final(self, queue_offset: int) -> Marker | None:
+        """Return how the record was resolved for good, if it was."""
+        markers = self.last.get(queue_offset, {}).values()
+        return next((marker for marker in markers if marker["resolution"] in FINAL), None)
+
+    def given_up(self) -> set[int]:
+        """Return the queue's offsets of records that the group hands out no more, though nobody has resolved them."""
+        return {offset for offset in self.last if self._of(offset) == GIVEN_UP}
+
+    def count(self) -> Counter[str]:
+        """Records by what became of them in the end, or of their last delivery so far."""
+        return Counter(self._of(offset) for offset in self.last)
+
+    def _of(self, offset: int) -> str:
+        deliveries = self.last[offset]
+        return str((self.final(offset) or deliveries[max(deliveries)])["resolution"])
+
+    def _take(self, marker: Marker, _: int) -> None:
+        self.last.setdefault(marker["queue_offset"], {})[marker["delivery"]] = marker
+
+
+class OutcomeLog:
+    """Writes down what a worker, of that `name`, does."""
+
+    def __init__(self, settings: Settings, admin: AdminClient, name: str) -> None:
+        self._log, self._admin, self._name = marker_log.resolved_topic(settings), admin, name
+        self._connection = settings.kafka.client_config()
+        connection = connection_config(settings.kafka, lambda error: None)
+        self._producer = Producer({**connection, **producer_config(settings.producer, []), "linger.ms": 0})
+        self._ids: dict[str, str] = {}
+
+    def add(self, row: Rejected, message: Message, resolution: str, note: str) -> None:
+        """Write down what becomes of a delivery; raises TidemarkError KAFKA_FAILED."""
+        offset, delivery = int(message.offset() or 0), message.delivery_count() or 1
+        if row.at.topic not in self._ids:
+            self._ids |= topic_ids(self._admin, [row.at.topic])
+        more = {"resolution": resolution, "delivery": delivery, "queue_offset": offset, "note": note}
+        marker = marker_log.make_marker(row.at, self._ids, self._name, **more)
+        refused: list[KafkaError] = []
+
+        def note_refusal(error: KafkaError | None, _: Message) -> None:
+            refused.extend([error] if error else [])
+
+        self._producer.produce(
+            self._log, marker, f"{offset}/{delivery}", marker_log.PARTITION, on_delivery=note_refusal
+        )
+        self._producer.flush()
+        if refused:
+            raise errors.refused(self._log, refused[0], writing([self._log]), self._connection)
 
 
 def status(settings: Settings, admin: AdminClient) -> dict[str, int]:
-    """Records in the queue, and of those by what became of them; the rest is `open`.
+    """Count the records in the queue, and of those by what became of them; the rest is `open`.
 
     Raises:
         TidemarkError: KAFKA_FAILED.
     """
-    there = admin.list_topics(timeout=SECONDS).topics
-    if registers.queued_topic(settings) not in there:
+    if marker_log.queued_topic(settings) not in admin.list_topics(timeout=SECONDS).topics:
         return {"queued": 0}
     newest: dict[Coordinates, int] = {}
 
-    def take(mark: Mark, _: int) -> None:
-        newest[Coordinates(mark["topic"], mark["partition"], mark["offset"])] = mark["queue_offset"]
+    def take(marker: Marker, _: int) -> None:
+        newest[Coordinates(marker["topic"], marker["partition"], marker["offset"])] = marker["queue_offset"]
 
-    registers.marks(settings, registers.queued_topic(settings), 0, take)
-    resolutions = Resolutions(settings)
-    resolutions.read()
-    counted = resolutions.count()
-    told = {"queued": len(newest), "accepted": counted["accept"], "rejected": counted["reject"]}
-    told[GIVEN_UP] = len(resolutions.given_up() & set(newest.values()))
-    return told | {"open": 2 * len(newest) - sum(told.values())}
+    marker_log.read_markers(settings, marker_log.queued_topic(settings), 0, take)
+    outcomes = Outcomes(settings)
+    outcomes.read()
+    resolved = outcomes.count()
+    counts = {"queued": len(newest), "accepted": resolved["accept"], "rejected": resolved["reject"]}
+    counts[GIVEN_UP] = len(outcomes.given_up() & set(newest.values()))
+    return counts | {"open": 2 * len(newest) - sum(counts.values())}

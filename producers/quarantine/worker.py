@@ -1,34 +1,52 @@
-"""A worker at the queue: takes one record after the other from the share group, has it resolved, and says so.
+"""Works at the queue: takes one record after the other from the share group, has it resolved, and writes that down.
 
     take         from now on nobody else has it, until it is acknowledged or its lock runs out
     resolve      accept (done), reject (never again), release (give it to somebody, maybe this worker, again)
-    note         in the register of resolutions, which `quarantine audit` turns into a table
+    note         in the log of resolutions, which `quarantine audit` turns into a table
     acknowledge  accepted and rejected records are gone from the group
 
 A worker that dies leaves its record to be taken by another one when the lock has run out.
 """
 
 import json
+import shlex
+import shutil
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import confluent_kafka
 from confluent_kafka import KafkaException, Message, ShareConsumer
 
+from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.ledger import stops
-from jobs.connectors.ledger.failpoints import reach
-from producers.publisher import connection_config, never
-from producers.quarantine import register as registers
+from jobs.connectors.exactly_once import errors
+from jobs.connectors.exactly_once.fail_points import fail_point
+from jobs.connectors.kafka.access import Right
+from producers.kafka.preflight import connect
+from producers.kafka.publisher import connection_config, never
+from producers.quarantine import inspection
 from producers.quarantine.records import Rejected
 from producers.quarantine.redrive import Redriver
-from producers.quarantine.resolutions import EXPIRED, GIVEN_UP, Notes, Resolutions
-from producers.quarantine.resolving import Resolution, Resolve
-from producers.quarantine.work_queue import open_queue, queue_topic, terms
+from producers.quarantine.work_queue import (
+    EXPIRED,
+    GIVEN_UP,
+    OutcomeLog,
+    Outcomes,
+    open_queue,
+    queue_terms,
+    queue_topic,
+)
+from schemas.registry import Registry
 
+Kind = Literal["accept", "release", "reject"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+RELEASE_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
+NOTE_LENGTH = 200
+QUESTION = "[a]ccept, [d] redrive and accept, [r]elease, re[j]ect, [q]uit? "
 ACKNOWLEDGE = {
     "accept": confluent_kafka.AcknowledgeType.ACCEPT,
     "release": confluent_kafka.AcknowledgeType.RELEASE,
@@ -43,6 +61,29 @@ JOIN_SECONDS = 10.0
 # A record that is released is handed out again at once: without a pause its deliveries would soon be used up.
 PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What becomes of a record, with a note for the audit; `stop`: the worker ends with it."""
+
+    kind: Kind
+    note: str = ""
+    redrive: bool = False
+    stop: bool = False
+
+
+Resolve = Callable[[Rejected, int], Resolution]
+"""Decides on a record, which is delivered for so many times now."""
+
+
+ANSWERS = {
+    "a": Resolution("accept", "by hand"),
+    "d": Resolution("accept", "by hand", redrive=True),
+    "r": Resolution("release", "by hand"),
+    "j": Resolution("reject", "by hand"),
+    "q": Resolution("release", "not decided", stop=True),
+}
 
 
 @dataclass
@@ -66,7 +107,7 @@ class Worker:
     lock_seconds: float | None = None
     into_compacted: bool = False
     stopped: Callable[[], bool] = never
-    told: Callable[[str], None] = print
+    show: Callable[[str], None] = print
     resolved: Counter[str] = field(default_factory=Counter)
 
     def work(self) -> Counter[str]:
@@ -77,16 +118,20 @@ class Worker:
                 in hand is released then.
         """
         self._ended = False
-        self._admin = registers.connect(self.settings)
+        self._admin = connect(self.settings.kafka)
         open_queue(self.settings, self._admin, self.lock_seconds)
-        self._resolutions = Resolutions(self.settings)
+        self._outcomes = Outcomes(self.settings)
         self._redrivers: dict[str, Redriver] = {}
         connection = connection_config(self.settings.kafka, lambda error: None)
-        self._notes = Notes(self.settings, self._admin, self.name)
-        self._terms = terms(self.settings, self._admin)
+        self._log = OutcomeLog(self.settings, self._admin, self.name)
+        self._terms = queue_terms(self.settings, self._admin)
         self._taken_at = 0.0
-        own = {"group.id": queue_topic(self.settings), "share.acknowledgement.mode": "explicit", "max.poll.records": 1}
-        with ShareConsumer({**connection, **own}) as consumer:
+        options = {
+            "group.id": queue_topic(self.settings),
+            "share.acknowledgement.mode": "explicit",
+            "max.poll.records": 1,
+        }
+        with ShareConsumer({**connection, **options}) as consumer:
             consumer.subscribe([queue_topic(self.settings)])
             for messages in self._taken(consumer):
                 self._work_on(consumer, messages)
@@ -98,7 +143,9 @@ class Worker:
             try:
                 messages = list(consumer.poll(POLL_SECONDS))
             except KafkaException as exc:
-                raise stops.kafka_failed(queue_topic(self.settings), exc.args[0].str()) from exc
+                name = queue_topic(self.settings)
+                needed = [Right("group", name, ("Read", "Describe")), Right("topic", name, ("Read", "Describe"))]
+                raise errors.refused(name, exc.args[0], needed, self.settings.kafka.client_config()) from exc
             if taken := [message for message in messages if message.error() is None]:
                 self._taken_at = time.monotonic()
                 yield taken
@@ -110,12 +157,12 @@ class Worker:
         return self.stopped() or self._ended or (self.most is not None and self.resolved.total() >= self.most)
 
     def _work_on(self, consumer: Any, messages: list[Message]) -> None:
-        """Each in turn; what is not resolved when this ends, for whatever reason, is given back."""
+        """Resolve messages in turn; what is not resolved when this ends, for whatever reason, is given back."""
         left = list(messages)
         try:
             while left and not self._is_done():
                 row = Rejected.from_json(json.loads(left[0].value() or b""))
-                self._reach("taken", row)
+                self._fail_point("taken", row)
                 resolution = self._resolve(row, left[0])
                 self._acknowledge(consumer, row, left.pop(0), resolution)
                 self._ended = resolution.stop
@@ -132,14 +179,16 @@ class Worker:
         if is_late and (earlier := self._resolved_by_another(message)):
             return earlier
         if resolution.redrive:
-            self._redriver(row.at.topic).send([row])
+            redriver = self._redriver(row.at.topic)
+            redriver.send([row])
+            redriver.require_all_taken()
         return resolution
 
     def _resolved_by_another(self, message: Message) -> Resolution | None:
         """Brokers do not say so: they pass over what acknowledges a record that is gone."""
-        self._resolutions.read()
-        found = self._resolutions.final(int(message.offset() or 0))
-        return Resolution(found["resolution"], f"as resolved at delivery {found['delivery']}") if found else None
+        self._outcomes.read()
+        final = self._outcomes.final(int(message.offset() or 0))
+        return Resolution(final["resolution"], f"as resolved at delivery {final['delivery']}") if final else None
 
     def _redriver(self, topic: str) -> Redriver:
         if topic not in self._redrivers:
@@ -150,13 +199,13 @@ class Worker:
 
     def _acknowledge(self, consumer: Any, row: Rejected, message: Message, resolution: Resolution) -> None:
         kind = self._noted_as(resolution, message)
-        self._notes.add(row, message, kind, resolution.note)
-        self._reach("noted", row)
+        self._log.add(row, message, kind, resolution.note)
+        self._fail_point("noted", row)
         if failure := _commit(consumer, message, ACKNOWLEDGE[resolution.kind]):
             kind = EXPIRED
-            self._notes.add(row, message, kind, failure.args[0].str())
+            self._log.add(row, message, kind, failure.args[0].str())
         self.resolved[kind] += 1
-        self.told(f"{kind:8}  {row.at}  {row.error}  delivery {message.delivery_count()}  {resolution.note}".rstrip())
+        self.show(f"{kind:8}  {row.at}  {row.error}  delivery {message.delivery_count()}  {resolution.note}".rstrip())
         if kind == "release":
             self._pause(message.delivery_count() or 1)
 
@@ -169,14 +218,71 @@ class Worker:
         while not self.stopped() and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, POLL_SECONDS))
 
-    def _reach(self, point: str, row: Rejected) -> None:
-        reach(f"work-{point}", sink=f"{queue_topic(self.settings)}.work", offset=row.at.offset, worker=self.name)
+    def _fail_point(self, point: str, row: Rejected) -> None:
+        fail_point(f"work-{point}", sink=f"{queue_topic(self.settings)}.work", offset=row.at.offset, worker=self.name)
+
+
+def decide_always(kind: Kind, redrive: bool) -> Resolve:
+    """Decide the same for every record."""
+    return lambda row, delivery: Resolution(kind, "by option", redrive and kind == "accept")
+
+
+def ask_command(command: str, redrive: bool) -> Resolve:
+    """Give `command` the envelope as JSON on stdin: exit code 0 accepts, 75 releases, any other rejects.
+
+    One that is ended by a signal has decided nothing, and releases. Its last line of output is the note.
+
+    Raises:
+        TidemarkError: NO_COMMAND, where there is none.
+    """
+    argv = shlex.split(command)
+    if not argv or shutil.which(argv[0]) is None:
+        raise TidemarkError("NO_COMMAND", f"`{command}` cannot be run", "name a program that is on PATH, or its path")
+
+    def resolve(row: Rejected, delivery: int) -> Resolution:
+        envelope = json.dumps({**row.to_json(), "delivery": delivery})
+        done = _run(argv, envelope)
+        kind = _by_code(done.returncode)
+        last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "")
+        note = f"exit code {done.returncode} {last}".strip()[:NOTE_LENGTH]
+        return Resolution(kind, note, redrive and kind == "accept")
+
+    return resolve
+
+
+def ask_person(registry: Registry, ask: Callable[[str], str] = input, show: Callable[[str], None] = print) -> Resolve:
+    """Show the record to a person, and ask."""
+
+    def resolve(row: Rejected, delivery: int) -> Resolution:
+        for line in inspection.lines(row, inspection.read(row, registry), None):
+            show(line)
+        show(f"  delivery    {delivery}")
+        while True:
+            try:
+                answer = ask(QUESTION).strip().lower()[:1]
+            except EOFError:
+                answer = "q"
+            if answer in ANSWERS:
+                return ANSWERS[answer]
+
+    return resolve
 
 
 def _commit(consumer: Any, message: Message, how: confluent_kafka.AcknowledgeType) -> KafkaException | None:
-    """What came of an acknowledgement; None where the brokers have taken it."""
+    """Acknowledge, and return what the brokers refuse it with; None where they have taken it."""
     try:
         consumer.acknowledge(message, how)
         return next(filter(None, consumer.commit_sync(COMMIT_SECONDS).values()), None)
     except KafkaException as exc:
         return exc
+
+
+def _by_code(code: int) -> Kind:
+    if code == 0:
+        return "accept"
+    return "release" if code == RELEASE_CODE or code < 0 else "reject"
+
+
+def _run(argv: Sequence[str], text: str) -> "subprocess.CompletedProcess[str]":
+    output = subprocess.PIPE
+    return subprocess.run(argv, input=text, stdout=output, stderr=subprocess.STDOUT, text=True, check=False)

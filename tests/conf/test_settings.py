@@ -146,11 +146,11 @@ def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
         ("kafka.sasl_mechanism=GSSAPI", "`kafka.sasl_mechanism`: Input should be '', 'PLAIN'"),
         ("kafka.security_protocol=SASL_SSL", "SASL_SSL needs sasl_mechanism, sasl_username and sasl_password"),
         ("registry.compatibility=backwards", "`registry.compatibility`: Input should be 'none', 'backward'"),
-        ("registry.url=localhost:8081", "`registry`: Value error, url must be http://HOST"),
-        ("registry.url=http://a:8081,ftp://b", "`registry`: Value error, url must be http://HOST"),
+        ("registry.url=localhost:8081", "`registry`: url must be http://HOST"),
+        ("registry.url=http://a:8081,ftp://b", "`registry`: url must be http://HOST"),
         (
             "registry.username=ann",
-            "`registry`: Value error, username needs a password: set TIDEMARK_REGISTRY__PASSWORD",
+            "`registry`: username needs a password: set TIDEMARK_REGISTRY__PASSWORD",
         ),
         ("jobs.ingest.state_store=disk", "`jobs.ingest.state_store`: Input should be 'heap' or 'rocksdb'"),
     ],
@@ -169,14 +169,14 @@ def test_an_unknown_environment_is_refused_with_the_nearest() -> None:
     assert refusal("clutser") == "UNKNOWN_SETTING: no environment `clutser`; did you mean `cluster`?"
 
 
-def with_password() -> Settings:
-    secure = ["kafka.security_protocol=SASL_SSL", "kafka.sasl_mechanism=PLAIN", "kafka.sasl_username=reader"]
-    registry = ["registry.url=https://host", "registry.username=reader", "registry.password=hunter2"]
-    return load(overrides=[*secure, *registry, "kafka.sasl_password=hunter2", "kafka.bootstrap_servers=host:9092"])
+LOGIN = ("kafka.security_protocol=SASL_SSL", "kafka.sasl_mechanism=PLAIN", "kafka.sasl_username=reader")
 
 
-def test_a_password_shows_nowhere_but_in_what_clients_get() -> None:
-    loaded = with_password()
+def test_a_password_shows_nowhere_but_in_what_clients_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KAFKA__SASL_PASSWORD", "REGISTRY__PASSWORD"):
+        monkeypatch.setenv(f"TIDEMARK_{name}", "hunter2")
+    registry = ["registry.url=https://host", "registry.username=reader"]
+    loaded = load(overrides=[*LOGIN, *registry, "kafka.bootstrap_servers=host:9092"])
     for text in (
         show(loaded),
         repr(loaded),
@@ -202,6 +202,50 @@ def test_a_registry_url_with_a_user_and_password_is_refused_and_not_shown(url: s
     text = refusal(overrides=(f"registry.url={url}",))
     assert "url must hold no user and password: set registry.username" in text
     assert "hunter2" not in text
+
+
+def test_a_login_without_its_password_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_KAFKA__SASL_PASSWORD", "")
+    assert "empty: sasl_password (set TIDEMARK_KAFKA__SASL_PASSWORD)" in refusal(overrides=LOGIN)
+    text = refusal(overrides=LOGIN[:2])
+    assert "empty: sasl_username and sasl_password (set TIDEMARK_KAFKA__SASL_PASSWORD)" in text
+    monkeypatch.setenv("TIDEMARK_KAFKA__SASL_PASSWORD", "hunter2")
+    assert load(overrides=LOGIN).kafka.sasl_username == "reader"
+
+
+@pytest.mark.parametrize("setting", ["kafka.ssl_ca_location", "registry.ca_location"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        ("folder", "Is a directory"),
+        ("", "it holds no PEM certificates"),
+        ("no certificate", "it holds no PEM certificates"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "it holds no PEM certificates"),
+    ],
+)
+def test_an_authority_that_cannot_be_read_is_refused_with_the_reason(
+    tmp_path: Path, setting: str, content: str | None, reason: str
+) -> None:
+    path = tmp_path / "ca.pem"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_text(content)
+    section, _, name = setting.partition(".")
+    expected = f"BAD_SETTING: setting `{section}`: {name} {path} cannot be read: {reason}; "
+    assert refusal(overrides=(f"{setting}={path}",)).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["kafka.bootstrap_servers=ann:hunter2@host:9092", "paths.tables=s3a://key:hunter2@bucket/t"],
+)
+def test_an_address_that_holds_a_password_is_refused_and_not_shown(override: str) -> None:
+    text = refusal(overrides=(override,))
+    assert text.startswith("BAD_SETTING: ")
+    assert "hunter2" not in text
+    assert load(overrides=["paths.tables=abfss://box@account.dfs.core.windows.net/t"])
 
 
 def test_show_prints_every_section_and_the_merged_values() -> None:
@@ -235,3 +279,8 @@ def test_without_servers_the_embedded_brokers_are_used_and_without_any_the_error
 def test_every_key_of_the_model_stands_in_base_toml(checkout: Path) -> None:
     (checkout / "conf" / "local.toml").unlink()
     assert load().model_fields_set == set(Settings.model_fields)
+
+
+def test_a_variable_of_the_tests_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_SEED", "7")
+    assert load("local").spark.master.startswith("local")

@@ -13,7 +13,8 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from conf import state_dir
 from local import jars, processes
-from local.ports import HOST
+from local.processes import HOST
+from tests.jvm import SERVER_OPTIONS
 
 START_SECONDS = 120
 
@@ -62,12 +63,17 @@ class Apicurio:
         """Start it, and wait until it answers."""
         folder = unpacked()
         [runner] = folder.glob("*-runner.jar")
-        command = [processes.java(), "-Xmx512m", f"-Dquarkus.http.host={HOST}", f"-Dquarkus.http.port={self._port}"]
+        command = [
+            processes.java(),
+            "-Xmx512m",
+            *SERVER_OPTIONS,
+            f"-Dquarkus.http.host={HOST}",
+            f"-Dquarkus.http.port={self._port}",
+        ]
         command.append(f"-Dapicurio.datasource.url=jdbc:h2:file:{self._folder / 'data'}")
-        if setpriv := shutil.which("setpriv"):
-            command = [setpriv, "--pdeathsig", "TERM", *command]
+        command = processes.ending_with_us([*command, "-jar", str(runner)])
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen([*command, "-jar", str(runner)], stdout=log, stderr=log, cwd=folder)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         processes.wait_for(self._answers, START_SECONDS, lambda: AssertionError(f"no Apicurio: see {self._log}"))
 
     def kill(self) -> None:

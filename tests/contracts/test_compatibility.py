@@ -15,17 +15,20 @@ from fastavro.read import SchemaResolutionError
 from py4j.java_gateway import get_field  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
-from schemas.avro_types import Type, parse
 from schemas.codec import LIBRARY_ERRORS
-from schemas.compatibility import findings
-from schemas.resolution import breaks
+from schemas.compatibility import conflicts
+from schemas.resolution import Type, incompatibilities, parse_type
 from tests.contracts.apicurio import Apicurio
 from tests.contracts.cases import CASES, Case
 
 PAIRS = [(case.name, old, case.new) for case in CASES for old in case.earlier]
 BOTH_WAYS = [pair for name, old, new in PAIRS for pair in ((name, new, old), (f"{name} (turned round)", old, new))]
 # What the gate accepts, or refuses for Java's reader alone.
-FOR_JAVA = [pair for pair in BOTH_WAYS if all(e.kind == "namespace" for e in breaks(parse(pair[1]), parse(pair[2])))]
+FOR_JAVA = [
+    pair
+    for pair in BOTH_WAYS
+    if all(e.kind == "namespace" for e in incompatibilities(parse_type(pair[1]), parse_type(pair[2])))
+]
 SCALARS = {
     "null": None,
     "boolean": True,
@@ -49,14 +52,14 @@ def test_the_table_is_wide_and_its_names_are_unique() -> None:
 
 @EVERY_CASE
 def test_the_verdict_is_the_tables(case: Case) -> None:
-    found = findings(case.new, case.versions, case.level)
+    found = conflicts(case.new, case.versions, case.level)
     assert (not found) == case.compatible, [finding.what for finding in found]
 
 
 @EVERY_CASE
 def test_only_what_is_marked_stricter_breaks_by_our_own_rules_alone(case: Case) -> None:
-    found = findings(case.new, case.versions, case.level)
-    assert bool(case.stricter) == (bool(found) and all(finding.found.strict for finding in found))
+    found = conflicts(case.new, case.versions, case.level)
+    assert bool(case.stricter) == (bool(found) and all(finding.incompatibility.strict for finding in found))
 
 
 @pytest.mark.parametrize(("name", "reader", "writer"), BOTH_WAYS, ids=[pair[0] for pair in BOTH_WAYS])
@@ -66,7 +69,7 @@ def test_without_the_strict_rules_java_judges_the_same(
     avro: Any = spark._jvm.org.apache.avro  # type: ignore[union-attr]
     texts = [avro.Schema.Parser().parse(text) for text in (reader, writer)]
     judged = avro.SchemaCompatibility.checkReaderWriterCompatibility(*texts).getType().toString()
-    ours = [each for each in breaks(parse(reader), parse(writer)) if not each.strict]
+    ours = [each for each in incompatibilities(parse_type(reader), parse_type(writer)) if not each.strict]
     assert (not ours) == (judged == "COMPATIBLE"), ours
 
 
@@ -78,7 +81,7 @@ def test_javas_reader_finds_a_way_through_all_that_we_accept(
     read, written = (avro.Schema.Parser().parse(text) for text in (reader, writer))
     renamed = avro.Schema.applyAliases(written, read)
     errors = list(_errors(avro.Resolver.resolve(renamed, read, avro.generic.GenericData.get()), set()))
-    assert bool(errors) == bool(breaks(parse(reader), parse(writer)))
+    assert bool(errors) == bool(incompatibilities(parse_type(reader), parse_type(writer)))
 
 
 def _errors(action: Any, seen: set[int]) -> Iterator[str]:
@@ -118,7 +121,7 @@ def test_fastavro_reads_exactly_what_the_verdict_promises(case: Case) -> None:
         (number, value)
         for number, old in enumerate(case.earlier, 1)
         for reader, writer in _read_pairs(case, number, old)
-        for value in samples(parse(writer))
+        for value in samples(parse_type(writer))
         if not _reads(reader, writer, value)
     ]
     assert (not unreadable) == case.compatible, unreadable

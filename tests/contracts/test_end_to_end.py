@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs import ingest
-from jobs.run import Run
+from jobs.ingest import job
+from jobs.pipeline.run import Run
 from local.broker import Cluster
 from local.processes import wait_for
-from producers.file_rows import FileRequest
-from producers.files import publish_files
-from producers.interrupt import Interrupt
-from schemas.registries import open_registry
+from producers.files.publish import publish_files
+from producers.files.records import FileRequest
+from producers.kafka.pacing import Interrupt
+from schemas.open_registry import open_registry
 from tests.contracts.apicurio import Apicurio
 from tests.jobs.scratch import Scratch
 from tests.producers.desk import GOOD, HEADER, KEYED, ORDERS
@@ -41,7 +41,7 @@ class Shop:
 
     def ingest(self) -> Run:
         run = self.scratch.run(*self.sets, job="ingest")
-        ingest.build(run)
+        job.build(run)
         return run
 
     def orders(self) -> int:

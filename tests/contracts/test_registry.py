@@ -12,7 +12,7 @@ from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel, load
 from schemas.cli import main
 from schemas.contracts import contract
-from schemas.registries import open_registry
+from schemas.open_registry import open_registry
 from schemas.registry import Registry
 from tests.contracts.apicurio import Apicurio
 

@@ -1,7 +1,9 @@
 """The schedule files: each is read by what will read it, and what it starts is a command that exists."""
 
+import hashlib
 import shlex
 import subprocess
+import sys
 import venv
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,9 +14,12 @@ import pytest
 import yaml
 from cronsim import CronSim
 
-from conf import ROOT
-from jobs import catalog
-from jobs.replay import arguments
+from conf import ROOT, state_dir
+from conf.durations import milliseconds
+from conf.settings import load
+from jobs import arguments, catalog
+from jobs.operations.replay.request import duration
+from local.processes import exclusive
 
 DEPLOY = ROOT / "deploy"
 CRONTAB_FIELDS = 5
@@ -31,10 +36,10 @@ print("TASKS " + json.dumps(tasks))
 def require_command(words: list[str]) -> None:
     """`words` are a replay of a job that is there."""
     assert words[:2] == ["local/tidemark", "replay"]
-    options = arguments.parser().parse_args(words[2:])
+    options = arguments.parse_replay(words[2:])
     assert options.step == "catch-up"
     catalog.require(options.job)
-    arguments.duration(options.every)
+    duration(options.every)
 
 
 def cron_lines() -> Iterator[tuple[str, str]]:
@@ -65,6 +70,19 @@ def test_kubernetes_accepts_the_cron_job() -> None:
     assert rule["onExitCodes"]["containerName"] == container["name"]
 
 
+def test_kubernetes_accepts_the_deployment_and_leaves_time_for_an_end_in_order() -> None:
+    definition = yaml.safe_load((DEPLOY / "job-deployment.yaml").read_text())
+    kubernetes_validate.validate(definition, "1.31", strict=True)
+    pod = definition["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["./spark-submit.sh"]
+    options = arguments.parse_job(container["args"])
+    catalog.require(options.job)
+    settings = load(options.env, options.set)
+    assert settings.metrics.port == container["ports"][0]["containerPort"]
+    assert milliseconds(settings.run.stop_within) < pod["terminationGracePeriodSeconds"] * 1000
+
+
 def test_kubernetes_would_refuse_a_word_that_is_wrong() -> None:
     definition = yaml.safe_load((DEPLOY / "replay-cronjob.yaml").read_text())
     definition["spec"]["concurencyPolicy"] = definition["spec"].pop("concurrencyPolicy")
@@ -72,17 +90,27 @@ def test_kubernetes_would_refuse_a_word_that_is_wrong() -> None:
         kubernetes_validate.validate(definition, "1.31", strict=True)
 
 
+def airflow() -> Path:
+    """A virtual environment with what is locked for Airflow, apart from Spark; kept in the state folder."""
+    lock = ROOT / "conf" / "airflow.lock"
+    folder = state_dir() / "airflow" / hashlib.sha256(lock.read_bytes()).hexdigest()[:16]
+    with exclusive(state_dir() / "airflow" / "lock"):
+        if not (folder / "complete").exists():
+            venv.create(folder, clear=True)
+            # The lock is complete, so nothing is left to resolve; few of the modules are ever imported.
+            options = ["--quiet", "--require-hashes", "--no-deps", "--no-compile", "--disable-pip-version-check"]
+            pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", *options]
+            subprocess.run([*pip, "-r", str(lock)], check=True)
+            (folder / "complete").touch()
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_airflow_loads_the_dag(tmp_path: Path) -> None:
-    folder = tmp_path / "airflow"
-    venv.create(folder, with_pip=True)
+    folder = airflow()
     python = str(folder / "bin" / "python")
-    # Airflow's packages would not fit beside Spark's.
-    install = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", "conf/airflow.lock"]
-    subprocess.run(install, cwd=ROOT, check=True)
     home = {"AIRFLOW_HOME": str(tmp_path / "home"), "PATH": f"{folder / 'bin'}:/usr/bin:/bin"}
-    subprocess.run([python, "-m", "airflow", "db", "migrate"], cwd=ROOT, env=home, check=True, capture_output=True)
     done = subprocess.run([python, "-c", LOAD_DAG], cwd=ROOT, env=home, check=True, capture_output=True, text=True)
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("TASKS "))
     tasks = yaml.safe_load(line.removeprefix("TASKS "))

@@ -1,17 +1,72 @@
-"""A command in a process of its own, which can be held at a fail point, killed, and started again."""
+"""A command in a process of its own, which can be held at a fail point, killed, and started again.
 
+Processes are forked from a server that has imported what commands need: importing it takes longer than they run.
+"""
+
+import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conf import ROOT
-from jobs.connectors.ledger.failpoints import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
 from local.processes import wait_for
 
 SECONDS = 60.0
+IMPORTED = ["producers.cli", "producers.quarantine.cli", "producers.quarantine.worker", "schemas.registry_folder"]
+
+
+class Process:
+    """A process that runs the Python text `program` with `argv`, and prints into `folder`/<number>.out and .err.
+
+    `poll`, `communicate`, `returncode` and the rest are as those of `subprocess.Popen`.
+    """
+
+    def __init__(self, program: str, argv: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
+        number = len(list(folder.glob("*.out")))
+        self._out, self._err = (folder / f"{number}.{stream}" for stream in ("out", "err"))
+        self._out.touch()
+        places = (str(self._out), str(self._err))
+        self._process = context.Process(target=_run, args=(program, [*argv], dict(environment), *places))
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self, seconds: float = SECONDS) -> None:
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(str(self.pid), seconds)
+
+    def communicate(self, timeout: float = SECONDS) -> tuple[str, str]:
+        """Wait for its end; what it has printed."""
+        self.wait(timeout)
+        return self._out.read_text(), self._err.read_text()
+
+
+def _run(program: str, argv: Sequence[str], environment: Mapping[str, str], out: str, err: str) -> None:
+    for place, standard in ((out, 1), (err, 2)):
+        target = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(target, standard)
+    os.environ.update(environment)
+    sys.argv = ["-c", *argv]
+    exec(program, {"__name__": "__main__"})
 
 
 @dataclass
@@ -20,7 +75,7 @@ class Command:
 
     folder: Path
     servers: str
-    running: list["subprocess.Popen[str]"] = field(init=False, default_factory=list)
+    running: list[Process] = field(init=False, default_factory=list)
 
     @property
     def program(self) -> str:
@@ -41,15 +96,12 @@ class Command:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def start(self) -> "subprocess.Popen[str]":
+    def start(self) -> Process:
         sets = [f"kafka.bootstrap_servers={self.servers}", f"registry.path={self.folder / 'registry'}"]
         argv = [*self.argv, *(part for each in sets for part in ("--set", each))]
-        command = [sys.executable, "-P", "-c", self.program, *argv]
-        environment = os.environ | {VARIABLE: str(self.folder / "points"), "PYTHONPATH": str(ROOT)}
-        pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=ROOT)
-        self.running.append(process)
-        return process
+        points = {VARIABLE: str(self.folder / "points")}
+        self.running.append(Process(self.program, argv, points, self.folder))
+        return self.running[-1]
 
     def finish(self) -> str:
         """Start it, and wait for its good end; what it said."""
@@ -58,7 +110,7 @@ class Command:
         assert process.returncode == 0, err
         return out
 
-    def held_at(self, point: str, where: str, points: Path | None = None) -> "subprocess.Popen[str]":
+    def held_at(self, point: str, where: str, points: Path | None = None) -> Process:
         """A process that is held at the point, of `points` where they are not its own."""
         points = points or self.points
         (points / f"{point}.armed").write_text(where)
@@ -76,9 +128,9 @@ class Command:
         """End what still runs."""
         for process in self.running:
             process.kill()
-            process.communicate()
+            process.wait()
 
 
-def kill(process: "subprocess.Popen[str]") -> None:
+def kill(process: Process) -> None:
     process.kill()
-    process.wait(SECONDS)
+    process.wait()

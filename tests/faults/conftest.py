@@ -1,4 +1,4 @@
-"""What the fault suite shares: one broker, hosts that run drivers on it, scenes, and a table of what became of them."""
+"""What the fault suite shares: one broker, hosts that run drivers on it, and scenes."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,22 +12,6 @@ from tests.faults.report import Report
 from tests.faults.scene import Scene
 
 SceneOf = Callable[..., Scene]
-REPORT = Report()
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault-report", metavar="FILE", help="write the fault suite's results there, as a table")
-
-
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    if not REPORT.rows:
-        return
-    terminalreporter.section("what became of the records")
-    for line in REPORT.lines():
-        terminalreporter.write_line(line)
-    file = config.getoption("--fault-report", None)
-    if file:
-        Path(file).write_text(REPORT.markdown())
 
 
 @pytest.fixture(scope="session")
@@ -50,12 +34,14 @@ def scene(
 ) -> Iterator[SceneOf]:
     """Makes scenes on the one-node broker; ends what still runs in them."""
     made: list[Scene] = []
+    report = Report()
 
     def make(cluster: Cluster = broker, **how: Any) -> Scene:
-        shared: dict[str, Any] = {"hosts": hosts, "points": points, "report": REPORT.of(request.node.name)}
+        shared: dict[str, Any] = {"hosts": hosts, "points": points, "report": report.of(request.node.name)}
         made.append(Scene(cluster, tmp_path / f"scene-{len(made)}", **shared | how))
         return made[-1]
 
     yield make
     for each in made:
         each.close()
+    request.node.user_properties += report.properties()

@@ -14,8 +14,7 @@ import pyspark.sql.pandas.serializers
 import pyspark.worker
 from pyspark.daemon import manager
 
-import jobs.connectors.ledger.shard  # noqa: F401
-from jobs.connectors.ledger import reading, transaction
+from jobs.connectors.exactly_once import shards, transaction  # noqa: F401
 
 PATCH = "FAULTS_PATCH"
 
@@ -30,16 +29,16 @@ def main(infile: Any, outfile: Any) -> None:
     _main(infile, outfile)
 
 
-READ = reading.read
+READ = transaction.read_to_end  # type: ignore[attr-defined]
 
 
-def read_to_any_end(connection: Any, start: Any, seconds: float, take: Any, is_end: Any = None) -> int:
-    """In place of `reading.read`: up to whatever end the broker tells first."""
+def read_to_any_end(connection: Any, start: Any, seconds: float, take: Any, suffices: Any = None) -> int:
+    """In place of `read_to_end`: up to whatever end the broker tells first."""
     return READ(connection, start, seconds, take)
 
 
 def remove_barrier() -> None:
-    reading.__dict__["read"] = read_to_any_end
+    transaction.__dict__["read_to_end"] = read_to_any_end
     transaction.Transaction._barrier = lambda self: 0  # type: ignore[method-assign]
 
 

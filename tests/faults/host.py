@@ -17,14 +17,13 @@ from typing import Any
 import psutil
 
 from conf import ROOT
-from jobs.connectors.ledger.failpoints import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
 from local.processes import wait_for
+from tests.jvm import INTERPRETING_OPTIONS
 
 SECONDS = 120.0
 # Slots for many queries at once, some of them held; each failed task is tried again, up to four times.
 MASTER = "local[16,4]"
-# Without the second compiler a session is there sooner. Ports, pages and colours are of no use here.
-JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -Dspark.ui.enabled=false"
 DAEMON = "-Dspark.python.daemon.module=tests.faults.daemon"
 
 
@@ -39,7 +38,8 @@ class Host:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        settings = [f"spark.master={MASTER}", f"spark.driver_java_options={JAVA} {DAEMON}", "spark.driver_memory=1g"]
+        options = f"spark.driver_java_options={INTERPRETING_OPTIONS} {DAEMON}"
+        settings = [f"spark.master={MASTER}", options, "spark.driver_memory=1g"]
         (self.folder / "settings.json").write_text(json.dumps(settings))
         command = [sys.executable, "-P", "-m", "tests.faults.victim", "--serve", str(self.folder)]
         environment = os.environ | {VARIABLE: str(self.points), "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}

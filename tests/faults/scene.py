@@ -14,11 +14,12 @@ from typing import Any
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf import ROOT
-from jobs.connectors.ledger.failpoints import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
 from local.broker import Cluster
 from local.processes import wait_for
-from tests.faults.host import JAVA, SECONDS, Driver, Hosts
+from tests.faults.host import SECONDS, Driver, Hosts
 from tests.faults.oracle import Verdict, fill, judge
+from tests.jvm import INTERPRETING_OPTIONS
 
 
 @dataclass
@@ -100,7 +101,7 @@ class Scene:
             "paths.tables": self.folder / "tables",
             "paths.checkpoints": self.folder / "checkpoints",
             "spark.driver_memory": "700m",
-            "spark.driver_java_options": JAVA,
+            "spark.driver_java_options": INTERPRETING_OPTIONS,
         }
         sets = [*(f"{key}={value}" for key, value in own.items()), *self.settings, *settings]
         written = {"folder": str(self.folder), "source": self.source, "target": self.target, "query": self.query}

@@ -1,7 +1,7 @@
 """Random faults on three brokers, one after the other, until the time is over: is every record there once after each?
 
     local/tidemark setup
-    .tidemark/venv/bin/python -m tests.faults.schedule --minutes 10 [--seed 7]
+    .tidemark/venv/bin/python -m tests.faults.schedule --minutes 10 [--seed 7] [--folder FOLDER]
 
 Each round fills the source of one of four queries that go on from round to round, starts a driver, waits for a random
 fail point or a random time, does a random fault, lets a driver finish, and judges the output as a whole. The seed is
@@ -226,12 +226,15 @@ def _ended(pid: int) -> None:
         psutil.Process(pid).wait(SECONDS)
 
 
-def play(minutes: float, seed: int) -> list[Result]:
-    """Rounds until the time is over, or the first that is not clean; prints each."""
+def play(minutes: float, seed: int, folder: Path) -> list[Result]:
+    """Rounds until the time is over, or the first that is not clean; prints each.
+
+    Args:
+        folder: gets all that is written, logs of brokers and drivers too.
+    """
     until = time.monotonic() + 60 * minutes
     results: list[Result] = []
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemark-faults-")))
         cluster = stack.enter_context(Cluster(folder / "brokers", folder / "logs", nodes=3, heap_mb=300, attached=True))
         nodes.settle(cluster)
         hosts = Hosts(folder / "hosts", folder / "points")
@@ -248,9 +251,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    parser.add_argument("--folder", type=Path, help="an empty one, which is kept, for logs and data")
     options = parser.parse_args(argv)
     print(f"seed {options.seed}", flush=True)
-    results = play(options.minutes, options.seed)
+    with tempfile.TemporaryDirectory(prefix="tidemark-faults-") as temporary:
+        results = play(options.minutes, options.seed, options.folder or Path(temporary))
     unclean = [result for result in results if not result.verdict.clean]
     totals = {name: sum(result.verdict.counters[name] for result in results) for name in Verdict().counters}
     print(f"{len(results)} rounds: " + ", ".join(f"{name} {count}" for name, count in totals.items()))

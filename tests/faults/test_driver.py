@@ -6,6 +6,7 @@ from deltalake import DeltaTable
 from tests.faults.conftest import SceneOf
 from tests.faults.scene import finish_together, kill_together
 from tests.faults.steps import DRIVER, SHARD
+from tests.kinds import of_a_kind
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -15,8 +16,11 @@ SHARD_STEPS = (*SHARD, "batch-before-commit-log")
 
 @pytest.mark.parametrize(
     ("query", "steps"),
-    [("stateless", DRIVER), ("shuffled", SHARD_STEPS), ("windowed", SHARD_STEPS)],
-    ids=["stateless", "shuffled", "windowed"],
+    [
+        pytest.param("stateless", DRIVER, id="stateless"),
+        pytest.param("shuffled", SHARD_STEPS, id="shuffled", marks=pytest.mark.exhaustive),
+        pytest.param("windowed", SHARD_STEPS, id="windowed"),
+    ],
 )
 def test_a_driver_killed_at_any_step_leaves_each_record_once(
     query: str, steps: tuple[str, ...], scene: SceneOf
@@ -36,7 +40,13 @@ def test_a_driver_killed_at_any_step_leaves_each_record_once(
         assert verdict.rows == 900
 
 
-@pytest.mark.parametrize("step", ["batch-between-table-and-topic", "shard-mid-produce", "batch-before-commit-log"])
+@pytest.mark.parametrize(
+    "step",
+    of_a_kind(
+        ["batch-between-table-and-topic", "shard-mid-produce", "batch-before-commit-log"],
+        ["batch-between-table-and-topic", "shard-mid-produce"],
+    ),
+)
 def test_a_driver_killed_between_table_and_topic_leaves_each_record_once_in_both(step: str, scene: SceneOf) -> None:
     crime = scene(settings=["source.max_offsets_per_trigger=300"])
     crime.fill(900)

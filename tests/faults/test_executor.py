@@ -12,11 +12,12 @@ import pytest
 
 from conf import ROOT
 from conf.settings import load
-from jobs.connectors.ledger.failpoints import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
 from local.submit import command
 from tests.faults.conftest import SceneOf
 from tests.faults.host import SECONDS, Driver
 from tests.faults.scene import Scene
+from tests.jvm import SERVER_OPTIONS
 from tests.standalone import standalone_cluster
 
 pytestmark = [pytest.mark.faults, pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -31,7 +32,7 @@ def submit(crime: Scene, master: str) -> Driver:
     options = {
         "spark.driver.host": "127.0.0.1",
         "spark.executor.memory": "600m",
-        "spark.executor.extraJavaOptions": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+        "spark.executor.extraJavaOptions": " ".join(SERVER_OPTIONS),
         f"spark.executorEnv.{VARIABLE}": str(crime.points),
         "spark.ui.enabled": "false",
     }

@@ -11,11 +11,12 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from local.broker import Cluster
 from local.processes import wait_for
-from producers.flights import TOPICS
+from producers.flights.events import TOPICS
 from schemas.codec import Decoder
-from schemas.file_registry import FileRegistry
+from schemas.registry_folder import FileRegistry
 from tests.faults.command import SECONDS, Command, kill
 from tests.faults.oracle import read_all
+from tests.kinds import of_a_kind
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
@@ -27,18 +28,22 @@ SCHEMA = """{"type": "record", "name": "Row", "fields":
 PROGRAM = f"""
 import sys
 from conf.errors import exit_on_error
-from jobs.connectors.ledger.failpoints import reach
-from producers import cli, file_rows, pacing, publisher, transactional
-file_rows.BATCH_ROWS = pacing.MAX_BATCH = transactional.MAX_RECORDS = {CHUNK}
+from jobs.connectors.exactly_once.fail_points import fail_point
+from producers import cli
+from producers.files import records
+from producers.kafka import pacing, publisher, transactional
+records.BATCH_ROWS = pacing.MAX_BATCH = transactional.MAX_RECORDS = {CHUNK}
 send = publisher.Publisher._send
-def send_and_reach(self, batch):
+def send_and_stop(self, batch):
     send(self, batch)
-    reach("plain-sent", rows=self._handed_over.total())
-publisher.Publisher._send = send_and_reach
+    fail_point("plain-sent", rows=self._handed_over.total())
+publisher.Publisher._send = send_and_stop
 exit_on_error(lambda: cli.main(sys.argv[1:]))
 """
 CLAIM, SECOND = -1, 2
 STEPS = ["before-fence", "after-fence", "after-barrier", "mid-produce", "after-flush", "after-commit"]
+# Without a fence, with nothing sent, with a part of a transaction, and with all of it.
+PROVEN_BY = [(step, SECOND) for step in ("before-fence", "after-barrier", "mid-produce", "after-commit")]
 CASES = [(step, number) for number in (CLAIM, SECOND) for step in STEPS if (step, number) != ("mid-produce", CLAIM)]
 
 
@@ -122,7 +127,7 @@ def counted(numbers: dict[str, list[int]]) -> Counter[int]:
     return Counter(number for each in numbers.values() for number in each)
 
 
-@pytest.mark.parametrize(("step", "number"), CASES)
+@pytest.mark.parametrize(("step", "number"), of_a_kind(CASES, PROVEN_BY))
 def test_a_publisher_killed_at_any_step_and_started_again_publishes_each_row_once(
     step: str, number: int, publication: PublicationOf
 ) -> None:
@@ -161,7 +166,7 @@ def test_flights_killed_between_transactions_and_within_one_are_there_once(tmp_p
     assert {topic: len(set(records)) for topic, records in found.items()} == DAY
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", of_a_kind([signal.SIGINT, signal.SIGTERM], [signal.SIGTERM]))
 def test_a_signal_in_a_transaction_commits_it_and_the_counts_are_the_truth(
     number: int, publication: PublicationOf
 ) -> None:

@@ -1,5 +1,7 @@
 """Faults that nobody has thought of: a short schedule of random ones, another one each time."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.faults import schedule
@@ -9,5 +11,5 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 MINUTES = "1.5"
 
 
-def test_whatever_is_killed_or_paused_at_whatever_moment_each_record_is_there_once() -> None:
-    assert schedule.main(["--minutes", MINUTES]) == 0
+def test_whatever_is_killed_or_paused_at_whatever_moment_each_record_is_there_once(seed: int, tmp_path: Path) -> None:
+    assert schedule.main(["--minutes", MINUTES, "--seed", str(seed), "--folder", str(tmp_path)]) == 0

@@ -12,6 +12,7 @@ import pytest
 from local.broker import Cluster
 from producers.quarantine.records import OF
 from tests.faults.command import SECONDS, Command, kill
+from tests.kinds import of_a_kind
 from tests.producers.quarantine.ward import Ward, headers
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
@@ -26,6 +27,9 @@ exit_on_error(lambda: cli.main(sys.argv[1:]))
 """
 STEPS = ["before-fence", "after-fence", "after-barrier", "mid-produce", "after-flush", "after-commit"]
 FIRST, SECOND = 1, 2
+KILLS = [(step, number) for step in STEPS for number in (FIRST, SECOND)]
+# Without a fence, with nothing sent, with a part of a transaction, and with all of it.
+PROVEN_BY = ["before-fence", "after-barrier", "mid-produce", "after-commit"]
 LOCK_SECONDS = 2
 
 
@@ -72,8 +76,7 @@ def quarantined(tmp_path: Path, broker: Cluster, new_topic: Callable[[int], str]
     own.close()
 
 
-@pytest.mark.parametrize("number", [FIRST, SECOND])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(("step", "number"), of_a_kind(KILLS, [(step, SECOND) for step in PROVEN_BY]))
 def test_a_redrive_killed_at_any_step_and_started_again_sends_each_record_once(
     step: str, number: int, quarantined: Quarantined
 ) -> None:
@@ -106,7 +109,7 @@ def test_a_redrive_that_was_thought_dead_sends_nothing_twice(quarantined: Quaran
     assert quarantined.redriven() == quarantined.expected
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", of_a_kind([signal.SIGINT, signal.SIGTERM], [signal.SIGTERM]))
 def test_a_signal_in_a_transaction_commits_it_and_the_counts_are_the_truth(
     number: int, quarantined: Quarantined
 ) -> None:
@@ -130,7 +133,7 @@ def test_a_signal_to_a_worker_lets_it_settle_what_it_has_in_hand(quarantined: Qu
     assert (process.returncode, out.splitlines()[-1]) == (130, "resolved 1: reject 1"), err
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", of_a_kind(STEPS, ["mid-produce", "after-commit"]))
 def test_a_filling_killed_at_any_step_and_started_again_queues_each_record_once(
     step: str, quarantined: Quarantined
 ) -> None:
@@ -156,7 +159,9 @@ def test_the_record_of_a_worker_that_was_killed_comes_back_when_its_lock_has_run
     assert max((row["delivery"], row["resolution"]) for row in ward.table("resolutions")) == (2, "accept")
 
 
-@pytest.mark.parametrize("step", ["after-barrier", "mid-produce", "after-commit"])
+@pytest.mark.parametrize(
+    "step", of_a_kind(["after-barrier", "mid-produce", "after-commit"], ["mid-produce", "after-commit"])
+)
 def test_what_a_worker_was_redriving_when_it_was_killed_is_sent_once_by_another_one(
     step: str, quarantined: Quarantined
 ) -> None:

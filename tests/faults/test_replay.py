@@ -13,13 +13,16 @@ from deltalake import DeltaTable
 from conf import ROOT
 from conf.settings import load
 from conf.topics import load_topics
-from jobs.connectors.ledger.failpoints import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
+from jobs.connectors.kafka.access import connect
 from local.broker import Cluster
 from local.processes import end_group, wait_for
-from local.topics import bring_in_step, connect
-from producers import cli as publish
+from local.topics import bring_in_step
+from producers import cli
+from tests.jvm import OPTIONS
+from tests.kinds import of_a_kind
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(1500)]
 
 JOB = "flights.hourly_delays"
 POINTS: dict[str, dict[str, int]] = {
@@ -29,6 +32,7 @@ POINTS: dict[str, dict[str, int]] = {
     "replay-before-swap": {},
     "replay-after-swap": {},
 }
+SOME = ["replay-slice-put-in", "replay-before-swap", "replay-after-swap"]
 
 
 @pytest.fixture
@@ -36,8 +40,8 @@ def flights(tmp_path: Path) -> Iterator[Cluster]:
     """A broker of this test's own with four days of flights."""
     with Cluster(tmp_path / "broker", tmp_path / "logs", attached=True) as broker:
         servers = f"kafka.bootstrap_servers={broker.bootstrap_servers}"
-        bring_in_step(connect(load(overrides=[servers])), list(load_topics().values()), 1)
-        assert publish.main(["flights", "--from", "2013-01-01", "--to", "2013-01-05", "--set", servers]) == 0
+        bring_in_step(connect(load(overrides=[servers]).kafka), list(load_topics().values()), 1)
+        assert cli.main(["flights", "--from", "2013-01-01", "--to", "2013-01-05", "--set", servers]) == 0
         yield broker
 
 
@@ -51,6 +55,7 @@ class Desk:
             "kafka.bootstrap_servers": broker.bootstrap_servers,
             "paths.logs": str(folder / "logs"),
             "replay.slice_records": "800",
+            "spark.driver_java_options": OPTIONS,
         }
         roots = ["--tables", str(folder / "tables"), "--checkpoints", str(folder / "checkpoints")]
         self._options = [*roots, *(word for key, value in sets.items() for word in ("--set", f"{key}={value}"))]
@@ -99,15 +104,18 @@ class Desk:
         return sum(each.get("statement") == "cutover" for each in said)
 
 
-def test_a_replay_that_is_killed_in_each_phase_swaps_its_rows_in_once(flights: Cluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("points", of_a_kind([SOME, list(POINTS)], [SOME]), ids=["some", "each"])
+def test_a_replay_that_is_killed_in_each_phase_swaps_its_rows_in_once(
+    points: list[str], flights: Cluster, tmp_path: Path
+) -> None:
     desk = Desk(flights, tmp_path)
     assert desk.run("./spark-submit.sh", JOB, "--until-caught-up") == 0, desk.said
     right = desk.rows()
     DeltaTable(str(tmp_path / "tables" / "hourly_delays")).delete("origin = 'JFK'")
     replay = ["local/tidemark", "replay", "run", JOB, "--from", "2013-01-01", "--to", "2013-01-04"]
     replay += ["--through", "cutover", "--accept-differences"]
-    for point, where in POINTS.items():
-        desk.kill_at(point, where, *replay)
+    for point in points:
+        desk.kill_at(point, POINTS[point], *replay)
     assert desk.run(*replay) == 0, desk.said
     first = [row for row in right if str(row[0]) < "2013-01-04"]
     assert [row for row in desk.rows() if str(row[0]) < "2013-01-04"] == first

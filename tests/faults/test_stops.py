@@ -284,7 +284,9 @@ def test_partitions_added_in_the_middle_of_a_batch_leave_each_record_once(scene:
         assert_clean(crime)
 
 
-@pytest.mark.parametrize("count", [300, 1200], ids=["shorter", "longer"])
+@pytest.mark.parametrize(
+    "count", [pytest.param(300, id="shorter", marks=pytest.mark.exhaustive), pytest.param(1200, id="longer")]
+)
 def test_a_recreated_source_topic_stops_the_query_and_a_new_sink_publishes_all_of_it(
     count: int, scene: SceneOf
 ) -> None:

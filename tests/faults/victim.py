@@ -19,8 +19,9 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import load
-from jobs.failures import await_all, cause_line, named_stop
-from jobs.run import Run
+from jobs.pipeline.run import Run
+from jobs.pipeline.supervision import await_all
+from jobs.pipeline.termination import QUERY_FAILED, stopped_by
 from local.session import spark_session
 
 Plan = dict[str, Any]
@@ -114,8 +115,9 @@ def _started(spark: SparkSession, plan: Plan) -> list[StreamingQuery]:
 def _ended(query: StreamingQuery) -> str:
     try:
         query.awaitTermination()
-    except StreamingQueryException as exc:
-        return str(named_stop(str(exc)) or cause_line(str(exc)))
+    except StreamingQueryException:
+        stop = stopped_by(query)
+        return stop.message if stop is not None and stop.code == QUERY_FAILED else str(stop)
     return ""
 
 

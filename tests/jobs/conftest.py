@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.state_store import ROCKSDB_CONF, STATE_STORES
+from jobs.pipeline.state_store import ROCKSDB_CONF, STATE_STORES
 from local.broker import Cluster
 from tests.jobs.feed import Feed
 from tests.jobs.scratch import Scratch
 
+# A stream takes seconds where a batch takes a tenth of one. The tests of `stream` run a stream of each job with state,
+# and so does the whole year; all cases as streams are for the exhaustive suite.
+BATCH_AND_STREAM = ["batch", pytest.param("stream", marks=pytest.mark.exhaustive)]
 
-@pytest.fixture(params=["batch", "stream"])
+
+@pytest.fixture(params=BATCH_AND_STREAM)
 def feed(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) -> Feed:
     """Runs its test twice: with batches, and with streams."""
     return Feed(_with_state(spark, "heap"), tmp_path, request.param)
@@ -24,7 +28,7 @@ def stream(spark: SparkSession, tmp_path: Path) -> Feed:
     return Feed(_with_state(spark, "heap"), tmp_path, "stream")
 
 
-@pytest.fixture(params=["batch", "stream"])
+@pytest.fixture(params=BATCH_AND_STREAM)
 def rocksdb_feed(request: pytest.FixtureRequest, spark: SparkSession, tmp_path: Path) -> Feed:
     """`feed`, with the state where transformWithState needs it."""
     return Feed(_with_state(spark, "rocksdb"), tmp_path, request.param)

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.listener import StreamingQueryProgress
 from pyspark.sql.types import StructType
 
-from jobs.connectors.delta import newest
+from jobs.connectors.delta.table import newest
 
 Row = tuple[Any, ...]
 Rows = Sequence[Row]

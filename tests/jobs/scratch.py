@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -16,16 +16,14 @@ from pyspark.sql import SparkSession
 from conf.rules import Rule
 from conf.settings import Settings, load
 from conf.topics import CleanupPolicy, Topic
-from jobs import ingest
-from jobs.connectors.positions import Position
-from jobs.declarations import Declarations
-from jobs.failures import await_all
-from jobs.run import Run
+from jobs.connectors.kafka.offsets import Position
+from jobs.ingest import job as ingest_job
+from jobs.pipeline.run import Run
+from jobs.pipeline.supervision import await_all
 from local.broker import Cluster
-from schemas.contracts import contract
-from schemas.file_registry import FileRegistry
-from schemas.framing import frame
-from schemas.subjects import subject_of_stream
+from schemas.codec import frame
+from schemas.contracts import contract, subject_of_stream
+from schemas.registry_folder import FileRegistry
 from tests.sent import Record, send
 
 FIELDS: list[dict[str, Any]] = [
@@ -34,7 +32,6 @@ FIELDS: list[dict[str, Any]] = [
 ]
 TIME = {"type": "long", "logicalType": "timestamp-millis"}
 Row = tuple[Any, ...]
-AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 class Scratch:
@@ -81,12 +78,12 @@ class Scratch:
         text = json.dumps({"type": "record", "name": "Reading", "fields": list(fields.values())})
         return self.registry.register(f"{topic}-value", text)
 
-    def reading(self, topic: str, id: str, level: int, partition: int = 0, **more: Any) -> Record:
+    def reading(self, topic: str, id: Any, level: int, partition: int = 0, **more: Any) -> Record:
         """The record of one reading, written by the newest schema of its topic."""
         newest = self.registry.latest(f"{topic}-value")
         buffer = io.BytesIO()
         schemaless_writer(buffer, parse_schema(json.loads(newest.text)), {"id": id, "level": level, **more})
-        return Record(frame(newest.id, buffer.getvalue()), id.encode(), partition)
+        return Record(frame(newest.id, buffer.getvalue()), str(id).encode(), partition)
 
     def send(self, topic: str, *records: Record) -> list[Row]:
         """Send, and return each record's (partition, offset)."""
@@ -106,21 +103,16 @@ class Scratch:
             "registry.path": self.folder / "registry",
             "paths.tables": self.folder / "tables",
             "paths.checkpoints": self.folder / "checkpoints",
+            "paths.logs": self.folder / "logs",
             "ledger.application": self.application,
         }
         return load("local", [*(f"{key}={value}" for key, value in own.items()), *overrides])
 
     def run(self, *overrides: str, bounds: tuple[Position, Position] | None = None, job: str = "probe") -> Run:
         """A run of a job that is still to be declared."""
-        return self._knowing(Run(self.spark, self.settings(*overrides), job, bounds))
-
-    def declarations(self, *overrides: str, job: str = "probe") -> Declarations:
-        """A run of a job that is only to be looked at."""
-        return self._knowing(Declarations(self.spark, self.settings(*overrides), job))
-
-    def _knowing(self, run: AnyRun) -> AnyRun:
+        run = Run(self.spark, self.settings(*overrides), job, bounds)
         run.topics |= self.declared
-        run.judge.rules.update(self._rules)
+        run.validator.rules_by_stream.update(self._rules)
         return run
 
     def catch_up(self, run: Run) -> None:
@@ -131,7 +123,7 @@ class Scratch:
     def ingest(self, *topics: str, overrides: Iterable[str] = ()) -> Run:
         """Run the job `ingest` on `topics` until it has caught up."""
         run = self.run(f"ingest.topics={','.join(topics)}", *overrides, job="ingest")
-        ingest.build(run)
+        ingest_job.build(run)
         self.catch_up(run)
         return run
 

@@ -1,6 +1,7 @@
 """The set-up on machines that lack something; Python and pip are stand-ins that note their calls."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,9 @@ TOOLS = (
     "bash",
     "cat",
     "chmod",
+    "cut",
     "dirname",
+    "du",
     "env",
     "flock",
     "grep",
@@ -26,6 +29,7 @@ TOOLS = (
     "rm",
     "sha256sum",
     "sleep",
+    "tail",
 )
 PYTHON = """#!/bin/bash
 echo "$@" >>"{calls}"
@@ -67,16 +71,21 @@ class Machine:
             venv_python.write_text(python.read_text())
         return self
 
-    def start(self, command: str = "tidemark_bootstrap runtime") -> "subprocess.Popen[str]":
+    def start(
+        self, command: str = "tidemark_bootstrap runtime", home: str | None = "/nowhere", state: str = ""
+    ) -> "subprocess.Popen[str]":
         script = f"set -euo pipefail; source {ROOT}/local/bootstrap.sh; {command}"
-        environment = {"PATH": str(self.bin), "HOME": str(self.bin.parent), "TIDEMARK_STATE": str(self.state)}
+        environment = {"PATH": str(self.bin), "TIDEMARK_STATE": state or str(self.state)}
+        environment |= {"HOME": home} if home else {}
         return subprocess.Popen(
             [str(self.bin / "bash"), "-c", script], env=environment, text=True, stderr=subprocess.PIPE
         )
 
-    def run(self, command: str = "tidemark_bootstrap runtime") -> tuple[int, list[str]]:
+    def run(
+        self, command: str = "tidemark_bootstrap runtime", home: str | None = "/nowhere", state: str = ""
+    ) -> tuple[int, list[str]]:
         """Exit code and lines on stderr."""
-        process = self.start(command)
+        process = self.start(command, home, state)
         _, told = process.communicate(timeout=30)
         return process.returncode, told.splitlines()
 
@@ -123,9 +132,13 @@ def test_a_python_that_cannot_make_environments_is_named(machine: Machine) -> No
     assert line.startswith(f"error: {machine.bin}/python3.11 cannot make virtual environments; install it, on Debian: ")
 
 
-def test_a_second_run_installs_nothing(machine: Machine) -> None:
-    machine.has_java().has_python()
-    assert machine.run()[0] == 0
+def test_a_second_run_installs_nothing_and_the_first_is_a_line_a_step(machine: Machine) -> None:
+    machine.has_java().has_python(pip="for n in {1..150}; do echo line $n; done")
+    code, (making, installing, installed) = machine.run()
+    assert code == 0
+    assert making == f"making a virtual environment in {machine.state}/venv"
+    assert re.fullmatch(rf"installing \d+ packages of conf/requirements.lock into {machine.state}/venv", installing)
+    assert re.fullmatch(r"packages installed in \d+ s: \d+ MB", installed)
     calls = machine.calls.read_text()
     assert machine.pip_calls() == 2
     assert machine.run() == (0, [])
@@ -144,10 +157,14 @@ def test_the_larger_package_set_serves_the_smaller_one(machine: Machine) -> None
 
 
 def test_a_failed_installation_is_told_and_tried_again(machine: Machine) -> None:
-    machine.has_java().has_python(pip="exit 1")
+    machine.has_java().has_python(pip="for n in {1..150}; do echo line $n; done; echo no such package >&2; exit 1")
     code, told = machine.run()
     assert code == 1
-    assert told[-1] == "error: the packages were not installed, pip says why above; run the same command again"
+    log = machine.state / "logs" / "setup.log"
+    why = f"error: the packages were not installed, pip says why above and in {log}; run the same command again"
+    assert told[-2:] == ["no such package", why]
+    assert len(told) < 20
+    assert "line 1\n" in log.read_text()
     machine.has_python(pip="true")
     assert machine.run()[0] == 0
 
@@ -181,6 +198,36 @@ def test_a_folder_with_other_things_in_it_is_not_taken_for_the_state(machine: Ma
     code, (line,) = machine.has_java().has_python().run()
     assert code == 1
     assert "which holds other files" in line
+
+
+def test_no_home_is_needed_but_for_a_state_folder_in_it(machine: Machine) -> None:
+    machine.has_java().has_python()
+    assert machine.run(home=None)[0] == 0
+    where = "echo $TIDEMARK_STATE >&2"
+    assert machine.run(where, home="/home/ann", state="~/state") == (0, ["/home/ann/state"])
+    assert machine.run(where, home=None, state="/a/~b") == (0, ["/a/~b"])
+    code, (line,) = machine.run(home=None, state="~/state")
+    assert (code, line) == (
+        1,
+        "error: TIDEMARK_STATE is ~/state, and HOME is not set; write the whole path, or set HOME",
+    )
+
+
+@pytest.mark.parametrize(
+    ("locale", "expected"),
+    [
+        ("", "/C.UTF-8"),
+        ("LANG=C", "/C.UTF-8"),
+        ("LC_ALL=POSIX", "C.UTF-8/"),
+        ("LANG=de_DE.UTF-8", "/"),
+        ("LC_ALL=C.UTF-8", "C.UTF-8/"),
+    ],
+)
+def test_a_locale_without_names_beyond_ascii_is_replaced(machine: Machine, locale: str, expected: str) -> None:
+    inner = f'set -eu; source {ROOT}/local/bootstrap.sh; echo "${{LC_ALL:-}}/${{LC_CTYPE:-}}"'
+    words = ["env", "-i", f"PATH={machine.bin}", *locale.split(), shutil.which("bash") or "bash", "-c", inner]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
 
 
 @pytest.mark.parametrize("command", ["doctor", "demo"])

@@ -7,7 +7,7 @@ import pytest
 
 from conf import ROOT
 from local import jars
-from local.lock import WANTED
+from local.lock import DECLARED
 
 PACKAGE_LOCKS = ["build", "requirements", "requirements-dev", "requirements-notebook"]
 PIN = re.compile(r"^([\w.-]+)==(\S+) \\$", re.MULTILINE)
@@ -37,7 +37,7 @@ def test_the_lock_holds_the_exact_versions_that_pyproject_asks_for() -> None:
 
 
 def test_every_root_jar_is_locked() -> None:
-    for jar_set, wanted in tomllib.loads(WANTED.read_text()).items():
+    for jar_set, wanted in tomllib.loads(DECLARED.read_text()).items():
         assert set(wanted["roots"]) <= {jar.coordinate for jar in jars.read_lock(jar_set)}
 
 

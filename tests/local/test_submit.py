@@ -12,9 +12,10 @@ import pyspark
 import pytest
 
 from conf import ROOT
+from conf.errors import TidemarkError
 from conf.settings import Settings, load
 from jobs import catalog
-from local import submit
+from local import driver, submit
 from local.jars import folder
 
 JOB = "flights.hourly_delays"
@@ -55,11 +56,49 @@ def test_the_users_spark_options_come_after_ours_and_before_the_script(settings:
     assert Path(settings.paths.logs).is_dir()
 
 
+@pytest.mark.parametrize("master", ["local", "local[2,4]"])
+def test_one_machine_takes_jars_and_packages_from_where_they_lie(settings: Settings, master: str) -> None:
+    alone = settings.model_copy(update={"spark": settings.spark.model_copy(update={"master": master})})
+    words = submit.command(JOB, alone, ["--driver-memory", "3g", "--conf", "a=b"])
+    assert not {"--jars", "--py-files"} & set(words)
+    assert words[words.index("--driver-class-path") + 1] == driver.class_path()
+
+
+@pytest.mark.parametrize(
+    ("master", "options"),
+    [
+        ("spark://h:1", []),
+        ("local-cluster[2,1,1024]", []),
+        ("local[2]", ["--master", "spark://h:1"]),
+        ("local[2]", ["--master=spark://h:1"]),
+        ("local[2]", ["--jars", "/mine/own.jar"]),
+        ("local[2]", ["--conf", "spark.driver.extraClassPath=/mine"]),
+        ("local[2]", ["--conf=spark.jars=/mine/own.jar"]),
+        ("local[2]", ["--properties-file", "mine"]),
+    ],
+)
+def test_executors_elsewhere_and_code_of_the_user_have_ours_brought(
+    settings: Settings, master: str, options: Sequence[str]
+) -> None:
+    spread = settings.model_copy(update={"spark": settings.spark.model_copy(update={"master": master})})
+    words = submit.command(JOB, spread, options)
+    assert "--driver-class-path" not in words
+    assert {"--jars", "--py-files"} <= set(words)
+
+
 @pytest.mark.parametrize("option", ["--jars", "--py-files"])
 def test_jars_and_files_of_the_user_are_added_to_ours(option: str, settings: Settings) -> None:
     words = submit.command(JOB, settings, [option, "/mine/own.jar", "--conf", "a=b"])
     ours, last = (words[at + 1] for at, word in enumerate(words) if word == option)
     assert last == f"{ours},/mine/own.jar"
+
+
+def test_a_user_id_without_an_account_is_named_before_a_jvm_starts(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 2_000_000_042)
+    with pytest.raises(TidemarkError, match=r"NO_ACCOUNT: user id 2000000042 has no account.*/etc/passwd"):
+        submit.become(JOB, settings, [], "run", [JOB])
 
 
 def test_no_secret_stands_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +110,7 @@ def test_no_secret_stands_on_the_command_line(tmp_path: Path, monkeypatch: pytes
 
 
 def test_every_locked_jar_is_passed_and_is_there(settings: Settings) -> None:
-    words = submit.command(JOB, settings, [])
+    words = submit.command(JOB, settings, ["--master", "spark://h:1"])
     jars = [Path(jar) for jar in words[words.index("--jars") + 1].split(",")]
     assert {jar.name.split("-")[0] for jar in jars} >= {"spark", "delta", "kafka"}
     assert all(jar.is_file() for jar in jars)

@@ -11,12 +11,13 @@ from pyspark.sql import SparkSession
 
 from conf import ROOT
 from conf.settings import load
-from jobs.failures import await_all
 from jobs.flights.everything import JOBS
-from jobs.run import Run
+from jobs.pipeline.run import Run
+from jobs.pipeline.supervision import await_all
 from local import topics
 from local.broker import Cluster
-from producers import cli as publish
+from producers import cli
+from tests.jvm import OPTIONS
 from tests.notebooks.execution import NOTEBOOKS, Execution, code_cells, pictures, read
 
 FLIGHTS = NOTEBOOKS / "flights.ipynb"
@@ -28,7 +29,7 @@ NEEDED = (
     "flights.disruptions",
 )
 
-pytestmark = [pytest.mark.notebook, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.notebook, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -
     with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
         found = {"kafka.bootstrap_servers": cluster.bootstrap_servers, "ingest.topics": "departures"}
         found |= {f"paths.{name}": str(folder / name) for name in ("tables", "checkpoints", "logs")}
+        found["spark.driver_java_options"] = OPTIONS
         options = [text for key, value in found.items() for text in ("--set", f"{key}={value}")]
         assert topics.main(["apply", *options]) == 0
-        assert publish.main(["flights", "--from", "2013-01-01", "--to", "2013-01-16", *options]) == 0
+        assert cli.main(["flights", "--from", "2013-01-01", "--to", "2013-01-16", *options]) == 0
         run = Run(spark, load(overrides=[f"{key}={value}" for key, value in found.items()]), "notebook")
         for job in NEEDED:
-            run.include(job, JOBS[job])
+            run.under_name(job, JOBS[job])
         await_all(spark, run.start(continuous=False))
         yield {f"TIDEMARK_{key.upper().replace('.', '__')}": value for key, value in found.items()}
 

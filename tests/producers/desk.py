@@ -9,13 +9,13 @@ from typing import Any
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from conf.settings import Settings, load
-from producers.delivery import Report
-from producers.file_rows import FileRequest
-from producers.files import publish_files
-from producers.interrupt import Interrupt
-from producers.record_parts import Parts
+from producers.files.publish import publish_files
+from producers.files.record_parts import Parts
+from producers.files.records import FileRequest
+from producers.kafka.pacing import Interrupt
+from producers.kafka.publisher import Report
 from schemas.codec import Decoder
-from schemas.file_registry import FileRegistry
+from schemas.registry_folder import FileRegistry
 
 TIMEOUT = 30.0
 FIELDS = [

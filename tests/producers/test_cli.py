@@ -1,5 +1,6 @@
 """The command as a user runs it: exit codes, lines, Ctrl-C."""
 
+import json
 import os
 import re
 import signal
@@ -15,11 +16,13 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from conf import ROOT
+from conf.errors import TidemarkError
 from conf.topics import load_topics
 from local.broker import Cluster
 from local.processes import wait_for
 from producers.cli import main
-from producers.flights import TOPICS
+from producers.files import publish
+from producers.flights.events import TOPICS
 
 DAY = ["flights", "--from", "2013-03-10", "--to", "2013-03-11"]
 
@@ -99,6 +102,7 @@ def test_ctrl_c_flushes_says_what_was_delivered_and_exits_with_130(flight_topics
     assert 200 <= delivered["planes"] < 3322
 
 
+@pytest.mark.slow
 def test_flights_are_published_exactly_once_however_often_the_command_runs(
     flight_topics: Cluster, tmp_path: Path
 ) -> None:
@@ -180,3 +184,31 @@ def test_a_file_is_published_with_a_schema_inferred_for_it(broker: Cluster, tmp_
     assert "read 2 rows = 1 accepted + 1 rejected" in done.stdout
     assert "published 1 events in" in done.stdout
     assert "in.csv line 3: field `at`: it is null, and a record needs it" in done.stderr
+
+
+ID = {"name": "id", "type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ([{**ID, "name": "an-id"}], "INVALID_SCHEMA: bad-value: not a valid Avro schema: field `an-id` of `Row`"),
+        ([ID, {"name": "_Offset", "type": "int"}], "BAD_SCHEMA: bad-value: field _Offset: silver has a column"),
+        ([ID, {"name": "n", "type": "int", "pii": "mask"}], "BAD_SCHEMA: bad-value: field n: only text can be masked"),
+    ],
+)
+def test_a_bad_schema_is_one_line_before_a_topic_is_created_or_a_schema_registered(
+    fields: list[dict[str, str]], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With a topic that is still to be created, this is all that the command asks the broker before it looks at schemas.
+    monkeypatch.setattr(publish, "is_missing", lambda kafka, topic: True)
+    monkeypatch.setattr(publish, "create_topic", lambda *asked: pytest.fail("a topic was created"))
+    (tmp_path / "in.csv").write_text("id,n,_Offset\na,1,2\n")
+    (tmp_path / "bad.avsc").write_text(json.dumps({"type": "record", "name": "Row", "fields": fields}))
+    file = ["file", str(tmp_path / "in.csv"), "--topic", "bad", "--key", "id", "--create-topic"]
+    settings = [f"registry.path={tmp_path / 'registry'}", "kafka.bootstrap_servers=127.0.0.1:1"]
+    with pytest.raises(TidemarkError) as stopped:
+        main([*file, "--schema", str(tmp_path / "bad.avsc"), *(part for each in settings for part in ("--set", each))])
+    assert str(stopped.value).startswith(line)
+    assert "\n" not in str(stopped.value)
+    assert not (tmp_path / "registry").exists()

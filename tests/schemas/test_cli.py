@@ -13,7 +13,7 @@ from conf.errors import TidemarkError
 from conf.topics import load_topics
 from schemas.cli import main
 from schemas.contracts import contract
-from schemas.file_registry import FileRegistry
+from schemas.registry_folder import FileRegistry
 
 HOOKS = (ROOT / ".pre-commit-config.yaml").read_text()
 
@@ -32,8 +32,9 @@ def test_register_is_idempotent_and_numbers_topics_as_declared(
     capsys.readouterr()
     assert run(tmp_path, "list") == 0
     listed = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    expected = [[str(number), topic.subject, "1"] for number, topic in enumerate(load_topics().values(), start=1)]
-    assert listed == expected
+    topics = load_topics().values()
+    numbers = {schema: str(number) for number, schema in enumerate(dict.fromkeys(t.schema for t in topics), start=1)}
+    assert listed == sorted([numbers[topic.schema], topic.subject, "1"] for topic in topics)
 
 
 def test_show_prints_a_subject_or_an_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

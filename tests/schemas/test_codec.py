@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from conf.errors import TidemarkError
-from schemas.codec import CodecError, Decoder, Encoder
-from schemas.file_registry import FileRegistry
-from schemas.framing import HEADER_LENGTH, frame, unframe
+from schemas.codec import HEADER_LENGTH, CodecError, Decoder, Encoder, frame, unframe
+from schemas.registry_folder import FileRegistry
 from schemas.wire import DecodeError
 
 FIELDS = [

@@ -13,8 +13,8 @@ from conf.errors import TidemarkError
 from conf.topics import load_topics
 from schemas.codec import Decoder, Encoder
 from schemas.contracts import contract, contract_names
-from schemas.file_registry import FileRegistry
-from schemas.validity import normalized
+from schemas.registry_folder import FileRegistry
+from schemas.schema_text import normalized
 
 REGISTRY = FileRegistry(ROOT / "schemas" / "registry")
 NOON = datetime(2013, 7, 1, 12, tzinfo=UTC)
@@ -26,6 +26,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     | {"scheduled_arrival_at": NOON, "distance_miles": 1400},
     "arrival": NUMBERED
     | {"scheduled_arrival_at": None, "arrived_at": NOON, "delay_minutes": None, "air_time_minutes": 227},
+    "friendship": {"event_id": "e-1", "pair": "ann+bob", "person": "ann", "friend": "bob"}
+    | {"are_friends": True, "region": "us", "happened_at": NOON},
     "cancellation": NUMBERED | {"scheduled_departure_at": NOON, "cancelled_at": NOON},
     "weather_observation": {"station": "JFK", "observed_at": NOON, "temperature_f": Decimal("-9.94")}
     | {"dew_point_f": Decimal("100.04"), "humidity_percent": Decimal("59.37"), "wind_direction_degrees": 270}

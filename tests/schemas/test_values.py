@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 
 from schemas.codec import Decoder, Encoder
-from schemas.file_registry import FileRegistry
+from schemas.registry_folder import FileRegistry
+from schemas.timestamps import Ambiguous
 from schemas.values import Reading, UnfitError, record_converter
 
 TEXT, TYPED = Reading(from_text=True), Reading()
@@ -78,6 +79,10 @@ def test_text_that_fits_is_converted(avro_type: Any, text: str, expected: Any) -
         ("double", "1,5", "'1,5' is no double"),
         ("double", "1e999", "out of the range of double"),
         ("float", "1e39", "out of the range of float"),
+        ("double", "12345678901234567890", "has more digits than double holds"),
+        ("double", "1e-400", "has more digits than double holds"),
+        ("float", "0.123456789", "has more digits than float holds"),
+        ("float", "16777217", "has more digits than float holds"),
         ("boolean", "yes", "'yes' is no boolean"),
         (DATE, "2013-02-30", "is no date"),
         (MILLIS, "2013-01-01T10:00:00.0005Z", "is finer than its type, which holds millis"),
@@ -86,6 +91,8 @@ def test_text_that_fits_is_converted(avro_type: Any, text: str, expected: Any) -
         (TIME, "24:00:00", "is no time of day"),
         (MONEY, "0.001", r"does not fit decimal\(6, 2\)"),
         (MONEY, "12345.00", r"does not fit decimal\(6, 2\)"),
+        (MONEY, "1_000", r"does not fit decimal\(6, 2\): it is no number"),
+        (MONEY, "\u0661", r"does not fit decimal\(6, 2\): it is no number"),
         (MONEY, "NaN", r"does not fit decimal\(6, 2\)"),
         (UUID, "9b2e", "is no UUID"),
         (SIZE, "XL", "is none of S, M"),
@@ -101,6 +108,12 @@ def test_text_that_does_not_fit_is_refused(avro_type: Any, text: str, says: str)
     ("avro_type", "value", "expected"),
     [
         ("double", 3, 3.0),
+        ("double", 10**23, 1e23),
+        ("float", 0.1, 0.1),
+        ("float", 0.10000000149011612, 0.10000000149011612),
+        (["null", "float", "double"], 0.1, ("double", 0.1)),
+        (["null", MONEY, "long"], 5, ("long", 5)),
+        (["null", MILLIS, "string"], "2013-01-01T00:00Z", ("string", "2013-01-01T00:00Z")),
         (MICROS, datetime(2013, 1, 1, 10, 0, 0, 250_000, UTC), MOMENT),
         (MICROS, datetime(2013, 1, 1, 10, 0, 0, 250_000), MOMENT),
         (MILLIS, 1_357_034_400_250, 1_357_034_400_250),
@@ -125,6 +138,11 @@ def test_a_typed_value_that_fits_is_converted(avro_type: Any, value: Any, expect
         ("long", "1"),
         ("double", "1.5"),
         ("double", 2**53 + 1),
+        ("double", 10**400),
+        ("double", Decimal("0.1234567890123456789")),
+        ("float", 0.123456789),
+        ("float", 2**24 + 1),
+        (["null", "float"], 1e-50),
         ("double", True),
         ("string", 1),
         ("string", None),
@@ -133,6 +151,10 @@ def test_a_typed_value_that_fits_is_converted(avro_type: Any, value: Any, expect
         (MONEY, True),
         (DATE, datetime(2013, 1, 1, 10)),
         (DATE, 2**31),
+        (DATE, 2**22),
+        (MILLIS, 253_402_300_800_000),
+        (MICROS, -62_135_596_800_000_001),
+        ({"type": "long", "logicalType": "timestamp-nanos"}, 2**63),
         (TIME, 86_400_000),
         ({"type": "map", "values": "int"}, [("a", 1), ("a", 2)]),
         ({"type": "array", "items": "int"}, "abc"),
@@ -149,6 +171,39 @@ def test_a_time_without_offset_is_read_in_the_given_zone() -> None:
     new_york = Reading(from_text=True, zone=ZoneInfo("America/New_York"))
     assert convert(MICROS, "2013-01-01T05:00:00.25", new_york) == MOMENT
     assert convert(MICROS, "2013-01-01T10:00:00.25Z", new_york) == MOMENT
+
+
+NEW_YORK = ZoneInfo("America/New_York")
+TWICE, NEVER = "2013-11-03 01:30:00", "2013-03-10 02:30:00"
+
+
+@pytest.mark.parametrize(("ambiguous", "hour"), [("earlier", 5), ("later", 6)])
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_time_that_the_clocks_showed_twice_is_taken_as_said_and_noted(
+    ambiguous: Ambiguous, hour: int, typed: bool
+) -> None:
+    notes: list[str] = []
+    reading = Reading(zone=NEW_YORK, from_text=not typed, ambiguous=ambiguous)
+    value = datetime.fromisoformat(TWICE) if typed else TWICE
+    found = record_converter(schema(MICROS), reading, notes)({"v": value})["v"]
+    assert found == datetime(2013, 11, 3, hour, 30, tzinfo=UTC).timestamp() * 1_000_000
+    assert notes == [f"a time that the clocks of America/New_York showed twice, taken as the {ambiguous}"]
+
+
+@pytest.mark.parametrize("shown", [TWICE, NEVER])
+def test_a_time_that_never_was_or_was_twice_is_refused(shown: str) -> None:
+    reading = Reading(zone=NEW_YORK, from_text=True, ambiguous="reject")
+    with pytest.raises(UnfitError, match=r"field `v`: 2013-\d+-\d+ 0\d:30:00 was (never shown|shown twice) by"):
+        convert(MICROS, shown, reading)
+
+
+def test_a_time_with_an_offset_has_one_meaning_in_every_zone() -> None:
+    notes: list[str] = []
+    reading = Reading(zone=NEW_YORK, from_text=True, ambiguous="reject")
+    found = record_converter(schema(MICROS), reading, notes)
+    for text in ("2013-11-03 01:30:00-04:00", "2013-11-03 01:30:00-05:00", "2013-03-10 02:30:00Z"):
+        assert found({"v": text})["v"] == datetime.fromisoformat(text).timestamp() * 1_000_000
+    assert notes == []
 
 
 def test_the_path_of_a_nested_field_is_named() -> None:
@@ -174,8 +229,9 @@ def test_a_field_is_found_by_its_source_name() -> None:
 
 def test_a_json_string_takes_anything_as_json_text() -> None:
     converter = record_converter(schema(["null", {"type": "string", "json": True}]), Reading())
-    values = [converter({"v": value})["v"] for value in (None, "a", 1, {"b": [True]})]
-    assert values == [None, "a", "1", '{"b": [true]}']
+    exact = {"b": [True, Decimal("0.1234567890123456789"), 2**70, {}]}
+    values = [converter({"v": value})["v"] for value in (None, "a", 1, exact)]
+    assert values == [None, "a", "1", '{"b": [true, 0.1234567890123456789, 1180591620717411303424, {}]}']
 
 
 def test_a_record_nested_too_deeply_is_refused() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf.settings import Settings, load
-from jobs.connectors.delta import Table
+from jobs.connectors.delta.table import Table
 from local.broker import Cluster
 from tests.sent import T0, Record, send
 

@@ -8,7 +8,7 @@ from chispa import assert_df_equality
 from jobs.flights.delay_alerts import as_records, delay_alerts
 from schemas.codec import Decoder
 from schemas.contracts import contract
-from schemas.file_registry import FileRegistry
+from schemas.registry_folder import FileRegistry
 from tests.jobs.feed import Feed, Row
 
 DEPARTURES = (
@@ -42,6 +42,7 @@ def test_an_alert_is_keyed_by_its_flight_and_says_its_severity_in_a_header(feed:
     alerts = delay_alerts(feed.rows(DEPARTURES, [departure("a", 200)]))
     [record] = feed.table(alerts.transform(as_records(registry.latest("delay_alerts-value")))).collect()
     assert record.key == "a"
+    assert record.timestamp == datetime(2013, 1, 1, 10, 17)
     assert {header.key: bytes(header.value) for header in record.headers} == {
         "severity": b"very_late",
         "content-type": b"application/vnd.confluent.avro",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from chispa import assert_df_equality
 from pyspark.sql import DataFrame, SparkSession
 
@@ -81,6 +82,7 @@ def test_destinations_do_not_mix(rocksdb_feed: Feed) -> None:
     assert told_ids(rocksdb_feed, departures, arrivals) == ["b"]
 
 
+@pytest.mark.slow
 def test_nothing_is_told_while_one_topic_is_behind(rocksdb_stream: Feed) -> None:
     departures = [[left("a")], [LATER[0]], [left("b", at="03 10:00", due="03 13:00")]]
     silent: Sequence[Rows] = [[arrived("z", "01 10:30")], [], []]

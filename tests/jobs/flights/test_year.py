@@ -17,17 +17,18 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 
 from conf.settings import Settings, load
 from conf.topics import load_topics
-from jobs.failures import await_all
+from jobs.connectors.kafka.access import connect
 from jobs.flights import everything, overdue
-from jobs.run import Run
+from jobs.pipeline.run import Run
+from jobs.pipeline.supervision import await_all
 from local.broker import Cluster
-from local.topics import bring_in_step, connect
-from producers import cli as publish
+from local.topics import bring_in_step
+from producers import cli
 from schemas.codec import Decoder
-from schemas.registries import open_registry
+from schemas.open_registry import open_registry
 from tests.flight_files import flight_files
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("generated_code")]
 Files = duckdb.DuckDBPyConnection
 TABLES = (
     "unique_departures",
@@ -48,8 +49,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         places = [f"paths.{name}={folder / name}" for name in ("tables", "checkpoints")]
         servers = f"kafka.bootstrap_servers={broker.bootstrap_servers}"
         year = load("local", [servers, *places])
-        bring_in_step(connect(year), list(load_topics().values()), 1)
-        assert publish.main(["flights", "--duplicates", "0.01", "--seed", "1", "--set", servers]) == 0
+        bring_in_step(connect(year.kafka), list(load_topics().values()), 1)
+        assert cli.main(["flights", "--duplicates", "0.01", "--seed", "1", "--set", servers]) == 0
         yield year
 
 
@@ -205,6 +206,8 @@ def test_delay_alerts(settings: Settings, files: Files) -> None:
     assert [message.key().decode() for message in records] == [
         decode(message.value())["flight_id"] for message in records
     ]
+    departed = [decode(message.value())["departed_at"].timestamp() * 1000 for message in records]
+    assert [message.timestamp()[1] for message in records] == departed
     severities = Counter(dict(message.headers())["severity"].decode() for message in records)
     assert severities == Counter(decode(message.value())["severity"] for message in records)
     expected = """

@@ -9,7 +9,7 @@ from fastavro import parse_schema, schemaless_writer
 
 from conf.topics import subject_of
 from producers.quarantine import inspection
-from schemas.framing import frame
+from schemas.codec import frame
 from tests.producers.quarantine.ward import Ward, printed_objects, rejected
 
 PLACE = {"type": "record", "name": "Place", "fields": [{"name": "code", "type": "string"}]}
@@ -120,3 +120,29 @@ def test_a_claim_of_a_billion_items_costs_nothing(ward: Ward) -> None:
     schema_id = ward.registry.register(f"{ward.topic}-value", json.dumps(listing))
     found = reading(ward, frame(schema_id, b"\x80\xa8\xd6\xb9\x07"))
     assert (found.failed, found.problem) == ("n", "in the body, 1000000000 items are claimed before byte 5")
+
+
+def test_what_a_schema_marks_as_personal_is_not_shown_nor_the_bytes_unless_it_is_asked_for(
+    ward: Ward, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marked = {
+        "type": "record",
+        "name": "Flight",
+        "fields": [{"name": "id", "type": "string", "pii": "hash"}, *FIELDS[1:]],
+    }
+    schema_id = ward.registry.register(subject_of(ward.topic), json.dumps(marked))
+    value = encoded(VALUE | {"id": "anna@example.org"})
+    header = {"key": "trace", "value": b"anna"}
+    ward.reject({"offset": 1, "value": frame(schema_id, value[:-3]), "key": b"anna", "headers": [header]})
+    ward.reject({"offset": 2, "value": b"anna, without framing", "key": None})
+    ward.reject({"offset": 3, "value": frame(schema_id, value[:4]), "key": b"anna"})
+    for options in ((), ("--json",)):
+        assert ward.run("inspect", *options) == 0
+        out = capsys.readouterr().out
+        assert "anna" not in out
+        assert b"anna".hex(" ") not in out
+        assert "YW5uY" not in out  # as base64 has it
+        assert "JFK" in out
+        assert out.count("(personal data)") >= 6
+    assert ward.run("inspect", "--personal") == 0
+    assert capsys.readouterr().out.count("anna") >= 5

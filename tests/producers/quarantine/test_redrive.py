@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -9,11 +10,9 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
-from jobs.connectors.ledger.transaction import Transaction
-from jobs.connectors.ledger.writer import Writer
+from jobs.connectors.exactly_once.transaction import Transaction, Writer
 from local.processes import wait_for
-from producers.quarantine import audit, records, redrive
-from producers.quarantine import register as registers
+from producers.quarantine import marker_log, records, redrive
 from producers.quarantine.redrive import Redrive
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Quarantine
@@ -105,7 +104,7 @@ def test_a_record_that_comes_back_may_be_redriven_again_and_names_its_origin(war
     ward.run("redrive", "--all")
     second = headers(ward.records()[-1])
     assert (second[records.ATTEMPT], second[records.ORIGIN]) == (b"2", f"{ward.topic}/0/1".encode())
-    assert len(ward.records()[-1].headers() or ()) == len(records.OWN_HEADERS)
+    assert len(ward.records()[-1].headers() or ()) == len(records.REDRIVE_HEADERS)
     assert sorted(row["attempt"] for row in ward.table("redrives")) == [1, 2]
 
 
@@ -128,10 +127,10 @@ def test_the_audit_tells_where_each_record_went_and_is_made_again_from_the_topic
 def test_audits_of_many_marks_are_committed_part_by_part_and_two_at_a_time_add_each_once(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "COMMIT_ROWS", 2)
+    monkeypatch.setattr(marker_log, "COMMIT_ROWS", 2)
     ward.reject(*numbered(*range(5)))
     assert Redrive(ward.settings, "run").send(Quarantine(ward.settings), Selection()).complete
-    read, other = registers.marks, threading.Event()
+    read, other = marker_log.read_markers, threading.Event()
 
     def overtaken(*arguments: Any) -> int:
         if not other.is_set():
@@ -139,7 +138,7 @@ def test_audits_of_many_marks_are_committed_part_by_part_and_two_at_a_time_add_e
             ward.run("audit")
         return read(*arguments)
 
-    monkeypatch.setattr(registers, "marks", overtaken)
+    monkeypatch.setattr(marker_log, "read_markers", overtaken)
     ward.run("audit")
     assert sorted(row["offset"] for row in ward.table("redrives")) == list(range(5))
 
@@ -149,8 +148,8 @@ def test_a_transaction_that_is_left_open_holds_up_neither_lists_nor_audits(
 ) -> None:
     ward.reject(*numbered(1, 2))
     ward.run("redrive", f"{ward.topic}/0/1")
-    monkeypatch.setattr(registers, "SETTLE_SECONDS", 0.2)
-    register = registers.redriven_topic(ward.settings)
+    monkeypatch.setattr(marker_log, "SETTLE_SECONDS", 0.2)
+    register = marker_log.redriven_topic(ward.settings)
     writer = Writer(f"{ward.topic}-hangs", register, 0, ward.settings.kafka.client_config(), 60_000)
     with Transaction(writer) as hangs:
         hangs.read(0, lambda message: None)
@@ -199,18 +198,10 @@ def test_an_interrupted_run_counts_what_is_committed_and_the_next_one_goes_on(
 
 
 def test_a_commit_whose_answer_was_lost_is_counted_and_not_repeated(
-    ward: Ward, monkeypatch: pytest.MonkeyPatch
+    ward: Ward, lose_an_answer: Callable[[], threading.Event]
 ) -> None:
     ward.reject(*numbered(1, 2))
-    commit, lost = Transaction.commit, threading.Event()
-
-    def without_answer(self: Transaction, marker: bytes, key: str) -> None:
-        commit(self, marker, key)
-        if not lost.is_set():
-            lost.set()
-            raise TidemarkError("KAFKA_FAILED", "no answer", "")
-
-    monkeypatch.setattr(Transaction, "commit", without_answer)
+    lost = lose_an_answer()
     report = Redrive(ward.settings, "run").send(Quarantine(ward.settings), Selection())
     assert (lost.is_set(), report.complete, report.delivered) == (True, True, {ward.topic: 2})
     assert ward.values() == [b"1", b"2"]

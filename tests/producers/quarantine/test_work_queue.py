@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from conf.errors import TidemarkError
-from producers.quarantine import resolving, worker
+from producers.kafka.preflight import connect
+from producers.quarantine import worker
 from producers.quarantine.records import OF, Rejected
-from producers.quarantine.register import connect
-from producers.quarantine.resolving import Resolution, Resolve
 from producers.quarantine.work_queue import queue_topic, status
-from producers.quarantine.worker import Worker
-from schemas.file_registry import FileRegistry
+from producers.quarantine.worker import Resolution, Resolve, Worker, ask_command, ask_person, decide_always
+from schemas.registry_folder import FileRegistry
 from tests.producers.quarantine.ward import Ward, headers, rejected
 
 pytestmark = pytest.mark.slow
@@ -41,7 +40,7 @@ def work(ward: Ward, count: int, *resolves: Resolve) -> None:
 
     for number, resolve in enumerate(resolves):
         quiet = lambda line: None  # noqa: E731
-        workers.append(Worker(ward.settings, f"worker-{number}", resolve, stopped=is_enough, told=quiet))
+        workers.append(Worker(ward.settings, f"worker-{number}", resolve, stopped=is_enough, show=quiet))
     with ThreadPoolExecutor(len(workers)) as pool:
         for done in [pool.submit(each.work) for each in workers]:
             done.result()
@@ -77,7 +76,7 @@ def resolutions(ward: Ward) -> list[tuple[int, str, int]]:
 
 
 def statuses(ward: Ward) -> dict[str, int]:
-    return status(ward.settings, connect(ward.settings))
+    return status(ward.settings, connect(ward.settings.kafka))
 
 
 def test_records_are_queued_once_with_all_that_is_known_of_them(ward: Ward, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,7 +148,7 @@ def test_what_is_released_too_often_is_given_up_and_can_be_queued_anew(ward: War
 def test_an_accepted_record_can_be_redriven_on_the_way_once(ward: Ward) -> None:
     filled(ward, 3)
     ward.run("redrive", f"{ward.topic}/0/1")
-    redrive = resolving.always("accept", redrive=True)
+    redrive = decide_always("accept", redrive=True)
     work(ward, 3, redrive, redrive)
     ward.run("redrive", "--all")
     assert sorted(headers(record)[OF] for record in ward.records()) == [
@@ -191,12 +190,12 @@ def test_a_command_decides_by_its_exit_code(ward: Ward, capsys: pytest.CaptureFi
     [("exit 0", "accept"), ("exit 75", "release"), ("exit 1", "reject"), ("kill -9 $$", "release")],
 )
 def test_exit_codes_stand_for_resolutions(program: str, kind: str) -> None:
-    assert resolving.by_command(f"sh -c '{program}'", redrive=False)(rejected("t", 0), 1).kind == kind
+    assert ask_command(f"sh -c '{program}'", redrive=False)(rejected("t", 0), 1).kind == kind
 
 
 def test_a_command_that_is_not_there_is_named_before_anything_is_taken() -> None:
     with pytest.raises(TidemarkError, match="NO_COMMAND: `no-such-program x` cannot be run"):
-        resolving.by_command("no-such-program x", redrive=False)
+        ask_command("no-such-program x", redrive=False)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +217,6 @@ def test_a_person_is_shown_the_record_and_asked(answers: Sequence[str], expected
             return answer
         raise EOFError
 
-    found = resolving.asking(FileRegistry(ward.folder / "registry"), ask, told.append)(rejected("t", 7, value=b"{}"), 2)
+    found = ask_person(FileRegistry(ward.folder / "registry"), ask, told.append)(rejected("t", 7, value=b"{}"), 2)
     assert found == expected
     assert "shorter than the 5-byte header" in "\n".join(told)

@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 from conf.settings import Settings, load
 from producers.quarantine import cli
 from producers.quarantine.records import Coordinates, Rejected
-from schemas.file_registry import FileRegistry
+from schemas.registry_folder import FileRegistry
 from tests.sent import T0
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -87,6 +87,12 @@ class Ward:
         whole = [COMMON | {"topic": self.topic} | row for row in rows]
         columns = {name: [row[name] for row in whole] for name in schema.names}
         write_deltalake(self.folder / "tables" / "quarantine", pa.table(columns, schema), mode="append")
+
+    def ingest_nothing_bad(self) -> None:
+        """Leave the tables that `ingest` makes where it rejects nothing."""
+        for layer in ("bronze", "silver"):
+            rows = pa.table({"value": pa.array([b"v"], pa.binary())})
+            write_deltalake(self.folder / "tables" / layer / self.topic, rows)
 
     def run(self, *argv: str) -> int:
         """`local/tidemark quarantine ARGV`, in this process."""

@@ -1,0 +1,124 @@
+"""Reads settings from TOML files, environment variables and `--set`; pydantic-settings merges what is read here.
+
+pydantic-settings passes over a variable that it does not know: here every name is checked, wherever it stands.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, SecretStr
+from pydantic_settings import BaseSettings, EnvSettingsSource, TomlConfigSettingsSource
+
+from conf.errors import TidemarkError, nearest
+
+PREFIX = "TIDEMARK_"
+# Variables with our prefix that are not settings: they say where state lies, which overlay holds, and how setup runs.
+NOT_SETTINGS = {
+    *("TIDEMARK_STATE", "TIDEMARK_ENV", "TIDEMARK_DEBUG", "TIDEMARK_IVY_SETTINGS"),
+    *("TIDEMARK_FAILPOINTS", "TIDEMARK_SEED"),  # of tests
+}
+
+Model = type[BaseSettings]
+NAME = "NAME"
+
+
+def file(model: Model, path: Path) -> TomlConfigSettingsSource:
+    """Return a TOML file's settings.
+
+    Raises:
+        TidemarkError: BAD_SETTING, where it is no TOML; UNKNOWN_SETTING, with the file and the nearest name.
+    """
+    try:
+        source = TomlConfigSettingsSource(model, path)
+    except (OSError, ValueError) as exc:
+        raise TidemarkError("BAD_SETTING", f"{path}: {exc}", "mend the file") from exc
+    for key in _keys(source.toml_data):
+        _require_known(model, str(path), key)
+    return source
+
+
+def texts(model: Model, values: Mapping[str, str]) -> EnvSettingsSource:
+    """Texts by `section.key`, taken apart as pydantic-settings does with environment variables."""
+    source = EnvSettingsSource(model, env_nested_delimiter=".")
+    source.env_vars = values
+    return source
+
+
+def variables(model: Model, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """`section.key` and text of every `TIDEMARK_SECTION__KEY`; raises TidemarkError UNKNOWN_SETTING."""
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and name not in NOT_SETTINGS:
+            key = name.removeprefix(PREFIX).lower().replace("__", ".")
+            _require_known(model, f"variable {name}", key)
+            yield key, value
+
+
+def overrides(model: Model, options: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """`section.key` and text of every `section.key=text`; raises TidemarkError BAD_SETTING or UNKNOWN_SETTING, and
+    BAD_ARGUMENTS as `refuse_secret`."""
+    for option in options:
+        refuse_secret(model, option)
+        key, equals, value = (part.strip() for part in option.partition("="))
+        if not equals:
+            raise TidemarkError("BAD_SETTING", f"--set {option!r} has no `=`", "write --set section.key=value")
+        _require_known(model, "--set", key)
+        yield key, value
+
+
+def refuse_secret(model: Model, word: str) -> None:
+    """Refuse a word of a command line that sets a secret, however the setting's name is spelt in it.
+
+    Raises:
+        TidemarkError: BAD_ARGUMENTS, with the variable that takes the secret.
+    """
+    plain = re.sub(r"(^|\s)-D", " ", word).lower().replace("-", "_").replace("__", ".").replace(PREFIX.lower(), "")
+    for key in secret_keys(model):
+        section, _, name = key.rpartition(".")
+        # Between the two: a dot, or what JSON has there, as in kafka={"sasl_password": …}.
+        spelt = rf"(?<![a-z0-9_]){re.escape(section)}[^a-z0-9_](.*[^a-z0-9_])?{re.escape(name)}(?![a-z0-9_])"
+        if re.search(spelt, plain, re.DOTALL) and "secretkeyref" not in plain:
+            remedy = f"set the variable {variable_of(key)} instead"
+            raise TidemarkError("BAD_ARGUMENTS", f"{key} would show in the list of processes", remedy)
+
+
+def variable_of(key: str) -> str:
+    """Return the environment variable that sets `section.key`."""
+    return PREFIX + key.upper().replace(".", "__")
+
+
+def secret_keys(model: Model) -> list[str]:
+    """Return every `section.key` whose type is a secret."""
+    return [key for key, kind in _keys_and_types(model) if SecretStr in (kind, *get_args(kind))]
+
+
+def known_keys(model: Model) -> list[str]:
+    """Return every `section.key` that can be set; NAME stands where a section has tables of any name."""
+    return [key for key, _ in _keys_and_types(model)]
+
+
+def _keys_and_types(model: Model) -> Iterator[tuple[str, Any]]:
+    for name, field in model.model_fields.items():
+        for prefix, section in _sections(name, field.annotation):
+            for key, declared in section.model_fields.items():
+                yield f"{prefix}.{key}", declared.annotation
+
+
+def _sections(name: str, kind: Any) -> list[tuple[str, type[BaseModel]]]:
+    return [(f"{name}.{NAME}", get_args(kind)[1])] if get_args(kind) else [(name, kind)]
+
+
+def _require_known(model: Model, origin: str, key: str) -> None:
+    between = ".".join(key.split(".")[1:-1])
+    known = [name.replace(NAME, between or NAME) for name in known_keys(model)]
+    if key not in known:
+        raise TidemarkError("UNKNOWN_SETTING", f"{origin} names no setting: `{key}`", nearest(key, known))
+
+
+def _keys(table: Mapping[str, Any], within: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{within}{key}.")
+        else:
+            yield within + key

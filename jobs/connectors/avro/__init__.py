@@ -1,0 +1,1 @@
+"""Avro in the Confluent framing, decoded, checked and encoded on the JVM."""

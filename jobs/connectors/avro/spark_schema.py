@@ -1,0 +1,177 @@
+"""Rewrites Avro schemas for Spark's reader, so that what it takes too loosely can be checked afterwards."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from conf.errors import TidemarkError
+from schemas.codec import HEADER_LENGTH
+from schemas.spark_limits import NamedTypes
+
+FieldPath = tuple[str, str]
+"""A record's full name, and a field in it."""
+NOWHERE = ("", "")
+WIDER = ("long", "float", "double")  # what an int may become in a later version
+
+BOOLEAN = {"type": "fixed", "name": "tidemark.wire.Boolean", "size": 1}
+BYTES = {False: "\0", True: "\1"}
+# Up to 18 digits Spark takes a decimal for 8 bytes, and looks at no more of them.
+SHORT, LONGER = 18, 19
+
+END_FIELD = "tidemark_end"
+# Read as a number, for which Avro and Spark make no arrays.
+END = {"name": END_FIELD, "type": "float"}
+# The reader has no such field: Avro skips the header, which is quicker than to cut it off.
+HEADER = {"name": "tidemark_header", "type": {"type": "fixed", "name": "tidemark.wire.Header", "size": HEADER_LENGTH}}
+
+
+def has_int_and_long(branches: list[Any], names: NamedTypes) -> bool:
+    """Whether a union has both: Spark reads them as one, and neither can stand for the other."""
+    return {"int", "long"} <= {names.of(branch)["type"] for branch in branches}
+
+
+def wire_schema(schema: Any, as_long: Callable[[FieldPath], bool] = lambda place: True) -> Any:
+    """Rewrite `schema` into the form that Spark is given.
+
+    Args:
+        as_long: whether the ints in a field are read as longs.
+    """
+    return _Rewrite(NamedTypes(schema), as_long).of(schema, NOWHERE)
+
+
+def wire_text(schema: dict[str, Any], *first: dict[str, Any]) -> str:
+    """The text of the record `schema`, a `wire_schema`, with the fields `first` before its own, and END behind them."""
+    attributes = {key: value for key, value in schema.items() if not key.startswith("__")}  # not fastavro's notes
+    return json.dumps({**attributes, "fields": [*first, *schema["fields"], END]})
+
+
+class _Rewrite:
+    def __init__(self, names: NamedTypes, as_long: Callable[[FieldPath], bool]) -> None:
+        self._names, self._as_long = names, as_long
+        self._has_boolean = False
+
+    def of(self, schema: Any, place: FieldPath, keep_int: bool = False) -> Any:
+        if isinstance(schema, list):
+            keep = has_int_and_long(schema, self._names)
+            return [self.of(branch, place, keep) for branch in schema]
+        kind = schema["type"] if isinstance(schema, dict) else schema
+        if kind == "boolean":
+            return self._boolean()
+        if kind == "int" and not keep_int and self._as_long(place):
+            return "long"
+        if kind == "long" and isinstance(schema, dict) and schema.get("logicalType") == "time-micros":
+            return "long"  # a number of microseconds: Delta tables have no column type for a time of day
+        if not isinstance(schema, dict):
+            return schema
+        return self._complex(schema, place)
+
+    def _complex(self, schema: dict[str, Any], place: FieldPath) -> dict[str, Any]:
+        kind = schema["type"]
+        if kind in ("record", "error"):
+            return {**schema, "fields": [self._field(schema["name"], field) for field in schema["fields"]]}
+        if kind in ("array", "map"):
+            inner = "items" if kind == "array" else "values"
+            return {**schema, inner: self.of(schema[inner], place)}
+        return {**schema, "precision": LONGER} if is_short_decimal(schema) else schema
+
+    def _field(self, record: str, field: dict[str, Any]) -> dict[str, Any]:
+        written = {**field, "type": self.of(field["type"], (record, field["name"]))}
+        if "default" in field:
+            written["default"] = _default(field["default"])
+        return written
+
+    def _boolean(self) -> Any:
+        first, self._has_boolean = not self._has_boolean, True
+        return BOOLEAN if first else BOOLEAN["name"]
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, bool):
+        return BYTES[value]
+    if isinstance(value, list):
+        return [_default(item) for item in value]
+    return {name: _default(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+def is_short_decimal(declared: dict[str, Any]) -> bool:
+    """Whether its bytes may be more than Spark looks at."""
+    is_decimal = declared.get("logicalType") == "decimal" and declared["type"] in ("bytes", "fixed")
+    return is_decimal and declared["precision"] <= SHORT and declared.get("size", LONGER) > 8
+
+
+Leaf = dict[str, Any]
+Places = tuple[FieldPath, FieldPath]
+"""Where a type lies in the writer, and where in the reader."""
+MEANING = ("logicalType", "precision", "scale")
+
+
+@dataclass(frozen=True)
+class Ints:
+    """The ints of one writer: in which of its fields, and in which fields of the reader they are of a wider type."""
+
+    written: frozenset[FieldPath]
+    promoted: frozenset[FieldPath]
+
+
+def promoted_ints(writer: Any, reader: Any) -> Ints:
+    """Find the writer's ints that the reader has too, as ints or as a wider type.
+
+    Args:
+        writer, reader: schemas in fastavro's parsed form.
+
+    Raises:
+        TidemarkError: BAD_SCHEMA, where the same bytes mean something else to the reader: other logical types (Spark
+            would read milliseconds as microseconds, and decimals by the wrong scale), or a long as an int.
+    """
+    pairs = list(_Pairs(NamedTypes(writer), NamedTypes(reader)).of(writer, reader, (NOWHERE, NOWHERE)))
+    for (place, _), old, new in pairs:
+        _check(place, old, new)
+    ints = [(places, new) for places, old, new in pairs if old["type"] == "int" and new["type"] in ("int", *WIDER)]
+    promoted = frozenset(place for (_, place), new in ints if new["type"] != "int")
+    return Ints(frozenset(place for (place, _), _ in ints), promoted)
+
+
+def _check(place: FieldPath, old: Leaf, new: Leaf) -> None:
+    narrowed = (old["type"], new["type"]) == ("long", "int")
+    both = "logicalType" in old and "logicalType" in new
+    if narrowed or (both and any(old.get(part, 0) != new.get(part, 0) for part in MEANING)):
+        what = f"field `{place[1]}` of `{place[0]}` was {_shown(old)} in an earlier version, and is {_shown(new)} now"
+        remedy = "give the field a new name, and keep the old one with its type"
+        raise TidemarkError("BAD_SCHEMA", what, remedy)
+
+
+def _shown(leaf: Leaf) -> str:
+    return " ".join(str(leaf[part]) for part in ("type", *MEANING) if part in leaf)
+
+
+class _Pairs:
+    """Goes over both schemas by Avro's resolution; unions whose types were changed are left out."""
+
+    def __init__(self, writers: NamedTypes, readers: NamedTypes) -> None:
+        self._writers, self._readers = writers, readers
+
+    def of(self, writer: Any, reader: Any, places: Places) -> Iterator[tuple[Places, Leaf, Leaf]]:
+        """Pair the types that hold no others, with the fields in which they lie."""
+        old, new = self._writers.branches(writer), self._readers.branches(reader)
+        pairs = [(self._writers.of(o), self._readers.of(n)) for o, n in zip(old, new, strict=False)]
+        if len(old) == len(new) and (len(new) == 1 or all(o["type"] == n["type"] for o, n in pairs)):
+            for pair in pairs:
+                yield from self._one(*pair, places)
+
+    def _one(self, old: Leaf, new: Leaf, places: Places) -> Iterator[tuple[Places, Leaf, Leaf]]:
+        kinds = old["type"], new["type"]
+        if kinds == ("record", "record"):
+            before = {field["name"]: field for field in old["fields"]}
+            for field in new["fields"]:
+                names = [field["name"], *field.get("aliases", ())]
+                written = next((before[name] for name in names if name in before), None)
+                if written:
+                    inside = (old["name"], written["name"]), (new["name"], field["name"])
+                    yield from self.of(written["type"], field["type"], inside)
+        elif kinds == ("array", "array"):
+            yield from self.of(old["items"], new["items"], places)
+        elif kinds == ("map", "map"):
+            yield from self.of(old["values"], new["values"], places)
+        else:
+            yield places, old, new

@@ -1,0 +1,1 @@
+"""Delta tables: exactly-once writes, their log, their schema and their upkeep."""

@@ -1,0 +1,101 @@
+"""Keeps Delta tables in order while jobs write them: makes large files of small ones, removes files of the past."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from delta.exceptions import DeltaConcurrentModificationException
+from delta.tables import DeltaTable
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from jobs.connectors.delta.log import snapshot
+
+ATTEMPTS = 3
+LONGEST_DRY_RUN = 1000  # files that Delta names
+CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
+# By default Delta keeps what the table's own property says, and passes over any other time it is told, without a word.
+IGNORE = "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled"
+# Delta lists folders in as many tasks as this says, 10,000 by default: 40 s for an empty table on two cores.
+LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
+LISTERS = "8"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The data files of a table's newest version; `crowd`: the most small ones that a single partition has."""
+
+    count: int
+    bytes: int
+    small: int
+    crowd: int
+
+
+def data_files(spark: SparkSession, path: str, small_bytes: int) -> Files:
+    """The files of the table at `path`, of which those below `small_bytes` are small."""
+    all_files = snapshot(spark, path).files()
+    is_small = F.col("size") < small_bytes
+    partition = F.to_json("partitionValues")
+    by_partition = all_files.groupBy(partition).agg(
+        F.count("*").alias("count"), F.sum("size").alias("bytes"), F.count_if(is_small).alias("small")
+    )
+    row = by_partition.agg(F.sum("count"), F.sum("bytes"), F.sum("small"), F.max("small")).collect()[0]
+    return Files(*(int(value or 0) for value in row))
+
+
+def compact(spark: SparkSession, path: str, small_bytes: int, target_bytes: int) -> int | None:
+    """Rewrite the small files into ones of `target_bytes`; how many were rewritten, None where writers were in the way.
+
+    Appends are never in the way. A MERGE at the same moment makes one of the two fail: this one tries again, and then
+    leaves it.
+    """
+    sizes = {"minFileSize": small_bytes, "maxFileSize": target_bytes}
+    conf = {f"spark.databricks.delta.optimize.{name}": str(size) for name, size in sizes.items()}
+    with configured(spark, conf):
+        for _ in range(ATTEMPTS):
+            try:
+                metrics = DeltaTable.forPath(spark, path).optimize().executeCompaction()
+                return int(metrics.select("metrics.numFilesRemoved").collect()[0][0])
+            except DeltaConcurrentModificationException:
+                continue
+    return None
+
+
+def retention(spark: SparkSession, path: str) -> timedelta:
+    """How long the table itself wants removed files kept (`delta.deletedFileRetentionDuration`, 7 days by default)."""
+    return timedelta(milliseconds=snapshot(spark, path).retention_ms())
+
+
+def version_time(spark: SparkSession, path: str, version: int) -> datetime | None:
+    """When `version` was committed; None where the table's log no longer has it."""
+    commits = DeltaTable.forPath(spark, path).history().where(F.col("version") == version)
+    rows = commits.select(F.unix_millis("timestamp")).collect()
+    return datetime.fromtimestamp(rows[0][0] / 1000, UTC) if rows else None
+
+
+def vacuum(spark: SparkSession, path: str, keep: timedelta, checked: bool, dry_run: bool) -> int:
+    """Remove files that no version younger than `keep` needs; of a dry run, how many, LONGEST_DRY_RUN at most.
+
+    Args:
+        checked: whether Delta refuses what is less than the table's own retention.
+    """
+    hours = keep / timedelta(hours=1)
+    with configured(spark, {CHECK: str(checked).lower(), IGNORE: "false", LISTING: LISTERS}):
+        if dry_run:
+            return spark.sql(f"VACUUM delta.`{path}` RETAIN {hours:f} HOURS DRY RUN").count()
+        DeltaTable.forPath(spark, path).vacuum(hours)
+        return 0
+
+
+@contextmanager
+def configured(spark: SparkSession, conf: dict[str, str]) -> Iterator[None]:
+    """Put `conf` in force for the block, and the session's own settings back afterwards."""
+    before = {name: spark.conf.get(name, None) for name in conf}
+    for name, value in conf.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            spark.conf.unset(name) if old is None else spark.conf.set(name, old)

@@ -1,0 +1,223 @@
+"""Delta tables as a sink of micro-batches or of a range, each write exactly once; rows replaced in one transaction."""
+
+from collections.abc import Sequence
+from itertools import islice
+from threading import Lock
+
+from delta.exceptions import (
+    ConcurrentAppendException,
+    ConcurrentDeleteDeleteException,
+    ConcurrentDeleteReadException,
+    DeltaConcurrentModificationException,
+)
+from delta.tables import DeltaTable
+from pyspark.errors import AnalysisException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from conf.errors import TidemarkError
+from jobs.connectors.delta.commit import RANGE, Attempt, Commit, Repeats, Table
+from jobs.connectors.delta.idempotency import must_write, recorded_version, require_first
+from jobs.connectors.delta.log import History, snapshot
+from jobs.connectors.delta.schema_evolution import admit_types
+from jobs.connectors.spark_internals import nullable_schema
+
+# All that others need of Delta is had from here.
+__all__ = [
+    "OVERTAKEN",
+    "RANGE",
+    "Attempt",
+    "Commit",
+    "Repeats",
+    "Table",
+    "create_if_missing",
+    "exists",
+    "must_write",
+    "newest",
+    "read",
+    "recorded_version",
+    "write",
+]
+
+APP_ID = "txnAppId"
+VERSION = "txnVersion"
+METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
+TXN_CONF = "spark.databricks.delta.write."
+MERGE_ATTEMPTS = 3
+COMMITS_SINCE = 20  # that others may have made in the moment since ours
+PLACE, ROWS, ROW = "tidemark_place", "tidemark_rows", "tidemark_row"
+KEY_REPEATED = "KEY_REPEATED"
+SHOWN = 200  # characters of a key that a message shows: Spark chokes on a failure's text when it is long
+OVERTAKEN = (ConcurrentAppendException, ConcurrentDeleteReadException, ConcurrentDeleteDeleteException)
+# Delta fails one of two queries that make the same table at the same moment.
+_CREATING = Lock()
+
+
+def write(frame: DataFrame, table: Table, commit: Commit) -> bool:
+    """Append `frame` to `table`, or merge it by the table's keys; False when the batch was there already.
+
+    Raises:
+        TidemarkError: STATEMENT_REPEATED, where the same attempt at a batch wrote this before; what `must_write`
+            raises; TYPE_CHANGED, where a column has another type than in the table, and not a wider one. A new column
+            is added to the table, a wider type widens the column.
+        Exception: with KEY_REPEATED in its text, where `frame` has a key twice and nothing says which row is the newer.
+    """
+    with commit.tally.phase(f"write {table.name}"):
+        is_new = _write_once(frame, table, commit)
+        commit.tally.wrote(table.name, _rows_of(frame.sparkSession, table, commit) if is_new else 0)
+    return is_new
+
+
+def _write_once(frame: DataFrame, table: Table, commit: Commit) -> bool:
+    require_first(table, commit)
+    if not must_write(frame.sparkSession, table, commit):
+        if commit.keeps_state:
+            # Spark ends a query one of whose batches has not made its state, and the table asks for no rows now.
+            frame.write.format("noop").mode("overwrite").save()
+        return False
+    create_if_missing(frame, table)
+    admit_types(frame, table)
+    if table.keys:
+        _upsert(frame, table, commit)
+    else:
+        _append(frame, table, commit)
+    return True
+
+
+def _rows_of(spark: SparkSession, table: Table, commit: Commit) -> int:
+    """The rows of the commit that was just made, as Delta counted them; 0 where it made none."""
+    own = {"sink": commit.sink, "query_id": commit.query_id, "statement": commit.statement, "batch": commit.version}
+    newest = islice(History(spark, table.path).commits(), COMMITS_SINCE)
+    return next((made.rows or 0 for made in newest if own.items() <= made.metadata.items()), 0)
+
+
+def exists(spark: SparkSession, path: str) -> bool:
+    """Whether there is a table at `path`."""
+    return bool(DeltaTable.isDeltaTable(spark, path))
+
+
+def read(spark: SparkSession, path: str) -> DataFrame:
+    """The table at `path` as it is now: later commits do not show in the frame, however often it is read.
+
+    Raises:
+        TidemarkError: TABLE_MISSING.
+    """
+    version = snapshot(spark, path).version
+    if version < 0:
+        raise TidemarkError("TABLE_MISSING", f"there is no table {path}", "run the job that writes it first")
+    return spark.read.format("delta").option("versionAsOf", version).load(path)
+
+
+def create_if_missing(frame: DataFrame, table: Table) -> None:
+    """Create `table` with the columns of `frame`, its partitioning; nothing where it exists."""
+    spark = frame.sparkSession
+    with _CREATING:
+        if exists(spark, table.path):
+            return
+        # As Spark's own writer does: what is never null today need not stay so, and in arrays Delta refuses it.
+        columns = nullable_schema(frame)
+        builder = DeltaTable.createIfNotExists(spark).location(table.path).addColumns(columns)
+        if table.partition_by:
+            builder = builder.partitionedBy(*table.partition_by)
+        try:
+            builder.execute()
+        except (DeltaConcurrentModificationException, AnalysisException):
+            # Another process may have made it at the same moment.
+            if not exists(spark, table.path):
+                raise
+
+
+def newest(frame: DataFrame, keys: Sequence[str], newest_by: Sequence[str], repeats: Repeats = "none") -> DataFrame:
+    """Keep one row a key: the one whose `newest_by` columns are greatest; of equal ones, and without `newest_by`,
+    `repeats` says which. Where that is "none", `frame` is taken to hold each key once.
+    """
+    in_order = repeats == "last"
+    if not newest_by and not in_order:
+        return frame
+    placed = frame.withColumn(PLACE, F.monotonically_increasing_id()) if in_order else frame
+    order = [*newest_by, PLACE] if in_order else newest_by
+    row = F.max_by(F.struct(*map(_quoted, frame.columns)), F.struct(*map(_quoted, order))).alias(ROW)
+    return placed.groupBy(*map(_quoted, keys)).agg(row).select(f"{ROW}.*")
+
+
+def _only(frame: DataFrame, table: Table, commit: Commit) -> DataFrame:
+    """Let `frame` fail, when it is read, where a key comes twice."""
+    keys = [_quoted(key) for key in table.keys]
+    row = F.first(F.struct(*map(_quoted, frame.columns))).alias(ROW)
+    counted = frame.groupBy(*keys).agg(row, F.count("*").alias(ROWS))
+    place = F.format_string(
+        f"{KEY_REPEATED}: batch {commit.version} of {commit.sink} has %s rows of the key %s for table {table.name}, "
+        "and nothing says which of them is the newest; name the columns that do in newest_by, or leave one row a key",
+        F.col(ROWS).cast("string"),
+        F.substring(F.to_json(F.struct(*(F.col(ROW).getField(key).alias(key) for key in table.keys))), 1, SHOWN),
+    )
+    is_only = F.when(F.col(ROWS) > 1, F.raise_error(place).cast("boolean")).otherwise(True)
+    return counted.where(is_only).select(f"{ROW}.*")
+
+
+def _quoted(name: str) -> Column:
+    return F.col(f"`{name}`")
+
+
+def _append(frame: DataFrame, table: Table, commit: Commit) -> None:
+    options = {
+        APP_ID: commit.app_id(table),
+        VERSION: str(commit.version),
+        "userMetadata": commit.metadata(),
+        "mergeSchema": "true",
+    }
+    frame.write.format("delta").mode("append").options(**options).save(table.path)
+
+
+def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
+    # MERGE takes these by session configuration only; a micro-batch has a session of its own.
+    spark = frame.sparkSession
+    conf = {
+        METADATA_CONF: commit.metadata(),
+        TXN_CONF + APP_ID: commit.app_id(table),
+        TXN_CONF + VERSION: str(commit.version),
+    }
+    for name, value in conf.items():
+        spark.conf.set(name, value)
+    try:
+        if table.repeats == "stop" and not table.newest_by:
+            source = _only(frame, table, commit).alias("s")
+        else:
+            source = newest(frame, table.keys, table.newest_by, table.repeats).alias("s")
+        same_key = " AND ".join(f"s.`{key}` <=> t.`{key}`" for key in table.keys)
+        for attempt in range(1, MERGE_ATTEMPTS + 1):
+            merge = DeltaTable.forPath(spark, table.path).alias("t").merge(source, same_key).withSchemaEvolution()
+            try:
+                merge.whenMatchedUpdateAll(_not_older(table)).whenNotMatchedInsertAll().execute()
+                break
+            except OVERTAKEN:
+                # The files that it read were compacted meanwhile, say: nothing was committed, the next one reads anew.
+                if attempt == MERGE_ATTEMPTS:
+                    raise
+    finally:
+        for name in conf:
+            spark.conf.unset(name)
+
+
+def _not_older(table: Table) -> str | None:
+    if not table.newest_by:
+        return None
+    ours, theirs = (", ".join(f"{side}.`{name}`" for name in table.newest_by) for side in "st")
+    return f"struct({ours}) >= struct({theirs})"
+
+
+# Those of OVERTAKEN are no kinds of it, as Delta has them in Python.
+CONFLICT = (*OVERTAKEN, DeltaConcurrentModificationException)
+
+
+def replace_rows(frame: DataFrame, path: str, condition: str, version: int, metadata: str) -> int:
+    """Swap the rows of the table at `path` that meet the SQL `condition` for those of `frame`; the new version.
+
+    Args:
+        version: of the table, that the swap is based on.
+        metadata: what the commit says of itself.
+
+    Raises:
+        one of CONFLICT, where rows were written since `version` that may meet the condition.
+    """
+    return snapshot(frame.sparkSession, path).replace_rows(frame, condition, version, metadata)

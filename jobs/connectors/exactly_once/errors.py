@@ -1,0 +1,128 @@
+"""The errors with which the ledger sink stops a query, by name, with what to do about each."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from conf.errors import TidemarkError
+from jobs.connectors.kafka.access import CODES, Right, not_authorized
+from jobs.connectors.kafka.topic_limits import AHEAD_LIMIT, alter_topic
+
+DAY_MS = 86_400_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+ADOPT = "start the job once with --adopt"
+
+
+def checkpoint_replaced(sink: str, theirs: str, batch: int, ours: str) -> TidemarkError:
+    what = f"sink {sink} was written by query {theirs} up to batch {batch}, this checkpoint is of query {ours}"
+    remedy = f"restore the old checkpoint, or {ADOPT}: it goes on exactly where the ledger ends"
+    return TidemarkError("CHECKPOINT_REPLACED", what, remedy)
+
+
+def checkpoint_rolled_back(sink: str, recorded: int, batch: int) -> TidemarkError:
+    what = f"sink {sink} holds batch {recorded} of this query, and batch {batch} asks to be written"
+    return TidemarkError("CHECKPOINT_ROLLED_BACK", what, f"restore the newest checkpoint, or {ADOPT}")
+
+
+def batch_changed(sink: str, batch: int, how: str) -> TidemarkError:
+    what = f"batch {batch} of sink {sink} was begun before with {how}; a part of it may be in the topic"
+    remedy = f"restore the checkpoint that began it, or {ADOPT}; for a plan that is not deterministic use mode outbox"
+    return TidemarkError("BATCH_CHANGED", what, remedy)
+
+
+def layout_changed(sink: str, batch: int) -> TidemarkError:
+    what = f"batch {batch} of sink {sink} was begun with a shard for each source partition, and the query now shuffles"
+    remedy = "run the code and settings that began it once more, until it has caught up, then change them"
+    return TidemarkError("LAYOUT_CHANGED", what, remedy)
+
+
+def ledger_gap(sink: str, recorded: int | None, batch: int) -> TidemarkError:
+    ends = "is empty" if recorded is None else f"ends with batch {recorded}"
+    what = f"the ledger of sink {sink} {ends}, and batch {batch} asks to be written"
+    remedy = f"restore the ledger topic; for a sink that is new in an old query {ADOPT}: it begins with this batch"
+    return TidemarkError("LEDGER_GAP", what, remedy)
+
+
+def topic_recreated(sink: str, topic: str) -> TidemarkError:
+    what = f"topic {topic} of sink {sink} was deleted and created again: what was written before is gone"
+    return TidemarkError("TOPIC_RECREATED", what, f"restore it; to go on with the new topic, {ADOPT}")
+
+
+def timeout_above_cap(timeout_ms: int, cap_ms: int) -> TidemarkError:
+    what = f"ledger.transaction_timeout_ms is {timeout_ms:,}, the brokers allow {cap_ms:,} (transaction.max.timeout.ms)"
+    return TidemarkError("TRANSACTION_TIMEOUT_ABOVE_CAP", what, "lower the setting, or raise the brokers' limit")
+
+
+def transaction_timed_out(writer: str, seconds: float, timeout_ms: int) -> TidemarkError:
+    what = (
+        f"writer {writer} took {seconds:.0f} s for one transaction, the brokers end it after {timeout_ms / 1000:.0f} s"
+    )
+    remedy = "lower source.max_offsets_per_trigger, or raise ledger.transaction_timeout_ms"
+    return TidemarkError("TRANSACTION_TIMED_OUT", what, remedy)
+
+
+def too_many_shards(sink: str, shards: int, most: int) -> TidemarkError:
+    what = f"sink {sink} is to have {shards} shards, ledger.max_shards is {most}"
+    return TidemarkError("TOO_MANY_SHARDS", what, "lower ledger.shards, or raise the limit")
+
+
+def not_deterministic(query: str, found: str) -> TidemarkError:
+    what = f"query {query} computes something else each time it runs ({found}): a batch run again would differ"
+    remedy = 'take it out, publish with mode="outbox" (each batch is frozen in a table first), or at-least-once'
+    return TidemarkError("NOT_DETERMINISTIC", what, remedy)
+
+
+def fenced(writer: str) -> TidemarkError:
+    what = f"another writer has taken over as {writer}: two runs of one query, or a task that was thought dead"
+    return TidemarkError("FENCED", what, "see that the query runs once only, then start the job again")
+
+
+def kafka_failed(writer: str, cause: str) -> TidemarkError:
+    return TidemarkError("KAFKA_FAILED", f"writer {writer}: {cause}", "see the brokers' logs, then start the job again")
+
+
+def batch_too_large(writer: str) -> TidemarkError:
+    what = f"writer {writer}: a batch of records, or a marker, is larger than its topic takes (max.message.bytes)"
+    remedy = "raise the limit of the output topic and of the ledger to sink.batch_bytes at least, then start again"
+    return TidemarkError("RECORD_TOO_LARGE", what, remedy)
+
+
+def timestamp_ahead(
+    what: str, timestamp_ms: int, now_ms: int, topic: str, ahead_ms: int, servers: str
+) -> TidemarkError:
+    try:
+        at = (EPOCH + timedelta(milliseconds=timestamp_ms)).isoformat()
+    except OverflowError:
+        at = f"{timestamp_ms:,} ms after 1970"
+    what = f"{what} has the timestamp {at}, topic {topic} takes none more than {ahead_ms:,} ms ahead of the clock"
+    enough = -(-(timestamp_ms - now_ms) // DAY_MS) * DAY_MS
+    raised = alter_topic(topic, AHEAD_LIMIT, enough, servers)
+    remedy = f"mend the event time, wait until it has come, or raise the limit: {raised}; then start again"
+    return TidemarkError("TIMESTAMP_AHEAD", what, remedy)
+
+
+def refused(what: str, error: KafkaError, rights: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
+    """Name an error of Kafka's: NOT_AUTHORIZED, where one of these rights is lacking, else KAFKA_FAILED."""
+    if error.code() in CODES:
+        return not_authorized(error, rights, connection)
+    return kafka_failed(what, error.str())
+
+
+def input_changed(name: str, changed: list[str], read: int) -> TidemarkError:
+    what = f"{name} was begun with other {', '.join(changed)}, and {read:,} rows or events of that are published"
+    return TidemarkError(
+        "INPUT_CHANGED", what, "restore the input and its options, or take another --exactly-once NAME"
+    )
+
+
+def published_topic_recreated(name: str, topic: str) -> TidemarkError:
+    what = f"topic {topic} was deleted and created again: what {name} published before is gone"
+    return TidemarkError("TOPIC_RECREATED", what, "to publish all of it anew, take another --exactly-once NAME")
+
+
+def publisher_fenced(name: str) -> TidemarkError:
+    what = f"another publisher has taken over as {name}, and goes on where this one ends"
+    return TidemarkError("FENCED", what, "run one at a time, or give each its own --exactly-once NAME")

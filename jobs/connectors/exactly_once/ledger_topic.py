@@ -1,0 +1,144 @@
+"""The ledger topic of a sink, the identities of the topics it writes to, and the brokers' limit on transactions."""
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
+
+from jobs.connectors.exactly_once import errors
+from jobs.connectors.kafka.access import CODES, Right
+
+SECONDS = 30.0
+# A broker's part goes to another one within 9 to 16 s.
+ATTEMPT_SECONDS = 5.0
+FAILOVER_SECONDS = 40.0
+PAUSE_SECONDS = 0.2
+FAILOVER = (
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.BROKER_NOT_AVAILABLE,
+)
+PLAN_PARTITION = 0
+CAP = "transaction.max.timeout.ms"
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A compacted topic: partition 0 for plans, partition s + 1 for shard s."""
+
+    name: str
+    replication_factor: int
+
+    def partition_of(self, shard: int) -> int:
+        return PLAN_PARTITION + 1 + shard
+
+    def shards(self, admin: AdminClient) -> int:
+        """How many shards have a partition."""
+        metadata = admin.list_topics(self.name, timeout=SECONDS).topics[self.name]
+        return max(0, len(metadata.partitions) - 1)
+
+    def require_shards(self, admin: AdminClient, shards: int, connection: Mapping[str, Any] | None = None) -> None:
+        """Create the topic, or let it grow, so that there is a partition for each of `shards`; it never shrinks.
+
+        Args:
+            connection: of the client, for the command that grants a lacking right.
+
+        Raises:
+            TidemarkError: KAFKA_FAILED, NOT_AUTHORIZED.
+        """
+        operations: tuple[str, ...] = ("Create", "Read", "Write", "Describe")
+        partitions = self.partition_of(shards)
+        try:
+            metadata = admin.list_topics(self.name, timeout=SECONDS).topics[self.name]
+            if metadata.error is None and len(metadata.partitions) >= partitions:
+                return
+            if metadata.error is not None and metadata.error.code() in CODES:
+                raise KafkaException(metadata.error)
+            if metadata.error is not None:
+                self._create(admin, partitions)
+            else:
+                operations = ("Alter", *operations)
+                admin.create_partitions([NewPartitions(self.name, partitions)])[self.name].result(SECONDS)
+            self._await_listed(admin, shards)
+        except KafkaException as exc:
+            needed = [Right("topic", self.name, operations), Right("cluster", "kafka-cluster", ("Create",))]
+            raise errors.refused(self.name, exc.args[0], needed, connection or {}) from exc
+
+    def _create(self, admin: AdminClient, partitions: int) -> None:
+        config = {
+            "cleanup.policy": "compact",
+            "min.insync.replicas": str(max(1, self.replication_factor - 1)),
+            "unclean.leader.election.enable": "false",
+        }
+        new = NewTopic(self.name, partitions, self.replication_factor, config=config)
+        try:
+            admin.create_topics([new])[self.name].result(SECONDS)
+        except KafkaException as exc:
+            if exc.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+    def _await_listed(self, admin: AdminClient, shards: int) -> None:
+        """The controller has made them; a broker that has not yet heard of it would turn the writers away."""
+        until = time.monotonic() + SECONDS
+        while self.shards(admin) < shards:
+            if time.monotonic() > until:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            time.sleep(PAUSE_SECONDS)
+
+
+def topic_ids(admin: AdminClient, names: Iterable[str], connection: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The ids of those of `names` that are there: a topic that is deleted and created again has another one.
+
+    Args:
+        connection: of the client, for the command that grants a lacking right.
+
+    Raises:
+        TidemarkError: KAFKA_FAILED, NOT_AUTHORIZED.
+    """
+    topics = sorted(set(names))
+    if not topics:
+        return {}
+    until = time.monotonic() + FAILOVER_SECONDS
+    while True:
+        ids, passing = {}, False
+        for name, described in admin.describe_topics(TopicCollection(topics), request_timeout=ATTEMPT_SECONDS).items():
+            try:
+                ids[name] = str(described.result(SECONDS).topic_id)
+            except KafkaException as exc:
+                error = exc.args[0]
+                if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    continue
+                if error.code() not in FAILOVER or time.monotonic() > until:
+                    raise errors.refused(name, error, [Right("topic", name, ("Describe",))], connection or {}) from exc
+                passing = True
+        if not passing:
+            return ids
+        _ask_anew(admin)
+
+
+def _ask_anew(admin: AdminClient) -> None:
+    """Let the client learn who the controller is: one that has gone it would wait for without end."""
+    time.sleep(PAUSE_SECONDS)
+    with contextlib.suppress(KafkaException):
+        admin.list_topics(timeout=ATTEMPT_SECONDS)
+
+
+def require_timeout_below_cap(admin: AdminClient, timeout_ms: int) -> None:
+    """Raises TidemarkError TRANSACTION_TIMEOUT_ABOVE_CAP, where the brokers allow less."""
+    try:
+        broker = next(iter(admin.list_topics(timeout=SECONDS).brokers))
+        resource = ConfigResource(ResourceType.BROKER, str(broker))
+        entries = admin.describe_configs([resource], request_timeout=SECONDS)[resource].result(SECONDS)
+    except KafkaException as exc:
+        if exc.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+            return  # a user who may not read the limit learns of it from the first transaction
+        raise errors.kafka_failed(CAP, exc.args[0].str()) from exc
+    cap = int(entries[CAP].value)
+    if timeout_ms > cap:
+        raise errors.timeout_above_cap(timeout_ms, cap)

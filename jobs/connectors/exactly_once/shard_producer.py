@@ -1,0 +1,277 @@
+"""Sends the rows of a shard through one producer, in bulk where it can, and counts; records too large are named."""
+
+import contextlib
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from conf.errors import TidemarkError
+from jobs.connectors.exactly_once import errors
+from jobs.connectors.exactly_once.bulk import PARTITIONER, bulk_of
+from jobs.connectors.exactly_once.fail_points import fail_point
+from jobs.connectors.exactly_once.markers import Done
+from jobs.connectors.exactly_once.transaction import CONSEQUENCES
+from jobs.connectors.kafka.access import CODES
+from jobs.connectors.kafka.topic_limits import SizeLimits, shown_key
+
+HASH = "tidemark_hash"  # the column of a record's checksum, long
+# What a record that is alone in its batch costs beside key, value and headers, at most; and each of its headers.
+RECORD_OVERHEAD, HEADER_OVERHEAD = 96, 10
+
+Record = tuple[Any, ...]  # as `produce` takes it: topic, value, key, partition, two callbacks, timestamp, headers
+
+
+class LargeRecords:
+    """Watches the large records of a shard, in the order in which they are sent; `refusal` names the first refused.
+
+    Args:
+        origin: what the records are made of, for people.
+    """
+
+    def __init__(self, limits: SizeLimits, origin: str) -> None:
+        self._limits, self._origin = limits, origin
+        self.refusal: TidemarkError | None = None
+
+    def rows(self, batch: pa.RecordBatch, topic: str | None) -> list[int]:
+        """The numbers of the rows that may be too large for the topic that they go to (`topic`, or their own)."""
+        least = min([*self._limits.by_topic.values(), self._limits.otherwise])
+        if batch.nbytes + RECORD_OVERHEAD <= least:
+            return []
+        sizes = sizes_of(batch)
+        rows = np.flatnonzero(sizes > least).tolist()
+        names = batch.column("topic") if rows and "topic" in batch.schema.names else None
+        topics = {row: str((names[row].as_py() if names is not None else None) or topic) for row in rows}
+        return [row for row in rows if sizes[row] > self._limits.by_topic.get(topics[row], self._limits.otherwise)]
+
+    def is_refused(self, record: Record, number: int) -> bool:
+        """Whether the record, the shard's `number`-th, is larger than its topic takes, headers and framing aside."""
+        limit = self._limits.by_topic.get(record[0])
+        if limit is None or len(record[1] or b"") + len(record[2] or b"") <= limit:
+            return False
+        self.refuse(record, number)
+        return True
+
+    def watch(self, record: Record, number: int) -> Callable[[KafkaError | None, Message], None]:
+        """A delivery callback of the record."""
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                self.refuse(record, number)
+
+        return delivered
+
+    def refuse(self, record: Record, number: int) -> None:
+        """Note that the record, the shard's `number`-th, was refused."""
+        topic, value, key, headers = record[0], record[1], record[2], record[-1]
+        what = f"the record with {shown_key(key)} ({self._origin}, row {number + 1:,})"
+        self.refusal = self.refusal or self._limits.too_large(what, topic, key, value, headers)
+
+
+def sizes_of(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """Bytes of each row as a record that is alone in its batch, at most and before compression."""
+    sizes = np.full(batch.num_rows, RECORD_OVERHEAD, np.int64)
+    for name in {"key", "value"} & set(batch.schema.names):
+        sizes += _lengths(batch.column(name))
+    if "headers" in batch.schema.names:
+        sizes += _header_bytes(batch.column("headers"))
+    return sizes
+
+
+def _header_bytes(headers: pa.Array) -> npt.NDArray[np.int64]:
+    counts = pc.fill_null(pc.list_value_length(headers), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = headers.flatten()
+    lengths = HEADER_OVERHEAD + _lengths(flat.field("key")) + _lengths(flat.field("value"))
+    ends = np.concatenate([[0], np.cumsum(lengths)])[np.cumsum(counts)]
+    return np.asarray(np.diff(ends, prepend=0), np.int64)
+
+
+def _lengths(column: pa.Array) -> npt.NDArray[np.int64]:
+    lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
+    return np.asarray(lengths, np.int64)
+
+
+FULL_QUEUE_SECONDS = 0.05
+# As librdkafka takes timestamps: with 0 it sets the time of publishing.
+PUBLISHING, EARLIEST_MS = 0, 1
+MASK = (1 << 64) - 1
+
+
+class ShardProducer:
+    """Hands rows to a producer and keeps count of them in `done`, and of their bytes in `size`.
+
+    `oldest` is the least timestamp, in ms since 1970, of those that have one; None for none.
+
+    Args:
+        limits, origin: see `LargeRecords`.
+        fast: False where each record that is not delivered is to be heard of.
+    """
+
+    def __init__(
+        self, done: Done, sink: str, limits: SizeLimits | None = None, origin: str = "", fast: bool = True
+    ) -> None:
+        self.done, self.size, self._sink, self._fast = done, 0, sink, fast
+        where = f"batch {done.id.batch}, {origin or f'shard {done.shard}'}"
+        self._where, self._limits = where, limits or SizeLimits({})
+        self._large = LargeRecords(self._limits, where)
+        self.oldest: int | None = None
+
+    @property
+    def refusal(self) -> TidemarkError | None:
+        """RECORD_TOO_LARGE, once a record was refused for its size."""
+        return self._large.refusal
+
+    def produce(self, producer: Producer, rows: Iterable[pa.RecordBatch], topic: str | None, timeout: float) -> None:
+        """Hand over all rows, those that name no topic for `topic`.
+
+        Raises:
+            TidemarkError: KAFKA_FAILED, RECORD_TOO_LARGE, TIMESTAMP_AHEAD.
+            KafkaException: where a right is lacking, or the transaction's end tells why it cannot go on.
+        """
+        try:
+            with contextlib.ExitStack() as stack:
+                send = self._sender(producer, topic, timeout, stack)
+                for batch in rows:
+                    send(batch)
+                    producer.poll(0)
+                    self.count(batch)
+                    fail_point("shard-mid-produce", self._sink, shard=self.done.shard, batch=self.done.id.batch)
+        except KafkaException as exc:
+            error = exc.args[0]
+            if error.code() in (*CODES, *CONSEQUENCES) and not self.refusal:
+                raise
+            is_size = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+            other = errors.batch_too_large(self._sink) if is_size else errors.kafka_failed(self._sink, error.str())
+            raise self.refusal or other from exc
+
+    def count(self, batch: pa.RecordBatch) -> None:
+        hashes = batch.column(HASH).to_numpy(zero_copy_only=False)
+        checksum = (self.done.checksum + int(hashes.astype(np.uint64).sum(dtype=np.uint64))) & MASK
+        topics = set(self.done.topics)
+        if "topic" in batch.schema.names:
+            topics |= {name for name in batch.column("topic").unique().to_pylist() if name is not None}
+        n = self.done.n + batch.num_rows
+        self.size += batch.nbytes
+        if "timestamp" in batch.schema.names and (first := pc.min(batch.column("timestamp")).as_py()) is not None:
+            self.oldest = first if self.oldest is None else min(self.oldest, first)
+        self.done = replace(self.done, n=n, checksum=checksum, topics=tuple(sorted(topics)))
+
+    def _sender(
+        self, producer: Producer, topic: str | None, timeout: float, stack: contextlib.ExitStack
+    ) -> Callable[[pa.RecordBatch], None]:
+        bulk = bulk_of(producer, topic) if topic and self._fast else None
+        if bulk:
+            stack.callback(bulk.close)
+
+        def send(batch: pa.RecordBatch) -> None:
+            self._require_times(batch, topic)
+            large = self._large.rows(batch, topic)
+            if bulk and not large and not {"topic", "headers", "timestamp"} & set(batch.schema.names):
+                bulk.send(batch, timeout)
+            else:
+                self._send_each(producer, batch, topic, large)
+
+        return send
+
+    def _require_times(self, batch: pa.RecordBatch, topic: str | None) -> None:
+        """Raises TidemarkError TIMESTAMP_AHEAD: the broker would refuse the record, and with it its whole batch."""
+        ahead_ms = self._limits.ahead_ms.get(topic or "")
+        if ahead_ms is None or "timestamp" not in batch.schema.names or not batch.num_rows:
+            return
+        times = batch.column("timestamp")
+        latest, now = pc.max(times).as_py(), int(time.time() * 1000)
+        if latest is not None and latest > now + ahead_ms:
+            row = pc.index(times, latest).as_py()
+            key = batch.column("key")[row].as_py() if "key" in batch.schema.names else None
+            what = f"the record with {shown_key(key)} ({self._where}, row {self.done.n + row + 1:,})"
+            raise errors.timestamp_ahead(what, latest, now, str(topic), ahead_ms, self._limits.servers)
+
+    def _send_each(self, producer: Producer, batch: pa.RecordBatch, topic: str | None, large: Sequence[int]) -> None:
+        """Where rows name their topic or time, have headers or are large: no call of librdkafka takes many such."""
+        records: Iterator[Record] = _records(batch, topic)
+        if large:
+            records = self._watched(records, set(large))
+        for number, record in enumerate(records):
+            try:
+                producer.produce(*record)
+            except BufferError:
+                _produce_when_free(producer, record)
+            except KafkaException as exc:
+                if exc.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    self._large.refuse(record, self.done.n + number)
+                raise
+
+    def _watched(self, records: Iterator[Record], large: Collection[int]) -> Iterator[Record]:
+        """The records, of which the large ones tell what has become of them; one that cannot be sent is left out."""
+        for number, record in enumerate(records):
+            if number not in large:
+                yield record
+            elif not self._large.is_refused(record, self.done.n + number):
+                topic, value, key, partition, _, _, timestamp, headers = record
+                watch = self._large.watch(record, self.done.n + number)
+                yield topic, value, key, partition, watch, None, timestamp, headers
+            elif self._fast:
+                assert self.refusal is not None
+                raise self.refusal
+
+
+def _records(batch: pa.RecordBatch, topic: str | None) -> Iterator[Record]:
+    """The rows as `produce` takes them, with no callback, by either of its names."""
+    names = batch.schema.names
+    columns = (
+        _topics(batch, topic) if "topic" in names else repeat(topic),
+        batch.column("value").to_pylist(),
+        batch.column("key").to_pylist() if "key" in names else repeat(None),
+        _partitions(batch),
+        repeat(None),
+        repeat(None),
+        _timestamps(batch),
+        _headers(batch),
+    )
+    return zip(*columns, strict=False)
+
+
+def _produce_when_free(producer: Producer, record: Record) -> None:
+    while True:
+        producer.poll(FULL_QUEUE_SECONDS)
+        try:
+            producer.produce(*record)
+            return
+        except BufferError:
+            continue
+
+
+def _topics(batch: pa.RecordBatch, topic: str | None) -> list[Any]:
+    names = [topic if name is None else name for name in batch.column("topic").to_pylist()]
+    if None in names:
+        raise TidemarkError("BAD_SINK_COLUMNS", "column `topic` has a null", "name the topic of every row")
+    return names
+
+
+def _partitions(batch: pa.RecordBatch) -> Any:
+    if "partition" not in batch.schema.names:
+        return repeat(PARTITIONER)
+    return [PARTITIONER if number is None else number for number in batch.column("partition").to_pylist()]
+
+
+def _timestamps(batch: pa.RecordBatch) -> Any:
+    """Milliseconds since 1970; 0, the time of publishing, for null. Kafka has no time before 1970: EARLIEST_MS."""
+    if "timestamp" not in batch.schema.names:
+        return repeat(PUBLISHING)
+    return pc.fill_null(
+        pc.max_element_wise(batch.column("timestamp"), EARLIEST_MS, skip_nulls=False), PUBLISHING
+    ).to_pylist()
+
+
+def _headers(batch: pa.RecordBatch) -> Any:
+    if "headers" not in batch.schema.names:
+        return repeat(None)
+    rows = batch.column("headers").to_pylist()
+    return [[(header["key"], header["value"]) for header in row] if row else None for row in rows]

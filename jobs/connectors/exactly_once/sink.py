@@ -1,0 +1,218 @@
+"""The ledger sink: micro-batches into Kafka topics, each record exactly once for `read_committed` readers.
+
+Used from `foreachBatch`, whose batch Spark takes for done only after `write` has returned: a batch that was cut short
+is written again, and the ledger says what of it is in the topic already. For each batch the driver commits a plan, then
+the shards publish in parallel, each in a Kafka transaction that holds its records and its marker.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from confluent_kafka.admin import AdminClient
+from pyspark.sql import DataFrame
+
+from conf.errors import TidemarkError
+from conf.settings import Batching, Delivery, Kafka
+from conf.settings import Ledger as Limits
+from jobs.connectors.exactly_once import errors
+from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION, Ledger, require_timeout_below_cap, topic_ids
+from jobs.connectors.exactly_once.markers import PLAN, BatchId, Plan, offsets_hash, plan_due
+from jobs.connectors.exactly_once.shards import (
+    PASSING,
+    ShardPlan,
+    ShardResult,
+    ShardTask,
+    plan_shards,
+    publish_shards,
+)
+from jobs.connectors.exactly_once.transaction import Transaction, Writer
+from jobs.connectors.kafka.topic_limits import Limits as TopicLimits
+from jobs.connectors.kafka.topic_limits import SizeLimits, retention_warning, size_config, topic_limits
+from jobs.connectors.tally import Tally
+
+# A run that was thought dead may fence a plan once; a second time somebody else runs the query.
+PLAN_ATTEMPTS = 3
+# Rows that name their topic may name one of which nothing is known.
+ANY_TOPIC = ""
+# The queue is bounded by the one who fills it (see `bulk`): a full one would break the order of what follows.
+QUEUE = {
+    "queue.buffering.max.messages": 1_000_000,
+    "queue.buffering.max.kbytes": 2_000_000,
+    "batch.num.messages": 100_000,  # under `batch_bytes` all the same
+}
+
+
+@dataclass(frozen=True)
+class BatchFacts:
+    """What the checkpoint says of a micro-batch.
+
+    Args:
+        files: the checkpoint's files that begin the batch, by path in it; `offsets/<batch>` names its offsets.
+        stateful: whether the query keeps state in its checkpoint.
+    """
+
+    query_id: str
+    batch: int
+    files: Mapping[str, str]
+    stateful: bool = False
+    code: str = ""
+
+    @property
+    def id(self) -> BatchId:
+        return BatchId(self.query_id, self.batch, offsets_hash(self.files[f"offsets/{self.batch}"]))
+
+
+@dataclass(frozen=True)
+class LedgerSink:
+    """A sink by its id, which its ledger and its transactional ids are named by: one for each output, for ever.
+
+    Args:
+        topic: where rows go; None for rows that name their topic.
+    """
+
+    id: str
+    topic: str | None
+    kafka: Kafka
+    batching: Batching
+    limits: Limits
+    delivery: Delivery = "exactly-once"
+    topics: set[str] = field(default_factory=set)  # that were written to, as far as this run knows
+    takes: dict[str, TopicLimits] = field(default_factory=dict, compare=False)  # what the topics and the ledger take
+    sizes: dict[int, float] = field(default_factory=dict, compare=False)  # bytes of a mean record, by shard
+    warned: set[str] = field(default_factory=set, compare=False)  # topics whose retention was warned of
+    admin: AdminClient = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "admin", AdminClient({**self.kafka.client_config(), "log_level": 0}))
+        self.topics.update([self.topic] if self.topic else [])
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(f"__{self.id}.ledger", self.kafka.replication_factor)
+
+    def open(self) -> None:
+        """Check the settings against the brokers, and create the ledger.
+
+        Raises:
+            TidemarkError: TRANSACTION_TIMEOUT_ABOVE_CAP, TOO_MANY_SHARDS, KAFKA_FAILED.
+        """
+        require_timeout_below_cap(self.admin, self.limits.transaction_timeout_ms)
+        if self.limits.shards > self.limits.max_shards:
+            raise errors.too_many_shards(self.id, self.limits.shards, self.limits.max_shards)
+        self.ledger.require_shards(self.admin, self.limits.shards, self.kafka.client_config())
+        self._learn({self.ledger.name, *self.topics})
+
+    def _learn(self, topics: Iterable[str]) -> bool:
+        """Ask what `topics` take; whether there are some that were not known."""
+        new = set(topics) - self.takes.keys()
+        self.takes.update(topic_limits(self.admin, new))
+        return bool(new)
+
+    def write(
+        self, frame: DataFrame, facts: BatchFacts, order_by: str | None = None, tally: Tally | None = None
+    ) -> int:
+        """Publish a micro-batch (columns value, and key, topic, partition, headers, timestamp if there are any); how
+        many records.
+
+        Args:
+            order_by: a further column that sorts the rows of a shard, where the frame has lost their order.
+            tally: takes the time that planning takes, and publishing, in which the frame is computed.
+
+        Raises:
+            TidemarkError: one of those in `exactly_once.errors`.
+        """
+        if "topic" in frame.columns:
+            self.takes.setdefault(ANY_TOPIC, TopicLimits())
+        tally = tally or Tally()
+        with tally.phase("plan in ledger"):
+            cut = plan_shards(frame, self.limits.shards, self.limits.max_shards)
+            plan = self._planned(facts, cut)
+            self.ledger.require_shards(self.admin, plan.shards, self.kafka.client_config())
+        with tally.phase("publish"):
+            answers = self._publish(frame, plan, cut, order_by)
+            if any(answer.stop[:1] == ["RECORD_TOO_LARGE"] for answer in answers) and self._learn_from(answers):
+                # Rows that name their topic: only now it is known which topics those are, and what they take.
+                answers = self._publish(frame, plan, cut, order_by)
+        for answer in answers:
+            answer.require_no_stop()
+            self.sizes.update({answer.shard: answer.size / answer.n} if answer.size else {})
+        self._learn_from(answers)
+        self._warn_of_retention(answers)
+        return sum(answer.n for answer in answers)
+
+    def _warn_of_retention(self, answers: Iterable[ShardResult]) -> None:
+        oldest = min((answer.oldest for answer in answers if answer.oldest is not None), default=None)
+        if self.topic is None or oldest is None or self.topic in self.warned:
+            return
+        warning = retention_warning(self.topic, self.takes.get(self.topic, TopicLimits()), oldest, time.time() * 1000)
+        if warning:
+            self.warned.add(self.topic)
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+    def _learn_from(self, answers: Iterable[ShardResult]) -> bool:
+        topics = {topic for answer in answers for topic in answer.topics}
+        self.topics.update(topics)
+        return self._learn(topics)
+
+    def _assignment(self, plan: Plan, cut: ShardPlan) -> ShardTask:
+        is_by_source = plan.layout == "source"
+        takes = {name: limits for name, limits in self.takes.items() if name != self.ledger.name}
+        return ShardTask(
+            self.id,
+            plan.id,
+            tuple(self.writer(shard, plan.id.batch) for shard in range(plan.shards)),
+            cut.order if is_by_source else (),
+            self.topic,
+            self.delivery,
+            SizeLimits.of(takes, self.kafka.bootstrap_servers, self.batching.batch_bytes),
+            cut.origins if is_by_source else (),
+        )
+
+    def writer(self, shard: int | None, batch: int) -> Writer:
+        """The identity that plans (shard None), or writes a shard."""
+        name = "plan" if shard is None else str(shard)
+        return Writer(
+            transactional_id=f"{self.id}.{name}",
+            ledger=self.ledger.name,
+            partition=PLAN_PARTITION if shard is None else self.ledger.partition_of(shard),
+            connection=self.kafka.client_config(),
+            timeout_ms=self.limits.transaction_timeout_ms,
+            tuning={**self.batching.client_config(), **QUEUE, **size_config(self.batching, self.takes.values())},
+            topics=tuple(sorted(self.topics)) if shard is not None else (),
+            where={"sink": self.id, "step": "plan" if shard is None else "shard", "shard": shard, "batch": batch},
+        )
+
+    def _planned(self, facts: BatchFacts, cut: ShardPlan) -> Plan:
+        wanted = Plan(
+            facts.id,
+            cut.layout,
+            cut.shards,
+            cut.fingerprint,
+            checkpoint=dict(facts.files),
+            stateful=facts.stateful,
+            code=facts.code,
+        )
+        for _ in range(PLAN_ATTEMPTS - 1):
+            try:
+                return self._plan(wanted)
+            except TidemarkError as error:
+                if error.code not in PASSING:
+                    raise
+        return self._plan(wanted)
+
+    def _plan(self, wanted: Plan) -> Plan:
+        with Transaction(self.writer(None, wanted.id.batch)) as transaction:
+            marker = transaction.last_marker()
+            last = marker if isinstance(marker, Plan) else None
+            known = {*self.topics, *(last.topics if last else ())}
+            ids = topic_ids(self.admin, known, self.kafka.client_config())
+            due = plan_due(last, replace(wanted, topics=ids), self.id)
+            if due is not last:
+                transaction.commit(due.to_json(), PLAN)
+            return due
+
+    def _publish(self, frame: DataFrame, plan: Plan, cut: ShardPlan, order_by: str | None) -> list[ShardResult]:
+        record_bytes = max(self.sizes.values(), default=None)
+        return publish_shards(frame, plan.layout, self._assignment(plan, cut), order_by, record_bytes)

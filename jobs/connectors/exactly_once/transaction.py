@@ -1,0 +1,299 @@
+"""One Kafka transaction of one writer: fenced against its predecessors, decided behind a barrier, with a marker inside.
+
+    with Transaction(writer) as transaction:
+        last = transaction.last_marker()      # what the writer's predecessors have committed, and nothing is under way
+        transaction.producer.produce(...)
+        transaction.commit(marker)
+
+Records and marker are in the log together or not at all. Whoever comes later under the same transactional id fences
+this writer: its commit fails. A writer is good for one transaction only: librdkafka does not speak the protocol of
+KIP-890, so a delayed end of a transaction could otherwise hit the next one of the same producer. Sources: KIP-98,
+KIP-447, KIP-890.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from conf.errors import TidemarkError
+from jobs.connectors.exactly_once import errors
+from jobs.connectors.exactly_once.fail_points import fail_point
+from jobs.connectors.exactly_once.markers import Done, Plan, open_marker, parse
+from jobs.connectors.kafka.access import Right, writing
+from jobs.connectors.kafka.consumer import read_to_end
+
+# A predecessor's transaction that is still ending is waited for by librdkafka's own timer of 500 ms: a new producer
+# asks at once. A coordinator that moves to another broker needs seconds.
+FENCE_WAITS = (0.15, 0.15, 0.15, 0.5, 1.0, 2.0)
+FENCE_SECONDS = 90.0
+METADATA_SECONDS = 10.0
+# What becomes of queued records, and of every further call, once a transaction cannot go on: not why it cannot.
+CONSEQUENCES = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._STATE)
+ASK_SECONDS = 5.0
+# Another writer has taken over.
+FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+# Three ledger records a batch: the last marker is within the last few, unless transactions were aborted again and
+# again.
+TAIL_OFFSETS = 256
+# A broker that hangs closes no connection. librdkafka waits a whole transaction for its answer, and asks for the new
+# leader only then; an answer that waits for a lost follower takes 9 s (the brokers' session) and more.
+ANSWER_MS = 20_000
+PRODUCER = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "partitioner": "murmur2_random",  # Java's: every client finds a key in the same partition
+    "reconnect.backoff.ms": 10,
+    "log_level": 0,
+}
+
+
+@dataclass(frozen=True)
+class Writer:
+    """One identity that writes, and the ledger partition that only it marks.
+
+    Args:
+        connection: librdkafka's properties of the connection, secrets included; tuning: of the producer.
+        where: what fail points know it by.
+        topics: that it writes to, besides the ledger, as far as they are known.
+    """
+
+    transactional_id: str
+    ledger: str
+    partition: int
+    connection: Mapping[str, Any] = field(repr=False)
+    timeout_ms: int
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
+    topics: tuple[str, ...] = ()
+
+    def rights(self) -> list[Right]:
+        """What its user must be allowed to do."""
+        return [
+            Right("topic", self.ledger, ("Read", "Write", "Describe")),
+            *writing(self.topics),
+            Right("transactional-id", self.transactional_id, ("Write", "Describe")),
+            Right("cluster", "kafka-cluster", ("IdempotentWrite",)),
+        ]
+
+    @property
+    def answer_ms(self) -> int:
+        """How long a broker may take to answer: so long that there is time to try again."""
+        return min(ANSWER_MS, self.timeout_ms // 3)
+
+
+class Transaction:
+    """A transaction that has begun; leaving its block without `commit` aborts it.
+
+    Raises:
+        TidemarkError: KAFKA_FAILED, FENCED (another writer has taken over), TRANSACTION_TIMED_OUT, from each method.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._reach("before-fence")
+        with self.named():
+            self.producer = _fence(writer)
+            self._began = time.monotonic()
+            self.producer.begin_transaction()
+        self._open = True
+        self._reach("after-fence")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if self._open:
+            self._reach("before-abort")
+            with contextlib.suppress(Exception):  # the broker ends it when its time is over; the cause is on its way
+                self.producer.purge()
+                self.producer.abort_transaction(METADATA_SECONDS)
+
+    def last_marker(self) -> Plan | Done | None:
+        """The newest committed marker in the writer's ledger partition, read up to this transaction's own beginning."""
+        with self.named():
+            barrier = self._barrier()
+            last = _read_last(self._writer, barrier)
+        self._reach("after-barrier")
+        return last
+
+    def read(self, start: int, take: Callable[[Message], None]) -> int:
+        """Hand every committed record of the writer's ledger partition from offset `start` on to `take`, up to this
+        transaction's own beginning; where that is. Whoever began earlier has ended by then, under whichever id.
+        """
+        with self.named():
+            barrier = self._barrier()
+            _read_to_barrier(self._writer, start, barrier, take)
+        self._reach("after-barrier")
+        return barrier
+
+    def commit(self, marker: bytes, key: str) -> None:
+        """Put the marker behind what was produced, and commit both."""
+        with self.named():
+            self._mark(marker, key)
+            self._flush()
+            self._reach("after-flush")
+            self._commit()
+        self._open = False
+        self._reach("after-commit")
+
+    def _mark(self, marker: bytes, key: str) -> None:
+        try:
+            self.producer.produce(self._writer.ledger, marker, key, self._writer.partition)
+        except KafkaException as exc:
+            if exc.args[0].code() == KafkaError._STATE:
+                self._commit()  # which cannot succeed either, and says why: a record was refused, or we are fenced
+            raise
+
+    def _barrier(self) -> int:
+        placed: list[int] = []
+
+        def acknowledged(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                raise KafkaException(error)
+            placed.append(int(message.offset() or 0))
+
+        opened = open_marker(self._writer.transactional_id)
+        self.producer.produce(self._writer.ledger, opened, "open", self._writer.partition, on_delivery=acknowledged)
+        self._flush()
+        return placed[0]
+
+    def _flush(self) -> None:
+        if self.producer.flush(self._writer.timeout_ms / 1000):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def _commit(self) -> None:
+        until = self._began + self._writer.timeout_ms / 1000
+        while True:
+            try:
+                self.producer.commit_transaction(max(until - time.monotonic(), 1.0))
+                return
+            except KafkaException as exc:
+                if not exc.args[0].retriable() or time.monotonic() > until:
+                    raise
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Kafka's errors as ours; a fatal one inside `flush` comes as SystemError."""
+        try:
+            yield
+        except (KafkaException, SystemError) as exc:
+            seconds = time.monotonic() - getattr(self, "_began", time.monotonic())
+            raise _explained(self._writer, reason(getattr(self, "producer", None), exc), exc, seconds) from exc
+
+    def _reach(self, point: str) -> None:
+        where = self._writer.where
+        fail_point(f"{where.get('step', 'writer')}-{point}", **where)
+
+
+@contextlib.contextmanager
+def beginning(writer: Writer) -> Iterator["Future[tuple[Transaction, Plan | Done | None]]"]:
+    """A transaction that begins, and reads the last marker, while the block does something else and then waits for it.
+
+    At the block's end it is aborted, if it was not committed.
+    """
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+
+        def begun() -> tuple[Transaction, Plan | Done | None]:
+            transaction = stack.enter_context(Transaction(writer))
+            return transaction, transaction.last_marker()
+
+        yield pool.submit(begun)
+
+
+def reason(producer: Producer | None, exc: Exception) -> KafkaError | None:
+    """Why a transaction cannot go on; of queued records the client only tells that they were purged."""
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, KafkaException):
+        cause = cause.__cause__ or cause.__context__
+    error: KafkaError | None = cause.args[0] if cause is not None else None
+    if producer is None or error is None or error.code() not in CONSEQUENCES:
+        return error
+    try:
+        producer.commit_transaction(ASK_SECONDS)  # which cannot succeed any more, and says why
+    except KafkaException as told:
+        return error if told.args[0].code() in CONSEQUENCES else told.args[0]
+    return error
+
+
+def _explained(writer: Writer, error: KafkaError | None, exc: Exception, seconds: float) -> TidemarkError:
+    if seconds * 1000 > writer.timeout_ms:
+        return errors.transaction_timed_out(writer.transactional_id, seconds, writer.timeout_ms)
+    if error is not None and error.code() in FENCED:
+        return errors.fenced(writer.transactional_id)
+    if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return errors.batch_too_large(writer.transactional_id)
+    if error is None:
+        return errors.kafka_failed(writer.transactional_id, str(exc))
+    return errors.refused(writer.transactional_id, error, writer.rights(), writer.connection)
+
+
+def _fence(writer: Writer) -> Producer:
+    """A producer under the writer's id, after which no earlier one can commit."""
+    config = {
+        **PRODUCER,
+        **writer.tuning,
+        **writer.connection,
+        "transactional.id": writer.transactional_id,
+        "transaction.timeout.ms": writer.timeout_ms,
+        "message.timeout.ms": writer.timeout_ms,
+        "socket.timeout.ms": writer.answer_ms,
+    }
+    until = time.monotonic() + FENCE_SECONDS
+    for wait in chain(FENCE_WAITS, repeat(5.0)):
+        producer = Producer(config)
+        try:
+            # Twice: the first connection is to a bootstrap address, the second to a broker by its id.
+            for _ in range(2):
+                producer.list_topics(writer.ledger, timeout=METADATA_SECONDS)
+            producer.init_transactions(wait)
+            return producer
+        except KafkaException as exc:
+            error = exc.args[0]
+            passing = error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT)
+            if not passing or time.monotonic() > until:
+                raise
+    raise AssertionError("the loop has no end")
+
+
+def _read_to_barrier(writer: Writer, start: int, barrier: int, take: Callable[[Message], None]) -> None:
+    """Hand every record of the writer's ledger partition from `start` on to `take`, up to `barrier`, where the writer's
+    own transaction begins. All that began before it has ended by then.
+
+    Raises:
+        TidemarkError: FENCED, where another writer has aborted that transaction.
+        KafkaException: as `messages`, after the writer's own time.
+    """
+
+    def is_barrier(offset: int) -> bool:
+        if offset > barrier:
+            # Only our own end can have let the reader pass our beginning: we were aborted under way.
+            raise errors.fenced(writer.transactional_id)
+        return offset == barrier
+
+    place = TopicPartition(writer.ledger, writer.partition, start)
+    connection: dict[str, str | int] = {**writer.connection, "socket.timeout.ms": writer.answer_ms}
+    read_to_end(connection, place, writer.timeout_ms / 1000, take, is_barrier)
+
+
+def _read_last(writer: Writer, barrier: int) -> Plan | Done | None:
+    """The last marker before offset `barrier`; raises what `_read_to_barrier` does."""
+    found: list[Plan | Done] = []
+
+    def take(message: Message) -> None:
+        if (parsed := parse(message.value())) is not None:
+            found[:] = [parsed]
+
+    behind = TAIL_OFFSETS
+    while True:
+        start = max(0, barrier - behind)
+        _read_to_barrier(writer, start, barrier, take)
+        if found or start == 0:
+            return found[0] if found else None
+        behind *= 16

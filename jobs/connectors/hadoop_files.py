@@ -1,0 +1,134 @@
+"""Files and folders on any of Hadoop's file systems: read, written, listed, sized, dated, moved and removed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.sql import SparkSession
+
+from jobs.connectors.spark_internals import hadoop_conf, jvm
+
+
+def located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
+    """The file system that holds `uri`, and its path there."""
+    path = jvm(spark).org.apache.hadoop.fs.Path(uri)
+    return path.getFileSystem(hadoop_conf(spark)), path
+
+
+def read(spark: SparkSession, uri: str) -> str | None:
+    """The text of a file; empty where its checksum is another one's, None where it is not there."""
+    files, path = located(spark, uri)
+    if not files.exists(path):
+        return None
+    stream = files.open(path)
+    try:
+        return str(jvm(spark).org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+    except Py4JJavaError as exc:
+        if exc.java_exception.getClass().getSimpleName() != "ChecksumException":
+            raise
+        return ""
+    finally:
+        stream.close()
+
+
+def write(spark: SparkSession, uri: str, text: str) -> None:
+    """Write a file, over one that is there."""
+    files, path = located(spark, uri)
+    stream = files.create(path, True)
+    try:
+        stream.write(bytearray(text.encode()))
+    finally:
+        stream.close()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or folder; `modified` is what the file system says, of a folder often no more than its making."""
+
+    uri: str
+    name: str
+    is_folder: bool
+    bytes: int
+    modified: datetime
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much lies in a folder, at any depth."""
+
+    files: int = 0
+    bytes: int = 0
+
+
+class Folders:
+    """Reads and removes; checksum files, which Hadoop hides, are shown too."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._spark = spark
+
+    def entries(self, uri: str) -> list[Entry]:
+        """What lies in the folder, by name; nothing where there is none."""
+        files, path = self._located(uri)
+        if not files.exists(path):
+            return []
+        return sorted((_entry(status) for status in files.listStatus(path)), key=lambda entry: entry.name)
+
+    def files(self, uri: str) -> Iterator[Entry]:
+        """Every file at any depth."""
+        for entry in self.entries(uri):
+            if entry.is_folder:
+                yield from self.files(entry.uri)
+            else:
+                yield entry
+
+    def size(self, uri: str) -> Size:
+        """How much lies there; nothing where there is no such folder."""
+        files, path = self._located(uri)
+        if not files.exists(path):
+            return Size()
+        summary = files.getContentSummary(path)
+        return Size(int(summary.getFileCount()), int(summary.getLength()))
+
+    def exists(self, uri: str) -> bool:
+        files, path = self._located(uri)
+        return bool(files.exists(path))
+
+    def modified(self, uri: str) -> datetime | None:
+        """When the newest file in it was written; None for a folder without files."""
+        return max((entry.modified for entry in self.files(uri)), default=None)
+
+    def remove(self, uri: str) -> None:
+        """Remove a file, or a folder with all that is in it."""
+        files, path = self._located(uri)
+        files.delete(path, True)
+
+    def copy(self, uri: str, to: str) -> None:
+        """Copy a file, or a folder with all that is in it, to where nothing is yet."""
+        files, path = located(self._spark, uri)
+        targets, target = located(self._spark, to)
+        targets.mkdirs(target.getParent())
+        copy = jvm(self._spark).org.apache.hadoop.fs.FileUtil.copy
+        copy(files, path, targets, target, False, hadoop_conf(self._spark))
+
+    def move(self, uri: str, to: str) -> None:
+        """Rename a folder; raises OSError where the file system refuses."""
+        files, path = self._located(uri)
+        _, target = self._located(to)
+        files.mkdirs(target.getParent())
+        if files.exists(target) or not files.rename(path, target):
+            raise OSError(f"{uri} cannot be renamed to {to}")
+
+    def _located(self, uri: str) -> tuple[Any, Any]:
+        files, path = located(self._spark, uri)
+        # The local disk's is wrapped in what hides checksum files; other file systems have none.
+        is_local = str(files.getUri().getScheme()) == "file"
+        return (files.getRawFileSystem() if is_local else files), path
+
+
+def _entry(status: Any) -> Entry:
+    path = status.getPath()
+    modified = datetime.fromtimestamp(status.getModificationTime() / 1000, UTC)
+    is_folder = bool(status.isDirectory())
+    return Entry(str(path.toString()), str(path.getName()), is_folder, int(status.getLen()), modified)

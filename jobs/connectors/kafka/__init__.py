@@ -1,0 +1,1 @@
+"""Kafka topics: source and sink, offsets, consumers, brokers and what topics take."""

@@ -1,0 +1,233 @@
+"""The connection to the brokers, and how they refuse: wrong password, missing right, and the command that grants it."""
+
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ClusterMetadata
+
+from conf.errors import TidemarkError
+from conf.settings import CLIENT_LOG, Kafka
+
+SECONDS = 5.0
+CODES = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+)
+Kind = Literal["topic", "group", "cluster", "transactional-id"]
+KIND_OF: dict[int, Kind] = dict(zip(CODES, ("topic", "group", "cluster", "transactional-id"), strict=True))
+
+
+class Right(NamedTuple):
+    """A right that a user needs; operations as `kafka-acls.sh` has them, for example Read and Write."""
+
+    kind: Kind
+    name: str
+    operations: tuple[str, ...]
+
+    def option(self) -> str:
+        """The option by which `kafka-acls.sh` takes the resource."""
+        return "--cluster" if self.kind == "cluster" else f"--{self.kind} {self.name}"
+
+
+def reading(topics: Iterable[str]) -> list[Right]:
+    """The rights of who reads records of `topics`."""
+    return [Right("topic", topic, ("Read", "Describe")) for topic in topics]
+
+
+def writing(topics: Iterable[str]) -> list[Right]:
+    """The rights of who writes records to `topics`."""
+    return [Right("topic", topic, ("Write", "Describe")) for topic in topics]
+
+
+def not_authorized(error: KafkaError, rights: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
+    """The NOT_AUTHORIZED error for one of CODES, where the user of the `connection` needs these `rights`."""
+    needed = [right for right in rights if right.kind == KIND_OF[error.code()]]
+    return denied(error.name(), error.str(), needed, connection)
+
+
+def denied(name: str, said: str, wanted: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
+    """The NOT_AUTHORIZED error for one of Kafka's of that `name` that tells of one of the rights `wanted`.
+
+    Args:
+        connection: of the user's client; empty where nobody knows it.
+    """
+    missing = (_lacking(wanted, connection) if connection else []) or wanted
+    user, servers = connection.get("sasl.username"), connection.get("bootstrap.servers", "HOST:PORT")
+    whoever = f"user {user}" if user else "this client"
+    if not missing:
+        remedy = "let an administrator grant it by an ACL on the brokers, then start the same again"
+        return TidemarkError("NOT_AUTHORIZED", f"{name}: {whoever} may not do this: {said}", remedy)
+    what = ", and ".join(f"{', '.join(right.operations)} on {_place(right)}" for right in missing)
+    commands = " and ".join(grant(right, str(user or "NAME"), str(servers)) for right in missing)
+    return TidemarkError(
+        "NOT_AUTHORIZED",
+        f"{name}: {whoever} lacks the right to {what}",
+        f"let an administrator grant it, and remove what denies it: {commands}; then start the same again",
+    )
+
+
+def grant(right: Right, user: str, servers: str) -> str:
+    """The command that grants it."""
+    operations = " ".join(f"--operation {operation}" for operation in right.operations)
+    options = f"--add --allow-principal User:{user} {operations} {right.option()}"
+    return f"`kafka-acls.sh --bootstrap-server {servers} {options}`"
+
+
+def _place(right: Right) -> str:
+    return "the cluster" if right.kind == "cluster" else f"{right.kind.replace('-', ' ')} {right.name}"
+
+
+def _lacking(rights: Sequence[Right], connection: Mapping[str, Any]) -> list[Right]:
+    """Ask the brokers which of the rights on topics are lacking; none where they cannot be asked."""
+    names = [right.name for right in rights if right.kind == "topic"]
+    if not names:
+        return []
+    admin = AdminClient({**connection, "log_level": 0})
+    try:
+        asked = admin.describe_topics(
+            TopicCollection(names), include_authorized_operations=True, request_timeout=SECONDS
+        )
+        allowed = {name: _allowed(described) for name, described in asked.items()}
+    except (KafkaException, TimeoutError) as exc:
+        CLIENT_LOG.warning("the brokers do not say which rights are lacking: %s", exc)
+        return []
+    all_lacking = []
+    for right in rights:
+        lacking = tuple(
+            operation for operation in right.operations if operation.upper() not in allowed.get(right.name, ())
+        )
+        all_lacking += [right._replace(operations=lacking)] if lacking else []
+    return all_lacking
+
+
+def _allowed(described: Any) -> set[str]:
+    try:
+        return {operation.name for operation in described.result(2 * SECONDS).authorized_operations or ()}
+    except KafkaException as exc:
+        if exc.args[0].code() not in CODES:
+            raise
+        return set()
+
+
+METADATA_TIMEOUT_S = 10
+ATTEMPT_S = 2.0
+AUTHENTICATION = (
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError.ILLEGAL_SASL_STATE,
+)
+OTHER_LOGIN = "check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password against the brokers' users"
+OTHER_TLS = "check kafka.security_protocol, and that kafka.ssl_ca_location has the CA of the brokers' certificates"
+PROBE_S = 2.0
+# The request ApiVersions, version 0, without a client's name: brokers answer it before anybody logs in.
+API_VERSIONS = b"\0\0\0\x0a\0\x12\0\0\0\0\0\0\xff\xff"
+
+
+class Connection:
+    """Connects one client to the cluster, and keeps the errors that it hears there.
+
+    Args:
+        seconds: for so long it is asked where nobody answers; METADATA_TIMEOUT_S, where left out.
+    """
+
+    def __init__(self, kafka: Kafka, seconds: float | None = None) -> None:
+        self._kafka, self._seconds = kafka, seconds
+        self.heard: list[KafkaError] = []
+
+    def config(self) -> dict[str, Any]:
+        """librdkafka's properties for this one client, secrets included: never to be printed."""
+        return {**self._kafka.client_config(), "log_level": 0, "error_cb": self.heard.append}
+
+    def metadata(
+        self, client: AdminClient | Consumer, topic: str | None = None, rights: Sequence[Right] = ()
+    ) -> ClusterMetadata:
+        """Ask the cluster for its topics, or for one, on which the client needs `rights`: to read, if left out.
+
+        Raises:
+            TidemarkError: BROKER_UNREACHABLE, BROKER_REFUSES; NOT_AUTHORIZED, where one topic is asked for.
+        """
+        until = time.monotonic() + (METADATA_TIMEOUT_S if self._seconds is None else self._seconds)
+        while True:
+            try:
+                if topic is None:
+                    return client.list_topics(timeout=ATTEMPT_S)
+                metadata = client.list_topics(topic, timeout=ATTEMPT_S)
+                error = metadata.topics[topic].error
+                if error is not None and error.code() in CODES:
+                    raise not_authorized(error, rights or reading([topic]), self._kafka.client_config())
+                return metadata
+            except KafkaException as exc:
+                client.poll(0)
+                refused = self.refusal(exc.args[0])
+                if refused is not None or time.monotonic() > until:
+                    raise refused or self._silence(exc.args[0]) from exc
+
+    def failed(
+        self, client: AdminClient | Consumer, failure: KafkaException, rights: Sequence[Right] = ()
+    ) -> TidemarkError:
+        """Name the error of `client`, whose call, which takes `rights`, ended by `failure`: refused, or unanswered."""
+        client.poll(0)
+        error = failure.args[0]
+        if refused := self.refusal(error, rights=rights):
+            return refused
+        if error.code() > 0:  # a broker's own answer: librdkafka's codes are below
+            return TidemarkError("KAFKA_FAILED", error.str(), "see the brokers' logs, then start again")
+        return self._silence(error)
+
+    def refusal(self, *told: KafkaError, rights: Sequence[Right] = ()) -> TidemarkError | None:
+        """BROKER_REFUSES or NOT_AUTHORIZED, by the first error, `told` or heard, with which brokers turned the client
+        away; None where they did not.
+
+        Args:
+            rights: that the client needs.
+        """
+        servers, user = self._kafka.bootstrap_servers, self._kafka.sasl_username
+        for error in (*told, *self.heard):
+            if error.code() in AUTHENTICATION:
+                who = f"user `{user}`" if user else "this client"
+                what = f"{servers} does not let {who} in: {error.str()}"
+                return TidemarkError("BROKER_REFUSES", what, OTHER_LOGIN)
+            if error.code() == KafkaError._SSL:
+                return TidemarkError("BROKER_REFUSES", f"no TLS connection to {servers}: {error.str()}", OTHER_TLS)
+            if error.code() in CODES:
+                return not_authorized(error, rights, self._kafka.client_config())
+        return None
+
+    def _silence(self, failure: KafkaError) -> TidemarkError:
+        """BROKER_UNREACHABLE, or BROKER_REFUSES where somebody is there and does not speak the client's protocol."""
+        servers, protocol = self._kafka.bootstrap_servers, self._kafka.security_protocol
+        detail = next((f": {error.str()}" for error in self.heard if error.code() != KafkaError._ALL_BROKERS_DOWN), "")
+        # One that hangs up on the first request speaks another protocol; librdkafka has no code of its own for that.
+        if failure.code() == KafkaError._TRANSPORT and any(map(_answers, servers.split(","))):
+            what = f"{servers} answers, but not in {protocol}, or not in time{detail}"
+            return TidemarkError("BROKER_REFUSES", what, "check kafka.security_protocol, and the port")
+        remedy = "check kafka.bootstrap_servers, or start the embedded broker: `local/tidemark broker start`"
+        return TidemarkError("BROKER_UNREACHABLE", f"no Kafka broker answers at {servers}{detail}", remedy)
+
+
+def connect(kafka: Kafka, seconds: float | None = None) -> AdminClient:
+    """A client of the cluster, `seconds` as `Connection`; raises TidemarkError BROKER_UNREACHABLE, BROKER_REFUSES."""
+    connection = Connection(kafka, seconds)
+    admin = AdminClient({**connection.config(), "socket.connection.setup.timeout.ms": 5000})
+    connection.metadata(admin)
+    return admin
+
+
+def _answers(server: str) -> bool:
+    """Whether somebody at that address answers Kafka's first question, or hangs up on it."""
+    host, _, port = server.strip().rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), PROBE_S) as probe:
+            probe.sendall(API_VERSIONS)
+            probe.recv(1)
+    except ConnectionResetError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,216 @@
+"""Asks the brokers for offsets: where topics begin and end, and where a record time or a position lies."""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from itertools import islice, takewhile
+from types import TracebackType
+from typing import Literal, NamedTuple, Self, cast
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from conf.errors import TidemarkError
+from conf.settings import Kafka
+from jobs.connectors.kafka.access import Connection, reading
+from jobs.connectors.kafka.consumer import MESSAGES, ReadCommittedConsumer, is_end, messages, open_consumer
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECONDS = 30.0
+LOOKUP_SECONDS = 10.0
+SAMPLE = 200  # records whose size stands for all
+
+Partitions = Mapping[int, int]
+"""An offset, by partition."""
+Offsets = Mapping[str, Partitions]
+Position = Literal["earliest", "latest"] | datetime | Offsets
+"""Where reading starts, or ends before: an end of the log, a record timestamp, or offsets by topic and partition."""
+
+
+class Edges(NamedTuple):
+    """A partition's first offset, and the end: the one before which all transactions have ended."""
+
+    first: int
+    end: int
+
+
+def parse_position(text: str) -> Position:
+    """`earliest`, `latest`, an ISO timestamp (UTC where it names no zone) or JSON offsets by topic and partition.
+
+    Raises:
+        TidemarkError: BAD_POSITION.
+    """
+    if text in ("earliest", "latest"):
+        return cast(Literal["earliest", "latest"], text)
+    try:
+        if text.lstrip().startswith("{"):
+            return {topic: {int(p): int(o) for p, o in offsets.items()} for topic, offsets in json.loads(text).items()}
+        at = datetime.fromisoformat(text)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, TypeError, AttributeError) as exc:
+        remedy = 'write earliest, latest, 2013-01-31T00:00:00+00:00 or {"topic": {"0": 42}}'
+        raise TidemarkError("BAD_POSITION", f"`{text}` is no position in a topic", remedy) from exc
+
+
+def milliseconds(at: datetime) -> int:
+    """`at` as Kafka's record timestamps are, rounded up: the first whole millisecond that is not before it."""
+    return -((EPOCH - at) // timedelta(milliseconds=1))
+
+
+def list_offsets(
+    admin: AdminClient,
+    partitions: Iterable[tuple[str, int]],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+    seconds: float = SECONDS,
+) -> dict[tuple[str, int], int]:
+    """The offset that `spec` names of each (topic, partition); -1 for a time after which there is no record.
+
+    Raises:
+        KafkaException: where the brokers do not say.
+    """
+    specs = {TopicPartition(topic, partition): spec for topic, partition in partitions}
+    if not specs:
+        return {}
+    asked = admin.list_offsets(specs, isolation_level=isolation, request_timeout=seconds)
+    return {(place.topic, place.partition): int(future.result(seconds).offset) for place, future in asked.items()}
+
+
+def edges(admin: AdminClient, topics: Collection[str]) -> dict[tuple[str, int], Edges]:
+    """List the edges of each partition, by topic and partition; topics that the cluster has not are left out.
+
+    Raises:
+        TidemarkError: KAFKA_FAILED.
+    """
+    try:
+        present = admin.list_topics(timeout=SECONDS).topics
+        return _edges(
+            admin, [(topic, p) for topic in sorted(set(topics) & present.keys()) for p in present[topic].partitions]
+        )
+    except KafkaException as exc:
+        what = f"the offsets of topics: {exc.args[0].str()}"
+        raise TidemarkError("KAFKA_FAILED", what, "see the brokers' logs, then ask again") from exc
+
+
+def _edges(
+    admin: AdminClient, partitions: Collection[tuple[str, int]], seconds: float = SECONDS
+) -> dict[tuple[str, int], Edges]:
+    first = list_offsets(admin, partitions, OffsetSpec.earliest(), seconds=seconds)  # type: ignore[no-untyped-call]
+    end = list_offsets(admin, partitions, OffsetSpec.latest(), seconds=seconds)  # type: ignore[no-untyped-call]
+    return {place: Edges(first[place], end[place]) for place in first}
+
+
+def resolve_offsets(kafka: Kafka, topic: str, position: Position) -> Offsets:
+    """`position` as an offset for each partition of `topic`: the first record's at or after it, or the partition's end.
+
+    Offsets are checked; a partition that they leave out is at its end, and -2 and -1 mean earliest and latest.
+
+    Raises:
+        TidemarkError: BROKER_UNREACHABLE, BROKER_REFUSES, NOT_AUTHORIZED, or BAD_POSITION where there is no such
+            partition or offset.
+    """
+    with OffsetLookup(kafka) as lookup:
+        firsts, ends = lookup.edges(topic)
+        if isinstance(position, datetime):
+            return {topic: lookup.at(topic, position, ends)}
+        if isinstance(position, str):
+            return {topic: firsts if position == "earliest" else ends}
+    given = position.get(topic, {})
+    if given.keys() - ends.keys():
+        raise _bad_offset(f"topic {topic} has no partition {min(given.keys() - ends.keys())}")
+    resolved = {}
+    for number, end in ends.items():
+        first, offset = firsts[number], given.get(number, -1)
+        resolved[number] = {-2: first, -1: end}.get(offset, offset)
+        if not first <= resolved[number] <= end:
+            raise _bad_offset(f"partition {number} of topic {topic} holds offsets {first} to {end}, not {offset}")
+    return {topic: resolved}
+
+
+def _bad_offset(message: str) -> TidemarkError:
+    return TidemarkError("BAD_POSITION", message, "name one that is there, or a time")
+
+
+class OffsetLookup:
+    """Offsets and record times of topics, as one client is told them; to be closed.
+
+    Raises:
+        TidemarkError: BROKER_UNREACHABLE, BROKER_REFUSES, NOT_AUTHORIZED, KAFKA_FAILED, from each method.
+    """
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._connection = Connection(kafka)
+        self._admin = AdminClient(self._connection.config())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if "_consumer" in self.__dict__:
+            self._consumer.close()
+
+    def edges(self, topic: str) -> tuple[Partitions, Partitions]:
+        """The first offset that is still there, and the end, of each partition."""
+        with self._named(topic):
+            numbers = self._connection.metadata(self._admin, topic).topics[topic].partitions
+            partitions = _edges(self._admin, [(topic, number) for number in numbers], LOOKUP_SECONDS)
+        return (
+            {n: edge.first for (_, n), edge in partitions.items()},
+            {n: edge.end for (_, n), edge in partitions.items()},
+        )
+
+    def at(self, topic: str, time: datetime, ends: Partitions) -> Partitions:
+        """The first offset with a record time at or after `time`, of each partition; the end, where there is none."""
+        spec = OffsetSpec.for_timestamp(milliseconds(time))
+        with self._named(topic):
+            offsets = list_offsets(self._admin, [(topic, number) for number in ends], spec, seconds=LOOKUP_SECONDS)
+        return {number: offsets[topic, number] if offsets[topic, number] >= 0 else end for number, end in ends.items()}
+
+    def time_at(self, topic: str, partition: int, offset: int) -> int | None:
+        """The record time, ms since 1970, of the first record at or after `offset`; None at the end of the log."""
+        return next((_time(record) for record in self._records(topic, partition, offset, 1)), None)
+
+    def mean_bytes(self, topic: str, partition: int, offset: int) -> float:
+        """The mean size of key and value, in bytes, of some records from `offset` on; 0 where there are none."""
+        sizes = [
+            len(record.value() or b"") + len(record.key() or b"")
+            for record in self._records(topic, partition, offset, SAMPLE)
+        ]
+        return sum(sizes) / len(sizes) if sizes else 0.0
+
+    def span(self, topic: str, partition: int, start: int, until: int) -> tuple[int, int] | None:
+        """The least and the greatest record time, ms since 1970, of offsets [start, until); None for none."""
+        records = self._records(topic, partition, start, until - start)
+        times = [_time(record) for record in takewhile(lambda record: int(record.offset() or 0) < until, records)]
+        return (min(times), max(times)) if times else None
+
+    def _records(self, topic: str, partition: int, offset: int, count: int) -> Iterator[Message]:
+        """Up to `count` records from `offset` on."""
+        start = TopicPartition(topic, partition, offset)
+        with self._named(topic):
+            coming = messages(self._consumer, start, LOOKUP_SECONDS, min(count, MESSAGES))
+            yield from islice(takewhile(lambda message: not is_end(message), coming), count)
+
+    @cached_property
+    def _consumer(self) -> Consumer:
+        return open_consumer(self._connection.config())
+
+    @contextmanager
+    def _named(self, topic: str) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as exc:
+            raise self._connection.failed(self._admin, exc, reading([topic])) from exc
+
+
+def _time(record: Message) -> int:
+    return int(record.timestamp()[1])
+
+
+def count_committed(kafka: Kafka, topic: str) -> int:
+    """Records of `topic` that a `read_committed` reader finds; counted, since transactions take offsets too."""
+    ends = resolve_offsets(kafka, topic, "latest")[topic]
+    with ReadCommittedConsumer(kafka.client_config()) as consumer:
+        return sum(len(consumer.records_within(topic, partition, [(0, end)])) for partition, end in ends.items() if end)

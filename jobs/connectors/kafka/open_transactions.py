@@ -1,0 +1,131 @@
+"""Asks brokers which transactions are open in a partition, and fences their writers, by Kafka's client for Java.
+
+librdkafka's client for administration has none of this. Java's is reached through py4j, which brings PySpark's way of
+calling a JVM.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from py4j.java_gateway import JavaGateway  # type: ignore[import-untyped]
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+
+from conf.errors import TidemarkError
+from conf.settings import Kafka
+from jobs.connectors.kafka.access import Right, denied
+from jobs.connectors.kafka.source_sink import connection_options
+
+SECONDS = 30
+ERRORS = "org.apache.kafka.common.errors."
+NEEDED = {
+    "TopicAuthorizationException": Right("topic", "*", ("Read",)),
+    "TransactionalIdAuthorizationException": Right("transactional-id", "*", ("Describe", "Write")),
+}
+TO_FENCE = Right("cluster", "kafka-cluster", ("IdempotentWrite",))
+
+
+@dataclass(frozen=True)
+class OpenTransaction:
+    """A transaction in one partition that has neither been committed nor aborted.
+
+    Args:
+        offset: of its first record in the partition.
+        since_ms: when it began, or, where no coordinator knows it, when it last wrote; in ms after 1970.
+        transactional_id: empty where no coordinator knows it: nobody ends such a one but an administrator.
+        timeout_ms: after which its coordinator aborts it.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    producer_id: int
+    since_ms: int
+    transactional_id: str = ""
+    timeout_ms: int = 0
+
+
+class TransactionAdmin:
+    """A client of the cluster in the JVM of `gateway`; to be closed.
+
+    Raises:
+        TidemarkError: BROKER_UNREACHABLE, NOT_AUTHORIZED or KAFKA_FAILED, from each method.
+    """
+
+    def __init__(self, gateway: JavaGateway, kafka: Kafka) -> None:
+        self._java, self._kafka = gateway.jvm, kafka
+        properties = self._java.java.util.Properties()
+        for name, value in connection_options(kafka).items():
+            properties.setProperty(name.removeprefix("kafka."), value)
+        properties.setProperty("default.api.timeout.ms", str(SECONDS * 1000))
+        with self._named():
+            self._admin = self._java.org.apache.kafka.clients.admin.Admin.create(properties)
+
+    def close(self) -> None:
+        self._admin.close()
+
+    def open_in(self, places: Collection[tuple[str, int]]) -> list[OpenTransaction]:
+        """The open transactions of each (topic, partition), by place and offset."""
+        if not places:
+            return []
+        place_of = self._java.org.apache.kafka.common.TopicPartition
+        with self._named():
+            states = self._admin.describeProducers(self._list(place_of(*place) for place in places)).all().get()
+            known = self._known()
+        found = [
+            OpenTransaction(
+                str(place.topic()),
+                int(place.partition()),
+                int(producer.currentTransactionStartOffset().getAsLong()),
+                int(producer.producerId()),
+                *known.get(int(producer.producerId()), (int(producer.lastTimestamp()),)),
+            )
+            for place, state in states.items()
+            for producer in state.activeProducers()
+            if producer.currentTransactionStartOffset().isPresent()
+        ]
+        return sorted(found, key=lambda each: (each.topic, each.partition, each.offset))
+
+    def fence(self, transactional_id: str) -> None:
+        """Let the coordinator abort what is open under an id; whoever wrote under it can commit nothing more."""
+        with self._named():
+            self._admin.fenceProducers(self._list([transactional_id])).all().get()
+
+    def _known(self) -> dict[int, tuple[int, str, int]]:
+        """What coordinators know, by producer id: since when, under which id and for how long a transaction is open."""
+        listed = [each for each in self._admin.listTransactions().all().get() if str(each.state()) == "Ongoing"]
+        ids = self._list(each.transactionalId() for each in listed)
+        described = self._admin.describeTransactions(ids).all().get() if listed else {}
+        return {
+            int(each.producerId()): (
+                int(each.transactionStartTimeMs().orElse(0)),
+                str(name),
+                int(each.transactionTimeoutMs()),
+            )
+            for name, each in dict(described).items()
+        }
+
+    def _list(self, items: Iterable[Any]) -> Any:
+        made = self._java.java.util.ArrayList()
+        for item in items:
+            made.add(item)
+        return made
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except Py4JJavaError as exc:
+            raise self._failed(exc.java_exception) from exc
+
+    def _failed(self, failure: Any) -> TidemarkError:
+        while failure.getCause() is not None:
+            failure = failure.getCause()
+        kind, said = str(failure.getClass().getName()).removeprefix(ERRORS), str(failure.getMessage())
+        servers = self._kafka.bootstrap_servers
+        if kind in ("TimeoutException", "DisconnectException"):
+            return TidemarkError("BROKER_UNREACHABLE", f"{servers}: {said}", "see that the brokers run, then ask again")
+        if kind.endswith("AuthorizationException"):
+            return denied(kind, said, [NEEDED.get(kind, TO_FENCE)], {})
+        return TidemarkError("KAFKA_FAILED", f"{servers}: {kind}: {said}", "see the brokers' logs, then ask again")

@@ -1,0 +1,394 @@
+"""What Spark and Delta do not publish, had from here alone: private members of PySpark, and classes of their JVM.
+
+Nobody promises that a new version still has them. `tests/jobs/connectors/test_spark_internals.py` has a case for each,
+and names the versions that they were made for. What is handed out is thin: data of Python's, or the Java object whose
+methods that test knows; what to make of it is decided elsewhere.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from py4j.java_gateway import get_field, is_instance_of  # type: ignore[import-untyped]
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark import SparkContext, inheritable_thread_target
+from pyspark.errors.exceptions.captured import CapturedException
+from pyspark.java_gateway import ensure_callback_server_started
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.types import StructType
+
+# The JVM, and what it raised.
+
+
+def jvm(spark: SparkSession) -> Any:
+    """The JVM's packages by their names: of Java, and of libraries that publish what is asked of them."""
+    return _Package(spark._jvm)
+
+
+class _Package:
+    """A package of the JVM; what begins in lower case is a package in it, all else a class.
+
+    Py4J asks the JVM of each package whether it is a class, which takes a look into every jar: that was a twelfth of
+    what a small micro-batch costs.
+    """
+
+    def __init__(self, classes: Any, name: str = "") -> None:
+        self._classes, self._name = classes, name
+
+    def __getattr__(self, part: str) -> Any:
+        name = f"{self._name}.{part}" if self._name else part
+        return _Package(self._classes, name) if part[0].islower() else getattr(self._classes, name)
+
+
+def hadoop_conf(spark: SparkSession) -> Any:
+    """Hadoop's configuration with what this session says of it, file systems and credentials among that."""
+    return spark._jsparkSession.sessionState().newHadoopConf()
+
+
+def start_callback_server(spark: SparkSession) -> None:
+    """Let the JVM call objects of Python's."""
+    ensure_callback_server_started(spark.sparkContext._gateway)  # type: ignore[no-untyped-call]
+
+
+def silence_scala(spark: SparkSession) -> None:
+    """Send nowhere what Scala code prints: Delta tells the terminal what it has vacuumed."""
+    nowhere = jvm(spark).java.io.PrintStream(jvm(spark).java.io.OutputStream.nullOutputStream())
+    _object(jvm(spark).scala, "Console").setOutDirect(nowhere)
+
+
+def java_exception(error: BaseException) -> Any:
+    """The exception of Java's that PySpark or py4j raised `error` for; None for one of Python's own."""
+    if isinstance(error, Py4JJavaError):
+        return error.java_exception
+    return error._origin if isinstance(error, CapturedException) else None
+
+
+def is_instance(java: Any, name: str) -> bool:
+    """Whether an object of Java's is one of the class or interface of that name."""
+    gateway: Any = SparkContext._gateway
+    return bool(is_instance_of(gateway, java, name))
+
+
+def query_exception(query: StreamingQuery) -> Any:
+    """What Java ended the query with; None where it goes on, or ended well."""
+    ended: Any = query._jsq.exception()
+    return ended.get() if ended.isDefined() else None
+
+
+def is_observed(observation: Observation) -> bool:
+    """Whether an action has filled `observation` with what it counts; asking it for that would wait until one does."""
+    java: Any = observation._jo
+    # A merge into an empty table joins with nothing first, and Spark leaves out what would be counted there.
+    return bool(java.future().isCompleted()) and java.getRow().schema() is not None
+
+
+def listed(seq: Any) -> list[Any]:
+    """The items of a Scala sequence."""
+    return [seq.apply(number) for number in range(seq.size())]
+
+
+def _object(package: Any, name: str) -> Any:
+    return getattr(package, f"{name}$").__getattr__("MODULE$")
+
+
+def _map(spark: SparkSession, entries: Mapping[str, str]) -> Any:
+    return jvm(spark).org.apache.spark.api.python.PythonUtils.toScalaMap(dict(entries))
+
+
+# Sessions, and the threads that use them.
+
+
+def in_parallel(spark: SparkSession, *actions: Callable[[], object]) -> None:
+    """Run `actions` in threads that inherit this thread's Spark properties: a stop of the query reaches their jobs too.
+
+    All are awaited; the first failure is raised.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, len(actions))) as pool:
+        threads = [inheritable_thread_target(spark)(partial(_with_session, spark, action)) for action in actions]
+        futures = [pool.submit(thread) for thread in threads]
+    for future in futures:
+        future.result()
+
+
+def require_session(spark: SparkSession) -> None:
+    """Make `spark` this thread's active session in the JVM where there is none.
+
+    Only threads that the JVM itself has begun inherit one. Delta asks for it in the middle of its work, as where it
+    reads a checkpoint of a table whose newest version has no checksum.
+    """
+    sessions: Any = spark._get_j_spark_session_class(spark._jvm)
+    if sessions.getActiveSession().isEmpty():
+        sessions.setActiveSession(spark._jsparkSession)
+
+
+def _with_session(spark: SparkSession, action: Callable[[], object]) -> None:
+    sessions: Any = spark._get_j_spark_session_class(spark._jvm)
+    # Python's new thread may have a thread of the JVM that served another one, with another session.
+    sessions.setActiveSession(spark._jsparkSession)
+    action()
+
+
+def cloned_session(spark: SparkSession) -> SparkSession:
+    """A session of its own that begins with the settings of `spark`."""
+    return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())
+
+
+# Columns, plans and the partitions of a frame.
+
+ALWAYS = "(SPARK_PARTITION_ID() >= 0)"
+
+
+def optimization_barrier(column: Column) -> Column:
+    """`column`, which the optimizer neither moves nor copies."""
+    return F.when(F.spark_partition_id() >= 0, column)
+
+
+def is_optimization_barrier(expression: Any) -> bool:
+    """Whether a Catalyst `expression` is the condition of an `optimization_barrier`: it is true in every partition."""
+    return str(expression.sql()) == ALWAYS
+
+
+def nullable_schema(frame: DataFrame) -> StructType:
+    """The columns of `frame`, all of which may be null, at any depth."""
+    return StructType.fromJson(json.loads(frame._jdf.schema().asNullable().json()))
+
+
+def analyzed_plan(frame: DataFrame) -> Any:
+    """The analyzed plan of `frame`."""
+    return frame._jdf.queryExecution().analyzed()
+
+
+def nodes(plan: Any) -> Iterator[Any]:
+    """The nodes of a plan, each before what it takes in, from left to right, as Spark numbers them."""
+    yield plan
+    for child in listed(plan.children()):
+        yield from nodes(child)
+
+
+def attribute_id(attribute: Any) -> int:
+    """The number that an attribute has throughout a plan, whatever it is called."""
+    return int(attribute.exprId().id())
+
+
+def interval_parts(interval: Any) -> tuple[int, int, int]:
+    """Months, days and microseconds of an interval in a plan."""
+    months, days, microseconds = (int(get_field(interval, name)) for name in ("months", "days", "microseconds"))
+    return months, days, microseconds
+
+
+class PlanBuilder:
+    """Makes nodes of Catalyst's plans, and frames of plans, in a session."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._spark = spark
+        catalyst = jvm(spark).org.apache.spark.sql.catalyst
+        self._logical, self._expressions = catalyst.plans.logical, catalyst.expressions
+        self._clock = catalyst.trees.TreePattern.CURRENT_LIKE()
+
+    def frame(self, plan: Any) -> DataFrame:
+        """The rows of an analyzed or optimized plan."""
+        # Static: the session is a classic one.
+        rows = jvm(self._spark).org.apache.spark.sql.classic.Dataset.ofRows(self._spark._jsparkSession, plan)
+        return DataFrame(rows, self._spark)
+
+    def optimized(self, plan: Any) -> Any:
+        """An analyzed plan as this session's optimizer leaves it."""
+        return self._spark._jsparkSession.sessionState().optimizer().execute(plan)
+
+    def with_children(self, node: Any, children: Sequence[Any]) -> Any:
+        """A node, or an expression, over other children."""
+        return node.withNewChildren(self._seq(children))
+
+    def project(self, columns: Sequence[Any], child: Any) -> Any:
+        return self._logical.Project(self._seq(columns), child)
+
+    def filter(self, condition: Any, child: Any) -> Any:
+        return self._logical.Filter(condition, child)
+
+    def expand(self, rows: Sequence[Sequence[Any]], output: Sequence[Any], child: Any) -> Any:
+        return self._logical.Expand(self._seq([self._seq(row) for row in rows]), self._seq(output), child)
+
+    def nothing(self, output: Any) -> Any:
+        """No rows, of these attributes."""
+        return self._logical.LocalRelation(output, self._seq([]), False, self._none())
+
+    def alias(self, expression: Any, name: str, id: Any = None) -> Any:
+        """A named expression, with a new id where it is given none."""
+        id = id or self._expressions.NamedExpression.newExprId()
+        return self._expressions.Alias(expression, name, id, self._seq([]), self._none(), self._seq([]))
+
+    def null(self, kind: Any) -> Any:
+        return self._expressions.Literal(None, kind)
+
+    def has_clock(self, tree: Any) -> bool:
+        """Whether a plan or expression reads the clock anywhere."""
+        return bool(tree.containsPattern(self._clock))
+
+    def batch_time(self, milliseconds: int, kind: Any) -> Any:
+        """The clock of a micro-batch that was planned then, as Spark puts it into its plan."""
+        zone = jvm(self._spark).scala.Option.apply(self._spark.conf.get("spark.sql.session.timeZone"))
+        return self._expressions.CurrentBatchTimestamp(milliseconds, kind, zone).toLiteral()
+
+    def _seq(self, items: Sequence[Any]) -> Any:
+        return jvm(self._spark).PythonUtils.toSeq(list(items))
+
+    def _none(self) -> Any:
+        return jvm(self._spark).scala.Option.empty()
+
+
+def kafka_ranges(frame: DataFrame) -> list[tuple[str, int, int] | None]:
+    """The (topic-partition, first offset, end) that each Spark partition of a micro-batch is; None for one that is
+    not a range of Kafka's."""
+    # Narrow operations keep the source's own partition objects; a shuffle, a union or a coalesce has others.
+    return [_kafka_range(partition) for partition in frame._jdf.queryExecution().toRdd().partitions()]
+
+
+def _kafka_range(partition: Any) -> tuple[str, int, int] | None:
+    if partition.getClass().getSimpleName() != "DataSourceRDDPartition":
+        return None
+    taken = partition.inputPartition()
+    if not taken.isDefined() or taken.get().getClass().getSimpleName() != "KafkaBatchInputPartition":
+        return None
+    offsets = taken.get().offsetRange()
+    return str(offsets.topicPartition().toString()), int(offsets.fromOffset()), int(offsets.untilOffset())
+
+
+# Checkpoints and state.
+
+
+def offset_log_metadata(spark: SparkSession, watermark_ms: int, clock_ms: int) -> str:
+    """The line of the offset log for a micro-batch with that watermark and clock, with the settings that it freezes."""
+    metadata = jvm(spark).org.apache.spark.sql.execution.streaming.checkpointing.OffsetSeqMetadata
+    return str(metadata.apply(watermark_ms, clock_ms, spark._jsparkSession.conf()).json())
+
+
+def plan_micro_batch(spark: SparkSession, frame: DataFrame, mode: str, metadata: str, state: str, batch: int) -> None:
+    """Do what Spark's micro-batch execution does for the first batch of a run, up to the plan.
+
+    That writes the operators and schemas of the state into the folder `state`, or holds them against those there.
+
+    Args:
+        metadata: the line of the offset log, as `offset_log_metadata` gives it, whose settings `spark` takes over.
+
+    Raises:
+        Py4JJavaError, PySparkException: where Spark would not go on with the state that is there.
+    """
+    streaming = jvm(spark).org.apache.spark.sql.execution.streaming
+    frozen = streaming.checkpointing.OffsetSeqMetadata.apply(metadata)
+    session = spark._jsparkSession
+    streaming.checkpointing.OffsetSeqMetadata.setSessionConf(frozen, session.sessionState().conf())
+    execution = streaming.runtime.IncrementalExecution
+    execution(
+        session,
+        frame._jdf.queryExecution().logical(),
+        getattr(jvm(spark).org.apache.spark.sql.streaming.OutputMode, mode.capitalize())(),
+        state,
+        jvm(spark).java.util.UUID.randomUUID(),
+        jvm(spark).java.util.UUID.randomUUID(),
+        batch,
+        jvm(spark).scala.Option.empty(),
+        frozen,
+        streaming.runtime.WatermarkPropagator.noop(),
+        True,
+        *(getattr(execution, f"$lessinit$greater$default${number}")() for number in (12, 13, 14)),
+        False,
+    ).executedPlan()
+
+
+def state_metadata(spark: SparkSession, checkpoint: str, batch: int) -> list[Any]:
+    """What the checkpoint says of each stateful operator after `batch`: Spark's OperatorStateMetadata."""
+    conf = jvm(spark).org.apache.spark.util.SerializableConfiguration(hadoop_conf(spark))
+    readers = jvm(spark).org.apache.spark.sql.execution.datasources.v2.state.metadata
+    return list(readers.StateMetadataPartitionReader(checkpoint, conf, batch).allOperatorStateMetadata())
+
+
+def state_schemas(spark: SparkSession, stream: Any) -> list[Any]:
+    """The column families in a schema file of a state store, an open stream of Java's: StateStoreColFamilySchema."""
+    helper = jvm(spark).org.apache.spark.sql.execution.streaming.state
+    reader = _object(helper, "SchemaHelper$SchemaReader")
+    return listed(reader.createSchemaReader(stream.readUTF()).read(stream))
+
+
+def decompressed(spark: SparkSession, stream: Any, codec: str) -> Any:
+    """A stream of Java's with what `stream` holds, decompressed by one of Spark's codecs."""
+    codecs = jvm(spark).org.apache.spark.io.CompressionCodec
+    return codecs.createCodec(spark.sparkContext._jsc.sc().conf(), codec).compressedInputStream(stream)
+
+
+# Delta tables.
+
+
+class DeltaSnapshot:
+    """The newest version of the table at `path` as Delta itself knows it; `version` is -1 where there is no table."""
+
+    def __init__(self, spark: SparkSession, path: str) -> None:
+        require_session(spark)
+        none, self._spark = jvm(spark).scala.Option.empty(), spark
+        self._delta = jvm(spark).org.apache.spark.sql.delta
+        self._log = self._delta.DeltaLog.forTable(spark._jsparkSession, path)
+        self._snapshot = self._log.update(False, none, none)
+        self.version = int(self._snapshot.version())
+
+    def table_id(self) -> str:
+        return str(self._snapshot.metadata().id())
+
+    def schema(self) -> StructType:
+        return StructType.fromJson(json.loads(self._snapshot.schema().json()))
+
+    def properties(self) -> dict[str, str]:
+        """The table's own properties."""
+        return self._python(self._snapshot.metadata().configuration())
+
+    def transaction(self, app_id: str) -> int | None:
+        """The last version that `app_id` committed; None for none."""
+        recorded = self._snapshot.transactions().get(app_id)
+        return int(recorded.get()) if recorded.isDefined() else None
+
+    def transactions(self) -> dict[str, int]:
+        """The last version that each application id committed."""
+        return self._python(self._snapshot.transactions())
+
+    def files(self) -> DataFrame:
+        """The data files: columns `size` long, `partitionValues` map, and others of Delta's."""
+        return DataFrame(self._snapshot.allFiles().toDF(), self._spark)
+
+    def retention_ms(self) -> int:
+        """How long the table wants removed files kept."""
+        return int(self._delta.DeltaLog.tombstoneRetentionMillis(self._snapshot.metadata()))
+
+    def commit_info(self, version: int) -> dict[str, Any] | None:
+        """Delta's commitInfo of `version`, empty for a writer that left none; None where the log no longer has it."""
+        conf = self._log.newDeltaHadoopConf()
+        file = self._delta.util.FileNames.unsafeDeltaFile(self._log.logPath(), version)
+        if not file.getFileSystem(conf).exists(file):
+            return None
+        info = self._delta.DeltaHistoryManager.getCommitInfoOpt(self._log.store(), file, conf)
+        return dict(json.loads(info.get().json())["commitInfo"]) if info.isDefined() else {}
+
+    def replace_rows(self, frame: DataFrame, condition: str, version: int, metadata: str) -> int:
+        """Swap the rows that meet the SQL `condition` for those of `frame`; the new version.
+
+        Args:
+            version: that the swap is based on: Delta fails it where rows written since may meet the condition.
+            metadata: what the commit says of itself.
+        """
+        none, some = jvm(self._spark).scala.Option.empty(), jvm(self._spark).scala.Option.apply
+        at = self._log.getSnapshotAt(version, none, none, False)
+        session = self._spark._jsparkSession
+        options = {"replaceWhere": condition, "userMetadata": metadata, "mergeSchema": "true"}
+        how = self._delta.DeltaOptions(_map(self._spark, options), session.sessionState().conf())
+        mode = jvm(self._spark).org.apache.spark.sql.SaveMode.Overwrite
+        transaction = self._log.startTransaction(none, some(at))
+        columns = at.metadata().partitionColumns()
+        rows = self._log, mode, how, columns, _map(self._spark, {}), frame._jdf, none, none, False
+        data = self._delta.commands.WriteIntoDelta(*rows).writeAndReturnCommitData(transaction, session, none, False)
+        arguments = some(condition), some(metadata), none, none, none, none, none
+        operation = getattr(self._delta, "DeltaOperations$Write")(mode, some(columns), *arguments)
+        return int(transaction.commit(data.actions(), operation, data.stringTags()))
+
+    def _python(self, entries: Any) -> dict[str, Any]:
+        return dict(jvm(self._spark).scala.jdk.javaapi.CollectionConverters.asJava(entries))

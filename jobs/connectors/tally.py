@@ -1,0 +1,45 @@
+"""Counts what one attempt at a batch wrote, and how long each part of it took.
+
+Whoever writes notes it here as it goes, so that a batch that fails says how far it came.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+
+class Tally:
+    """Rows by table or topic that they were written to, and milliseconds by phase; writes may run side by side."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._rows: dict[str, int] = {}
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time what is done within, whether or not it fails; what is done twice adds up."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - began
+
+    def wrote(self, place: str, rows: int) -> None:
+        """Note that `rows` went to the table or topic `place`."""
+        with self._lock:
+            self._rows[place] = self._rows.get(place, 0) + rows
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by place; 0 where an earlier attempt had written them."""
+        with self._lock:
+            return dict(self._rows)
+
+    @property
+    def milliseconds(self) -> dict[str, int]:
+        """Milliseconds by phase."""
+        with self._lock:
+            return {name: round(seconds * 1000) for name, seconds in self._seconds.items()}

@@ -1,0 +1,234 @@
+"""The table silver of a stream (`schemas.contracts`): its accepted events as typed rows, and what it lacks of a batch.
+
+An ordinary topic's events are appended. Of a compacted topic the newest event of each key stays.
+"""
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import DataType
+
+from conf.rules import Pattern, Range, Required, Rule
+from jobs.connectors.avro import decode
+from jobs.connectors.delta import schema_evolution
+from jobs.connectors.delta import table as delta_table
+from jobs.pipeline import paths, rules
+from jobs.pipeline.outputs import Batch, RowSelector
+from jobs.pipeline.pii import Protection
+from jobs.pipeline.progress import rejects_by_code
+from jobs.pipeline.tombstones import DELETED_KEY
+from jobs.pipeline.validation import reject_counts
+from schemas.pii import PiiFields
+
+COORDINATES = ("topic", "partition", "offset", "timestamp", "schema_id")
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """How many records of a micro-batch were accepted and rejected, of one stream, and which.
+
+    Args:
+        rules: the stream's.
+        failed: how many records fail each rule, by its name.
+        codes: how many are rejected by each code, as today's schemas and rules judge.
+        is_new: False where silver had the micro-batch already.
+    """
+
+    rules: tuple[Rule, ...]
+    records: int
+    rejects: DataFrame
+    rejected: int
+    failed: dict[str, int]
+    codes: dict[str, int]
+    is_new: bool
+
+    @property
+    def still_invalid(self) -> DataFrame:
+        """The rejects that would be rejected again: where schemas or rules were mended since, the job goes on."""
+        return self.rejects.where(F.col("error").isNotNull())
+
+
+class SilverTable(ABC):
+    """Writes the accepted events of `stream`, micro-batch by micro-batch.
+
+    Args:
+        stream_rules: the rules of the stream.
+        owns_unmatched: whether records that are of no stream of the topic are rejected here.
+    """
+
+    keys: tuple[str, ...] = ()
+    newest_by: tuple[str, ...] = ()
+    exempt = ""  # SQL, true for rows that rules do not hold for
+
+    def __init__(self, stream: str, stream_rules: tuple[Rule, ...], owns_unmatched: bool = True) -> None:
+        self.stream, self.owns_unmatched, self.name = stream, owns_unmatched, paths.silver(stream)
+        self._rules = stream_rules
+        self._is_constrained = False
+
+    @property
+    @abstractmethod
+    def selector(self) -> RowSelector:
+        """Which rows of the table a range of records makes."""
+
+    @property
+    @abstractmethod
+    def is_rejected(self) -> Column:
+        """Where a validated record is rejected, boolean."""
+
+    @abstractmethod
+    def accepted(self, validated: DataFrame, protection: Protection) -> DataFrame:
+        """The table's rows of the accepted records among `validated` (`Validator.validate`), personal data treated."""
+
+    @abstractmethod
+    def rows_missing_from(self, held: DataFrame, validated: DataFrame, protection: Protection) -> DataFrame:
+        """Those of `validated` that are not in `held`, rows of the table, by `_partition` int and `_offset` long."""
+
+    def write(
+        self, validated: DataFrame, batch: Batch, table: delta_table.Table, protection: Protection
+    ) -> ValidationResult:
+        """Write the accepted ones of `validated`, the records of `batch`, into `table`, and count the rest."""
+        counts = {"records": F.count("*"), "rejected": F.count_if(self.is_rejected)}
+        counts |= rules.counts([rule.name for rule in self._rules]) | reject_counts(self.is_rejected)
+        frame, observation = observed(validated, counts)
+        constraints = self._constraints(protection.marks, validated.schema["event"].dataType)
+        self._drop_outdated(frame.sparkSession, table, constraints)
+        is_new = delta_table.write(self.accepted(frame, protection), table, batch.commit("silver"))
+        self._add_constraints(frame.sparkSession, table, constraints)
+        rejects = validated.where(self.is_rejected)
+        if is_new:
+            count = observation.get
+        else:
+            # Written before a crash, perhaps by other code, schemas or rules: what is there decides.
+            rejects = self.rows_missing_from(self._rows_since(batch, table), validated, protection)
+            count = validated.agg(*_named(counts)).collect()[0].asDict() | {"rejected": rejects.count()}
+        counted = count["records"], rejects, count["rejected"], self._failed(count), rejects_by_code([count])
+        return ValidationResult(self._rules, *counted, is_new)
+
+    def _rows_since(self, batch: Batch, table: delta_table.Table) -> DataFrame:
+        """The rows of the table since the batch's first offset: files of older ones need not be opened."""
+        first = min(batch.starts(self.stream.partition("/")[0]).values(), default=0)
+        return delta_table.read(batch.frame.sparkSession, table.path).where(F.col("_offset") >= first)
+
+    def _failed(self, count: Mapping[str, int]) -> dict[str, int]:
+        failed = {rule.name: count[f"{rules.FAILED}{rule.name}"] for rule in self._rules}
+        return {name: records for name, records in failed.items() if records}
+
+    def _constraints(self, marks: PiiFields, event: DataType) -> dict[str, str]:
+        """The CHECK constraints that keep rules in the table itself: SQL by the rule's name."""
+        conditions = {
+            rule.name: rules.holds(rule, event)
+            for rule in self._rules
+            if isinstance(rule, Required | Range | Pattern) and rule.on_failure != "warn"
+            if not marks.covers(rule.field)
+        }
+        exempt = f"{self.exempt} OR " if self.exempt else ""
+        return {name: f"{exempt}{condition}" for name, condition in conditions.items()}
+
+    def _drop_outdated(self, spark: SparkSession, table: delta_table.Table, constraints: dict[str, str]) -> None:
+        # A rule that was loosened or taken out must not fail rows by way of its old constraint.
+        if not self._is_constrained and delta_table.exists(spark, table.path):
+            schema_evolution.drop_outdated(spark, table.path, constraints)
+
+    def _add_constraints(self, spark: SparkSession, table: delta_table.Table, constraints: dict[str, str]) -> None:
+        if self._is_constrained:
+            return
+        for name in schema_evolution.add_missing(spark, table.path, constraints):
+            what = f"rows of table {table.name} break rule {name}: it gets no CHECK constraint"
+            print(f"warning: {what}", file=sys.stderr, flush=True)
+        self._is_constrained = True
+
+
+class AppendedTable(SilverTable):
+    """One row per accepted event: its fields, then the record's coordinates `_topic` string, `_partition` int,
+    `_offset` long, `_timestamp` timestamp, `_schema_id` int.
+    """
+
+    @property
+    def selector(self) -> RowSelector:
+        return RowSelector(self.name, coordinates=("_topic", "_partition", "_offset"))
+
+    @property
+    def is_rejected(self) -> Column:
+        return F.col("error").isNotNull()
+
+    def accepted(self, validated: DataFrame, protection: Protection) -> DataFrame:
+        return protection.accepted_events(validated, *_coordinates())
+
+    def rows_missing_from(self, held: DataFrame, validated: DataFrame, protection: Protection) -> DataFrame:
+        return _without_held(validated, held)
+
+
+class CompactedTable(SilverTable):
+    """One row per key of a compacted topic, whose events have the key as the field `key`.
+
+    The columns are those of `AppendedTable`, then `_deleted` boolean. A tombstone gives what it deletes as the field
+    `key`, all other fields null and `_deleted` true: kept as a row, so that an older event cannot bring the key back.
+    """
+
+    newest_by = ("_offset",)
+    exempt = "`_deleted`"
+
+    def __init__(self, stream: str, stream_rules: tuple[Rule, ...], key: str) -> None:
+        super().__init__(stream, stream_rules)
+        self.keys = (key,)
+        self._key = key
+
+    @property
+    def selector(self) -> RowSelector:
+        return RowSelector(self.name, self.keys)
+
+    @property
+    def is_rejected(self) -> Column:
+        return F.col("error").isNotNull() & ~_is_tombstone()
+
+    def accepted(self, validated: DataFrame, protection: Protection) -> DataFrame:
+        rows = validated.where(F.col("error").isNull() | _is_tombstone())
+        fields = rows.select("event.*").columns
+        columns = [self._record_key() if name == self._key else F.col("event").getField(name) for name in fields]
+        named = [column.alias(name) for name, column in zip(fields, columns, strict=True)]
+        return protection(rows.select(*named, *_coordinates(), _is_tombstone().alias("_deleted")))
+
+    def rows_missing_from(self, held: DataFrame, validated: DataFrame, protection: Protection) -> DataFrame:
+        """See `SilverTable.rows_missing_from`.
+
+        An accepted record leaves its row or a later one: without either it was rejected. With a later one nobody can
+        tell, and it does not matter, but to the count: there today's validation decides.
+        """
+        keyed = protection.of_field(validated.withColumn("record_key", self._record_key()), "record_key", self._key)
+        newest = held.select(F.col(self._key).alias("newest_key"), F.col("_offset").alias("newest_offset"))
+        same_key = F.col("record_key").eqNullSafe(F.col("newest_key"))
+        joined = _without_held(keyed, held).join(newest, same_key, "left")
+        has_later = F.coalesce(F.col("newest_offset") > F.col("offset"), F.lit(False))
+        return joined.where(~(has_later & ~self.is_rejected)).drop("newest_key", "newest_offset", "record_key")
+
+    def _record_key(self) -> Column:
+        """The key of a tombstone, which has no event, or of an event."""
+        return F.when(_is_tombstone(), F.col(DELETED_KEY)).otherwise(F.col("event").getField(self._key))
+
+
+def observed(frame: DataFrame, counts: Mapping[str, Column]) -> tuple[DataFrame, Observation]:
+    """`frame`, and the counts of its rows, which are there once it is written."""
+    observation = Observation()
+    return frame.observe(observation, *_named(counts)), observation
+
+
+def _named(counts: Mapping[str, Column]) -> list[Column]:
+    return [count.alias(name) for name, count in counts.items()]
+
+
+def _without_held(validated: DataFrame, held: DataFrame) -> DataFrame:
+    places = held.select("_partition", "_offset")
+    same = (F.col("partition") == F.col("_partition")) & (F.col("offset") == F.col("_offset"))
+    return validated.join(places, same, "left_anti")
+
+
+def _is_tombstone() -> Column:
+    return F.col("error").eqNullSafe(decode.NO_VALUE)
+
+
+def _coordinates() -> list[Column]:
+    return [F.col(name).alias(f"_{name}") for name in COORDINATES]

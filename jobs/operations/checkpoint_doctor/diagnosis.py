@@ -1,0 +1,183 @@
+"""Finds the doctor's answer for each query of a job: can it go on with its checkpoint?"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pyspark.sql import SparkSession
+from pyspark.sql.types import StructType
+
+from conf.errors import TidemarkError
+from conf.settings import Settings
+from jobs import catalog
+from jobs.connectors.delta import table as delta_table
+from jobs.connectors.hadoop_files import Folders
+from jobs.operations.checkpoint_doctor.comparison import ANSWERS, Answer, Change, NewQuery, OldQuery, changes
+from jobs.operations.checkpoint_doctor.planning import plan_state
+from jobs.operations.maintenance.checkpoints import Checkpoint, find_checkpoints
+from jobs.pipeline import checkpoint as pipeline_checkpoint
+from jobs.pipeline import paths, state_store
+from jobs.pipeline.checkpoint_format import OFFSETS, entry_file
+from jobs.pipeline.guards import SourceGuard
+from jobs.pipeline.outputs import Output
+from jobs.pipeline.query_description import QueryDescription, read_written
+from jobs.pipeline.run import Run
+from jobs.pipeline.state_store import PARTITIONS, PROVIDER, frozen
+
+NO_BATCH = "no batch was ever done"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The answer for a query.
+
+    Args:
+        reasons: a line each, why it is the answer.
+        notes: what else has changed, and does no harm.
+        remedy: what to do; empty for "new" and "safe".
+    """
+
+    query: str
+    checkpoint: str
+    answer: Answer
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    remedy: str
+
+    def lines(self) -> Iterator[str]:
+        reasons = self.reasons or ("nothing that matters has changed",)
+        yield f"{self.query:<28} {self.answer:<11} {reasons[0]}"
+        for reason in reasons[1:]:
+            yield f"{'':<40} {reason}"
+        for note in self.notes:
+            yield f"{'':<40} note: {note}"
+        if self.remedy:
+            yield f"{'':<40} do: {self.remedy}"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Doctor:
+    """Compares the declared outputs of `run` with the checkpoints that are there."""
+
+    def __init__(self, spark: SparkSession, settings: Settings, run: Run) -> None:
+        self._spark, self._settings, self._run = spark, settings, run
+        self._folders = Folders(spark)
+
+    def diagnoses(self) -> Iterator[Diagnosis]:
+        for output in self._run.outputs:
+            yield self._diagnosis(output)
+
+    def _diagnosis(self, output: Output) -> Diagnosis:
+        folder = self._run.checkpoint(output)
+        if pipeline_checkpoint.query_id(self._spark, folder) is None and not self._folders.entries(
+            f"{folder}/{OFFSETS}"
+        ):
+            return self._without(output, folder)
+        changes = self._changes(output, folder, output.name)
+        return _diagnosis(output, folder, changes)
+
+    def _changes(self, output: Output, folder: str, was_named: str) -> list[Change]:
+        """What has changed since the checkpoint in `folder`, whose output had the name `was_named`."""
+        damage = self._damage(folder)
+        if damage:
+            return [Change("rebuild", damage)]
+        batch = pipeline_checkpoint.last_commit(self._spark, folder)
+        if batch is None:
+            return [Change("safe", NO_BATCH)]
+        now = self._now(output, folder, batch)
+        before = self._before(output, folder, batch, was_named)
+        return [*changes(before, now), *self._unfinished(folder, batch)]
+
+    def _damage(self, folder: str) -> str:
+        if damaged := pipeline_checkpoint.damage(self._spark, folder):
+            return f"CHECKPOINT_DAMAGED: {folder}/{damaged.file} {damaged.what}"
+        try:
+            SourceGuard(self._spark, self._settings.kafka, folder).check()
+        except TidemarkError as error:
+            return f"{error.code}: {error.message}"
+        return ""
+
+    def _now(self, output: Output, folder: str, batch: int) -> NewQuery:
+        plan = plan_state(self._spark, self._settings, output, folder, batch)
+        conf = frozen(self._settings.spark, self._run.job_settings(output.job))
+        record = QueryDescription.of(output)
+        return NewQuery(
+            record, plan.operators, plan.refused, int(conf[PARTITIONS]), conf[PROVIDER], output.frame.schema
+        )
+
+    def _before(self, output: Output, folder: str, batch: int, was_named: str) -> OldQuery:
+        conf = pipeline_checkpoint.conf(self._spark, folder, batch)
+        known = {"partitions": conf.get(PARTITIONS, ""), "provider": conf.get(PROVIDER, "")}
+        record = read_written(self._spark, folder)
+        operators = state_store.operators(self._spark, folder)
+        table = self._table(output, was_named)
+        return OldQuery(self._sources(folder, batch), known, operators, record, table)
+
+    def _table(self, output: Output, was_named: str) -> StructType | None:
+        name = was_named if output.table == output.name else output.table
+        path = paths.table(self._settings.paths.tables, name)
+        if not output.table or not delta_table.exists(self._spark, path):
+            return None
+        return delta_table.read(self._spark, path).schema
+
+    def _sources(self, folder: str, batch: int) -> tuple[tuple[str, ...] | None, ...]:
+        text = pipeline_checkpoint.entry(self._spark, folder, batch)
+        until = pipeline_checkpoint.batch_offsets({entry_file(batch): text} if text else {}, batch)["until"]
+        return tuple(_topics(source) for source in until or ())
+
+    def _unfinished(self, folder: str, batch: int) -> Iterator[Change]:
+        if pipeline_checkpoint.entry(self._spark, folder, batch + 1) is not None:
+            what = f"batch {batch + 1} was begun and not finished: this code runs it again, with the same offsets"
+            yield Change("safe", what)
+
+    def _without(self, output: Output, folder: str) -> Diagnosis:
+        for orphan in self._orphans():
+            changes = self._as_renamed(output, orphan)
+            if changes is not None:
+                why = f"there is no checkpoint {folder}, and {orphan.uri} fits it and belongs to no output"
+                notes = tuple(change.reason for change in changes)
+                name = f"{orphan.job}/{orphan.output}"
+                remedy = f"local/tidemark checkpoint rename {output.job} {output.name} {name}"
+                return Diagnosis(output.query, folder, "rename", (why,), notes, remedy)
+        return Diagnosis(output.query, folder, "new", ("there is no checkpoint, it begins with its topics",), (), "")
+
+    def _orphans(self) -> Iterator[Checkpoint]:
+        declared = {(output.job, output.name) for output in self._run.outputs}
+        jobs_declared, jobs = {output.job for output in self._run.outputs}, catalog.questions()
+        for query in find_checkpoints(self._folders, self._settings.paths.checkpoints):
+            is_free = query.job in jobs_declared or query.job not in jobs
+            if is_free and not query.is_replaced and (query.job, query.output) not in declared:
+                yield query
+
+    def _as_renamed(self, output: Output, orphan: Checkpoint) -> list[Change] | None:
+        """What else has changed, where the checkpoint of another output would do for this one; None where not."""
+        record = read_written(self._spark, orphan.uri)
+        if record is None or bool(record.table) != bool(output.table):
+            return None
+        changes = self._changes(output, orphan.uri, orphan.output)
+        return changes if all(change.answer == "safe" for change in changes) else None
+
+
+def _topics(source: Any) -> tuple[str, ...] | None:
+    is_kafka = isinstance(source, dict) and all(isinstance(offsets, dict) for offsets in source.values())
+    return tuple(sorted(source)) if is_kafka else None
+
+
+def _diagnosis(output: Output, folder: str, changes: list[Change]) -> Diagnosis:
+    answer: Answer = max((change.answer for change in changes), key=ANSWERS.index, default="safe")
+    reasons = tuple(change.reason for change in changes if change.answer == answer != "safe")
+    notes = tuple(change.reason for change in changes if change.answer != answer or answer == "safe")
+    return Diagnosis(output.query, folder, answer, reasons, notes, _remedy(output, folder, answer))
+
+
+def _remedy(output: Output, folder: str, answer: Answer) -> str:
+    if answer == "repartition":
+        return f"stop the job, then: local/tidemark checkpoint repartition {output.job} {output.name}"
+    if answer == "rebuild":
+        return (
+            "take the change back; or give the output another name, which reads the topics from the start; or remove "
+            f"{folder} and what it has written, both, to the same end"
+        )
+    return ""

@@ -1,0 +1,189 @@
+"""The `coverage` command: which offsets each table and output topic holds, and whether that is all, each once."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from confluent_kafka.admin import AdminClient
+
+from conf import command_line
+from conf.errors import TidemarkError, exit_on_error
+from conf.settings import Settings
+from jobs.connectors.kafka.access import connect
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
+from jobs.operations.coverage import check
+from jobs.operations.coverage.check import Coverage, read_coverage
+from jobs.operations.coverage.findings import shorten
+from jobs.operations.coverage.ledgers import SinkCoverage
+from jobs.operations.coverage.query_offsets import QueryOffsets, Span
+from jobs.operations.coverage.tables import TableCoverage
+
+TABLES = ("table", "sink/statement", "query id", "topic", "partition", "from", "to", "commits", "newest commit")
+SINKS = ("output topic", "sink", "query id", "topic", "partition", "from", "to", "batch", "records", "newest batch")
+NUMBERS = {"partition", "from", "to", "commits", "batch", "records"}
+REPLACED = ("table", "replaced by", "column", "from", "until", "version", "undone by")
+ID_SHOWN = 18  # characters of a query id: a range's whole
+
+
+def json_objects(coverage: Coverage) -> Iterator[dict[str, Any]]:
+    """Give an object for each span of a chain, of `kind` table or topic, and for each replaced or undone range."""
+    for name, table in coverage.tables.items():
+        for chain in table.chains:
+            for span in chain.spans:
+                yield {"kind": "table", "table": name, "version": table.version} | _chain(chain) | _span(span)
+        for replaced_rows in table.replaced:
+            fields = {"kind": "replaced", "table": name, "replay": replaced_rows.replay, "column": replaced_rows.column}
+            edges = {"from": replaced_rows.start, "until": replaced_rows.end}
+            yield fields | edges | {"version": replaced_rows.version, "undone_by": replaced_rows.undone_by}
+        for undone in table.undone:
+            fields = {"kind": "undone", "table": name} | undone.key._asdict()
+            yield fields | _span(undone.span) | {"version": undone.version, "undone_by": undone.undone_by}
+    for sink in coverage.sinks:
+        for span in sink.chain.spans if sink.chain else ():
+            yield _sink(sink) | _chain(sink.chain) | _span(span) if sink.chain else {}
+
+
+def text_lines(coverage: Coverage) -> list[str]:
+    """The lines of `coverage show`; one that says so where there is nothing."""
+    held = [_row(name, chain, span) for name, chain, span in _spans(coverage.tables)]
+    topics = [_sink_row(sink, span) for sink in coverage.sinks for span in (sink.chain.spans if sink.chain else ())]
+    replaced = [
+        (name, item.replay, item.column, item.start, item.end, str(item.version), str(item.undone_by or ""))
+        for name, table in coverage.tables.items()
+        for item in table.replaced
+    ]
+    parts = [
+        _aligned([heading, *rows]) for heading, rows in ((TABLES, held), (SINKS, topics), (REPLACED, replaced)) if rows
+    ]
+    lost = [
+        f"{name}: {item.span.topic} partition {item.span.partition} from {item.span.start} to {item.span.end}"
+        f" was taken back by version {item.undone_by} (RESTORE)"
+        for name, table in coverage.tables.items()
+        for item in table.undone
+    ]
+    parts += [lost] if lost else []
+    return [line for part in parts for line in ["", *part]][1:] or ["no table and no output topic says what it holds"]
+
+
+def _spans(tables: dict[str, TableCoverage]) -> Iterator[tuple[str, QueryOffsets, Span]]:
+    for name, table in tables.items():
+        for chain in table.chains:
+            for span in chain.spans:
+                yield name, chain, span
+
+
+def _row(name: str, chain: QueryOffsets, span: Span) -> tuple[str, ...]:
+    key = chain.key
+    commits = f"{chain.commits:,}" if chain.is_counted else f"{chain.commits:,}+"
+    who = f"{key.sink}/{key.statement}", key.query_id[:ID_SHOWN]
+    return (name, *who, *_span_row(span), commits, _time(chain.newest.at))
+
+
+def _sink_row(sink: SinkCoverage, span: Span) -> tuple[str, ...]:
+    query_id = sink.chain.key.query_id[:ID_SHOWN] if sink.chain else ""
+    who = " ".join(sorted(sink.topics)), sink.sink, query_id
+    return (*who, *_span_row(span), str(sink.batch), f"{sink.records:,}", _time(sink.at))
+
+
+def _span_row(span: Span) -> tuple[str, ...]:
+    return span.topic, str(span.partition), "?" if span.start is None else str(span.start), str(span.end)
+
+
+def _chain(chain: QueryOffsets) -> dict[str, Any]:
+    counts = {"batch": chain.newest.batch, "commits": chain.commits, "commits_counted": chain.is_counted}
+    return chain.key._asdict() | counts | {"at": chain.newest.at.isoformat() if chain.newest.at else None}
+
+
+def _sink(sink: SinkCoverage) -> dict[str, Any]:
+    fields = {"kind": "topic", "output_topics": sorted(sink.topics), "begun_batch": sink.batch}
+    return fields | {"records": sink.records, "shards": sink.shards, "missing_shards": list(sink.missing)}
+
+
+def _span(span: Span) -> dict[str, Any]:
+    return {"topic": span.topic, "partition": span.partition, "from": span.start, "to": span.end}
+
+
+def _time(at: datetime | None) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}" if at else ""
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    headings = rows[0]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
+    return [
+        "  ".join(
+            text.rjust(width) if heading in NUMBERS else text.ljust(width)
+            for heading, text, width in zip(headings, row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+DESCRIPTION = "What tables and output topics hold of their topics, offset by offset; see docs/coverage.md."
+EXIT_CODES = "exit code: 0 all is well, 1 a check found something, or a failure, 2 wrong usage"
+NAMES = "a table, a folder of tables, a query, an output topic, or a topic that is read; all, if left out"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `coverage ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
+    return command_line.run(build_parser(), argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="local/tidemark coverage", description=DESCRIPTION, epilog=EXIT_CODES)
+    commands = parser.add_subparsers(required=True, metavar="show|check")
+    common = argparse.ArgumentParser(add_help=False, parents=[command_line.settings_options()])
+    common.add_argument("names", nargs="*", metavar="NAME", help=NAMES)
+    common.add_argument("--json", action="store_true", help="one JSON object a line")
+    command = commands.add_parser("show", parents=[common], help="from which offset to which, by what commits recorded")
+    command.set_defaults(run=_show)
+    command = commands.add_parser(
+        "check", parents=[common], help="contiguous, disjoint, complete? with each row's record"
+    )
+    command.add_argument("--complete", action="store_true", help="being behind the end of a topic is a problem too")
+    command.set_defaults(run=_check)
+    return parser
+
+
+def _show(loaded: Settings, options: argparse.Namespace) -> int:
+    admin = _admin_if_any(loaded)
+    with ReadCommittedConsumer({} if admin is None else loaded.kafka.client_config()) as reader:
+        coverage = read_coverage(loaded, admin, reader, verify=False).only(options.names)
+    if options.json:
+        for fields in json_objects(coverage):
+            print(json.dumps(fields))
+    else:
+        print("\n".join(text_lines(coverage)))
+    return 0
+
+
+def _check(loaded: Settings, options: argparse.Namespace) -> int:
+    admin = connect(loaded.kafka)
+    with ReadCommittedConsumer(loaded.kafka.client_config()) as reader:
+        everything = read_coverage(loaded, admin, reader, verify=True)
+        coverage = everything.only(options.names)
+        report = check.check_coverage(loaded, admin, reader, coverage, everything, options.complete)
+    if options.json:
+        for finding in report.findings:
+            print(json.dumps(finding.to_json()))
+        print(json.dumps(report.to_json()))
+    else:
+        print("\n".join([*(finding.line() for finding in shorten(report.findings)), report.summary()]))
+    return 1 if report.problems else 0
+
+
+def _admin_if_any(loaded: Settings) -> AdminClient | None:
+    """None, which is said, where no broker can be asked."""
+    try:
+        return connect(loaded.kafka)
+    except TidemarkError as error:
+        print(f"what the output topics hold is not known: {error}", file=sys.stderr)
+        return None
+
+
+if __name__ == "__main__":
+    exit_on_error(lambda: main(sys.argv[1:]))

@@ -1,0 +1,201 @@
+"""Reads what ledgers and checkpoints say of output topics: which offsets are published, and which batch is not."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from confluent_kafka import Message
+from confluent_kafka.admin import AdminClient
+from pyarrow import fs
+
+from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION
+from jobs.connectors.exactly_once.markers import Done, Plan, parse
+from jobs.connectors.files import storage
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
+from jobs.connectors.kafka.offsets import Edges, edges
+from jobs.operations.coverage.query_offsets import Key, OffsetCommit, QueryOffsets, query_offsets_of
+from jobs.pipeline.checkpoint_format import METADATA, batch_offsets
+from jobs.pipeline.paths import SOURCE_TOPICS_FILE
+
+DEEPEST = 5
+
+
+def topic_ids_by_query(root: str) -> dict[str, dict[str, str]]:
+    """The ids of source topics by name, by query id, of the checkpoints in the folder `root` and the folders in it.
+
+    A file that is damaged is left out: the query itself stops by it.
+    """
+    if not urlsplit(root).scheme and not Path(root).is_dir():
+        return {}
+    files, base = storage(root)
+    ids_by_query: dict[str, dict[str, str]] = {}
+    for folder in _checkpoints(files, base.rstrip("/"), DEEPEST):
+        metadata, ids = (_json(files, f"{folder}/{name}") for name in (METADATA, SOURCE_TOPICS_FILE))
+        if "id" in metadata:
+            ids_by_query[metadata["id"]] = ids
+    return ids_by_query
+
+
+def _checkpoints(files: fs.FileSystem, folder: str, depth: int) -> Iterator[str]:
+    infos = files.get_file_info(fs.FileSelector(folder, allow_not_found=True))
+    if any(info.base_name == METADATA and info.type == fs.FileType.File for info in infos):
+        yield folder
+    elif depth:
+        for info in infos:
+            if info.type == fs.FileType.Directory:
+                yield from _checkpoints(files, info.path, depth - 1)
+
+
+def _json(files: fs.FileSystem, path: str) -> dict[str, str]:
+    try:
+        with files.open_input_stream(path) as file:
+            fields = json.loads(file.read())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+PUBLISH = "publish"  # the statement that a sink's batches count as
+# A plan takes three offsets, and the newest one is within the last few; of these batches the links are verified.
+PLAN_TAIL = 256
+VERIFIED_TAIL = 3_000
+# The last marker of a shard is within the last few, unless transactions were aborted again and again.
+SHARD_TAIL = 256
+
+
+@dataclass(frozen=True)
+class SinkCoverage:
+    """Says what an output topic holds, by the ledger of its sink.
+
+    Args:
+        sink: its id, which names the ledger.
+        topics: the output topics' ids by name.
+        source_topics: the source topics' ids by name, as the query's checkpoint knew them.
+        chain: of the batches that are published whole; None where the ledger says nothing of offsets.
+        batch: the newest batch that was begun.
+        records: that it has published so far.
+        shards: how many there are of it; `missing`: those that are not published.
+    """
+
+    sink: str
+    topics: dict[str, str]
+    source_topics: dict[str, str]
+    chain: QueryOffsets | None
+    batch: int
+    records: int
+    shards: int
+    missing: tuple[int, ...]
+    at: datetime | None
+
+    @property
+    def query(self) -> str:
+        """The name of the query that feeds it."""
+        return self.sink.split(".", 1)[-1]
+
+
+def sink_coverages(
+    admin: AdminClient, reader: ReadCommittedConsumer, application: str, verify: bool = False
+) -> list[SinkCoverage]:
+    """Every sink of the installation `application` that has published, by its id.
+
+    Args:
+        verify: read more than the newest batches, so that the links between them can be verified.
+
+    Raises:
+        TidemarkError: KAFKA_FAILED.
+    """
+    begin, end = f"__{application}.", ".ledger"
+    names = [
+        name for name in sorted(admin.list_topics(timeout=30).topics) if name.startswith(begin) and name.endswith(end)
+    ]
+    ends = edges(admin, names)
+    most = VERIFIED_TAIL if verify else PLAN_TAIL
+    found = (_sink(reader, name, {p: at for (topic, p), at in ends.items() if topic == name}, most) for name in names)
+    return [sink for sink in found if sink is not None]
+
+
+def _sink(reader: ReadCommittedConsumer, ledger: str, ends: dict[int, Edges], most: int) -> SinkCoverage | None:
+    plans = _plans(reader, ledger, ends, most)
+    if not plans:
+        return None  # a publisher's ledger, or one without a batch
+    newest, message = plans[-1]
+    done = [_done(reader, ledger, shard, ends) for shard in range(newest.shards)]
+    missing = tuple(n for n, marker in enumerate(done) if marker is None or marker.id != newest.id)
+    sink = ledger.removeprefix("__").removesuffix(".ledger")
+    commits = [_offset_commit(sink, plan, written) for plan, written in plans]
+    if missing:
+        commits[-1] = _commit_before(commits[-1])
+    offset_commits = [commit for commit in commits if commit is not None]
+    return SinkCoverage(
+        sink,
+        newest.topics,
+        dict(json.loads(newest.checkpoint.get(SOURCE_TOPICS_FILE) or "{}")),
+        query_offsets_of(_of_newest_query(offset_commits)) if offset_commits else None,
+        newest.id.batch,
+        sum(marker.n for n, marker in enumerate(done) if marker is not None and n not in missing),
+        newest.shards,
+        missing,
+        _time(message),
+    )
+
+
+def _plans(reader: ReadCommittedConsumer, ledger: str, ends: dict[int, Edges], most: int) -> list[tuple[Plan, Message]]:
+    """Those within the last `most` offsets; where none is, of all."""
+    everything = ends[PLAN_PARTITION].end if PLAN_PARTITION in ends else 0
+    for behind in (most, everything):
+        tail = _tail(reader, ledger, PLAN_PARTITION, ends, behind)
+        parsed = [(parse(message.value()), message) for message in tail]
+        plans = [(plan, message) for plan, message in parsed if isinstance(plan, Plan)]
+        if plans or behind >= everything:
+            return plans
+    return []
+
+
+def _tail(
+    reader: ReadCommittedConsumer, ledger: str, partition: int, ends: dict[int, Edges], most: int
+) -> list[Message]:
+    if partition not in ends or ends[partition].first == ends[partition].end:
+        return []
+    return reader.tail(ledger, partition, max(ends[partition].first, ends[partition].end - most))
+
+
+def _done(reader: ReadCommittedConsumer, ledger: str, shard: int, ends: dict[int, Edges]) -> Done | None:
+    messages = _tail(reader, ledger, PLAN_PARTITION + 1 + shard, ends, SHARD_TAIL)
+    markers = [parse(message.value()) for message in messages]
+    return next((marker for marker in reversed(markers) if isinstance(marker, Done)), None)
+
+
+def _offset_commit(sink: str, plan: Plan, message: Message) -> OffsetCommit | None:
+    """None for a plan that only marks where a ledger begins anew."""
+    offsets: dict[str, Any] = batch_offsets(plan.checkpoint, plan.id.batch)
+    if offsets["until"] is None:
+        return None
+    key = Key(sink, plan.id.query_id, PUBLISH)
+    return OffsetCommit(key, plan.id.batch, int(message.offset() or 0), _time(message), True, offsets)
+
+
+def _commit_before(begun: OffsetCommit | None) -> OffsetCommit | None:
+    """What the batches before one that is not published whole took."""
+    if begun is None or begun.sources["from"] is None:
+        return None
+    ends = {"from": None, "until": begun.sources["from"], "since": begun.sources["since"]}
+    return replace(begun, batch=begun.batch - 1, sources=ends)
+
+
+def _of_newest_query(offset_commits: Sequence[OffsetCommit]) -> list[OffsetCommit]:
+    """Those of the newest one's query, a batch once: a plan is written again where topics were taken over."""
+    by_batch: dict[int, OffsetCommit] = {}
+    for commit in offset_commits:
+        if commit.key == offset_commits[-1].key:
+            # What says where the batch began says more than what was made of its successor.
+            by_batch[commit.batch] = by_batch.get(commit.batch, commit) if commit.sources["from"] is None else commit
+    return [by_batch[batch] for batch in sorted(by_batch)]
+
+
+def _time(message: Message) -> datetime | None:
+    milliseconds = message.timestamp()[1]
+    return datetime.fromtimestamp(milliseconds / 1000, UTC) if milliseconds > 0 else None

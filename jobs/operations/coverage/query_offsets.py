@@ -1,0 +1,267 @@
+"""Offsets that commits record to have taken from topics, linked to one chain for each query and statement."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from jobs.connectors.delta.commit import RANGE
+from jobs.connectors.delta.log import LogCommit
+
+CUTOVER = "cutover"  # the statement of a replay that takes the place of a range
+# Statements that left batches out before commits said so.
+SPARSE = {"quarantine", "rules"}
+
+
+class SourcePartition(NamedTuple):
+    """A partition as one source of a query reads it."""
+
+    source: int
+    topic: str
+    partition: int
+
+
+class Span(NamedTuple):
+    """Offsets of one partition, from `start` to before `end`; `start` is None where nobody knows it."""
+
+    topic: str
+    partition: int
+    start: int | None
+    end: int
+
+
+class Key(NamedTuple):
+    """Who writes: one query, by one of its statements."""
+
+    sink: str
+    query_id: str
+    statement: str
+
+    @property
+    def is_range(self) -> bool:
+        """Whether it is a bounded range, which does not go on."""
+        return self.query_id.startswith(RANGE)
+
+
+@dataclass(frozen=True)
+class OffsetCommit:
+    """Says which offsets one commit, or one plan of a ledger, took.
+
+    Args:
+        start, since: by place; a place that they lack is None where nobody knows, 0 where the partition was new then.
+    """
+
+    key: Key
+    batch: int
+    version: int
+    at: datetime | None
+    every_batch: bool
+    sources: Mapping[str, Any]
+
+    def end(self) -> dict[SourcePartition, int]:
+        """Before which offset of each place the batch ended."""
+        return _places(self.sources.get("until"))
+
+    def start(self, place: SourcePartition) -> int | None:
+        """Where in `place` the batch began."""
+        return _at(self.sources.get("from"), place)
+
+    def says_where_it_began(self) -> bool:
+        """Whether the query's very first offset is known in each partition."""
+        return all(self.since(place) is not None for place in self.end())
+
+    def since(self, place: SourcePartition) -> int | None:
+        """Where in `place` the query's very first batch began; a range is one batch."""
+        since = _at(self.sources.get("since"), place)
+        return self.start(place) if since is None and (self.key.is_range or self.batch == 0) else since
+
+
+def offset_commit_of(commit: LogCommit) -> OffsetCommit | None:
+    """The offsets that a commit of ours took; None for all others, and for one that replaces rows that were there."""
+    metadata = commit.metadata
+    is_named = all(isinstance(metadata.get(name), str) for name in ("sink", "query_id", "statement"))
+    offsets, batch = metadata.get("offsets"), metadata.get("batch")
+    if not is_named or not isinstance(offsets, Mapping) or not isinstance(batch, int):
+        return None
+    if not _is_recorded(metadata, commit.app_ids) or "replaces" in metadata or metadata["statement"] == CUTOVER:
+        return None
+    key = Key(metadata["sink"], metadata["query_id"], metadata["statement"])
+    every = bool(metadata.get("every_batch", key.statement not in SPARSE))
+    return OffsetCommit(key, batch, commit.version, commit.at, every, offsets)
+
+
+def _is_recorded(metadata: Mapping[str, Any], app_ids: Iterable[str]) -> bool:
+    """Whether the commit is the write that it says: the making of a table beside one may carry the other's words."""
+    begin, end = f"{metadata['sink']}/", f"/{metadata['statement']}/{metadata['query_id']}"
+    return any(id.startswith(begin) and id.endswith(end) for id in app_ids)
+
+
+def _places(sources: Any) -> dict[SourcePartition, int]:
+    """The offsets of Kafka sources alone: others have no topics."""
+    return {
+        SourcePartition(number, topic, int(partition)): int(offset)
+        for number, source in enumerate(sources or ())
+        if isinstance(source, Mapping)
+        for topic, offsets in source.items()
+        if isinstance(offsets, Mapping)
+        for partition, offset in offsets.items()
+    }
+
+
+def _at(sources: Any, place: SourcePartition) -> int | None:
+    if not sources or place.source >= len(sources) or not isinstance(sources[place.source], Mapping):
+        return None
+    # Spark begins a partition that is added later at 0, or stops.
+    return int(sources[place.source].get(place.topic, {}).get(str(place.partition), 0))
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Two batches that follow one another and do not meet: the offsets between them, or that both took.
+
+    Args:
+        span: from `start` to before `end`.
+        before, after: what each is called: a batch, a query.
+    """
+
+    is_overlap: bool
+    key: Key
+    span: Span
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class QueryOffsets:
+    """Says which offsets a query has written by one statement, up to its newest batch: a chain of offset commits.
+
+    Args:
+        first, newest: the oldest and the newest commit that were read; `count`: how many were.
+        places: a span for each source and partition.
+        links: the gaps between successive commits, oldest first.
+    """
+
+    first: OffsetCommit
+    newest: OffsetCommit
+    count: int
+    places: tuple[tuple[SourcePartition, Span], ...]
+    links: tuple[Gap, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        return self.newest.key
+
+    @property
+    def every_batch(self) -> bool:
+        """False for a statement that leaves batches out."""
+        return self.newest.every_batch
+
+    @property
+    def begins(self) -> bool:
+        """Whether the spans begin where the query did, and not only where what was read does."""
+        return self.first.batch <= 0 or all(self.newest.since(place) is not None for place, _ in self.places)
+
+    @property
+    def commits(self) -> int:
+        """How many there were; where not `is_counted`, at least so many."""
+        # A query without a gap, which would be found, has made a commit for each batch.
+        return self.newest.batch + 1 if self.every_batch and not self.key.is_range else self.count
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether all commits are known: a statement that leaves batches out does not say how many it made."""
+        return self.every_batch or self.first.batch == 0
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """In order; two sources that read the same offsets give one."""
+        return tuple(sorted({span for _, span in self.places}, key=lambda span: (span.topic, span.partition, span.end)))
+
+
+class QueryOffsetsBuilder:
+    """Builds a chain while its commits are read, newest first; of those between, only the gaps are kept."""
+
+    def __init__(self, newest: OffsetCommit) -> None:
+        self._newest, self._first, self._count = newest, newest, 1
+        self._gaps: list[Gap] = []
+
+    def add(self, older: OffsetCommit) -> None:
+        """Add the commit before those that were added."""
+        self._gaps += reversed(list(_between(older, self._first)))
+        self._first = older
+        self._count += 1
+
+    def build(self) -> QueryOffsets:
+        """The chain that the commits make."""
+        first, newest = self._first, self._newest
+        places = []
+        for place, end in sorted(newest.end().items()):
+            since = newest.since(place)
+            start = first.start(place) if since is None else since
+            places.append((place, Span(place.topic, place.partition, start, end)))
+        return QueryOffsets(first, newest, self._count, tuple(places), tuple(reversed(self._gaps)))
+
+
+def query_offsets_of(commits: Sequence[OffsetCommit]) -> QueryOffsets:
+    """Link commits of one key, oldest first."""
+    builder = QueryOffsetsBuilder(commits[-1])
+    for commit in reversed(commits[:-1]):
+        builder.add(commit)
+    return builder.build()
+
+
+def gaps_within(chain: QueryOffsets, from_its_beginning: bool) -> Iterator[Gap]:
+    """Find where successive commits of a chain do not meet.
+
+    Args:
+        from_its_beginning: whether the chain's oldest commit is among those that were read.
+    """
+    first = chain.first
+    if from_its_beginning and chain.every_batch and not chain.key.is_range:
+        for place in first.end():
+            since, start = first.since(place), first.start(place)
+            if since is not None and start is not None:
+                yield from _meet(chain.key, place, since, start, "its beginning", _named(first))
+    yield from chain.links
+
+
+def _between(before: OffsetCommit, after: OffsetCommit) -> Iterator[Gap]:
+    ends = before.end()
+    for place in after.end():
+        start = after.start(place)
+        end = ends.get(place, after.since(place))  # since: of a source that begins with this batch
+        if start is not None and end is not None and (after.every_batch or start < end):
+            yield from _meet(after.key, place, end, start, _named(before), _named(after))
+
+
+def gaps_between(chains: Sequence[QueryOffsets]) -> Iterator[Gap]:
+    """Find where the queries that one sink had one after the other, by one statement, do not meet; in their order."""
+    for before, after in pairwise(chains):
+        ends = dict(before.places)
+        for place, span in after.places:
+            if place in ends and span.start is not None and (after.every_batch or span.start < ends[place].end):
+                named = f"query {before.key.query_id}", f"query {after.key.query_id}"
+                yield from _meet(after.key, place, ends[place].end, span.start, *named)
+
+
+def _meet(key: Key, place: SourcePartition, end: int, start: int, before: str, after: str) -> Iterator[Gap]:
+    if start != end:
+        low, high = sorted((start, end))
+        yield Gap(start < end, key, Span(place.topic, place.partition, low, high), before, after)
+
+
+def _named(commit: OffsetCommit) -> str:
+    return f"batch {commit.batch}"
+
+
+def merge_spans(spans: Iterable[Span]) -> list[Span]:
+    """Make one of spans that meet or overlap; in order."""
+    merged: list[Span] = []
+    for span in sorted(spans, key=lambda span: (span.topic, span.partition, span.start or 0, span.end)):
+        last = merged[-1] if merged else None
+        if last and last[:2] == span[:2] and (span.start is None or span.start <= last.end):
+            merged[-1] = last._replace(end=max(last.end, span.end))
+        else:
+            merged.append(span)
+    return merged

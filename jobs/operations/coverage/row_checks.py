@@ -1,0 +1,214 @@
+"""Checks tables that keep their records' coordinates row by row: bronze, and silver together with quarantine."""
+
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+import numpy as np
+
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
+from jobs.connectors.kafka.offsets import Edges
+from jobs.operations.coverage.findings import Finding, offsets_finding
+from jobs.operations.coverage.query_offsets import Span, merge_spans
+from jobs.operations.coverage.rows import (
+    OffsetBitmap,
+    OffsetRun,
+    Offsets,
+    can_be_read,
+    columns_of,
+    distinct_offsets,
+    offset_runs,
+    row_coordinates,
+)
+from jobs.operations.coverage.tables import TableCoverage
+from jobs.pipeline import paths
+
+BRONZE = ("partition", "offset")
+SILVER = ("_partition", "_offset")
+DELETED = "_deleted"  # a column of silver tables that hold only the newest row of each key
+
+
+@dataclass
+class RowAudit:
+    """Compares tables whose rows together should be the records of a topic, each once.
+
+    Args:
+        name: what they are called together.
+        tables: those whose commits say which offsets they hold, by name.
+        beside: the table quarantine, whose rows of the topic count too, and whose commits do not.
+        has_all: False where older rows make way for newer ones.
+    """
+
+    name: str
+    topic: str
+    columns: tuple[str, str]
+    tables: dict[str, TableCoverage]
+    beside: TableCoverage | None = None
+    has_all: bool = True
+    bitmaps: dict[int, OffsetBitmap] = field(default_factory=dict)
+
+    def expected(self) -> dict[int, list[OffsetRun]]:
+        """The offsets of each partition that all of the tables hold, by their commits."""
+        first, *others = (self._runs(table) for table in self.tables.values())
+        return {
+            partition: reduce(_common, (runs.get(partition, []) for runs in others), held)
+            for partition, held in first.items()
+        }
+
+    def read(self) -> int:
+        """Read the rows; how many."""
+        committed = merge_spans(span for table in self.tables.values() for span in self._spans(table))
+        for partition in {span.partition for span in committed}:
+            spans = [span for span in committed if span.partition == partition]
+            self.bitmaps[partition] = OffsetBitmap(
+                min(span.start or 0 for span in spans), max(span.end for span in spans)
+            )
+        for table in self.tables.values():
+            self._take(row_coordinates(table.path, table.version, *self.columns))
+        if self.beside:
+            self._take(row_coordinates(self.beside.path, self.beside.version, *BRONZE, topic=self.topic), False)
+        return sum(bitmap.rows for bitmap in self.bitmaps.values())
+
+    def _take(self, batches: Iterable[tuple[Offsets, Offsets]], has_commits: bool = True) -> None:
+        for partitions, offsets in batches:
+            for partition in np.flatnonzero(np.bincount(partitions)).tolist():
+                taken = offsets[partitions == partition]
+                if partition in self.bitmaps:
+                    bitmap = self.bitmaps[partition]
+                    taken = taken if self._begins() else taken[taken >= bitmap.start]
+                    # Quarantine is read last: a batch that is under way may be there already.
+                    bitmap.take(taken if has_commits else taken[taken < bitmap.end])
+                elif has_commits:
+                    self.bitmaps[partition] = OffsetBitmap(0, 0)
+                    self.bitmaps[partition].take(taken)
+
+    def _begins(self) -> bool:
+        """Whether it is known where the tables begin: commits of older code said only where each batch did."""
+        return all(chain.begins for table in self.tables.values() for chain in table.chains)
+
+    def _runs(self, table: TableCoverage) -> dict[int, list[OffsetRun]]:
+        runs: dict[int, list[OffsetRun]] = {}
+        for span in self._spans(table):
+            runs.setdefault(span.partition, []).append((span.start or 0, span.end))
+        return runs
+
+    def _spans(self, table: TableCoverage) -> list[Span]:
+        return merge_spans(span for chain in table.chains for span in chain.spans if span.topic == self.topic)
+
+
+def unreadable_tables(audit: RowAudit) -> Iterator[Finding]:
+    """Find tables that cannot be read here; without them nothing of the audit can be compared."""
+    for name, table in {**audit.tables, **({paths.QUARANTINE: audit.beside} if audit.beside else {})}.items():
+        if not can_be_read(table.path, table.version):
+            text = f"{name}: its rows are not compared: it has both widened types and deletion vectors"
+            remedy = "ALTER TABLE ... DROP FEATURE deletionVectors lets every reader read it"
+            yield Finding("NOT_COMPARED", audit.name, text, remedy, audit.topic)
+
+
+def row_audits(
+    tables: Mapping[str, TableCoverage], quarantines: Mapping[str, TableCoverage], checked: Container[str]
+) -> Iterator[RowAudit]:
+    """The audits that can be made of `tables`, those in which one at least is to be `checked`.
+
+    Args:
+        quarantines: by the folder of a range, "" for the live one.
+    """
+    silver: dict[tuple[str, str], dict[str, TableCoverage]] = {}
+    for name, table in tables.items():
+        match = paths.TOPIC_TABLE.match(name)
+        if match is None or not table.chains:
+            continue
+        if match["layer"] == "bronze":
+            if name in checked and name == match[0] and set(BRONZE) <= columns_of(table.path, table.version):
+                yield RowAudit(name, match["topic"], BRONZE, {name: table})
+        else:
+            silver.setdefault((match["range"] or "", match["topic"]), {})[name] = table
+    for (folder, topic), silver_tables in silver.items():
+        if not any(name in checked for name in silver_tables):
+            continue
+        columns = [columns_of(table.path, table.version) for table in silver_tables.values()]
+        if all(set(SILVER) <= names for names in columns):
+            has_all = not any(DELETED in names for names in columns)
+            named = (
+                " and ".join([*silver_tables, f"{folder}{paths.QUARANTINE}"])
+                if has_all
+                else " and ".join(silver_tables)
+            )
+            beside = quarantines.get(folder) if has_all else None
+            yield RowAudit(named, topic, SILVER, silver_tables, beside, has_all)
+
+
+def check_rows(audit: RowAudit, edges: Mapping[int, Edges] | None, reader: ReadCommittedConsumer) -> Iterator[Finding]:
+    """Find what is wrong with the rows of an audit that has been read.
+
+    Args:
+        edges: of the topic by partition; None where it cannot be asked what its offsets are.
+    """
+    where, topic = audit.name, audit.topic
+    expected = audit.expected()
+    for partition, bitmap in sorted(audit.bitmaps.items()):
+        for start, end in offset_runs(distinct_offsets(bitmap.doubled)):
+            remedy = "DESCRIBE HISTORY says who wrote after the job: RESTORE to before that, or read the topic again"
+            yield offsets_finding("DOUBLED", where, (topic, partition, start, end), f"doubled in {where}", remedy)
+        for start, end in offset_runs(distinct_offsets(bitmap.beyond)):
+            remedy = "somebody else has written them: DESCRIBE HISTORY says who"
+            yield offsets_finding(
+                "UNCLAIMED", where, (topic, partition, start, end), f"in {where} by no commit", remedy
+            )
+        if audit.has_all:
+            holes = bitmap.holes(expected.get(partition, []))
+            yield from _missing(audit, partition, holes, edges, reader)
+
+
+def _missing(
+    audit: RowAudit,
+    partition: int,
+    holes: Sequence[OffsetRun],
+    edges: Mapping[int, Edges] | None,
+    reader: ReadCommittedConsumer,
+) -> Iterator[Finding]:
+    first = edges[partition].first if edges is not None and partition in edges else None
+    gone = sum(min(end, first if first is not None else end) - start for start, end in holes if _before(start, first))
+    if gone:
+        yield _cannot_tell(audit, partition, gone)
+    if first is None:
+        return
+    in_topic = [(max(start, first), end) for start, end in holes if end > first]
+    if in_topic:
+        for start, end in offset_runs(reader.records_within(audit.topic, partition, in_topic)):
+            at = audit.topic, partition, start, end
+            yield offsets_finding("MISSING", audit.name, at, f"missing in {audit.name}", _restore(audit))
+
+
+def _cannot_tell(audit: RowAudit, partition: int, count: int) -> Finding:
+    """A problem where rows were deleted: otherwise they are, as ever, the ends of transactions."""
+    has = "1 offset has" if count == 1 else f"{count:,} offsets have"
+    text = f"{audit.topic} partition {partition}: {has} no row in {audit.name}, and the topic no longer has"
+    were_deleted = any(table.removals for table in audit.tables.values())
+    remedy = _restore(audit) if were_deleted else "nobody can tell records from ends of transactions there"
+    place = audit.topic, partition
+    return Finding("CANNOT_TELL", audit.name, f"{text} {_them(count)}", remedy, *place, is_problem=were_deleted)
+
+
+def _them(count: int) -> str:
+    return "it" if count == 1 else "them"
+
+
+def _before(start: int, first: int | None) -> bool:
+    return first is None or start < first
+
+
+def _restore(audit: RowAudit) -> str:
+    removals = {name: table.removals for name, table in audit.tables.items() if table.removals}
+    if removals:
+        name, versions = next(iter(removals.items()))
+        named = ", ".join(map(str, sorted(versions)))
+        return f"version {named} of {name} deleted rows: where that was not meant, RESTORE it to the version before"
+    finished = "" if audit.columns == BRONZE else "the next run finishes a batch that was cut short; else "
+    return f"{finished}RESTORE the table to a version that is whole, or read the topic again"
+
+
+def _common(left: list[OffsetRun], right: list[OffsetRun]) -> list[OffsetRun]:
+    """The offsets that both hold."""
+    both = [(max(a, c), min(b, d)) for a, b in left for c, d in right]
+    return sorted((start, end) for start, end in both if start < end)

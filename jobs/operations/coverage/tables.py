@@ -1,0 +1,201 @@
+"""Which offsets of which topics a Delta table holds by its commits, and whether its data files are there."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+from pyarrow import fs
+
+from jobs.connectors.delta.log import DeltaLog, LogCommit, log_damaged, undone
+from jobs.connectors.files import storage, table_uri
+from jobs.operations.coverage.findings import Finding
+from jobs.operations.coverage.query_offsets import (
+    Key,
+    OffsetCommit,
+    QueryOffsets,
+    QueryOffsetsBuilder,
+    SourcePartition,
+    Span,
+    offset_commit_of,
+)
+
+REMOVALS = {"DELETE", "TRUNCATE"}
+MOST_COMMITS = 20_000  # whose links are verified: some 2 s of reading
+
+
+@dataclass(frozen=True)
+class ReplacedRows:
+    """Says which rows a replay has replaced: those whose `column` is in `start` to `end`.
+
+    Args:
+        undone_by: the version whose RESTORE took that back; None where it holds.
+    """
+
+    replay: str
+    column: str
+    start: str
+    end: str
+    version: int
+    undone_by: int | None
+
+
+@dataclass(frozen=True)
+class UndoneOffsets:
+    """Says which offsets the table held up to its version `version`, which a RESTORE, `undone_by`, took back."""
+
+    key: Key
+    span: Span
+    version: int
+    undone_by: int
+
+
+@dataclass(frozen=True)
+class TableCoverage:
+    """What a table holds at its version `version`.
+
+    Args:
+        chains: a chain for each (sink, query id, statement), in the order in which they began.
+        first_read: the oldest version that was read; `is_whole`: whether it is the log's first, which is the table's.
+        removals: versions that deleted rows.
+        replaced: see `ReplacedRows`, newest first.
+        undone: see `UndoneOffsets`; what is held again is left out.
+    """
+
+    path: str
+    version: int
+    first_read: int
+    chains: tuple[QueryOffsets, ...]
+    replaced: tuple[ReplacedRows, ...] = ()
+    undone: tuple[UndoneOffsets, ...] = ()
+    removals: tuple[int, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        return self.first_read == 0
+
+
+def table_coverage(path: str, verify: bool = False) -> TableCoverage:
+    """Read the coverage of the table at `path` at its newest version, -1 where there is no table.
+
+    Args:
+        verify: read as many commits as there are, so that the links between batches can be verified, and not only so
+            many that each query's newest one is among them. The newest MOST_COMMITS are the most that are read.
+    """
+    log = DeltaLog(path)
+    commits = log.commits()
+    visited = list(_bounded(commits) if verify else _newest(commits, log))
+    return coverage_of(path, log.newest, visited)
+
+
+def coverage_of(path: str, version: int, commits: Iterable[LogCommit]) -> TableCoverage:
+    """Put together the coverage that `commits`, newest first, make."""
+    held: dict[Key, QueryOffsetsBuilder] = {}
+    taken_back: dict[Key, tuple[OffsetCommit, int]] = {}
+    replaced: list[ReplacedRows] = []
+    removals = []
+    oldest = version
+    for commit, undone_by in undone(commits):
+        oldest = commit.version
+        replaced += _replaced(commit, undone_by)
+        if commit.operation in REMOVALS and undone_by is None:
+            removals.append(commit.version)
+        offset_commit = offset_commit_of(commit)
+        if offset_commit and undone_by is not None:
+            taken_back.setdefault(offset_commit.key, (offset_commit, undone_by))
+        elif offset_commit and offset_commit.key in held:
+            held[offset_commit.key].add(offset_commit)
+        elif offset_commit:
+            held[offset_commit.key] = QueryOffsetsBuilder(offset_commit)
+    chains = sorted((builder.build() for builder in held.values()), key=lambda chain: (chain.first.version, chain.key))
+    lost = [lost for commit, by in taken_back.values() for lost in _undone_offsets(commit, by, chains)]
+    return TableCoverage(path, version, oldest, tuple(chains), tuple(replaced), tuple(lost), tuple(removals))
+
+
+def _bounded(commits: Iterator[LogCommit]) -> Iterator[LogCommit]:
+    for _, commit in zip(range(MOST_COMMITS), commits, strict=False):
+        yield commit
+
+
+def _newest(commits: Iterator[LogCommit], log: DeltaLog) -> Iterator[LogCommit]:
+    """Give so many that each transaction identifier's newest one that holds is among them, and says where it began."""
+    app_ids = log.app_ids()
+    seen: set[str] = set()
+    for commit, undone_by in undone(_bounded(commits)):
+        yield commit
+        offset_commit = offset_commit_of(commit)
+        if undone_by is None and (offset_commit is None or offset_commit.says_where_it_began()):
+            seen.update(commit.app_ids)
+        if app_ids is not None and commit.version <= log.checkpoint and app_ids <= seen:
+            return
+
+
+def _replaced(commit: LogCommit, undone_by: int | None) -> list[ReplacedRows]:
+    replaces: Any = commit.metadata.get("replaces")
+    entries = replaces if isinstance(replaces, list) else [replaces]
+    return [
+        ReplacedRows(
+            str(entry.get("replay", "")),
+            str(entry.get("column", "")),
+            str(entry.get("from", "")),
+            str(entry.get("until", "")),
+            commit.version,
+            undone_by,
+        )
+        for entry in entries
+        if isinstance(entry, Mapping)
+    ]
+
+
+def _undone_offsets(commit: OffsetCommit, by: int, chains: Iterable[QueryOffsets]) -> Iterator[UndoneOffsets]:
+    """What `commit`, the newest of its key that was taken back, held and nobody of its sink and statement holds now."""
+    ends: dict[SourcePartition, int] = {}
+    for chain in chains:
+        if (chain.key.sink, chain.key.statement) == (commit.key.sink, commit.key.statement):
+            for place, span in chain.places:
+                ends[place] = max(span.end, ends.get(place, 0))
+    for place, end in commit.end().items():
+        start = ends.get(place, commit.since(place) or 0)
+        if end > start:
+            yield UndoneOffsets(commit.key, Span(place.topic, place.partition, start, end), commit.version, by)
+
+
+READ_AGAIN = "restore it from a copy, or delete the table and its checkpoint, both, to read the topics again"
+
+
+def check_files(name: str, path: str) -> Iterator[Finding]:
+    """Compare the data files of the table at `path` with its log.
+
+    Raises:
+        TidemarkError: TABLE_LOG_DAMAGED.
+    """
+    listed = list(_listed(path))
+    # After the log: what is added meanwhile is more than is asked for.
+    lengths = _lengths(path)
+    for file, size in listed:
+        length = lengths.get(file)
+        if length is None:
+            yield Finding("DATA_FILE_LOST", name, f"{name}: its data file {path}/{file} is not there", READ_AGAIN)
+        elif length != size:
+            text = f"{name}: its data file {path}/{file} has {length:,} bytes, its log says {size:,}"
+            yield Finding("DATA_FILE_DAMAGED", name, text, READ_AGAIN)
+
+
+def _listed(path: str) -> Iterator[tuple[str, int]]:
+    """The data files by the log, their paths in the table and their bytes."""
+    try:
+        actions = DeltaTable(table_uri(path)).get_add_actions()
+    except DeltaError as exc:
+        raise log_damaged(path, str(exc)) from exc
+    for file, size in zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True):
+        if not urlsplit(file).scheme:  # one of another table, which a clone shares
+            yield unquote(file), int(size)
+
+
+def _lengths(path: str) -> dict[str, int]:
+    """The bytes of each file in the table's folder: one listing, where a look at each file would be a request."""
+    files, base = storage(path)
+    infos = files.get_file_info(fs.FileSelector(base.rstrip("/"), recursive=True, allow_not_found=True))
+    return {info.path.removeprefix(base): int(info.size) for info in infos if info.type == fs.FileType.File}

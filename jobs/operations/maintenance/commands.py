@@ -1,0 +1,68 @@
+"""What `maintain` does, action by action."""
+
+import json
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from pyspark.sql import SparkSession
+
+from conf.settings import Settings
+from jobs import arguments
+from jobs.connectors.hadoop_files import Folders
+from jobs.connectors.spark_internals import silence_scala
+from jobs.operations.maintenance import states
+from jobs.operations.maintenance.checkpoints import CheckpointCleanup, read_replays
+from jobs.operations.maintenance.ledgers import LedgerMaintenance
+from jobs.operations.maintenance.tables import TableMaintenance
+from jobs.pipeline.session import session
+
+NOTHING_FOUND = {
+    "tables": "there is no table",
+    "checkpoints": "there is no checkpoint",
+    "ledgers": "there is no ledger",
+    "state": "no query keeps state",
+}
+
+
+class ActionReport(Protocol):
+    """What an action says of one thing."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    def lines(self) -> Iterable[str]: ...
+
+
+def main(words: Sequence[str]) -> int:
+    """Carry out one action; the exit code."""
+    args = arguments.parse_maintain(words)
+    settings = arguments.settings_of(args)
+    with session(settings, f"maintain {args.action}", "maintenance") as spark:
+        spark.conf.set("spark.sql.shuffle.partitions", settings.spark.shuffle_partitions)
+        silence_scala(spark)
+        return run(spark, settings, args)
+
+
+def run(spark: SparkSession, settings: Settings, args: Namespace) -> int:
+    """Carry out an action and print a line (or a JSON object) for each report; the exit code."""
+    has_failed, is_empty = False, True
+    for report in reports(spark, settings, args):
+        is_empty = False
+        has_failed |= bool(getattr(report, "failed", "") or getattr(report, "problem", ""))
+        for line in [json.dumps(report.to_json(), default=str)] if args.json else report.lines():
+            print(line, flush=True)
+    if is_empty and not args.json:
+        print(NOTHING_FOUND[args.action])
+    return 1 if has_failed else 0
+
+
+def reports(spark: SparkSession, settings: Settings, args: Namespace) -> Iterable[ActionReport]:
+    """What the action does, one report at a time."""
+    if args.action == "state":
+        return states.state_reports(spark, settings.paths.checkpoints)
+    if args.action == "ledgers":
+        return LedgerMaintenance(spark, settings).reports(args.remove, args.dry_run)
+    replays = read_replays(spark, Folders(spark), settings.paths.tables)
+    if args.action == "checkpoints":
+        return CheckpointCleanup(spark, settings, replays, args.dry_run).reports()
+    return TableMaintenance(spark, settings, replays, args.dry_run).reports()

@@ -1,0 +1,156 @@
+"""Compares the rows of a range in two tables: which they are, whether they are the same, which keys differ in what."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from conf.settings import Settings
+from jobs.connectors.delta import table as delta_table
+from jobs.operations.replay.record import Part, Replacement, Replay
+from jobs.pipeline import paths
+from jobs.pipeline.outputs import RowSelector
+
+
+def row_selection(replay: Replay, part: Part, replacement: Replacement) -> str:
+    """The condition, as SQL, that selects the rows of a table that a replay replaces; `true` for all of its rows."""
+    rows = replacement.rows
+    if rows.coordinates:
+        return _of_records(replay, part, rows)
+    if rows.event_time is None:
+        return "true"
+    edges = ((">=", replacement.start), ("<", replacement.until))
+    parts = [f"`{rows.event_time}` {sign} TIMESTAMP '{edge.isoformat(sep=' ')}'" for sign, edge in edges if edge]
+    return " AND ".join(parts) or f"(`{rows.event_time}` IS NOT NULL OR `{rows.event_time}` IS NULL)"
+
+
+def _of_records(replay: Replay, part: Part, rows: RowSelector) -> str:
+    topic, partition, offset = (f"`{name}`" for name in rows.coordinates or ())
+    spans = (
+        f"({topic} = '{name}' AND {partition} = {number} AND {offset} >= {start}"
+        f" AND {offset} < {replay.untils[name][number]})"
+        for name in part.topics
+        for number, start in replay.starts[name].items()
+    )
+    return " OR ".join(spans)
+
+
+def live_path(settings: Settings, table: str) -> str:
+    """The table that readers know."""
+    return paths.table(settings.paths.tables, table)
+
+
+def read_rows(spark: SparkSession, path: str, where: str, version: int | None = None) -> DataFrame | None:
+    """The rows of the table at `path` that meet `where`, of a version of it; None where there is no table."""
+    if not delta_table.exists(spark, path):
+        return None
+    reader = spark.read.format("delta")
+    return (reader if version is None else reader.option("versionAsOf", version)).load(path).where(where)
+
+
+def align_columns(frame: DataFrame | None, like: DataFrame, without: tuple[str, ...] = ()) -> DataFrame:
+    """`frame` in the columns and types of `like`, null where it lacks one; no rows where there is no frame."""
+    fields = [field for field in like.schema if field.name not in without]
+    if frame is None:
+        return like.sparkSession.createDataFrame([], like.schema).select(*(f"`{field.name}`" for field in fields))
+    present = set(frame.columns)
+    columns = [
+        (F.col(f"`{field.name}`") if field.name in present else F.lit(None)).cast(field.dataType).alias(field.name)
+        for field in fields
+    ]
+    return frame.select(*columns)
+
+
+SHOWN = 20  # differences that are listed; all are counted
+NEAR = 1e-9  # sums of floating-point numbers depend on the order of their terms
+Fingerprint = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row that is not the same on both sides: `left` or `right` is None where the side has no such row.
+
+    Args:
+        key: the key's columns; of a table without keys, the whole row.
+        cause: why, where it is known; empty otherwise.
+    """
+
+    key: Mapping[str, Any]
+    left: Mapping[str, Any] | None
+    right: Mapping[str, Any] | None
+    cause: str = ""
+
+
+def fingerprint(frame: DataFrame) -> Fingerprint:
+    """How many rows, and a sum of their hashes modulo 2^64, which does not depend on their order."""
+    columns = [F.col(f"`{name}`") for name in sorted(frame.columns)]
+    hashes = F.sum(F.xxhash64(*columns).cast("decimal(38, 0)"))
+    row = frame.agg(F.count("*").alias("rows"), hashes.alias("hash")).first()
+    return (int(row["rows"]), int(row["hash"] or 0) % 2**64) if row else (0, 0)
+
+
+def differences(left: DataFrame, right: DataFrame, keys: Sequence[str]) -> DataFrame:
+    """The rows that differ: `left` and `right` struct (null where a side has no such row), both in the same columns.
+
+    With `keys`, rows are paired by them; numbers that differ by a billionth of themselves are the same. Without, equal
+    rows are taken off each other, one for one.
+    """
+    if not keys:
+        return _unpaired(left, right)
+    as_left, as_right = (frame.select(F.struct("*").alias(side)) for side, frame in (("left", left), ("right", right)))
+    same_key = reduce(and_, (F.col(f"left.`{key}`").eqNullSafe(F.col(f"right.`{key}`")) for key in keys))
+    equal = reduce(and_, (_equal(field.name, field.dataType.typeName()) for field in left.schema))
+    both = F.col("left").isNotNull() & F.col("right").isNotNull()
+    return as_left.join(as_right, same_key, "full_outer").where(~(both & equal))
+
+
+def _equal(name: str, kind: str) -> Column:
+    one, other = F.col(f"left.`{name}`"), F.col(f"right.`{name}`")
+    if kind not in ("double", "float"):
+        return one.eqNullSafe(other)
+    near = F.abs(one - other) <= NEAR * F.greatest(F.abs(one), F.abs(other))
+    return one.eqNullSafe(other) | F.coalesce(near, F.lit(False))
+
+
+def _unpaired(left: DataFrame, right: DataFrame) -> DataFrame:
+    row = F.struct(*(F.col(f"`{name}`") for name in left.columns))
+    right = right.select(*left.columns)
+    only_left = left.exceptAll(right).select(row.alias("left"))
+    only_right = right.exceptAll(left).select(row.alias("right"))
+    return only_left.unionByName(only_right, allowMissingColumns=True).select("left", "right")
+
+
+def with_causes(differing: DataFrame, late: DataFrame | None, event_time: str | None, back_s: float) -> DataFrame:
+    """`differing` with a column `cause` string: how many late rows fall into the row's window; null for no cause.
+
+    Args:
+        late: of the query, column `event_time` timestamp; None where no row was late.
+        event_time: the column that tells where a window begins; `back_s`: how long it is.
+    """
+    if late is None or event_time is None:
+        return differing.withColumn("cause", F.lit(None).cast("string"))
+    began = F.coalesce(F.col(f"left.`{event_time}`"), F.col(f"right.`{event_time}`")).cast("timestamp")
+    spans = differing.withColumn("began", began)
+    ends = F.col("began") + F.make_dt_interval(secs=F.lit(back_s))
+    in_window = (F.col("late_at") >= F.col("began")) & (F.col("late_at") <= ends)
+    rows = late.select(F.col("event_time").alias("late_at"))
+    counts = (
+        spans.select("began").distinct().join(rows, in_window).groupBy("began").agg(F.count("*").alias("late_rows"))
+    )
+    cause = F.when(F.col("late_rows") > 0, F.format_string("%d rows were late for the live job", F.col("late_rows")))
+    return spans.join(counts, "began", "left").select("left", "right", cause.alias("cause"))
+
+
+def first_differences(differing: DataFrame, keys: Sequence[str]) -> list[Difference]:
+    """The first SHOWN rows of what `with_causes` gave."""
+    shown = []
+    for row in differing.limit(SHOWN).collect():
+        left, right = (row[side].asDict() if row[side] is not None else None for side in ("left", "right"))
+        either = left or right or {}
+        key = {name: either[name] for name in keys} if keys else either
+        shown.append(Difference(key, left, right, row["cause"] or ""))
+    return shown

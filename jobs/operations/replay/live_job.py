@@ -1,0 +1,176 @@
+"""What the live job has: its queries, as their checkpoints tell, the records that bronze holds, and its late rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import reduce
+from operator import and_
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from conf.errors import TidemarkError
+from conf.settings import Settings
+from jobs import catalog
+from jobs.connectors.files import listed, read_text, table_uri
+from jobs.operations.replay.record import Partitions
+from jobs.pipeline import paths
+from jobs.pipeline.checkpoint_format import COMMITS, commit_file, entry_file, next_watermark_ms, source_offsets
+from jobs.pipeline.query_description import QueryDescription
+
+Integers = npt.NDArray[np.int64]
+INGEST = "ingest"  # the job that writes bronze
+
+
+@dataclass(frozen=True)
+class LiveQuery:
+    """What the checkpoint of a live query tells.
+
+    Args:
+        until: where its last finished micro-batch ended, by topic and partition.
+        watermark: None for a query without one, or that has none yet.
+    """
+
+    manifest: QueryDescription
+    until: Mapping[str, Mapping[int, int]]
+    watermark: datetime | None
+
+
+def live_queries(settings: Settings, job: str) -> list[LiveQuery]:
+    """The queries of `job` that have a checkpoint, by their names."""
+    root = paths.checkpoints_of(settings.paths, job)
+    queries = (_live_query(f"{root}/{name}") for name in listed(root))
+    return [query for query in queries if query]
+
+
+def require_live(settings: Settings, job: str) -> list[LiveQuery]:
+    """`live_queries`; UNKNOWN_JOB or NEVER_RUN where there are none."""
+    queries = live_queries(settings, job)
+    if not queries:
+        catalog.require(job)
+        remedy = "run it, or begin it with its whole history by --backfill; jobs that it runs have names of their own"
+        raise TidemarkError("NEVER_RUN", f"job {job} has no checkpoint to take its topics and tables from", remedy)
+    return queries
+
+
+def _live_query(folder: str) -> LiveQuery | None:
+    text = read_text(f"{folder}/{paths.STARTED_FILE}")
+    if text is None:
+        return None
+    manifest = QueryDescription.from_json(text)
+    batch = max((int(name) for name in listed(f"{folder}/{COMMITS}") if name.isdecimal()), default=None)
+    if batch is None:
+        return LiveQuery(manifest, {}, None)
+    sources = source_offsets(read_text(f"{folder}/{entry_file(batch)}")) or ()
+    until = {topic: offsets for source in sources for topic, offsets in _kafka_offsets(source).items()}
+    return LiveQuery(manifest, until, _watermark(read_text(f"{folder}/{commit_file(batch)}") or ""))
+
+
+def _kafka_offsets(source: Any) -> dict[str, dict[int, int]]:
+    """The offsets of a Kafka source; other kinds have none by topic."""
+    topics = source.items() if isinstance(source, dict) else ()
+    return {
+        topic: {int(partition): int(offset) for partition, offset in offsets.items()}
+        for topic, offsets in topics
+        if isinstance(offsets, dict)
+    }
+
+
+def _watermark(commit: str) -> datetime | None:
+    time_ms = next_watermark_ms(commit)
+    return datetime.fromtimestamp(time_ms / 1000, UTC) if time_ms > 0 else None
+
+
+def table_version(settings: Settings, table: str) -> int | None:
+    """The newest version of a table under the tables root; None where there is no such table."""
+    path = paths.table(settings.paths.tables, table)
+    if "://" not in path and not Path(path, "_delta_log").is_dir():
+        return None
+    try:
+        return int(DeltaTable(table_uri(path)).version())
+    except TableNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class RecordTimes:
+    """When the records of one partition were written, by offset: `offsets`, and `times` in ms since 1970."""
+
+    offsets: Integers
+    times: Integers
+
+    def first_at(self, time_ms: int) -> int | None:
+        """The first offset with a time at or after `time_ms`; None for none."""
+        index = int(np.searchsorted(np.maximum.accumulate(self.times), time_ms)) if len(self.times) else 0
+        return int(self.offsets[index]) if index < len(self.offsets) else None
+
+    def between(self, start: int | None = None, until: int | None = None) -> Integers:
+        """The times of the records with offsets in [start, until); None: from the first, to the last."""
+        first, end = (None if edge is None else int(np.searchsorted(self.offsets, edge)) for edge in (start, until))
+        return self.times[first:end]
+
+
+class BronzeIndex:
+    """Which records of `topic` the table bronze holds now, and when they were written.
+
+    Attributes:
+        exists: whether there is such a table.
+        until: before which offset of each partition all are in it.
+    """
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._path = paths.table(settings.paths.tables, paths.bronze(topic))
+        self.exists = table_version(settings, paths.bronze(topic)) is not None
+        queries = live_queries(settings, INGEST) if self.exists else []
+        self.until = next((dict(query.until[topic]) for query in queries if topic in query.until), {})
+
+    def record_times(self, start: datetime | None, until: datetime | None) -> dict[int, RecordTimes]:
+        """The records with times in [start, until), by partition; None: from the first, to the last."""
+        if not self.exists:
+            return {}
+        dataset = DeltaTable(table_uri(self._path)).to_pyarrow_dataset()
+        condition = _between("timestamp", start, until)
+        return _by_partition(dataset.to_table(columns=["partition", "offset", "timestamp"], filter=condition))
+
+
+def late_rows_end(
+    settings: Settings, query: str, start: datetime | None, until: datetime | None
+) -> dict[str, Partitions]:
+    """Before which offsets all late rows of the query with event times in [start, until) lie, by topic."""
+    if table_version(settings, paths.LATE) is None:
+        return {}
+    condition = (pc.field("query") == query) & pc.field("offset").is_valid()
+    in_span = _between("event_time", start, until)
+    dataset = DeltaTable(table_uri(paths.table(settings.paths.tables, paths.LATE))).to_pyarrow_dataset()
+    columns = ["topic", "partition", "offset"]
+    rows = dataset.to_table(columns=columns, filter=condition if in_span is None else condition & in_span)
+    ends: dict[str, dict[int, int]] = {}
+    for row in rows.group_by(["topic", "partition"]).aggregate([("offset", "max")]).to_pylist():
+        ends.setdefault(row["topic"], {})[row["partition"]] = row["offset_max"] + 1
+    return dict(ends)
+
+
+def _between(column: str, start: datetime | None, until: datetime | None) -> Any:
+    """The condition start <= column < until, as far as there is one."""
+    edges = ((start, pc.Expression.__ge__), (until, pc.Expression.__lt__))
+    parts = [compare(pc.field(column), pc.scalar(edge)) for edge, compare in edges if edge is not None]
+    return reduce(and_, parts) if parts else None
+
+
+def _by_partition(rows: Any) -> dict[int, RecordTimes]:
+    partitions, offsets = (rows[name].to_numpy() for name in ("partition", "offset"))
+    times = rows["timestamp"].cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64()).to_numpy()
+    order = np.lexsort((offsets, partitions))
+    partitions, offsets, times = partitions[order], offsets[order], times[order]
+    numbers, firsts = np.unique(partitions, return_index=True)
+    edges = [*firsts.tolist(), len(partitions)]
+    return {
+        int(number): RecordTimes(offsets[start:end], times[start:end])
+        for number, start, end in zip(numbers, edges, edges[1:], strict=False)
+    }

@@ -1,0 +1,234 @@
+"""From a request to a replay: what is replaced, which offsets make it, in which slices; and which periods are due."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, time, timedelta
+from typing import Literal
+
+from conf import code_version
+from conf.errors import TidemarkError
+from conf.settings import Settings
+from jobs.connectors.kafka.offsets import OffsetLookup, parse_position
+from jobs.operations.replay.live_job import LiveQuery, late_rows_end, require_live, table_version
+from jobs.operations.replay.offsets_by_time import TopicRange, cut_slices, topic_range
+from jobs.operations.replay.record import Part, Partitions, Replacement, Replay
+from jobs.operations.replay.request import (
+    ReplayRequest,
+    TimeRange,
+    clip_to_positions,
+    event_time_range,
+    queries_reading,
+    topics_named,
+)
+from jobs.pipeline.outputs import RowSelector
+from jobs.pipeline.query_description import QueryDescription
+
+# Far enough from the ends of what a datetime can hold, however far an event reaches.
+DAY = timedelta(days=1)
+BEGINNING, END = datetime(1900, 1, 1, tzinfo=UTC), datetime(2900, 1, 1, tzinfo=UTC)
+
+
+def plan_range(settings: Settings, request: ReplayRequest) -> Replay:
+    """Plan the replay of a range, beside the live queries of the job.
+
+    Raises:
+        TidemarkError: UNKNOWN_JOB, NEVER_RUN, BAD_POSITION, RANGE_GONE; NOTHING_TO_REPLAY; WINDOWS_OPEN, where the live
+            job has not closed a single window of the range yet; BROKER_UNREACHABLE.
+    """
+    start, end = parse_position(request.start), parse_position(request.end)
+    queries = queries_reading(require_live(settings, request.job), topics_named(start) | topics_named(end))
+    with OffsetLookup(settings.kafka) as lookup:
+        times = event_time_range(settings, lookup, start, end)
+        parts: list[Part] = []
+        to_read: dict[str, TimeRange] = {}
+        least: dict[str, Partitions] = {}
+        for query in queries:
+            part, part_times = _part(settings, query, times, request.context)
+            parts.append(part)
+            late = late_rows_end(settings, part.query, *part_times)
+            for topic in part.topics:
+                to_read[topic] = _union(to_read.get(topic, part_times), part_times)
+                least[topic] = _greatest(least.get(topic, {}), late.get(topic, {}))
+        is_by_records = all(part.tables[0].rows.event_time is None for part in parts if part.tables)
+        ranges = []
+        for topic, (since, until) in to_read.items():
+            most = _least([query.until.get(topic, {}) for query in queries if topic in query.manifest.topics])
+            span = topic_range(settings, lookup, topic, since, until, most, least[topic])
+            ranges.append(clip_to_positions(span, start, end) if is_by_records else span)
+        return _replay(settings, lookup, "range", request, parts, ranges)
+
+
+def plan_backfill(settings: Settings, request: ReplayRequest, manifests: Sequence[QueryDescription]) -> Replay:
+    """Plan the replay of the whole history for a job that has never run.
+
+    Raises:
+        TidemarkError: ALREADY_RUNS, where one of its queries has a checkpoint or one of its tables is there.
+    """
+    parts = [_new_part(settings, manifest) for manifest in manifests]
+    with OffsetLookup(settings.kafka) as lookup:
+        topics = dict.fromkeys(topic for part in parts for topic in part.topics)
+        ranges = [topic_range(settings, lookup, topic, None, None) for topic in topics]
+        return _replay(settings, lookup, "backfill", request, parts, ranges)
+
+
+def _new_part(settings: Settings, manifest: QueryDescription) -> Part:
+    for rows in manifest.tables:
+        if table_version(settings, rows.table) is not None:
+            remedy = "a backfill is for a job that has never run: replay a range of this one by --from and --to"
+            raise TidemarkError("ALREADY_RUNS", f"job {manifest.job} has a table {rows.table} already", remedy)
+    return _part_of(manifest, tuple(Replacement(rows) for rows in manifest.tables))
+
+
+def _part_of(manifest: QueryDescription, tables: tuple[Replacement, ...]) -> Part:
+    back_s = manifest.reach.back.total_seconds()
+    return Part(manifest.query, manifest.name, manifest.topics, tables, manifest.topic, back_s)
+
+
+def _part(settings: Settings, query: LiveQuery, times: TimeRange, context: timedelta | None) -> tuple[Part, TimeRange]:
+    """An output as it is replayed, and the range of time to be read for it."""
+    manifest, (since, until) = query.manifest, times
+    spread = manifest.reach.context if context is None else context
+    start, end = _moved(since, -manifest.reach.back), _moved(until, manifest.reach.ahead)
+    if start and manifest.reach.back >= DAY:
+        start = _midnight(start)
+    tables = []
+    for rows in manifest.tables:
+        table_start, table_end = (start, _closed(query, rows, end)) if rows.event_time else (None, None)
+        tables.append(Replacement(rows, table_start, table_end, table_version(settings, rows.table)))
+        if table_end and table_start and table_end <= table_start:
+            remedy = "ask for an earlier range, or wait until the live job's watermark has passed this one"
+            closed = table_end.isoformat()
+            message = f"the live query {manifest.query} has not closed a window of the range yet (up to {closed})"
+            raise TidemarkError("WINDOWS_OPEN", message, remedy)
+    ends = [table.until for table in tables if table.rows.event_time and table.until]
+    end = max(ends, default=end)
+    return _part_of(manifest, tuple(tables)), (_moved(start, -spread), _moved(end, spread))
+
+
+def _closed(query: LiveQuery, rows: RowSelector, until: datetime | None) -> datetime | None:
+    """`until`, or where the live query's open windows begin: it would write those again."""
+    if query.watermark is None:
+        return until
+    closed = query.watermark - query.manifest.reach.back
+    if query.manifest.reach.back >= DAY:
+        closed = _midnight(closed)
+    return min(until, closed) if until else closed
+
+
+def _midnight(at: datetime) -> datetime:
+    """Before `at`: the column of such wide windows may be a date, whole days are replaced."""
+    return datetime.combine(at.date(), time(), UTC)
+
+
+def _moved(at: datetime | None, by: timedelta) -> datetime | None:
+    return None if at is None else min(max(at, BEGINNING) + by, END)
+
+
+def _union(one: TimeRange, other: TimeRange) -> TimeRange:
+    since = min(one[0], other[0]) if one[0] and other[0] else None
+    until = max(one[1], other[1]) if one[1] and other[1] else None
+    return since, until
+
+
+def _least(untils: Sequence[Partitions]) -> Partitions:
+    """What all of several queries have read."""
+    partitions = set.intersection(*map(set, untils)) if untils else set()
+    return {partition: min(until[partition] for until in untils) for partition in partitions}
+
+
+def _greatest(one: Partitions, other: Partitions) -> Partitions:
+    return {partition: max(one.get(partition, 0), other.get(partition, 0)) for partition in {*one, *other}}
+
+
+def _replay(
+    settings: Settings,
+    lookup: OffsetLookup,
+    kind: Literal["range", "backfill"],
+    request: ReplayRequest,
+    parts: Sequence[Part],
+    ranges: Sequence[TopicRange],
+) -> Replay:
+    count = sum(span.count for span in ranges)
+    if not count:
+        raise TidemarkError("NOTHING_TO_REPLAY", "there is no record in the range", "ask for another one")
+    slices = cut_slices(lookup, ranges, settings.replay.slice_records, request.hold_watermark)
+    starts = {span.topic: span.starts for span in ranges}
+    return Replay(
+        id=_id(kind, request.job, starts, slices[-1].until, parts),
+        job=request.job,
+        kind=kind,
+        request={"from": request.start, "to": request.end},
+        starts=starts,
+        slices=slices,
+        parts=tuple(parts),
+        code=code_version.version(),
+        planned_at=datetime.now(UTC),
+        records=count,
+        bytes=round(sum(span.count * _mean_bytes(lookup, span) for span in ranges)),
+    )
+
+
+def _mean_bytes(lookup: OffsetLookup, span: TopicRange) -> float:
+    for partition, until in span.untils.items():
+        if until > span.starts[partition]:
+            earliest = lookup.edges(span.topic)[0][partition]
+            return lookup.mean_bytes(span.topic, partition, max(span.starts[partition], earliest))
+    return 0.0
+
+
+def _id(
+    kind: str, job: str, starts: Mapping[str, Partitions], untils: Mapping[str, Partitions], parts: Sequence[Part]
+) -> str:
+    replaced = [
+        [part.query, table.rows.table, str(table.start), str(table.until)] for part in parts for table in part.tables
+    ]
+    text = json.dumps([kind, job, starts, untils, replaced, code_version.version()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Period = tuple[datetime, datetime]
+
+
+def due_periods(
+    queries: Sequence[LiveQuery], replays: Sequence[Replay], every: timedelta, since: datetime | None
+) -> list[Period]:
+    """The periods that are due, the oldest first; periods begin at multiples of `every` since 1970.
+
+    Args:
+        queries: the live queries of the job; replays: all that there are of it.
+        since: of the first period; None: the end of the newest replay that is done, or the last closed period.
+    """
+    watermarks = [query.watermark - query.manifest.reach.back for query in queries if query.watermark]
+    if not watermarks:
+        return []
+    closed = _floor(min(watermarks), every)
+    done = [period for replay in replays if replay.state == "done" and (period := _period(replay))]
+    first = _floor(since, every) if since else max((end for _, end in done), default=closed - every)
+    return [period for period in _periods(first, closed, every) if not _is_covered(period, done)]
+
+
+def _periods(first: datetime, until: datetime, every: timedelta) -> Iterator[Period]:
+    while first + every <= until:
+        yield first, first + every
+        first += every
+
+
+def _is_covered(period: Period, done: Sequence[Period]) -> bool:
+    """Whether the done replays hold all of the period, one after the other."""
+    at = period[0]
+    for start, end in sorted(done):
+        if start <= at < end:
+            at = end
+    return at >= period[1]
+
+
+def _period(replay: Replay) -> Period | None:
+    start, end = (parse_position(replay.request[edge]) for edge in ("from", "to"))
+    since = start if isinstance(start, datetime) else EPOCH if start == "earliest" else None
+    return (since, end) if since is not None and isinstance(end, datetime) else None
+
+
+def _floor(at: datetime, every: timedelta) -> datetime:
+    return EPOCH + (at - EPOCH) // every * every

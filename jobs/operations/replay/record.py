@@ -1,0 +1,261 @@
+"""A replay as it is kept: what was requested, what it reads, in which slices, what it replaces, and how far it is."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from conf.errors import TidemarkError
+from conf.settings import Settings
+from jobs.connectors.files import listed, read_text, write_text
+from jobs.pipeline import paths
+from jobs.pipeline.outputs import RowSelector
+
+FILE = "replay.json"
+State = Literal["planned", "ran", "verified", "done", "undone", "abandoned"]
+FINISHED: tuple[State, ...] = ("done", "undone", "abandoned")
+Partitions = Mapping[int, int]
+# Attributes that have another name in the records.
+JSON_NAMES = {"request": "asked", "watermark_slice": "trusted"}
+
+
+@dataclass(frozen=True)
+class ReplayPaths:
+    """Where a replay keeps what it writes, under the roots of tables and of checkpoints."""
+
+    tables_root: str
+    checkpoints_root: str
+    id: str
+
+    @classmethod
+    def of(cls, settings: Settings, id: str) -> Self:
+        """The paths of replay `id` under the roots of `settings`."""
+        return cls(settings.paths.tables, settings.paths.checkpoints, id)
+
+    @property
+    def folder(self) -> str:
+        return paths.replay(self.tables_root, self.id)
+
+    @property
+    def record(self) -> str:
+        return f"{self.folder}/{FILE}"
+
+    @property
+    def side_run(self) -> str:
+        """The root of the tables that will take the place of live rows."""
+        return f"{self.folder}/{paths.SHADOW}"
+
+    @property
+    def recomputation(self) -> str:
+        """The root of the tables that the independent recomputation writes."""
+        return f"{self.folder}/{paths.CHECK}"
+
+    @property
+    def restored(self) -> str:
+        """The root of the records that bronze supplies."""
+        return f"{self.folder}/{paths.RESTORED}"
+
+    @property
+    def checkpoints(self) -> str:
+        return paths.replay(self.checkpoints_root, self.id)
+
+    @property
+    def temporary(self) -> tuple[str, ...]:
+        """What can go once the replay is finished: all but the record."""
+        return self.side_run, self.recomputation, self.restored, self.checkpoints
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Records that are read together: in each partition of each topic up to before `until`.
+
+    Args:
+        watermark_slice: the number of the slice after which the watermark may stand where Spark put it: all event times
+            up to then come before all that are still to be read. -1: none, the watermark is held.
+        ends_at: the record time up to which the slice reads, as text; empty for the last.
+    """
+
+    until: Mapping[str, Partitions]
+    watermark_slice: int = -1
+    ends_at: str = ""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """The rows of a live table that the replay makes anew: those with an event time in [start, until).
+
+    Args:
+        start, until: None: from the first, to the last; in tables told by coordinates, the records that are read.
+        version: of the live table when the replay was planned; None where there was no table.
+        cut_over: the version that swapped them in; None for not yet.
+    """
+
+    rows: RowSelector
+    start: datetime | None = None
+    until: datetime | None = None
+    version: int | None = None
+    cut_over: int | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One output of the job, as it is replayed; `back_s`: how far before an event its window may begin, in seconds."""
+
+    query: str
+    name: str
+    topics: tuple[str, ...]
+    tables: tuple[Replacement, ...]
+    topic: str | None = None
+    back_s: float = 0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A replay of one job.
+
+    Args:
+        id: names what is replayed by which code: asked for again, it is the same replay.
+        kind: "range" replaces rows of live tables; "backfill" makes a new job's, and hands over to it.
+        request: the positions as they were written, `from` and `to`.
+        starts: where reading begins, by topic.
+        records, bytes: that are to be read, about.
+    """
+
+    id: str
+    job: str
+    kind: Literal["range", "backfill"]
+    request: Mapping[str, str]
+    starts: Mapping[str, Partitions]
+    slices: tuple[Slice, ...]
+    parts: tuple[Part, ...]
+    code: str
+    planned_at: datetime
+    records: int = 0
+    bytes: int = 0
+    state: State = "planned"
+    findings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def untils(self) -> Mapping[str, Partitions]:
+        """Where reading ends, by topic."""
+        return self.slices[-1].until
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state in FINISHED
+
+    @property
+    def table_versions(self) -> dict[str, int]:
+        """The versions of live tables that the replay needs while it is open, by the tables' names."""
+        tables = (table for part in self.parts for table in part.tables)
+        return {table.rows.table: table.version for table in tables if table.version is not None}
+
+    def start_of(self, number: int) -> Mapping[str, Partitions]:
+        """Where slice `number` begins."""
+        return self.slices[number - 1].until if number else self.starts
+
+    def to_json(self) -> str:
+        """The record's text: readable, times as ISO texts."""
+        versions = {name: {"version": version} for name, version in self.table_versions.items()}
+        return json.dumps(_plain(self) | {"tables": versions}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, path: str = FILE) -> Self:
+        """The replay whose record has this text.
+
+        Raises:
+            TidemarkError: BAD_REPLAY, where it is no record of a replay.
+        """
+        try:
+            record = json.loads(text)
+            record.pop("tables", None)
+            request = record.pop("asked")
+            return cls(
+                **{
+                    **record,
+                    "request": request,
+                    "starts": _offsets(record["starts"]),
+                    "slices": tuple(_slice(part) for part in record["slices"]),
+                    "parts": tuple(_part(part) for part in record["parts"]),
+                    "planned_at": datetime.fromisoformat(record["planned_at"]),
+                }
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            message = f"{path} is no record of a replay: {type(exc).__name__} {exc}"
+            remedy = "mend it, or remove the replay's folder; until then no table is vacuumed"
+            raise TidemarkError("BAD_REPLAY", message, remedy) from exc
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    if is_dataclass(value):
+        names = (field.name for field in fields(value))
+        return {JSON_NAMES.get(name, name): _plain(getattr(value, name)) for name in names}
+    return value
+
+
+def _offsets(record: Mapping[str, Mapping[str, int]]) -> dict[str, dict[int, int]]:
+    return {
+        topic: {int(partition): offset for partition, offset in partitions.items()}
+        for topic, partitions in record.items()
+    }
+
+
+def _slice(record: dict[str, Any]) -> Slice:
+    return Slice(_offsets(record["until"]), int(record["trusted"]), str(record["ends_at"]))
+
+
+def _part(record: dict[str, Any]) -> Part:
+    tables = tuple(_replacement(table) for table in record["tables"])
+    return Part(**{**record, "topics": tuple(record["topics"]), "tables": tables})
+
+
+def _replacement(record: dict[str, Any]) -> Replacement:
+    start, until = (datetime.fromisoformat(record[edge]) if record[edge] else None for edge in ("start", "until"))
+    rows = RowSelector.from_fields(record["rows"])
+    return Replacement(**{**record, "rows": rows, "start": start, "until": until})
+
+
+class Replays:
+    """The replays whose records lie under the tables root, a folder each.
+
+    What reads them raises TidemarkError BAD_REPLAY, where a record is damaged.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def find(self, id: str) -> Replay | None:
+        """The replay with that id."""
+        path = ReplayPaths.of(self._settings, id).record
+        text = read_text(path)
+        return Replay.from_json(text, path) if text else None
+
+    def require(self, id: str) -> Replay:
+        """The replay with that id; UNKNOWN_REPLAY for none."""
+        replay = self.find(id)
+        if replay is None:
+            raise TidemarkError("UNKNOWN_REPLAY", f"there is no replay `{id}`", "`local/tidemark replay list` has them")
+        return replay
+
+    def all(self) -> list[Replay]:
+        """Every replay, the oldest first."""
+        replays = (self.find(id) for id in listed(paths.replays(self._settings.paths.tables)))
+        return sorted((replay for replay in replays if replay), key=lambda replay: replay.planned_at)
+
+    def speed(self, job: str) -> float | None:
+        """How many records a second the job's newest replay has read; None where none has run."""
+        runs = [replay.findings["run"] for replay in self.all() if replay.job == job and "run" in replay.findings]
+        return runs[-1]["records"] / runs[-1]["seconds"] if runs and runs[-1]["seconds"] else None
+
+    def keep(self, replay: Replay, **changes: Any) -> Replay:
+        """Write the record of `replay`, with `changes`, and return it."""
+        changed = replace(replay, **changes)
+        write_text(ReplayPaths.of(self._settings, replay.id).record, changed.to_json())
+        return changed

@@ -1,0 +1,204 @@
+"""A query's checkpoint folder, read and written through Hadoop's file system, wherever the folder lies."""
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import count
+from typing import Any, NamedTuple
+
+from pyspark.sql import SparkSession
+
+from jobs.connectors.hadoop_files import located, read, write
+from jobs.pipeline import paths
+from jobs.pipeline.checkpoint_format import (
+    COMMITS,
+    METADATA,
+    NO_OFFSET,
+    OFFSETS,
+    batch_offsets,
+    before_batch,
+    commit_file,
+    entry_file,
+    initial_offsets,
+    late_watermark_ms,
+    planned_at,
+    source_offsets,
+    start_file,
+)
+
+# What the texts mean is had from here too; programs without a JVM have it from `jobs.pipeline.checkpoint_format`.
+__all__ = [
+    "NO_OFFSET",
+    "Damage",
+    "batch_offsets",
+    "damage",
+    "entry",
+    "has_begun",
+    "initial_offsets",
+    "is_damaged",
+    "last_commit",
+    "last_entry",
+    "late_watermark_ms",
+    "move_aside",
+    "opening",
+    "planned_at",
+    "query_id",
+    "read",
+    "rebuild",
+    "set_initial_offsets",
+    "write",
+]
+
+CUT = "is empty or cut short"
+NO_WATERMARK = 'v1\n{"nextBatchWatermarkMs":0}'  # the commit log entry of a query without state
+
+
+def opening(spark: SparkSession, checkpoint: str, batch: int, begun: dict[str, str] | None = None) -> dict[str, str]:
+    """The texts of the files that fix micro-batch `batch`, by path in the checkpoint.
+
+    They are its own entry in the offset log, the one before it, and where its sources began: of sources other than
+    Kafka's, whose files are larger, only where those began that had not begun then.
+
+    Args:
+        begun: the files of Kafka sources that were read for an earlier batch, and never change; new ones are added.
+    """
+    begun = {} if begun is None else begun
+    texts = _texts(spark, checkpoint, [entry_file(batch), entry_file(batch - 1)] if batch else [entry_file(batch)])
+    sources = range(len(source_offsets(texts.get(entry_file(batch))) or ()))
+    missing = [start_file(source) for source in sources if start_file(source) not in begun]
+    read_now = _texts(spark, checkpoint, missing)
+    begun.update({path: text for path, text in read_now.items() if initial_offsets(text) is not None})
+    before = before_batch(texts, batch) or ()
+    first = {start_file(source) for source, at in enumerate(before) if at is None}
+    return texts | begun | {path: text for path, text in read_now.items() if path in first}
+
+
+def _texts(spark: SparkSession, checkpoint: str, paths: Iterable[str]) -> dict[str, str]:
+    """The texts of those of `paths` that exist, by path."""
+    texts = {path: read(spark, f"{checkpoint}/{path}") for path in paths}
+    return {path: text for path, text in texts.items() if text is not None}
+
+
+def entry(spark: SparkSession, checkpoint: str, batch: int) -> str | None:
+    """The text of micro-batch `batch` in the offset log, as Spark wrote it; None where it is not there."""
+    return read(spark, f"{checkpoint}/{entry_file(batch)}")
+
+
+def set_initial_offsets(spark: SparkSession, folder: str, source: int, offsets: Mapping[str, Any]) -> None:
+    """Write that the Kafka source of that number began at `offsets`, by topic and partition."""
+    # Spark skips a byte in front of the version.
+    write(spark, f"{folder}/{start_file(source)}", f"\0v1\n{json.dumps(offsets)}")
+
+
+def query_id(spark: SparkSession, checkpoint: str) -> str | None:
+    """The id that Spark gave the query; None where no query has used the folder yet."""
+    text = read(spark, f"{checkpoint}/{METADATA}")
+    return str(json.loads(text)["id"]) if text and _is_json(text) else None
+
+
+def last_commit(spark: SparkSession, checkpoint: str) -> int | None:
+    """The last micro-batch in the commit log: Spark takes it for done."""
+    return _last(spark, f"{checkpoint}/{COMMITS}")
+
+
+def conf(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
+    """Spark's configuration that the offset log froze with micro-batch `batch`; empty where it is not there."""
+    text = entry(spark, checkpoint, batch)
+    return dict(json.loads(text.splitlines()[1]).get("conf", {})) if text else {}
+
+
+def last_entry(spark: SparkSession, checkpoint: str) -> int | None:
+    """The last micro-batch in the offset log."""
+    return _last(spark, f"{checkpoint}/{OFFSETS}")
+
+
+def has_begun(spark: SparkSession, checkpoint: str) -> bool:
+    """Whether a query has used the folder."""
+    return query_id(spark, checkpoint) is not None or last_entry(spark, checkpoint) is not None
+
+
+def is_damaged(spark: SparkSession, checkpoint: str) -> bool:
+    """Whether a file that the next run begins with is missing, empty or cut short."""
+    return damage(spark, checkpoint) is not None
+
+
+class Damage(NamedTuple):
+    """A file that the next run begins with and cannot, by its path in the checkpoint, and what is wrong with it."""
+
+    file: str
+    what: str
+
+
+def damage(spark: SparkSession, checkpoint: str) -> Damage | None:
+    """The first damaged file of those that the next run begins with: what the end of a machine, or a copy, left of it.
+
+    They are the last entry of the offset log, the one before it, the last of the commit log and `metadata`; and where
+    Kafka sources began.
+    """
+    begun, done = last_entry(spark, checkpoint), last_commit(spark, checkpoint)
+    if begun is None and done is None:
+        metadata = read(spark, f"{checkpoint}/{METADATA}")
+        return None if metadata is None or _is_json(metadata) else Damage(METADATA, CUT)
+    last = max(number for number in (begun, done) if number is not None)
+    needed = [METADATA, entry_file(last), *([commit_file(done)] if done is not None else [])]
+    texts = {file: read(spark, f"{checkpoint}/{file}") for file in needed}
+    # Spark no longer keeps all of these.
+    sources = range(len((texts[entry_file(last)] or "").splitlines()[2:]))
+    perhaps = [start_file(source) for source in sources] + ([entry_file(last - 1)] if last else [])
+    texts |= _texts(spark, checkpoint, perhaps)
+    for file, text in texts.items():
+        if text is None:
+            return Damage(file, "is missing")
+        if not _is_sound(file, text):
+            return Damage(file, CUT)
+    return None
+
+
+def _is_sound(file: str, text: str) -> bool:
+    if file == METADATA:
+        return _is_json(text)
+    if file.startswith("sources/"):
+        # Those of other kinds of sources are nobody's business here.
+        lines = text.splitlines()[1:]
+        return not (len(lines) == 1 and lines[0].startswith("{")) or _is_json(lines[0])
+    return _is_whole(text)
+
+
+def _last(spark: SparkSession, folder: str) -> int | None:
+    files, path = located(spark, folder)
+    names = [str(status.getPath().getName()) for status in files.listStatus(path)] if files.exists(path) else []
+    return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def _is_whole(entry: str) -> bool:
+    version, *lines = entry.splitlines() or [""]
+    return version.startswith("v") and bool(lines) and all(line == NO_OFFSET or _is_json(line) for line in lines)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
+    """Rename the folder, and return its new place; None where there is none."""
+    files, path = located(spark, checkpoint)
+    if not files.exists(path):
+        return None
+    for number in count(1):
+        _, aside = located(spark, paths.replaced(checkpoint, number))
+        if not files.exists(aside):
+            files.rename(path, aside)
+            return str(aside.toString())
+    raise AssertionError("the loop has no end")
+
+
+def rebuild(spark: SparkSession, checkpoint: str, query_id: str, batch: int, texts: Mapping[str, str]) -> None:
+    """A new checkpoint of a query without state, which begins micro-batch `batch` as `texts` (of `opening`) fix it."""
+    files = {METADATA: json.dumps({"id": query_id}), **texts}
+    if batch:
+        files[commit_file(batch - 1)] = NO_WATERMARK
+    for name, text in files.items():
+        write(spark, f"{checkpoint}/{name}", text)

@@ -1,0 +1,109 @@
+"""What the files of a query's checkpoint say of a micro-batch: their names, and what their texts mean. No JVM."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+METADATA, OFFSETS, COMMITS = "metadata", "offsets", "commits"  # Spark's own, in the folder of a checkpoint
+NO_OFFSET = "-"  # what Spark writes for a source that has not begun yet
+
+
+def entry_file(batch: int) -> str:
+    """Where a checkpoint keeps the offsets of micro-batch `batch`."""
+    return f"{OFFSETS}/{batch}"
+
+
+def commit_file(batch: int) -> str:
+    """Where a checkpoint says that micro-batch `batch` is done."""
+    return f"{COMMITS}/{batch}"
+
+
+def next_watermark_ms(commit: str) -> int:
+    """Where Spark put the watermark after the micro-batch of a commit file, ms since 1970; 0 where it does not say."""
+    lines = commit.splitlines()
+    return int(json.loads(lines[1]).get("nextBatchWatermarkMs", 0)) if len(lines) > 1 else 0
+
+
+def start_file(source: int) -> str:
+    """Where a checkpoint keeps what source number `source` began with."""
+    return f"sources/{source}/0"
+
+
+def batch_offsets(files: Mapping[str, str], batch: int) -> dict[str, Any]:
+    """The source offsets of micro-batch `batch`, an entry a source: from `from` to before `until`.
+
+    `from` is where the batch before ended; of a source that had not begun then, its initial offsets (null, where it has
+    none). It is null as a whole where Spark no longer keeps the batch before. `since` is where the query's very first
+    batch began: null for sources that do not say, or no longer.
+
+    Args:
+        files: the batch's `checkpoint.opening`.
+    """
+    before = before_batch(files, batch)
+    if before is not None:
+        before = [_initial(files, n) if at is None else at for n, at in enumerate(before)]
+    until = source_offsets(files.get(entry_file(batch)))
+    since = None if until is None else [_initial(files, n) for n in range(len(until))]
+    return {"from": before, "until": until, "since": since}
+
+
+def planned_at(files: Mapping[str, str], batch: int) -> datetime:
+    """When Spark fixed the offsets of micro-batch `batch`: `current_timestamp()` in its plan is the same.
+
+    Args:
+        files: the batch's `checkpoint.opening`.
+    """
+    return datetime.fromtimestamp(_metadata(files[entry_file(batch)])["batchTimestampMs"] / 1000, UTC)
+
+
+def late_watermark_ms(files: Mapping[str, str], batch: int) -> int | None:
+    """What event times of micro-batch `batch` are compared with, in milliseconds since 1970: the watermark before it.
+
+    0 for a first batch; None where Spark no longer keeps the batch before.
+
+    Args:
+        files: the batch's `opening`.
+    """
+    if not batch:
+        return 0
+    text = files.get(entry_file(batch - 1))
+    return int(_metadata(text)["batchWatermarkMs"]) if text else None
+
+
+def _metadata(entry: str) -> dict[str, Any]:
+    return dict(json.loads(entry.splitlines()[1]))
+
+
+def before_batch(files: Mapping[str, str], batch: int) -> list[Any] | None:
+    """Where each source was before the batch; None for one that had not begun."""
+    if batch:
+        return source_offsets(files.get(entry_file(batch - 1)))
+    return [None for _ in source_offsets(files.get(entry_file(batch))) or ()]
+
+
+def source_offsets(text: str | None) -> list[Any] | None:
+    """The offsets of each source in an entry of the offset log."""
+    if text is None:
+        return None
+    # Line 1 is the format's version, line 2 the batch's metadata, then one line a source.
+    return [_offsets(line) for line in text.splitlines()[2:]]
+
+
+def initial_offsets(text: str | None) -> dict[str, dict[str, int]] | None:
+    """Where a Kafka source began, by topic and partition, in its file `sources/<number>/0`; None for other sources."""
+    # Line 1 is the format's version, behind a zero byte for a Spark of long ago.
+    lines = text.splitlines()[1:] if text else []
+    offsets = json.loads(lines[0]) if len(lines) == 1 and lines[0].startswith("{") else None
+    # Other sources keep files of their own there, a file source JSON too: only Kafka's has a table for every key.
+    return offsets if offsets is not None and all(isinstance(value, dict) for value in offsets.values()) else None
+
+
+def _initial(files: Mapping[str, str], source: int) -> dict[str, dict[str, int]] | None:
+    return initial_offsets(files.get(start_file(source)))
+
+
+def _offsets(line: str) -> Any:
+    if line == NO_OFFSET:
+        return None
+    return json.loads(line) if line.startswith("{") else line

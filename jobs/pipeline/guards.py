@@ -1,0 +1,106 @@
+"""What is checked before each micro-batch: is the topic the one of the checkpoint, are its schema versions known?"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from confluent_kafka.admin import AdminClient
+from pyspark.sql import SparkSession
+
+from conf.errors import TidemarkError
+from conf.settings import Kafka
+from jobs.connectors.exactly_once.ledger_topic import topic_ids
+from jobs.connectors.kafka.access import Connection
+from jobs.pipeline import checkpoint
+from jobs.pipeline.paths import SOURCE_TOPICS_FILE
+from schemas.registry import RegisteredSchema, Registry
+
+
+class SourceGuard:
+    """Compares the topics of a query, at its start and with every micro-batch, with those that its checkpoint knows."""
+
+    def __init__(self, spark: SparkSession, kafka: Kafka, folder: str) -> None:
+        self._spark, self._kafka, self._folder = spark, kafka, folder
+        self._connection = Connection(kafka)
+        self._admin = AdminClient(self._connection.config())
+        self._known = _read_ids(spark, f"{folder}/{SOURCE_TOPICS_FILE}")
+
+    def check(self, topics: Iterable[str] = ()) -> None:
+        """Check the known topics and `topics`, and remember those that are new.
+
+        Raises:
+            TidemarkError: TOPIC_RECREATED, KAFKA_FAILED, BROKER_REFUSES, NOT_AUTHORIZED.
+        """
+        try:
+            ids = topic_ids(self._admin, {*topics, *self._known}, self._kafka.client_config())
+        except TidemarkError as stop:
+            # What its user may do, or how it logs in, can change while a job runs.
+            self._admin.poll(0)
+            refused = self._connection.refusal()
+            if refused is None:
+                raise
+            raise refused from stop
+        for topic in sorted(self._known.keys() & ids.keys()):
+            if ids[topic] != self._known[topic]:
+                raise self._recreated(topic)
+        if ids.keys() - self._known.keys():
+            self._known = ids | self._known
+            checkpoint.write(self._spark, f"{self._folder}/{SOURCE_TOPICS_FILE}", json.dumps(self._known))
+
+    def files(self) -> dict[str, str]:
+        """The file that keeps the ids in the checkpoint, its text by its path there; none while no topic is known."""
+        return {SOURCE_TOPICS_FILE: json.dumps(self._known)} if self._known else {}
+
+    def _recreated(self, topic: str) -> TidemarkError:
+        what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
+        remedy = "its offsets mean other records now: begin with new checkpoints and tables, or restore the topic"
+        return TidemarkError("TOPIC_RECREATED", what, remedy)
+
+
+def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
+    """The ids that the checkpoint keeps. A damaged file must not count as none: any topic would pass."""
+    text = checkpoint.read(spark, file)
+    try:
+        return {} if text is None else dict(json.loads(text))
+    except ValueError:
+        remedy = "restore it; remove it only where you know that no source topic was created again"
+        raise TidemarkError("CHECKPOINT_DAMAGED", f"{file} is empty or cut short", remedy) from None
+
+
+def topics_of(offsets: Mapping[str, Any]) -> set[str]:
+    """The topics in a batch's offsets (`checkpoint.batch_offsets`); sources other than Kafka's have none."""
+    sources = [source for source in offsets.get("until") or () if isinstance(source, dict)]
+    return {name for source in sources for name, partitions in source.items() if isinstance(partitions, dict)}
+
+
+SCHEMA_ADDED = "SCHEMA_ADDED"
+
+
+class SchemaGuard:
+    """Knows the versions that the plans of one run can read, by topic and subject."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._known: dict[tuple[str, str], set[int]] = {}
+
+    def remember(self, topic: str, subject: str, versions: Iterable[RegisteredSchema]) -> None:
+        """Remember the `versions` that a plan was made with."""
+        self._known[topic, subject] = {version.id for version in versions}
+
+    def check(self, topics: Iterable[str]) -> None:
+        """Compare the versions of `topics` with the remembered ones.
+
+        Raises:
+            TidemarkError: SCHEMA_ADDED, and the registry's errors.
+        """
+        checked = set(topics)
+        for (topic, subject), known in self._known.items():
+            added = [version for version in self._versions(topic, subject, checked) if version.id not in known]
+            if added:
+                what = (
+                    f"{subject} got version {added[-1].version} (schema id {added[-1].id}) since the query was planned"
+                )
+                raise TidemarkError(SCHEMA_ADDED, what, "start the job again: it goes on with the new version")
+
+    def _versions(self, topic: str, subject: str, checked: set[str]) -> list[RegisteredSchema]:
+        return self._registry.versions(subject) if topic in checked else []

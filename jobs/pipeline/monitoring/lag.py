@@ -1,0 +1,117 @@
+"""How far queries are behind their topics, in records and in seconds, asked of the brokers whatever the queries do.
+
+A query that stands still reports no progress: what it has not read grows all the same, and is seen here.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from confluent_kafka import IsolationLevel
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from conf.settings import Kafka
+from jobs.connectors.kafka.access import connect
+from jobs.connectors.kafka.offsets import OffsetLookup, edges, list_offsets
+
+
+@dataclass(frozen=True)
+class PartitionLag:
+    """What a query has not read of a partition: records, and the age of the first of them in seconds (0 for none).
+
+    `unstable` counts offsets past the last stable one, which belong to open transactions and are not in `records`.
+    """
+
+    job: str
+    query: str
+    topic: str
+    partition: int
+    position: int
+    records: int
+    seconds: float
+    unstable: int = 0
+
+
+class Positions:
+    """Up to where each query's micro-batches are finished."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
+        self._lock = threading.Lock()
+        self._of: dict[tuple[str, str], dict[tuple[str, int], int]] = {}
+
+    def advance(self, job: str, query: str, positions: Mapping[tuple[str, int], int]) -> None:
+        """Note the offsets that a finished micro-batch of a query ended before."""
+        with self._lock:
+            self._of.setdefault((job, query), {}).update(positions)
+
+    def begin(self, job: str, query: str, positions: Mapping[tuple[str, int], int]) -> None:
+        """Note the offsets that a micro-batch of a query begins at, where none of it is finished yet."""
+        with self._lock:
+            self._of.setdefault((job, query), dict(positions))
+
+    def known(self) -> dict[tuple[str, str], dict[tuple[str, int], int]]:
+        """The offsets by topic and partition, of each job and query."""
+        with self._lock:
+            return {key: dict(positions) for key, positions in self._of.items()}
+
+    def measure(self) -> list[PartitionLag]:
+        """The lag of every query and partition, now.
+
+        Raises:
+            TidemarkError, KafkaException: as `edges`, `list_offsets` and `OffsetLookup` have them.
+        """
+        known = self.known()
+        topics = {topic for positions in known.values() for topic, _ in positions}
+        if not topics:
+            return []
+        stable = {place: edge.end for place, edge in edges(self._admin, topics).items()}
+        unstable, lags = self._past(stable), []
+        with OffsetLookup(self._kafka) as lookup:
+            for (job, query), positions in known.items():
+                for place, position in positions.items():
+                    end = stable.get(place, position)
+                    age = _age(lookup.time_at(*place, position)) if end > position else 0.0
+                    records = max(0, end - position)
+                    lags.append(PartitionLag(job, query, *place, position, records, age, unstable.get(place, 0)))
+        return lags
+
+    def unstable(self, topics: set[str]) -> dict[tuple[str, int], int]:
+        """How many offsets of each partition are past the last stable one, and belong to open transactions.
+
+        Raises:
+            TidemarkError, KafkaException: as `edges` and `list_offsets` have them.
+        """
+        if not topics:
+            return {}
+        return self._past({place: edge.end for place, edge in edges(self._admin, topics).items()})
+
+    def _past(self, stable: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        ends = list_offsets(self._admin, stable, latest, IsolationLevel.READ_UNCOMMITTED)
+        return {place: max(0, ends.get(place, end) - end) for place, end in stable.items()}
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return connect(self._kafka)
+
+
+def _age(time_ms: int | None) -> float:
+    """Seconds since a record's time; 0 for a time to come, or where there is none but markers of transactions."""
+    return 0.0 if time_ms is None else max(0.0, time.time() - time_ms / 1000)
+
+
+def freshness(lags: list[PartitionLag], watermarks: Mapping[tuple[str, str], datetime]) -> dict[tuple[str, str], float]:
+    """The age of what each query's output lacks, in seconds, by job and query.
+
+    Of a query with a watermark it is the watermark's age; of another the age of the first record that it has not read.
+    """
+    ages: dict[tuple[str, str], float] = {}
+    for lag in lags:
+        key = (lag.job, lag.query)
+        ages[key] = max(ages.get(key, 0.0), lag.seconds)
+    now = time.time()
+    return ages | {key: max(0.0, now - watermark.timestamp()) for key, watermark in watermarks.items()}

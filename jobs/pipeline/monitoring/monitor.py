@@ -1,0 +1,217 @@
+"""The one listener of a driver's queries: progress lines, the journal, metrics and consumer groups are fed from here.
+
+Observing never stops the work: what fails here is said once, and the queries go on.
+"""
+
+import logging
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from pyspark.sql.streaming.listener import (
+    QueryIdleEvent,
+    QueryProgressEvent,
+    QueryStartedEvent,
+    QueryTerminatedEvent,
+    StreamingQueryListener,
+    StreamingQueryProgress,
+)
+from pyspark.sql.streaming.query import StreamingQuery
+
+from conf.durations import milliseconds
+from conf.errors import TidemarkError
+from conf.settings import Job
+from jobs.pipeline.monitoring.consumer_groups import ConsumerGroups
+from jobs.pipeline.monitoring.exporter import Exporter
+from jobs.pipeline.monitoring.lag import Positions
+from jobs.pipeline.monitoring.recorder import Recorder, counts, offsets_of_batch
+from jobs.pipeline.outputs import Batch
+from jobs.pipeline.progress import ProgressLines, counts_of, lag, watermark_of
+from jobs.pipeline.run import Run
+
+FOLD_SECONDS = 60.0
+LAG_SECONDS = 15.0
+TICK_SECONDS = 1.0
+DRAIN_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Monitor(StreamingQueryListener):
+    """Observes every query of a session from `with` to its end.
+
+    Args:
+        run: whose outputs are declared.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run, self._settings = run, run.settings
+        self._recorder = Recorder(run.settings, run)
+        self._lines = ProgressLines(run.counted)
+        self._exporter = Exporter(run.settings.metrics)
+        self._groups = ConsumerGroups(run.settings)
+        self._positions = Positions(run.settings.kafka)
+        self._names: dict[str, str] = {}
+        self._said: set[str] = set()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="monitor", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._run.on_batch, self._run.recording = self._began, self._writing
+        self._run.left_out.on_left_out = self._left_out
+        self._run.spark.streams.addListener(self)
+        self._exporter.serve()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        # Spark's listener bus is behind: what has been written is told a moment later. After a signal there is no time.
+        is_hurried = kind is not None and not issubclass(kind, Exception)
+        until = time.monotonic() + (0.0 if is_hurried else DRAIN_SECONDS)
+        while self._recorder.is_waiting and time.monotonic() < until:
+            self._closing.wait(0.02)
+        self._closing.set()
+        self._thread.join(timeout=FOLD_SECONDS)
+        self._recorder.close()
+        with self._saying("the table of micro-batches"):
+            self._recorder.fold()
+        self._exporter.close(self._run.job)
+
+    def _began(self, batch: Batch, run_id: str) -> None:
+        """Note that a micro-batch is about to be written, and where a query stands that has finished none yet."""
+        with self._saying("the beginning of a micro-batch"):
+            self._recorder.began(batch, run_id)
+            spans = offsets_of_batch(batch.offsets)
+            starts = {(span["topic"], span["partition"]): span["start"] or 0 for span in spans}
+            self._positions.begin(self._recorder.job_of(batch.sink), batch.sink, starts)
+
+    def _places(self, query: str) -> list[str]:
+        """The tables and topics that a query writes."""
+        outputs = [output for output in self._run.outputs if output.query == query]
+        tables = [rows.table for output in outputs for rows in output.tables]
+        return tables + [output.topic for output in outputs if output.topic]
+
+    def _left_out(self, query: str, stop: TidemarkError) -> None:
+        self._exporter.left_out(self._recorder.job_of(query), query, stop.code)
+
+    def stopped(self, name: str, stop: TidemarkError, query: StreamingQuery | None) -> None:
+        """Note what stopped a query, and with it the micro-batch that it was at; None for one that did not start."""
+        self._exporter.stopped(self._recorder.job_of(name), name, stop.code)
+        if query is None:
+            return
+        run_id = str(query.runId)
+        last = query.lastProgress
+        # The progress of one that is done may still be on its way.
+        self._recorder.failed(run_id, -1 if last is None else last.batchId, stop)
+
+    def ending(self) -> None:
+        """Note that the run is about to end: what its batches wait for ends, and it is no longer ready."""
+        self._run.ending.set()
+        self._exporter.is_ending = True
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
+        self._lines.onQueryStarted(event)
+        name = event.name or str(event.id)
+        self._names[str(event.runId)] = name
+        job = self._recorder.job_of(name)
+        promised = self._settings.jobs.get(job, Job()).fresh_within
+        self._exporter.started(job, name, milliseconds(promised) / 1000 if promised else None, self._places(name))
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
+        self._lines.onQueryProgress(event)
+        key = (str(event.progress.runId), event.progress.batchId)
+        with self._saying("the progress of a micro-batch"):
+            # Who it is, and where it began, was noted then: of a query's first batch Spark does not say that.
+            row = self._recorder.ended(key, self._outcome(event.progress))
+            self._exporter.ended(row)
+            positions = {(span["topic"], span["partition"]): span["end"] for span in row["offsets"]}
+            self._positions.advance(row["job"], row["query"], positions)
+        self._run.counted.pop((str(event.progress.id), event.progress.batchId), None)
+        # The last thing: the end of the run waits for it.
+        self._recorder.forget(key)
+
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
+        self._lines.onQueryIdle(event)
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
+        self._lines.onQueryTerminated(event)
+        name = self._names.pop(str(event.runId), None)
+        # One that was started again may be told of before the end of its earlier run is.
+        if name is not None and name not in self._names.values():
+            self._exporter.terminated(self._recorder.job_of(name), name)
+
+    def _outcome(self, progress: StreamingQueryProgress) -> dict[str, Any]:
+        """What a finished micro-batch adds to its row of the table of micro-batches."""
+        counted = counts_of(progress, self._run.counted.get((str(progress.id), progress.batchId)))
+        event_time, operators = progress.eventTime or {}, progress.stateOperators
+        return {
+            "began_at": datetime.fromisoformat(progress.timestamp),
+            "ended_at": datetime.now(UTC),
+            "outcome": "done",
+            "lag": lag(progress),
+            "late": sum(operator.numRowsDroppedByWatermark for operator in operators),
+            "watermark": watermark_of(progress),
+            "max_event_time": datetime.fromisoformat(event_time["max"]) if "max" in event_time else None,
+            "state_rows": sum(operator.numRowsTotal for operator in operators) if operators else None,
+            "state_bytes": sum(operator.memoryUsedBytes for operator in operators) if operators else None,
+            "phases": {name: int(value) for name, value in progress.durationMs.items()},
+        } | counts(counted)
+
+    @contextmanager
+    def _writing(self, batch: Batch) -> Iterator[None]:
+        """Record a range, and count it for whoever is pushed to."""
+        try:
+            with self._recorder.writing(batch, "range") as row:
+                yield
+        except TidemarkError as stop:
+            self._exporter.stopped(self._recorder.job_of(batch.sink), batch.sink, stop.code)
+            raise
+        with self._saying("the metrics of a range"):
+            self._exporter.ended(row)
+
+    def _work(self) -> None:
+        """Do what needs the brokers or the table, away from the queries' threads."""
+        folded = measured = time.monotonic()
+        while not self._closing.wait(TICK_SECONDS):
+            now = time.monotonic()
+            with self._saying("consumer groups"):
+                self._groups.commit(self._positions.known())
+            if now - measured >= LAG_SECONDS and self._exporter.is_serving:
+                measured = now
+                self._measure_disks()
+                with self._saying("the lag of partitions"):
+                    self._exporter.measured(self._positions.measure())
+                with self._saying("the open transactions of output topics"):
+                    topics = {output.topic for output in self._run.outputs if output.topic}
+                    self._exporter.unstable(self._positions.unstable(topics))
+            if now - folded >= FOLD_SECONDS:
+                folded = now
+                with self._saying("the table of micro-batches"):
+                    self._recorder.fold()
+        with self._saying("consumer groups"):
+            self._groups.commit(self._positions.known())
+
+    def _measure_disks(self) -> None:
+        """Measure what the disks of paths have left; an object store does not say."""
+        for place, path in self._settings.paths:
+            with suppress(OSError):
+                if not urlsplit(path).scheme:
+                    self._exporter.free_bytes(place, shutil.disk_usage(path).free)
+
+    @contextmanager
+    def _saying(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as exc:
+            logger.exception("%s", what)
+            if what not in self._said:
+                self._said.add(what)
+                line = str(exc).partition("\n")[0]
+                print(f"note: {what}: {line}; the queries go on", file=sys.stderr, flush=True)

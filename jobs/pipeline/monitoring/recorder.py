@@ -1,0 +1,153 @@
+"""The flight recorder: a row for each micro-batch, range and slice of a replay, in the journal of this process.
+
+A row is what was noted when the batch began, what was counted while it was written, and how it ended.
+"""
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from conf import code_version
+from conf.errors import TidemarkError
+from conf.settings import Settings
+from jobs.connectors.tally import Tally
+from jobs.pipeline.monitoring import journal
+from jobs.pipeline.monitoring.journal_file import BEGAN, ENDED, Journal
+from jobs.pipeline.outputs import Batch
+from jobs.pipeline.progress import Counted, by_partition
+from jobs.pipeline.run import Run
+
+Key = tuple[str, int]
+RunKind = Literal["stream", "range", "replay"]
+
+
+class Recorder:
+    """Keeps the journal of one run, from when it is made until `close`.
+
+    Args:
+        settings: whose journals and table; of a replay not its own, but the live ones.
+        run: whose outputs are declared.
+    """
+
+    def __init__(self, settings: Settings, run: Run) -> None:
+        self._settings, self._run = settings, run
+        self._jobs = {output.query: output.job for output in run.outputs}
+        self._journal = Journal(journal.journal_folder(settings), run.job)
+        self._begun: dict[Key, dict[str, Any]] = {}
+        self._tallies: dict[Key, Tally] = {}
+        self._driver = {"code_version": code_version.version(), "host": socket.gethostname(), "pid": os.getpid()}
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a batch has begun whose end is not known."""
+        return bool(self._begun)
+
+    def job_of(self, query: str) -> str:
+        """The job that a query belongs to."""
+        return self._jobs.get(query, self._run.job)
+
+    def began(self, batch: Batch, run_id: str, kind: RunKind = "stream") -> Key:
+        """Note that a batch is about to be written: one that is killed leaves this behind."""
+        key = run_id, batch.version
+        self._tallies[key] = batch.tally
+        self._begun[key] = {
+            **self._driver,
+            **{"job": self.job_of(batch.sink), "query": batch.sink, "run": kind},
+            **{"query_id": batch.query_id, "run_id": run_id, "batch": batch.version},
+            **{"began_at": datetime.now(UTC), "offsets": offsets_of_batch(batch.offsets)},
+        }
+        self._journal.append(BEGAN, self._begun[key])
+        return key
+
+    def ended(self, key: Key, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """Note how a batch ended; its whole row. `forget` is left to the caller.
+
+        Raises:
+            KeyError: where it is not known to have begun.
+        """
+        tally = self._tallies[key]
+        row = {**self._begun[key], "rows_out": tally.rows, "write_phases": tally.milliseconds, **outcome}
+        self._journal.append(ENDED, row)
+        return row
+
+    def failed(self, run_id: str, after: int, stop: TidemarkError) -> None:
+        """Note what stopped a run, and with it the batches past the number `after` that it was at."""
+        for key in [key for key in self._begun if key[0] == run_id and key[1] > after]:
+            error = f"{stop.code}: {stop.message}"
+            self.ended(key, {"ended_at": datetime.now(UTC), "outcome": "failed", "error": error})
+            self.forget(key)
+
+    def forget(self, key: Key) -> None:
+        """Take a batch for over."""
+        self._begun.pop(key, None)
+        self._tallies.pop(key, None)
+
+    def fold(self) -> None:
+        """Take what journals hold into the table; see `journal.fold`."""
+        journal.fold(self._settings, self._journal)
+
+    def close(self) -> None:
+        """Give the journal up, so that whoever folds next takes it for finished."""
+        self._journal.close()
+
+    @contextmanager
+    def writing(self, batch: Batch, kind: RunKind) -> Iterator[dict[str, Any]]:
+        """Record the range, or the slice, that is written within; its row is in what is given, once it is written."""
+        key, row = self.began(batch, str(uuid.uuid4()), kind), dict[str, Any]()
+        try:
+            yield row
+        except TidemarkError as stop:
+            self.failed(key[0], -1, stop)
+            raise
+        row |= self.ended(key, self._written(key, batch))
+        self.forget(key)
+
+    def _written(self, key: Key, batch: Batch) -> dict[str, Any]:
+        began, ended = self._begun[key], datetime.now(UTC)
+        spans = began["offsets"]
+        in_range = sum(max(0, span["end"] - (span["start"] or 0)) for span in spans)
+        counted = self._run.counted.pop((batch.query_id, batch.version), None) or Counted(in_range, 0)
+        whole = round((ended - began["began_at"]).total_seconds() * 1000)
+        return {"ended_at": ended, "outcome": "done", "phases": {"triggerExecution": whole}} | counts(counted)
+
+
+class ReplayRecording:
+    """Records the slices of a replay's run from `with` to its end; whoever folds next takes them into the table."""
+
+    def __init__(self, settings: Settings, run: Run) -> None:
+        self._recorder, self._run = Recorder(settings, run), run
+
+    def __enter__(self) -> Self:
+        self._run.recording = lambda batch: self._recorder.writing(batch, "replay")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        self._recorder.close()
+
+
+def counts(counted: Counted) -> dict[str, Any]:
+    """What was counted of a batch, as columns of its row."""
+    return {
+        "rows_in": counted.records,
+        "bytes_in": counted.size,
+        "rejected": counted.rejected,
+        "rejected_by_code": dict(counted.codes),
+        "failed_rules": dict(counted.failed),
+    }
+
+
+def offsets_of_batch(offsets: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`Batch.offsets` as the column `offsets`; sources that are no topics are left out."""
+    starts, ends = (
+        {place: offset for at in offsets.get(side) or () for place, offset in by_partition(at or {}).items()}
+        for side in ("from", "until")
+    )
+    return [
+        {"topic": topic, "partition": partition, "start": starts.get((topic, partition)), "end": end}
+        for (topic, partition), end in ends.items()
+    ]

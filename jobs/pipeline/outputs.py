@@ -1,0 +1,234 @@
+"""What a job declares, an output, and what an output writes, a batch.
+
+An output is data with one method, `write`: whoever needs to know what it is reads its fields.
+Outputs that are topics are in `jobs.pipeline.topic_sink`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from pyspark.sql import DataFrame, SparkSession
+
+from conf.errors import TidemarkError, nearest
+from jobs.connectors.delta import table as delta_table
+from jobs.connectors.tally import Tally
+from jobs.pipeline import paths
+
+OutputMode = Literal["append", "update", "complete"]
+
+
+def query_name(job: str, output: str) -> str:
+    """The name of the query that feeds an output: the job's own, where both have the same name."""
+    return job if output == job.rsplit(".", 1)[-1] else f"{job}.{output}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch, or a whole range, as an output writes it; one that is run again is another Batch.
+
+    Args:
+        planned_at: when Spark fixed the micro-batch's offsets, or the range was begun; one that is run again keeps it.
+        tables_root: where its tables lie.
+        files: the texts of the checkpoint's files that fix a micro-batch, by path in it; none for a range.
+        keeps_state: whether the query keeps state in its checkpoint.
+        tally: takes the rows and the time of each write.
+    """
+
+    frame: DataFrame
+    sink: str
+    query_id: str
+    version: int
+    planned_at: datetime
+    tables_root: str
+    offsets: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    attempt: delta_table.Attempt = field(default_factory=delta_table.Attempt, compare=False, repr=False)
+    keeps_state: bool = False
+    tally: Tally = field(default_factory=Tally, compare=False, repr=False)
+
+    def commit(self, statement: str, contiguous: bool = True, delete_predicate: str = "") -> delta_table.Commit:
+        """What `delta.write` makes once: `statement` names the write among all of the batch's into one table.
+
+        Args:
+            contiguous: False for a statement that leaves batches out, as one that writes only when there are rejects.
+            delete_predicate: see `delta.Commit`.
+        """
+        identity = self.sink, self.query_id, statement, self.version, self.offsets
+        return delta_table.Commit(*identity, contiguous, delete_predicate, self.attempt, self.keeps_state, self.tally)
+
+    def starts(self, topic: str) -> dict[int, int]:
+        """The batch's first offset in each partition of `topic`; none where the checkpoint no longer says."""
+        sources = self.offsets.get("from")
+        of_topic = [at[topic] for at in sources if at and topic in at] if isinstance(sources, list) else []
+        return {int(partition): int(offset) for at in of_topic for partition, offset in at.items()}
+
+
+# Called with each micro-batch before it is written, and the id of the query's run.
+OnBatch = Callable[[Batch, str], object]
+# What is entered while a range, or a slice of a replay, is written.
+Recording = Callable[[Batch], AbstractContextManager[object]]
+
+
+@dataclass(frozen=True)
+class RowSelector:
+    """Which rows of a table a range of records makes: by event time, or by the record's coordinates.
+
+    With neither of them nobody can select those rows, and a replay leaves the table as it is.
+
+    Args:
+        keys: one row a key, where the table is merged into.
+        event_time: the column, timestamp or date, that tells the event time of a row: for a window, its start.
+        coordinates: the columns of topic, partition and offset, where a row is made of one record.
+        stamps: columns that say when or by which code a row was written: they may differ between two runs.
+    """
+
+    table: str
+    keys: tuple[str, ...] = ()
+    event_time: str | None = None
+    coordinates: tuple[str, str, str] | None = None
+    stamps: tuple[str, ...] = ()
+
+    @property
+    def can_select(self) -> bool:
+        """Whether the rows of a range can be selected among others."""
+        return self.event_time is not None or self.coordinates is not None
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Self:
+        """The selector that `dataclasses.asdict` made `fields` of, be it by way of JSON."""
+        tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list | tuple)}
+        return cls(**{**fields, **tuples})
+
+
+@dataclass(frozen=True)
+class Output(ABC):
+    """A declared output: it writes every micro-batch of the stream `frame`, or the whole range at once.
+
+    Args:
+        rows: of the table whose rows are the rows of `frame`; None for an output that has none, or makes other rows.
+        topic: that is published to; None for none.
+    """
+
+    job: str
+    name: str
+    frame: DataFrame
+    mode: OutputMode = "append"
+    rows: RowSelector | None = None
+    topic: str | None = None
+
+    @abstractmethod
+    def write(self, batch: Batch) -> None:
+        """Write `batch` so that one that is run again changes nothing."""
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether the other outputs of a run are to go on where this one's query cannot start."""
+        return False
+
+    def open(self) -> None:
+        """Check, before the first batch, that the output can be written. A table needs no check."""
+        return
+
+    def adopt(self, spark: SparkSession, folder: str) -> list[str]:
+        """Bring the output's ledger and the checkpoint in `folder` together again; lines on what was done."""
+        return []
+
+    @property
+    def query(self) -> str:
+        """The name of the output's query."""
+        return query_name(self.job, self.name)
+
+    @property
+    def table(self) -> str:
+        """The table of `rows`; empty for none."""
+        return self.rows.table if self.rows else ""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What `table` is merged by; none for a table that is appended to."""
+        return self.rows.keys if self.rows else ()
+
+    @property
+    def tables(self) -> tuple[RowSelector, ...]:
+        """The tables that are written, as far as they are known beforehand."""
+        return (self.rows,) if self.rows else ()
+
+    @property
+    def keeps_ledger(self) -> bool:
+        """Whether a ledger, beside the checkpoint, knows which batches were published."""
+        return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOutput(Output):
+    """Appends rows to a Delta table, or merges them into it by keys. With a `topic` the table stands in for that topic.
+
+    Args:
+        newest_by: columns whose greatest values make a row the newest of its key.
+        repeats: what rows of one key within a batch are; see `delta.Repeats`.
+    """
+
+    newest_by: tuple[str, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    repeats: delta_table.Repeats = "stop"
+
+    def write(self, batch: Batch) -> None:
+        delta_table.write(batch.frame, self.at(batch.tables_root), batch.commit("write"))
+
+    def at(self, tables_root: str) -> delta_table.Table:
+        """The table under `tables_root`."""
+        path = paths.table(tables_root, self.table)
+        how = self.keys, self.newest_by, self.partition_by
+        return delta_table.Table(self.table, path, *how, repeats=self.repeats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionOutput(Output):
+    """Gives every batch to a function of the job's own, which must bear a second call.
+
+    Args:
+        tables: that the function writes, for replays.
+    """
+
+    function: Callable[[Batch], None]
+    tables: tuple[RowSelector, ...] = ()
+
+    def write(self, batch: Batch) -> None:
+        self.function(batch)
+
+
+def event_time_column(frame: DataFrame, table: str, keys: tuple[str, ...], event_time: str | None) -> str | None:
+    """The column that tells the event time of the rows of `frame`: as named, or the only one that can.
+
+    Raises:
+        TidemarkError: BAD_EVENT_TIME, where `event_time` is no timestamp or date of `frame`.
+    """
+    times = [column.name for column in frame.schema.fields if column.dataType.typeName() in ("timestamp", "date")]
+    if event_time is not None and event_time not in times:
+        remedy = f"name one of: {', '.join(times)}" if times else "leave it out: there is no such column"
+        raise TidemarkError("BAD_EVENT_TIME", f"`{event_time}` is no timestamp or date of table {table}", remedy)
+    among_keys = [name for name in times if name in keys]
+    for candidates in ([event_time] if event_time else [], among_keys, times):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
+
+
+def require_columns(frame: DataFrame, table: str, keys: tuple[str, ...], newest_by: tuple[str, ...]) -> None:
+    """Check that `frame` has the columns that a table is merged by, and that they have an order.
+
+    Raises:
+        TidemarkError: BAD_KEYS.
+    """
+    kinds = {column.name.lower(): column.dataType for column in frame.schema.fields}
+    for name in (*keys, *newest_by):
+        if name.lower() not in kinds:
+            what = f"table {table} is to be merged by `{name}`, and what is written has no such column"
+            raise TidemarkError("BAD_KEYS", what, nearest(name, frame.columns))
+        if kinds[name.lower()].typeName() in ("map", "variant"):
+            what = f"table {table} is to be merged by `{name}`, a {kinds[name.lower()].typeName()}, which has no order"
+            raise TidemarkError("BAD_KEYS", what, "name other columns")

@@ -1,0 +1,74 @@
+"""Where everything lies: the names of tables, the folders of checkpoints, and our own files in a checkpoint.
+
+What a folder of Spark's holds is said by `jobs.pipeline.checkpoint_format`.
+"""
+
+import re
+
+from conf.settings import Paths
+from jobs.connectors.delta.commit import RANGE, REPLAYS
+
+# Tables that the queries of all topics write, each with the batches that have something for them.
+QUARANTINE = "quarantine"
+RULE_COUNTS = "rule_counts"
+LATE = "late"
+SHARED = (QUARANTINE, RULE_COUNTS, LATE)
+REDRIVES, RESOLUTIONS = "redrives", "resolutions"  # what became of rejected records
+MICRO_BATCHES = "_operations/micro_batches"  # what drivers keep of themselves
+
+# Our own files in a checkpoint.
+STARTED_FILE = "tidemark/query.json"  # the query as it was last started
+WRITTEN_FILE = "tidemark/plan.json"  # the query as it has written its last batches
+SOURCE_TOPICS_FILE = "tidemark/source-topics.json"  # the ids of the source topics, by name
+LATE_FILE = "tidemark/late.json"  # up to which batch all late rows are listed
+
+# What a replay has beside the live tables: the tables of its stream, those of its one batch, records from bronze.
+SHADOW, CHECK, RESTORED = "shadow", "check", "restored"
+
+TOPIC_TABLE = re.compile(rf"^(?P<range>{RANGE}[^/]+/)?(?P<layer>bronze|silver)/(?P<topic>[^/]+)")  # begins the name
+REPLACED = re.compile(r"\.replaced-[0-9]+$")  # ends the name of a checkpoint that was moved aside
+
+
+def bronze(topic: str) -> str:
+    """The name of the table that holds every record of `topic` as it came."""
+    return f"bronze/{topic}"
+
+
+def silver(stream: str) -> str:
+    """The name of the table that holds the accepted events of `stream` (`schemas.contracts`)."""
+    return f"silver/{stream}"
+
+
+def table(root: str, name: str) -> str:
+    """The path of a table; `root` is the settings' `paths.tables`, or a folder of a range or a replay in it."""
+    return f"{root}/{name}"
+
+
+def outbox(root: str, query: str) -> str:
+    """The path of the table that freezes the batches of `query` before they are published."""
+    return f"{root}/outbox/{query}"
+
+
+def checkpoint(paths: Paths, job: str, output: str) -> str:
+    """The folder of the checkpoint of an output's query."""
+    return f"{checkpoints_of(paths, job)}/{output}"
+
+
+def checkpoints_of(paths: Paths, job: str) -> str:
+    """The folder of the checkpoints of all queries of a job."""
+    return f"{paths.checkpoints}/{job}"
+
+
+def replaced(folder: str, number: int) -> str:
+    """Where a checkpoint is moved that another one takes the place of."""
+    return f"{folder}.replaced-{number}"
+
+
+def replays(root: str) -> str:
+    """Where replays keep their records and tables; `root` is that of tables, or of checkpoints."""
+    return f"{root}/{REPLAYS}"
+
+
+def replay(root: str, id: str) -> str:
+    """What one replay has under a root: SHADOW, CHECK and RESTORED under that of tables, else its checkpoints."""
+    return f"{root}/{REPLAYS}/{id}"

@@ -1,0 +1,175 @@
+"""One line per micro-batch: rows, speed, lag, watermark, state, and what was dropped or rejected; times are UTC."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from pyspark.sql.streaming.listener import (
+    QueryIdleEvent,
+    QueryProgressEvent,
+    QueryStartedEvent,
+    QueryTerminatedEvent,
+    StateOperatorProgress,
+    StreamingQueryListener,
+    StreamingQueryProgress,
+)
+
+SIZE = "bytes"  # of keys and values
+REJECTED = "rejected"
+REJECTED_AS = "rejected_"  # begins the name of the count of a code
+NO_WATERMARK = "1970-01-01T00:00:00.000Z"
+SAY_IDLE_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Records of a micro-batch and how many of them were rejected, by an output's own count.
+
+    An output that reads its batch more than once needs one: Spark's count of input rows grows with every reading.
+
+    Args:
+        failed: how many records fail each rule, by its name; rules that none fails are left out.
+        codes: how many records were rejected by each code; codes of none are left out.
+        size: bytes of the records' keys and values; None where nobody has counted them.
+    """
+
+    records: int
+    rejected: int
+    failed: Mapping[str, int] = field(default_factory=dict)
+    codes: Mapping[str, int] = field(default_factory=dict)
+    size: int | None = None
+
+
+class ProgressLines(StreamingQueryListener):
+    """Prints `progress_line` for every micro-batch of every query of the session; once a minute, that one is idle.
+
+    Args:
+        counted: what outputs counted themselves, by query id and batch.
+    """
+
+    def __init__(self, counted: Mapping[tuple[str, int], Counted]) -> None:
+        self._counted = counted
+        self._queries: dict[UUID, _Idleness] = {}
+
+    def onQueryStarted(self, event: QueryStartedEvent) -> None:  # noqa: N802
+        self._queries[event.runId] = _Idleness(event.name or str(event.id), datetime.now(UTC))
+
+    def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
+        counted = self._counted.get((str(event.progress.id), event.progress.batchId))
+        now = datetime.now(UTC)
+        self._queries[event.progress.runId] = _Idleness(event.progress.name or str(event.progress.id), now)
+        _print(now, progress_line(event.progress, counted))
+
+    def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
+        now = datetime.now(UTC)
+        query = self._queries.get(event.runId)
+        if query and now >= query.said + SAY_IDLE_EVERY:
+            query.said = now
+            # A query is idle only where it has asked for the topics' ends and found nothing new.
+            _print(now, f"{query.name:<28} idle since {query.since:%H:%M:%S}Z  lag 0")
+
+    def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
+        """Whoever awaits a query reports how it ended."""
+        self._queries.pop(event.runId, None)
+
+
+class _Idleness:
+    """Since when a query has had no batch, and when that was last said."""
+
+    def __init__(self, name: str, since: datetime) -> None:
+        self.name, self.since, self.said = name, since, since
+
+
+def _print(at: datetime, line: str) -> None:
+    print(f"{at:%H:%M:%S}Z {line}", file=sys.stderr, flush=True)
+
+
+def progress_line(progress: StreamingQueryProgress, counted: Counted | None = None) -> str:
+    """The micro-batch in one line; what does not apply (no watermark yet, no state) or is not known is left out."""
+    counted = counts_of(progress, counted)
+    count = counted.records
+    seconds = progress.durationMs.get("triggerExecution", 0) / 1000
+    rate = count / seconds if seconds else 0.0
+    parts = [
+        f"batch {progress.batchId}",
+        f"{count:,} rows",
+        f"{rate:,.0f} rows/s",
+    ]
+    behind = lag(progress)
+    if behind is not None:
+        parts.append(f"lag {behind:,}")
+    if watermark := watermark_of(progress):
+        parts.append(f"watermark {watermark:%Y-%m-%d %H:%M}")
+    if progress.stateOperators:
+        parts.append(f"state {_state(progress.stateOperators)}")
+        parts.append(f"late {sum(op.numRowsDroppedByWatermark for op in progress.stateOperators):,}")
+    parts.append(f"rejected {counted.rejected:,}")
+    if counted.failed:
+        parts.append("rules " + ", ".join(f"{name} {failed:,}" for name, failed in counted.failed.items()))
+    return f"{progress.name:<28} " + "  ".join(parts)
+
+
+def counts_of(progress: StreamingQueryProgress, counted: Counted | None) -> Counted:
+    """What an output counted itself, else what Spark did: rows read, and those rejected that were observed."""
+    observed = [row.asDict() for row in progress.observedMetrics.values()]
+    sizes = [int(counts[SIZE] or 0) for counts in observed if SIZE in counts]
+    size = sum(sizes) if sizes else None
+    return counted or Counted(progress.numInputRows, rejected(observed), {}, rejects_by_code(observed), size)
+
+
+def watermark_of(progress: StreamingQueryProgress) -> datetime | None:
+    """The query's watermark; None before there is one."""
+    watermark = (progress.eventTime or {}).get("watermark", NO_WATERMARK)
+    return None if watermark == NO_WATERMARK else datetime.fromisoformat(watermark)
+
+
+def lag(progress: StreamingQueryProgress) -> int | None:
+    """Records that are in the topics and not in this or an earlier micro-batch; None where that is not known.
+
+    A batch that is run again has its offsets from the checkpoint: Spark has not asked for the topics' ends then.
+    """
+    behind = 0
+    for source in progress.sources:
+        end, latest = _offsets(source.endOffset), _offsets(source.latestOffset)
+        if end and not latest:
+            return None
+        behind += sum(offset - end.get(partition, 0) for partition, offset in latest.items())
+    return max(behind, 0)
+
+
+def _state(operators: Sequence[StateOperatorProgress]) -> str:
+    """The rows that are kept, or, where the store does not count them, the memory they take."""
+    rows = sum(operator.numRowsTotal for operator in operators)
+    is_counted = not any(name.startswith("rocksdb") for operator in operators for name in operator.customMetrics)
+    if rows or is_counted:
+        return f"{rows:,} rows"
+    return f"{sum(operator.memoryUsedBytes for operator in operators) / 1e6:,.1f} MB"
+
+
+def rejected(observed: Sequence[Mapping[str, Any]]) -> int:
+    """Records that were rejected, over all topics of the query."""
+    return sum(int(counts[REJECTED] or 0) for counts in observed if REJECTED in counts)
+
+
+def rejects_by_code(observed: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """The same by code, of counts that `REJECTED_AS` and the code name; codes of none are left out."""
+    codes: Counter[str] = Counter()
+    for counts in observed:
+        names = (name for name in counts if name.startswith(REJECTED_AS))
+        codes.update({name.removeprefix(REJECTED_AS): int(counts[name] or 0) for name in names})
+    return dict(+codes)
+
+
+def _offsets(text: str | None) -> dict[tuple[str, int], int]:
+    return by_partition(json.loads(text)) if text and text.startswith("{") else {}
+
+
+def by_partition(offsets: Mapping[str, Any]) -> dict[tuple[str, int], int]:
+    """Offsets as Spark has them (`{"topic": {"0": 12}}`) by topic and partition; other sources' are left out."""
+    tables = ((topic, partitions) for topic, partitions in offsets.items() if isinstance(partitions, dict))
+    return {(topic, int(number)): int(offset) for topic, partitions in tables for number, offset in partitions.items()}

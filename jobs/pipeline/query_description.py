@@ -1,0 +1,159 @@
+"""What a query reads, writes and keeps in its state, written into its checkpoint beside Spark's own files.
+
+It is read by those who ask without running the job: replay, the checkpoint doctor, and the next start. There are two
+files, for a query is started before it has written anything: one says how the query was last started, the other how it
+has written its last batches, which may have been made by other code.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import timedelta
+from typing import Any, Self
+
+from pyspark.sql import SparkSession
+
+from conf import code_version
+from jobs.pipeline import checkpoint, event_time, plan_analysis
+from jobs.pipeline.event_time import EventTimeSpan
+from jobs.pipeline.outputs import Output, RowSelector
+from jobs.pipeline.paths import STARTED_FILE, WRITTEN_FILE
+from jobs.pipeline.plan_analysis import Step
+
+# Version 0.1.0 refuses any other field in STARTED_FILE. In WRITTEN_FILE it passes over those that it does not know.
+STARTED_FIELDS = ("job", "query", "name", "mode", "topics", "tables", "topic", "reach", "code")
+
+
+@dataclass(frozen=True)
+class QueryDescription:
+    """A query as its code declares it. Fields with a default may be missing in a file of an older version.
+
+    Args:
+        code: the version that wrote this.
+        topics: that are read, in the order of the plan.
+        tables: that are written.
+        topic: that is published to; None for none.
+        reach: how far the event time of a row may be from those of the events it is made of.
+        table, keys: the table whose rows are the query's, and what it is merged by; empty for other outputs.
+        sources: the topics of each source, in Spark's order; the source's name where it is none of Kafka's.
+        steps: of the plan, from the output down to decoding.
+        windows: length and slide of each window in it, in seconds; None where that is not known.
+        columns: name and type of what is written.
+    """
+
+    mode: str
+    code: str
+    job: str = ""
+    query: str = ""
+    name: str = ""
+    topics: tuple[str, ...] = ()
+    tables: tuple[RowSelector, ...] = ()
+    topic: str | None = None
+    reach: EventTimeSpan = field(default_factory=EventTimeSpan)
+    table: str = ""
+    keys: tuple[str, ...] = ()
+    sources: tuple[tuple[str, ...], ...] = ()
+    steps: tuple[Step, ...] = ()
+    windows: tuple[tuple[float, float], ...] | None = None
+    columns: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, output: Output) -> Self:
+        """The description of a declared output, whose frame is a stream."""
+        sources = plan_analysis.sources(output.frame)
+        return cls(
+            mode=output.mode,
+            code=code_version.version(),
+            job=output.job,
+            query=output.query,
+            name=output.name,
+            topics=tuple(dict.fromkeys(source.topic for source in sources if source.topic)),
+            tables=output.tables,
+            topic=output.topic,
+            reach=event_time.event_time_span(output.frame),
+            table=output.table,
+            keys=output.keys,
+            sources=plan_analysis.source_topics(output.frame),
+            steps=plan_analysis.steps(output.frame),
+            windows=tuple(
+                (window.length.total_seconds(), window.slide.total_seconds())
+                for window in event_time.time_windows(output.frame)
+            ),
+            columns=tuple((column.name, column.dataType.simpleString()) for column in output.frame.schema.fields),
+        )
+
+    def of_kind(self, kind: str) -> tuple[Step, ...]:
+        """The steps of a kind."""
+        return tuple(step for step in self.steps if step.kind == kind)
+
+    def below_state(self) -> tuple[Step, ...]:
+        """What other steps make the rows that flow into the state."""
+        state = [at for at, step in enumerate(self.steps) if step.kind == "state"]
+        return tuple(step for step in self.steps[state[0] :] if step.kind == "other") if state else ()
+
+    def started_json(self) -> str:
+        """What STARTED_FILE holds, on one line; durations in seconds."""
+        values = self._values()
+        return json.dumps({name: values[name] for name in STARTED_FIELDS})
+
+    def written_json(self) -> str:
+        """What WRITTEN_FILE holds: everything."""
+        return json.dumps(self._values())
+
+    def _values(self) -> dict[str, Any]:
+        reach = {edge: span.total_seconds() for edge, span in asdict(self.reach).items()}
+        return asdict(self) | {"reach": reach}
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The description in either file; what only a newer version knows is left out.
+
+        Raises:
+            ValueError, KeyError, TypeError: where the text is damaged.
+        """
+        kept: Mapping[str, Any] = json.loads(text)
+        read: dict[str, Callable[[Any], Any]] = {
+            "topics": tuple,
+            "tables": lambda tables: tuple(map(RowSelector.from_fields, tables)),
+            "reach": lambda spans: EventTimeSpan(**{edge: timedelta(seconds=at) for edge, at in spans.items()}),
+            "keys": tuple,
+            "sources": lambda sources: tuple(map(tuple, sources)),
+            "steps": lambda steps: tuple(Step(**step) for step in steps),
+            "windows": lambda windows: windows and tuple(map(tuple, windows)),
+            "columns": lambda columns: tuple(map(tuple, columns)),
+        }
+        known = [name for name in (declared.name for declared in fields(cls)) if name in kept]
+        return cls(**{name: read.get(name, _unchanged)(kept[name]) for name in known})
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+class DescriptionFiles:
+    """The files that describe the query of `output` in the checkpoint `folder`."""
+
+    def __init__(self, spark: SparkSession, folder: str, output: Output) -> None:
+        self._spark, self._folder = spark, folder
+        self._description = QueryDescription.of(output)
+        self._has_written = False
+
+    def write_started(self) -> None:
+        """Say how the query is started, where that is not said yet."""
+        text = self._description.started_json()
+        if checkpoint.read(self._spark, f"{self._folder}/{STARTED_FILE}") != text:
+            checkpoint.write(self._spark, f"{self._folder}/{STARTED_FILE}", text)
+
+    def write_written(self) -> None:
+        """Say how the query has written a batch; once for all batches of this run."""
+        if not self._has_written:
+            checkpoint.write(self._spark, f"{self._folder}/{WRITTEN_FILE}", self._description.written_json())
+            self._has_written = True
+
+
+def read_written(spark: SparkSession, folder: str) -> QueryDescription | None:
+    """How the query has written its last batches; None where it ran before that was kept, or the file is damaged."""
+    try:
+        return QueryDescription.from_json(checkpoint.read(spark, f"{folder}/{WRITTEN_FILE}") or "")
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,165 @@
+"""What an error means for one query: which file of its checkpoint is damaged, who lacks a right, and what to do."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from conf.errors import TidemarkError
+from conf.settings import Kafka, Settings
+from jobs.connectors.delta.log import History
+from jobs.pipeline import checkpoint, paths, plan_analysis
+from jobs.pipeline.checkpoint import Damage
+from jobs.pipeline.checkpoint_format import batch_offsets, entry_file, start_file
+from jobs.pipeline.errors import STATE_DAMAGED, DeniedError, UnreadableError
+from jobs.pipeline.outputs import Output
+from jobs.pipeline.paths import QUARANTINE, SHARED
+from jobs.pipeline.state_store import damaged_file
+
+# Stops after which a query may have to read its topics again.
+BEGIN_ANEW = ("TABLE_BEHIND", "TABLE_LOG_DAMAGED", "DATA_FILE_DAMAGED", STATE_DAMAGED)
+
+
+def require_whole(spark: SparkSession, output: Output, folder: str, tables_root: str) -> None:
+    """Look at the files that the next run of the query of `output` begins with.
+
+    Raises:
+        TidemarkError: CHECKPOINT_DAMAGED, with the file and what to do.
+    """
+    damage = checkpoint.damage(spark, folder)
+    if damage is not None:
+        what = f"{folder}/{damage.file} {damage.what}"
+        remedy = _mended(spark, output, folder, tables_root, damage) or lost(output, folder, tables_root)
+        raise TidemarkError("CHECKPOINT_DAMAGED", what, remedy)
+
+
+def _mended(spark: SparkSession, output: Output, folder: str, tables_root: str, damage: Damage) -> str | None:
+    """How to mend that one file; None where nobody can know."""
+    kind, _, name = damage.file.rpartition("/")
+    sums = f"{kind}/.{name}.crc" if kind else f".{name}.crc"
+    removed = f"restore it, or remove it and {sums} beside it"
+    if kind == "commits":
+        return f"{removed}: batch {name} is run again and writes nothing twice"
+    if kind.startswith("sources"):
+        return f"{removed}: it says where the query began, and nothing that it needs to go on"
+    if damage.file == "metadata":
+        id = _recorded_id(spark, output, tables_root)
+        return id and f'restore it, or write {{"id":"{id}"}} into it and remove {sums}: tables say that this was its id'
+    number = int(name)
+    if _is_begun_only(spark, output, folder, tables_root, number):
+        return f"{removed}: batch {number} is planned anew, no table has it"
+    return None
+
+
+def _recorded_id(spark: SparkSession, output: Output, tables_root: str) -> str | None:
+    """The id of the query that wrote the tables of `output`, by the tables' history."""
+    for rows in output.tables:
+        if id := History(spark, paths.table(tables_root, rows.table)).newest({"sink": output.query}).get("query_id"):
+            return str(id)
+    return None
+
+
+def _is_begun_only(spark: SparkSession, output: Output, folder: str, tables_root: str, batch: int) -> bool:
+    """Whether that batch is the last of the offset log, and nothing of it can be in any output."""
+    done, id = checkpoint.last_commit(spark, folder), checkpoint.query_id(spark, folder)
+    if not output.tables or output.topic or id is None or batch != (-1 if done is None else done) + 1:
+        return False
+    commit = {"sink": output.query, "query_id": id, "batch": batch}
+    return all(not History(spark, paths.table(tables_root, rows.table)).newest(commit) for rows in output.tables)
+
+
+def damage_error(
+    spark: SparkSession, output: Output, folder: str, tables_root: str, stop: TidemarkError
+) -> TidemarkError:
+    """`stop` with what only those know who know the query: the damaged file of its state, and what has to go with it
+    where its topics are to be read again."""
+    if stop.code not in BEGIN_ANEW:
+        return stop
+    message, anew = stop.message, begin_anew(output, folder, tables_root)
+    if stop.code == STATE_DAMAGED:
+        file = damaged_file(spark, folder)
+        message = f"{message}: {file}" if file and file not in message else message
+        anew = "or publish into a topic and from a job of another name" if output.topic else anew
+    elif any(paths.table(tables_root, f"{name}/") in message for name in SHARED):
+        anew = "without one, move the table away: it is begun anew, and its queries go on"
+    elif not any(paths.table(tables_root, rows.table) in message for rows in output.tables):
+        anew = "without one, delete that table and the checkpoint of the query that writes it, together"
+    return TidemarkError(stop.code, message, "; ".join(filter(None, (stop.remedy, anew))))
+
+
+def lost(output: Output, folder: str, tables_root: str) -> str:
+    """What to do where the checkpoint in `folder` is lost to the query of `output`."""
+    if output.keeps_ledger:
+        if not plan_analysis.keeps_state(output.frame):
+            return "restore the checkpoint, or start the job once with --adopt: it is built anew from the ledger"
+        return "restore the checkpoint from a copy, or publish into a topic and from a job of another name"
+    return f"restore the checkpoint from a copy; {begin_anew(output, folder, tables_root)}"
+
+
+def begin_anew(output: Output, folder: str, tables_root: str) -> str:
+    """What a query that writes tables needs to read its topics again; empty for one whose tables nobody knows."""
+    tables = [paths.table(tables_root, rows.table) for rows in output.tables if rows.table != QUARANTINE]
+    if not tables or output.topic:
+        return ""
+    remedy = f"to read the topics again, delete all of the query together: {', '.join([folder, *tables])}"
+    if len(tables) < len(output.tables):
+        remedy += f" (its old rows in {QUARANTINE} stop the first reject, which says how to take them out)"
+    return remedy
+
+
+def query_error(
+    spark: SparkSession, settings: Settings, output: Output, folder: str, stop: TidemarkError
+) -> TidemarkError:
+    """`stop` with what is known of the query of `output`, whose checkpoint is in `folder`."""
+    if isinstance(stop, UnreadableError):
+        # A batch that was begun into a ledger is written as it was begun, or not at all.
+        return stop if output.keeps_ledger else _with_way_past(spark, folder, stop)
+    if isinstance(stop, DeniedError):
+        topics = [topic for source in plan_analysis.source_topics(output.frame) for topic in source]
+        return with_rights(settings.kafka, topics, output.topic, stop)
+    return damage_error(spark, output, folder, settings.paths.tables, stop)
+
+
+def with_rights(kafka: Kafka, read: Iterable[str], written: str | None, stop: TidemarkError) -> TidemarkError:
+    """`stop` with the user and the right that is lacking, where that is why; see `DeniedError.with_connection`."""
+    return stop.with_connection(kafka.client_config(), read, written) if isinstance(stop, DeniedError) else stop
+
+
+def _with_way_past(spark: SparkSession, folder: str, stop: UnreadableError) -> TidemarkError:
+    """`stop` with the next of two edits of the checkpoint, after which all records but this one are read.
+
+    The first lets the batch end in front of the record; once that batch is done, the second begins behind it.
+    """
+    batch = checkpoint.last_entry(spark, folder)
+    if batch is None:
+        return stop
+    offsets = batch_offsets(checkpoint.opening(spark, folder, batch), batch)
+    starts, ends = (_positions(offsets[edge], stop) for edge in ("from", "until"))
+    source = min(starts.keys() & ends.keys(), default=None)
+    if source is None:
+        return stop
+    where = f"for partition {stop.partition} of {stop.topic}"
+    if starts[source] < stop.offset:
+        file = entry_file(batch)
+        edit = f"write {stop.offset} in place of {ends[source]} {where} into {folder}/{file}"
+        removed = f"{_sums(file)}, if it is there"
+        then = "what is in front of the record is written, and the next stop says how to go on behind it"
+    else:
+        file = entry_file(batch - 1) if batch else start_file(source)
+        removed = f"{entry_file(batch)}, and {_sums(entry_file(batch))} and {_sums(file)}, if they are there"
+        edit = f"write {stop.offset + 1} in place of {stop.offset} {where} into {folder}/{file}"
+        then = "it goes on behind the record, which no table has then"
+    remedy = f"mend its producer; {edit}, and remove {removed}, then start the job again: {then}"
+    return TidemarkError(stop.code, stop.message, remedy)
+
+
+def _positions(sources: Any, stop: UnreadableError) -> dict[int, int]:
+    """Where each source was, by its number, in the partition of the record."""
+    positions = {n: at.get(stop.topic, {}) for n, at in enumerate(sources or ()) if isinstance(at, Mapping)}
+    return {n: int(at[str(stop.partition)]) for n, at in positions.items() if str(stop.partition) in at}
+
+
+def _sums(file: str) -> str:
+    """Where Hadoop keeps the checksum of a file on a local disk."""
+    folder, _, name = file.rpartition("/")
+    return f"{folder}/.{name}.crc"

@@ -1,0 +1,99 @@
+"""What becomes of a query that has failed, and of the others of its run: decided by settings, code and past alone."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from conf.durations import milliseconds
+from conf.errors import TidemarkError
+from conf.settings import Running
+from jobs.pipeline.errors import WORKER_LATE
+from jobs.pipeline.guards import SCHEMA_ADDED
+from jobs.pipeline.termination import BATCH_FAILED, QUERY_FAILED, query_failed
+
+# Under every setting, so often within so many seconds: a machine that is too busy for longer needs its owner.
+MOST_RETRIES, RETRY_SECONDS = 3, 600.0
+LIMIT_SECONDS = 3600.0  # that `run.restart_limit` is counted in
+# Stops that may pass by themselves: of brokers, registry, disk and machine, and those that nobody has foreseen. What
+# data, schemas, tables, checkpoints, rights and settings are stopped by would come again with the same batch.
+PASSING = frozenset(
+    {
+        *(QUERY_FAILED, BATCH_FAILED, WORKER_LATE, "DISK_FULL"),
+        *("BROKER_UNREACHABLE", "KAFKA_FAILED", "TRANSACTION_TIMED_OUT", "REGISTRY_UNAVAILABLE"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is to be done about a query that has failed.
+
+    Args:
+        seconds: until the restart.
+        reason: why a query that might start again does not; empty for others.
+    """
+
+    action: Literal["restart", "isolate", "stop-all"]
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def decide(settings: Running, code: str, restarted: Sequence[float], now: float) -> Decision:
+    """Decide about a query that was stopped by `code`.
+
+    Args:
+        restarted: when the query was restarted, in seconds of the clock of `now`, SCHEMA_ADDED aside.
+    """
+    if code == SCHEMA_ADDED:
+        return Decision("restart")
+    if code == WORKER_LATE and _since(restarted, now - RETRY_SECONDS) < MOST_RETRIES:
+        return Decision("restart")
+    if settings.on_failure != "restart":
+        return Decision(settings.on_failure)
+    if code not in PASSING:
+        return Decision("isolate", reason=f"{code} does not pass by itself")
+    count = _since(restarted, now - LIMIT_SECONDS)
+    if count >= settings.restart_limit:
+        return Decision("isolate", reason=f"it was restarted {count} times within an hour (run.restart_limit)")
+    first, most = (milliseconds(each) / 1000 for each in (settings.restart_after, settings.restart_after_most))
+    return Decision("restart", float(min(first * 2**count, most)))
+
+
+def _since(times: Sequence[float], start: float) -> int:
+    return sum(at > start for at in times)
+
+
+class Failures:
+    """The failures of a run's queries.
+
+    Attributes:
+        isolated: what stopped each query that is not started again, by its name.
+    """
+
+    def __init__(self, settings: Running) -> None:
+        self._settings = settings
+        self._restarted: dict[str, list[float]] = defaultdict(list)
+        self.isolated: dict[str, TidemarkError] = {}
+
+    def decide(self, query: str, stop: TidemarkError, now: float) -> Decision:
+        """Decide about a failure, and remember it; see `decide` of this module."""
+        restarted = [at for at in self._restarted[query] if at > now - LIMIT_SECONDS]
+        decision = decide(self._settings, stop.code, restarted, now)
+        if decision.action == "restart" and stop.code != SCHEMA_ADDED:
+            restarted.append(now)
+        if decision.action == "isolate":
+            self.isolated[query] = stop
+        self._restarted[query] = restarted
+        return decision
+
+    def error(self) -> TidemarkError | None:
+        """What a run with isolated queries ends with, though its others have ended well; None where there are none."""
+        if not self.isolated:
+            return None
+        if len(self.isolated) == 1:
+            ((name, stop),) = self.isolated.items()
+            return query_failed(name, stop)
+        stops = ", ".join(f"{name} ({stop.code})" for name, stop in self.isolated.items())
+        remedy = "each has its line above, with what to do; `local/tidemark history --failed` has them too"
+        return TidemarkError(QUERY_FAILED, f"{len(self.isolated)} queries stopped: {stops}", remedy)

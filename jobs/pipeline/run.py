@@ -1,0 +1,361 @@
+"""A run of one job: the one place that knows settings, topics, schemas, tables and checkpoints.
+
+A job's `build(run)` reads, transforms and declares outputs; nothing moves until `start`.
+"""
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from contextlib import nullcontext
+from copy import copy
+from dataclasses import replace
+from functools import partial
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+
+from conf.errors import TidemarkError
+from conf.settings import Delivery, Settings
+from jobs.connectors.delta import table as delta_table
+from jobs.connectors.kafka import offsets as kafka_offsets
+from jobs.connectors.kafka import source_sink
+from jobs.pipeline import checkpoint, paths, plan_analysis, query, state_store, topic_sink
+from jobs.pipeline.guards import SchemaGuard
+from jobs.pipeline.late_rows.table import LateRows
+from jobs.pipeline.left_out import OUTAGES, LeftOut, refusal
+from jobs.pipeline.outputs import (
+    Batch,
+    FunctionOutput,
+    OnBatch,
+    Output,
+    OutputMode,
+    Recording,
+    RowSelector,
+    TableOutput,
+    event_time_column,
+    query_name,
+    require_columns,
+)
+from jobs.pipeline.progress import Counted
+from jobs.pipeline.remedies import with_rights
+from jobs.pipeline.sources import Sources
+from jobs.pipeline.termination import single_line_errors
+from jobs.pipeline.topic_sink import TableThenTopic, TopicOutput
+
+
+class Run(Sources):
+    """A job's `build` gets one: it reads from its topics (`Sources`) and declares outputs."""
+
+    def __init__(
+        self,
+        spark: SparkSession,
+        settings: Settings,
+        job: str,
+        bounds: tuple[kafka_offsets.Position, kafka_offsets.Position] | None = None,
+    ) -> None:
+        super().__init__(spark, settings, job, bounds)
+        self.outputs: list[Output] = []
+        self.counted: dict[tuple[str, int], Counted] = {}
+        self.on_batch: OnBatch = lambda batch, run_id: None
+        self.left_out = LeftOut()
+        self.recording: Recording = lambda batch: nullcontext()
+        self._tables: dict[str, delta_table.Table] = {}
+        self._late: dict[str, LateRows] = {}
+
+    def fresh_copy(self) -> "Run":
+        """A new run of the same job as a stream: nothing is declared yet, and both count into the same place."""
+        run = copy(self)
+        run.outputs, run._tables, run.schemas = [], {}, SchemaGuard(self.registry)
+        run.left_out = LeftOut(self.left_out.is_allowed)
+        return run
+
+    def under_name(self, job: str, build: Callable[["Run"], None]) -> None:
+        """Declare the outputs of another job in this run, under that job's name, checkpoints and settings."""
+        including, self.job = self.job, job
+        try:
+            build(self)
+        finally:
+            self.job = including
+
+    def append(
+        self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = (), event_time: str | None = None
+    ) -> None:
+        """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows.
+
+        Args:
+            event_time: see `upsert`.
+        """
+        output = self._table_output(frame, table, (), (), event_time)
+        self.declare(replace(output, partition_by=partition_by))
+
+    def upsert(
+        self,
+        frame: DataFrame,
+        table: str,
+        keys: tuple[str, ...],
+        newest_by: tuple[str, ...] = (),
+        event_time: str | None = None,
+    ) -> None:
+        """Merge the rows of `frame` into a Delta table by `keys`, exactly once; open windows are written too.
+
+        Of a key that a micro-batch has twice the newest row stays: by `newest_by`, or, where `frame` is made of one
+        topic's records one by one, by their offsets. Where neither tells, the micro-batch stops by KEY_REPEATED.
+
+        Args:
+            newest_by: columns whose greatest values make a row the newest (NaN is the greatest, null the least).
+            event_time: the column, timestamp or date, that tells the event time of a row (of a window, its start): a
+                replay replaces rows by it. Left out, it is the only such column among the keys, or of all columns.
+        """
+        self.declare(self._table_output(frame, table, keys, newest_by, event_time))
+
+    def publish(
+        self,
+        frame: DataFrame,
+        topic: str,
+        delivery: Delivery | None = None,
+        mode: topic_sink.Mode = "direct",
+        output_mode: OutputMode = "append",
+    ) -> None:
+        """Write `frame` (columns value, and key, headers, partition, timestamp if there are any) to a topic.
+
+        `timestamp` is the record's time; null means the time of publishing. Left out, it is the event time that the
+        topic is declared with, read out of `value`. Spark's own sink (at-least-once) takes none.
+
+        Of a range the records go into a table of the topic's name: a live topic is no place to try out the past.
+
+        Args:
+            delivery: the settings' (of this job, then of all), where it is left out; see `jobs.pipeline.topic_sink`.
+            mode: "outbox" freezes each micro-batch in a table first, for plans that give other rows when run again.
+        """
+        if self.is_apart:
+            source_sink.check_output(frame, topic)
+            self.declare(TableOutput(self.job, topic, frame, output_mode, RowSelector(topic), topic))
+            return
+        frame = self._timing(frame, topic, delivery)(frame)
+        self.declare(self._topic_output(frame, topic, topic, delivery, mode, output_mode))
+
+    def write_and_publish(
+        self,
+        frame: DataFrame,
+        table: str,
+        topic: str,
+        as_records: Callable[[DataFrame], DataFrame],
+        keys: tuple[str, ...] = (),
+        newest_by: tuple[str, ...] = (),
+        delivery: Delivery | None = None,
+        event_time: str | None = None,
+    ) -> None:
+        """Write each micro-batch to a Delta table (append, or upsert by `keys`) and to a topic: both or none.
+
+        The table comes first. A batch that was cut short between the two is run again: the table has it already, and
+        the topic gets what it lacks.
+
+        Args:
+            as_records: makes the topic's records, as `publish` takes them, of the table's rows; of a key that comes
+                twice the topic gets both.
+            keys, newest_by, event_time: see `upsert`.
+        """
+        to_table = self._table_output(frame, table, keys, newest_by, event_time)
+        if self.is_apart:
+            self.declare(to_table)
+            self.publish(as_records(frame), topic, output_mode=to_table.mode)
+            return
+
+        timed = self._timing(as_records(frame), topic, delivery)
+
+        def timed_records(written: DataFrame) -> DataFrame:
+            return timed(as_records(written))
+
+        to_topic = self._topic_output(timed_records(frame), table, topic, delivery, "direct", to_table.mode)
+        declared = self.job, table, frame, to_table.mode, to_table.rows, topic
+        self.declare(TableThenTopic(*declared, to_table=to_table, to_topic=to_topic, as_records=timed_records))
+
+    def _table_output(
+        self, frame: DataFrame, table: str, keys: tuple[str, ...], newest_by: tuple[str, ...], event_time: str | None
+    ) -> TableOutput:
+        require_columns(frame, table, keys, newest_by)
+        rows = RowSelector(table, keys, event_time_column(frame, table, keys, event_time))
+        repeats = plan_analysis.repeats(frame, keys) if keys else "none"
+        mode: OutputMode = "update" if keys else "append"
+        return TableOutput(self.job, table, frame, mode, rows, newest_by=newest_by, repeats=repeats)
+
+    def _topic_output(
+        self,
+        records: DataFrame,
+        name: str,
+        topic: str,
+        delivery: Delivery | None,
+        how: topic_sink.Mode,
+        mode: OutputMode,
+    ) -> TopicOutput:
+        source_sink.check_output(records, topic)
+        output = TopicOutput(
+            self.job, name, records, mode, None, topic, self._delivery(delivery), how, settings=self.settings
+        )
+        output.require_deterministic()
+        return output
+
+    def _delivery(self, declared: Delivery | None) -> Delivery:
+        return self.job_settings(self.job).delivery or declared or self.settings.sink.delivery
+
+    def _timing(self, records: DataFrame, topic: str, delivery: Delivery | None) -> Callable[[DataFrame], DataFrame]:
+        """Returns a function that gives frames like `records` the event time that `topic` is declared with.
+
+        It leaves frames that have a `timestamp` as they are. The registry is asked here, not with each micro-batch.
+        """
+        source_sink.check_output(records, topic)
+        declared = self.topics.get(topic)
+        if declared is None or not declared.event_time or source_sink.TIMESTAMP in records.columns:
+            return lambda frame: frame
+        if self._delivery(delivery) == "at-least-once":
+            topic_sink.say_publishing_time(declared)
+            return lambda frame: frame
+        versions = self.validator.versions(topic)
+        return partial(topic_sink.with_event_time, field=declared.event_time, versions=versions)
+
+    def declare(self, output: Output) -> None:
+        """Declare an output of a class of your own."""
+        self.outputs.append(output)
+
+    def do_without(self, failures: Mapping[str, TidemarkError], topics: Sequence[str], setting: str) -> None:
+        """Go on without those of `topics` that cannot be read, each an output of this job and of its own.
+
+        Args:
+            failures: why, by topic.
+            setting: the one that lists `topics`.
+
+        Raises:
+            TidemarkError: where nothing would be left, where one of them never ran, and in a run that may not leave
+                anything out: with the failures of all.
+        """
+        folders = (paths.checkpoint(self.settings.paths, self.job, topic) for topic in failures)
+        may = self.left_out.is_allowed and len(failures) < len(topics)
+        if failures and not (may and all(checkpoint.has_begun(self.spark, folder) for folder in folders)):
+            raise refusal(failures, topics, setting)
+        for topic, stop in failures.items():
+            self.left_out.add(query_name(self.job, topic), stop)
+
+    def write(
+        self,
+        frame: DataFrame,
+        name: str,
+        write: Callable[[Batch], None],
+        mode: OutputMode = "append",
+        tables: tuple[RowSelector, ...] = (),
+        topic: str | None = None,
+    ) -> None:
+        """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear a second call.
+
+        Args:
+            tables, topic: what it writes, for replays.
+        """
+        self.declare(FunctionOutput(self.job, name, frame, mode, topic=topic, function=write, tables=tables))
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the past is tried out: outputs go to places of their own, and records for topics into tables."""
+        return self._ranges is not None
+
+    def count(self, batch: Batch, counted: Counted) -> None:
+        """Report what an output of your own read and rejected in `batch`, to be shown with the batch's progress."""
+        self.counted[batch.query_id, batch.version] = counted
+
+    def table(
+        self,
+        name: str,
+        keys: tuple[str, ...] = (),
+        newest_by: tuple[str, ...] = (),
+        partition_by: tuple[str, ...] = (),
+        repeats: delta_table.Repeats = "stop",
+    ) -> delta_table.Table:
+        """The Delta table `name` under the tables root; for a range, once `build` has read its topics."""
+        path = paths.table(self.tables_root, name)
+        self._tables[name] = delta_table.Table(name, path, keys, newest_by, partition_by, repeats=repeats)
+        return self._tables[name]
+
+    @property
+    def tables_root(self) -> str:
+        """The folder of the run's tables. A range has its own below the live tables, and leaves those alone."""
+        live = self.settings.paths.tables
+        return paths.table(live, self._ranges.id) if self._ranges else live
+
+    def checkpoint(self, output: Output) -> str:
+        """The checkpoint folder of `output`."""
+        return paths.checkpoint(self.settings.paths, output.job, output.name)
+
+    def start(self, continuous: bool, only: str = "") -> list[StreamingQuery]:
+        """Start every declared output (or the one query `only`); without `continuous` each ends when caught up."""
+        started = (start() for start in self.starts(continuous, only).values())
+        return [query for query in started if query is not None]
+
+    def starts(self, continuous: bool, only: str = "") -> dict[str, Callable[[], StreamingQuery | None]]:
+        """As `start`, but by each query's name what starts it, or leaves it out; all outputs are opened before.
+
+        Raises:
+            TidemarkError: what `Output.open` raises; why the query `only` is left out.
+        """
+        self.left_out.require_there(only)
+        outputs = [output for output in self._declared() if only in ("", output.query)]
+        for output in outputs:
+            output.open()
+        start = self._start if only else self._start_sound
+        if not only:
+            self.left_out.tell()
+        return {output.query: partial(start, output, self.checkpoint(output), continuous) for output in outputs}
+
+    def _start_sound(self, output: Output, folder: str, continuous: bool) -> StreamingQuery | None:
+        """The query of `output`; None for an independent one that does not start and is left out, where that may be."""
+        try:
+            return self._start(output, folder, continuous)
+        except TidemarkError as stop:
+            if not (self.left_out.is_allowed and output.is_independent) or stop.code in OUTAGES:
+                raise
+            self.left_out.add_and_tell(output.query, stop)
+            return None
+
+    def _start(self, output: Output, folder: str, continuous: bool) -> StreamingQuery:
+        late = self._late[folder] = LateRows(self.spark, self.settings, output, folder, self.tables_root)
+        return query.start_query(
+            self.spark, self.settings, output, folder, continuous, self.schemas, late, self.on_batch
+        )
+
+    def settle(self, failed: Container[str] = ()) -> None:
+        """List what the last micro-batch of each query dropped, once all but the `failed` have ended well."""
+        for late in self._late.values():
+            if late.query not in failed:
+                with single_line_errors():
+                    late.settle()
+
+    def adopt(self) -> list[str]:
+        """Bring the ledgers of all outputs to topics and their checkpoints together again; lines on what was done."""
+        lines: list[str] = []
+        for output in self._declared():
+            output.open()
+            lines += output.adopt(self.spark, self.checkpoint(output))
+        return lines or ["no output of this job has a ledger: there is nothing to adopt"]
+
+    def write_range(self) -> list[str]:
+        """Write every declared output once, over the whole range; a range written before is left as it is.
+
+        Returns:
+            a line for each topic that was read, and for each table with the rows it holds now.
+        """
+        if self._ranges is None:
+            raise ValueError("a run without bounds has no range")
+        id, offsets, attempt = self._ranges.id, self._ranges.offsets, delta_table.Attempt()
+        for output in self._declared():
+            state_store.configure(self.spark, self.settings.spark, self.job_settings(output.job))
+            root = self.tables_root
+            batch = Batch(output.frame, output.query, id, 0, self._began, root, offsets, attempt=attempt)
+            tell = partial(with_rights, self.settings.kafka, self._ranges.topics, None)
+            with self.recording(batch), single_line_errors(tell):
+                output.write(batch)
+            if output.table:
+                self.table(output.table)
+        return [*self._ranges.lines(), *map(self._line, self._tables.values())]
+
+    def _line(self, table: delta_table.Table) -> str:
+        return f"{table.name:<28} {self.spark.read.format('delta').load(table.path).count():,} rows  {table.path}"
+
+    def _declared(self) -> list[Output]:
+        if not self.outputs:
+            raise TidemarkError("NO_OUTPUT", f"job {self.job} writes nothing", "see its settings, or its build()")
+        return self.outputs

@@ -1,0 +1,144 @@
+"""The session of a script that spark-submit has started, and how it ends: at its end, or in order at a signal.
+
+Whoever stops a job signals the process that `./spark-submit.sh` has become, which is the JVM; a terminal signals the
+script too. Left to itself the JVM would take the context away from under queries that run.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from conf.durations import milliseconds
+from conf.errors import Interrupted
+from conf.settings import Settings
+from jobs.connectors.spark_internals import jvm, start_callback_server
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A terminal's Ctrl-C comes twice: to the script, and by way of the JVM.
+SAME_SIGNAL_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
+    """A session that lasts as long as the block.
+
+    SIGTERM or SIGINT, to this process or to the JVM, raises Interrupted in the block, once; what the block raises after
+    that goes to the log. A second signal, or the end of `run.stop_within`, ends script and JVM at once.
+
+    Args:
+        name: the application's.
+        log: the name of the log beside the JVM's, `<log>.python.log`, which gets what libraries say.
+    """
+    path = _log_to_file(settings, log)
+    stopping = _Stopping(milliseconds(settings.run.stop_within) / 1000)
+    spark = SparkSession.builder.appName(name).getOrCreate()
+    try:
+        _send_errors_to(spark, path)
+        stopping.listen(spark)
+        yield spark
+    except Exception:
+        if stopping.number is None:
+            raise
+        logger.warning("raised after a signal", exc_info=True)
+        raise Interrupted(stopping.number) from None
+    finally:
+        with suppress(Exception) if stopping.number else _unchanged():
+            spark.stop()
+
+
+@contextmanager
+def _unchanged() -> Iterator[None]:
+    yield
+
+
+def log_path(settings: Settings, log: str) -> Path:
+    """Where a script's own log lies, beside the JVM's `<log>.log`."""
+    return Path(settings.paths.logs) / f"{log}.python.log"
+
+
+def _log_to_file(settings: Settings, log: str) -> Path:
+    path = log_path(settings, log)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(filename=path, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return path
+
+
+def _send_errors_to(spark: SparkSession, path: Path) -> None:
+    """Send what Java threads and Python workers write on stderr to a file: the terminal is for progress."""
+    java = jvm(spark).java
+    file = java.io.FileOutputStream(str(path), True)
+    java.lang.System.setErr(java.io.PrintStream(file, True))
+
+
+class _Stopping:
+    """The first signal raises in the main thread, the next one ends everything at once.
+
+    Args:
+        within: seconds after the first by which all has ended.
+
+    Attributes:
+        number: of the signal that came; None before.
+    """
+
+    def __init__(self, within: float) -> None:
+        self.number: int | None = None
+        self._within = within
+        self._since = 0.0
+        self._spark: SparkSession | None = None
+        self._handle_here()
+
+    def listen(self, spark: SparkSession) -> None:
+        """Let the JVM pass its signals on, in place of shutting down."""
+        self._spark = spark
+        self._handle_here()  # the context has put a handler of its own in place
+        start_callback_server(spark)
+        signals = jvm(spark).sun.misc.Signal
+        for number in SIGNALS:
+            signals.handle(signals(number.name.removeprefix("SIG")), _PassedOn())
+
+    def _handle_here(self) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._received)
+
+    def _received(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.number is None:
+            self.number, self._since = number, now
+            timer = threading.Timer(self._within, self._end_at_once)
+            timer.daemon = True
+            timer.start()
+            raise Interrupted(number)
+        if now - self._since > SAME_SIGNAL_SECONDS:
+            threading.Thread(target=self._end_at_once, daemon=True).start()
+
+    def _end_at_once(self) -> None:
+        code = 128 + (self.number or 0)
+        print("ended at once; the checkpoint is kept, a new run goes on", file=sys.stderr, flush=True)
+        logger.warning("ended before the queries had stopped")
+        if self._spark is not None:
+            java = jvm(self._spark).java
+            threading.Thread(target=java.lang.Runtime.getRuntime().halt, args=(code,), daemon=True).start()
+            time.sleep(0.5)
+        os._exit(code)
+
+
+class _PassedOn:
+    """What the JVM calls with a signal it got."""
+
+    def handle(self, received: Any) -> None:
+        os.kill(os.getpid(), received.getNumber())
+
+    class Java:
+        implements = ("sun.misc.SignalHandler",)

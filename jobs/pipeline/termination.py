@@ -1,0 +1,101 @@
+"""What stopped a query, or keeps it from starting, is reported in one line."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.sql import SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+
+from conf.errors import TidemarkError
+from jobs.connectors.causes import cause_line, causes
+from jobs.connectors.spark_internals import query_exception
+from jobs.pipeline.errors import known_error
+
+QUERY_FAILED = "QUERY_FAILED"
+BATCH_FAILED = "BATCH_FAILED"
+# Of a cause that nobody has foreseen nobody can say whether a new run goes on.
+UNFORESEEN = "the checkpoint is kept: mend the cause, then start the job again"
+
+Tell = Callable[[TidemarkError], TidemarkError]
+
+# What callbacks of queries raised, by the query's run: Spark passes on no more than its text.
+_raised: dict[str, TidemarkError] = {}
+_tell: dict[str, Tell] = {}
+
+
+def stopped_by(query: StreamingQuery) -> TidemarkError | None:
+    """What stopped a query that has ended; None for one that has ended well.
+
+    It is the very error that the query's callback raised (see `batch_errors`), else what Java's exceptions tell by
+    name, else QUERY_FAILED with the innermost cause.
+    """
+    run = str(query.runId)
+    raised, add_to = _raised.pop(run, None), _tell.pop(run, None)
+    ended = query_exception(query)
+    if ended is None:
+        return None
+    chain = causes(ended)
+    stop = raised or known_error(chain)
+    if stop is None:
+        return TidemarkError(QUERY_FAILED, cause_line(chain), f"see the log; {UNFORESEEN}")
+    return add_to(stop) if add_to else stop
+
+
+@contextmanager
+def batch_errors(session: SparkSession) -> Iterator[str]:
+    """`single_line_errors` for a query's `foreachBatch`, with the id of its run; `stopped_by` returns the very error.
+
+    Args:
+        session: the micro-batch's.
+
+    Raises:
+        TidemarkError: see `single_line_errors`.
+    """
+    # The jobs of a query's run are a group of that name.
+    run = str(session.sparkContext.getLocalProperty("spark.jobGroup.id"))
+    try:
+        with single_line_errors():
+            yield run
+    except TidemarkError as stop:
+        _raised[run] = stop
+        raise
+
+
+def query_failed(name: str, stop: TidemarkError) -> TidemarkError:
+    """QUERY_FAILED with the query's name and what stopped it."""
+    what = stop.message if stop.code == QUERY_FAILED else f"{stop.code}: {stop.message}"
+    return TidemarkError(QUERY_FAILED, f"query {name} stopped: {what}", stop.remedy)
+
+
+def start_error(name: str, failure: Py4JJavaError) -> TidemarkError:
+    """Why the query `name` does not start: by name, or QUERY_FAILED."""
+    chain = causes(failure)
+    what = f"query {name} does not start: {cause_line(chain)}"
+    return known_error(chain) or TidemarkError(QUERY_FAILED, what, UNFORESEEN)
+
+
+def explain(query: StreamingQuery, tell: Tell) -> None:
+    """Let `tell` add to the stop of `query` what is known of it."""
+    _tell[str(query.runId)] = tell
+
+
+@contextmanager
+def single_line_errors(tell: Tell = lambda stop: stop) -> Iterator[None]:
+    """Turn what is raised within into a TidemarkError of one line, to which `tell` adds; the whole goes to the log.
+
+    Spark takes the text of a failure apart with a regular expression that overflows the stack on a long one.
+
+    Raises:
+        TidemarkError: as it was raised, else by name, else BATCH_FAILED.
+    """
+    try:
+        yield
+    except TidemarkError:
+        raise
+    except Exception as exc:
+        logging.getLogger(__name__).exception("a micro-batch failed")
+        chain = causes(exc)
+        remedy = f"the cause is in the log, whole; {UNFORESEEN}"
+        raise tell(known_error(chain) or TidemarkError(BATCH_FAILED, cause_line(chain), remedy)) from None

@@ -1,0 +1,200 @@
+"""How the rows of an output reach a topic: one setting, `delivery`, and three promises.
+
+An outbox, a Delta table, freezes each micro-batch before it is published where its rows may change when run again.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+from confluent_kafka.admin import AdminClient
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from conf import code_version
+from conf.settings import Delivery, Settings
+from conf.topics import Topic
+from jobs.connectors.avro import decode
+from jobs.connectors.delta import table as delta_table
+from jobs.connectors.exactly_once import errors
+from jobs.connectors.exactly_once.adopt import Held, adopt
+from jobs.connectors.exactly_once.fail_points import fail_point
+from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
+from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
+from jobs.connectors.kafka import source_sink
+from jobs.connectors.kafka.topic_limits import Limits, topic_limits
+from jobs.pipeline import checkpoint, paths, plan_analysis
+from jobs.pipeline.outputs import Batch, Output, TableOutput
+from jobs.pipeline.validation import Versions
+
+BATCH = "tidemark_batch"
+POSITION = "tidemark_position"
+# Old batches are removed now and then: each removal is a commit of its own.
+KEPT_BATCHES = 10
+
+
+def freeze(frame: DataFrame, path: str, commit: delta_table.Commit) -> DataFrame:
+    """The rows of `frame` as they were when the batch was first computed, read from the table at `path`.
+
+    Further column: POSITION long, which tells the order that rows had within their partition.
+    """
+    spark = frame.sparkSession
+    table = delta_table.Table("outbox", path, partition_by=(BATCH,))
+    numbered = frame.withColumn(BATCH, F.lit(commit.version)).withColumn(POSITION, F.monotonically_increasing_id())
+    delta_table.write(numbered, table, commit)
+    if commit.version % KEPT_BATCHES == 0:
+        spark.sql(f"DELETE FROM delta.`{path}` WHERE {BATCH} < {commit.version - KEPT_BATCHES}")
+    rows = spark.read.format("delta").load(path).where(F.col(BATCH) == commit.version)
+    return rows.drop(BATCH)
+
+
+Mode = Literal["direct", "outbox"]
+
+
+def with_event_time(records: DataFrame, field: str, versions: Versions) -> DataFrame:
+    """Read the timestamp of each record out of its value.
+
+    Args:
+        records: columns as `kafka.check_output` wants them, among them `value` binary, a framed event.
+        field: holds the event time, in the events of every stream.
+        versions: the registered schemas of the topic's streams.
+
+    Returns:
+        the columns of `records`, then `timestamp` timestamp: null where the value is no event, or has no such time.
+    """
+    columns, times = records.columns, []
+    for number, registered in enumerate(versions.values()):
+        decoded = decode.decode(records, registered, registered[-1].text)
+        times.append(f"{source_sink.TIMESTAMP}_{number}")
+        at = F.when(F.col("error").isNull(), F.col("event").getField(field))
+        records = decoded.select(*records.columns, at.cast("timestamp").alias(times[-1]))
+    return records.select(*columns, F.coalesce(*times).alias(source_sink.TIMESTAMP))
+
+
+def say_publishing_time(declared: Topic) -> None:
+    """Print that the records of a topic with an event time will have another time: Spark's own sink sets none."""
+    what = f"event_time of topic {declared.name} is not its records' timestamp"
+    why = "with at-least-once, which is Spark's own sink, that is the time of publishing"
+    print(f"note: {what}: {why}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class TopicOutput(Output):
+    """Publishes rows as the records of a topic.
+
+    Delivery at-least-once goes through Spark's own sink: a batch that is run again is written again. The others go
+    through a sink with a ledger.
+
+    Args:
+        publishing: "outbox" freezes each batch in a table first.
+    """
+
+    topic: str = ""
+    delivery: Delivery = "exactly-once"
+    publishing: Mode = "direct"
+    settings: Settings = field(kw_only=True, repr=False)
+
+    @property
+    def keeps_ledger(self) -> bool:
+        return self.delivery != "at-least-once"
+
+    @property
+    def sink_id(self) -> str:
+        """What names the ledger and the transactional ids."""
+        return f"{self.settings.ledger.application}.{self.query}"
+
+    @cached_property
+    def sink(self) -> LedgerSink:
+        """The sink with a ledger; it remembers what topics take from batch to batch."""
+        kafka, ledger = self.settings.kafka, self.settings.ledger
+        return LedgerSink(self.sink_id, self.topic, kafka, self.settings.sink, ledger, self.delivery)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the topic takes, asked once."""
+        admin = AdminClient({**self.settings.kafka.client_config(), "log_level": 0})
+        return topic_limits(admin, [self.topic])[self.topic]
+
+    def require_deterministic(self) -> None:
+        """Check that the plan gives the same rows when a batch is run again, where it must.
+
+        Raises:
+            TidemarkError: NOT_DETERMINISTIC.
+        """
+        is_frozen = self.publishing == "outbox" or not self.keeps_ledger
+        difference = None if is_frozen else plan_analysis.changes_when_run_again(self.frame)
+        if difference:
+            raise errors.not_deterministic(self.query, difference)
+
+    def open(self) -> None:
+        """Check topic and settings against the brokers, and create the ledger.
+
+        Raises:
+            TidemarkError: TOPIC_MISSING, NOT_AUTHORIZED, BROKER_UNREACHABLE, BROKER_REFUSES;
+                TRANSACTION_TIMEOUT_ABOVE_CAP, TOO_MANY_SHARDS, KAFKA_FAILED.
+        """
+        source_sink.require_topics(self.settings.kafka, [self.topic], to_write=True)
+        if self.keeps_ledger:
+            self.sink.open()
+        else:
+            _ = self.limits
+
+    def write(self, batch: Batch) -> None:
+        if not self.keeps_ledger:
+            with batch.tally.phase("publish"):
+                source_sink.write_batch(batch.frame, self.settings.kafka, self.settings.sink, self.topic, self.limits)
+        else:
+            facts = BatchFacts(batch.query_id, batch.version, batch.files, batch.keeps_state, code_version.version())
+            if self.publishing == "outbox":
+                frozen = freeze(batch.frame, paths.outbox(batch.tables_root, self.query), batch.commit("outbox"))
+                records = self.sink.write(frozen, facts, POSITION, batch.tally)
+            else:
+                records = self.sink.write(batch.frame, facts, tally=batch.tally)
+            batch.tally.wrote(self.topic, records)
+        fail_point("batch-before-commit-log", self.sink_id, batch=batch.version)
+
+    def adopt(self, spark: SparkSession, folder: str) -> list[str]:
+        if not self.keeps_ledger:
+            return []
+        adoption = adopt(self.sink, _held(spark, folder), plan_analysis.keeps_state(self.frame))
+        lines = [adoption.text]
+        if adoption.restore:
+            aside = checkpoint.move_aside(spark, folder)
+            lines += [f"{self.sink_id}: the checkpoint that was there is kept as {aside}"] if aside else []
+            begun = adoption.restore.id
+            checkpoint.rebuild(spark, folder, begun.query_id, begun.batch, adoption.restore.checkpoint)
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableThenTopic(Output):
+    """Writes each batch to a table, then publishes the records that `as_records` makes of it."""
+
+    to_table: TableOutput
+    to_topic: TopicOutput
+    as_records: Callable[[DataFrame], DataFrame]
+
+    @property
+    def keeps_ledger(self) -> bool:
+        return self.to_topic.keeps_ledger
+
+    def open(self) -> None:
+        self.to_topic.open()
+
+    def adopt(self, spark: SparkSession, folder: str) -> list[str]:
+        return self.to_topic.adopt(spark, folder)
+
+    def write(self, batch: Batch) -> None:
+        self.to_table.write(batch)
+        fail_point("batch-between-table-and-topic", self.to_topic.sink_id, batch=batch.version)
+        self.to_topic.write(replace(batch, frame=self.as_records(batch.frame)))
+
+
+def _held(spark: SparkSession, folder: str) -> Held:
+    query_id, last = checkpoint.query_id(spark, folder), checkpoint.last_commit(spark, folder)
+    done = checkpoint.entry(spark, folder, last) if last is not None else None
+    begun = checkpoint.entry(spark, folder, last + 1 if last is not None else 0)
+    at = BatchId(query_id, last, offsets_hash(done)) if query_id and last is not None and done else None
+    return Held(query_id, at, offsets_hash(begun) if begun else None, checkpoint.is_damaged(spark, folder))

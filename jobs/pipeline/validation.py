@@ -1,0 +1,269 @@
+"""Which records of a topic are accepted: by the registered schemas, the declared rules and the clock."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import NumericType
+
+from conf.errors import TidemarkError, nearest
+from conf.rules import Reference, Rule, Unique, fields_of, load_rules
+from conf.settings import Settings
+from conf.topics import Topic
+from jobs.connectors.avro import decode
+from jobs.connectors.delta import table as delta_table
+from jobs.pipeline import paths, rules, tombstones
+from jobs.pipeline.progress import REJECTED_AS
+from schemas.contracts import subject_of_stream
+from schemas.pii import PiiFields, pii_fields_of
+from schemas.registry import RegisteredSchema, Registry
+from schemas.spark_limits import require_storable
+from schemas.validity import is_valid
+
+# All that a record is rejected by, but VERDICT_CHANGED, which only a batch that is run again has.
+REJECT_CODES = (
+    *(decode.NO_VALUE, decode.BAD_FRAMING, decode.UNKNOWN_SCHEMA_ID, decode.UNDECODABLE),
+    *(tombstones.BAD_KEY, rules.FUTURE_EVENT_TIME, rules.RULE_FAILED),
+)
+Versions = Mapping[str, Sequence[RegisteredSchema]]
+"""The registered versions of each stream of a topic, the newest last."""
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Decides which records of every topic are accepted; rules are kept by stream (`schemas.contracts`)."""
+
+    settings: Settings
+    registry: Registry
+    topics: Mapping[str, Topic]
+    rules_by_stream: dict[str, tuple[Rule, ...]]
+
+    def streams(self, topic: str) -> list[str]:
+        """The streams of `topic`: itself, where it has events of one type."""
+        return list(self.topics[topic].streams) if topic in self.topics else [topic]
+
+    def versions(self, topic: str) -> Versions:
+        """The registered versions of each stream of `topic`. One answer is for all that is done with a micro-batch: a
+        version that comes in its middle must not change half of it.
+
+        Raises:
+            TidemarkError: UNKNOWN_SUBJECT, and the registry's errors.
+        """
+        return {stream: self.registry.versions(subject_of_stream(stream)) for stream in self.streams(topic)}
+
+    def validate(
+        self, records: DataFrame, stream: str, versions: Versions, clock: Column, owns_unmatched: bool = True
+    ) -> DataFrame:
+        """Decode those of `records` (Kafka's columns) that are of `stream`, and apply every rule that needs nothing
+        but the record.
+
+        Each is decoded by the registered version that it names, into the newest one.
+
+        Args:
+            versions: of the stream's topic.
+            clock: what an event time is compared with, timestamp.
+            owns_unmatched: whether records that are of no stream of the topic are among the rejected ones.
+
+        Returns:
+            what `apply_rules` gives; of a compacted topic, with `tombstones.DELETED_KEY`.
+
+        Raises:
+            TidemarkError: BAD_RULES, where a rule asks for what events of the topic do not have; BAD_TOPICS, where a
+                compacted topic's key is nothing that a tombstone can name; BAD_SCHEMA, where a registered schema is
+                none that can be read.
+        """
+        newest = versions[stream][-1].text
+        of_stream = self._of_stream(records, stream, versions, owns_unmatched)
+        with naming_schema(stream, versions):
+            require_storable(newest)
+            decoded = with_rule_column(decode.decode(of_stream, versions[stream], reader=newest))
+            marks = pii_fields_of(newest)
+        if stream in self.topics and (key := self.topics[stream].compaction_key):
+            decoded = tombstones.with_deleted_keys(decoded, stream, newest, key)
+        declared, event_time = self.rules_of(stream), self.event_time(stream)
+        self._require_comparable(stream, marks)
+        event = decoded.schema["event"].dataType
+        rules.require_fields(stream, declared, event_time, event)
+        stateless = rules.stateless(declared)
+        ahead = rules.ahead(event_time, clock, self.settings.quarantine.max_ahead) if event_time else None
+        return apply_rules(decoded, stateless, rules.failures(stateless, event), ahead)
+
+    def validate_batch(
+        self,
+        records: DataFrame,
+        stream: str,
+        versions: Versions,
+        clock: Column,
+        owns_unmatched: bool,
+        silver: str,
+        starts: Mapping[int, int],
+    ) -> DataFrame:
+        """`validate`, and then apply the rules that need other tables (reference, unique).
+
+        Args:
+            silver: the path of the table that holds the stream's events.
+            starts: the batch's first offset in each partition.
+
+        Raises:
+            TidemarkError: what `validate` raises; TABLE_MISSING, where a rule refers to a table that is not there.
+        """
+        validated = self.validate(records, stream, versions, clock, owns_unmatched)
+        return self._apply_table_rules(validated, stream, silver, starts)
+
+    def _of_stream(self, records: DataFrame, stream: str, versions: Versions, owns_unmatched: bool) -> DataFrame:
+        foreign = [version for other in versions if other != stream for version in versions[other]]
+        if not foreign:
+            return records
+        return records.where(~decode.carries(foreign) if owns_unmatched else decode.carries(versions[stream]))
+
+    def _apply_table_rules(
+        self, validated: DataFrame, stream: str, silver: str, starts: Mapping[int, int]
+    ) -> DataFrame:
+        for rule in self.rules_of(stream):
+            if isinstance(rule, Reference):
+                marked = rules.with_reference(validated, rule, self._values(validated, rule))
+            elif isinstance(rule, Unique):
+                event_time = self.event_time(stream) or ""
+                earlier = self._earlier(validated, rule, event_time, silver, starts)
+                marked = rules.with_repeats(validated, rule, event_time, earlier)
+            else:
+                continue
+            validated = apply_rules(marked, [rule], {rule.name: F.col(rules.MARK)}).drop(rules.MARK)
+        return validated
+
+    def rules_of(self, stream: str) -> tuple[Rule, ...]:
+        """The rules of `stream`."""
+        return self.rules_by_stream.get(stream, ())
+
+    def event_time(self, stream: str) -> str | None:
+        """The field that holds the event time, where the stream's topic is declared with one."""
+        declared = self.topics.get(stream.partition("/")[0])
+        return declared.event_time if declared else None
+
+    def _require_comparable(self, stream: str, marks: PiiFields) -> None:
+        declared = self.topics.get(stream)
+        looking = [rule for rule in self.rules_of(stream) if isinstance(rule, Reference | Unique)]
+        if declared and declared.compaction_key and any(isinstance(rule, Unique) for rule in looking):
+            what = f"topic {stream} is compacted, and has a rule that asks for unique events"
+            raise TidemarkError("BAD_RULES", what, "take it out: the newest event of each key stays, others go")
+        for rule in looking:
+            if marked := [field for field in fields_of(rule) if marks.covers(field)]:
+                what = f"rule {rule.name} of {stream} compares {marked[0]} with a table, and it is marked as personal"
+                raise TidemarkError("BAD_RULES", what, "take it out: tables hold another value, or none")
+
+    def _values(self, validated: DataFrame, rule: Reference) -> DataFrame:
+        # A range writes into a folder of its own, and refers to the live tables.
+        table = delta_table.read(validated.sparkSession, paths.table(self.settings.paths.tables, rule.table))
+        kept = table.where("NOT _deleted") if "_deleted" in table.columns else table
+        if rule.column not in table.columns:
+            what = f"rule `{rule.name}` refers to {rule.table}, which has no column `{rule.column}`"
+            raise TidemarkError("BAD_RULES", what, nearest(rule.column, table.columns))
+        kinds = (
+            rules.field_type(validated.schema["event"].dataType, rule.field),
+            table.schema[rule.column].dataType,
+        )
+        if kinds[0] != kinds[1] and not all(isinstance(kind, NumericType) for kind in kinds):
+            what = f"rule `{rule.name}` compares {rule.field} with {rule.column} of {rule.table}"
+            what += f", and the one is {kinds[0].simpleString()}, the other {kinds[1].simpleString()}"
+            raise TidemarkError("BAD_RULES", what, "name a column of the field's type")
+        return kept.select(F.col(f"`{rule.column}`").alias("value"))
+
+    def _earlier(
+        self, validated: DataFrame, rule: Unique, event_time: str, silver: str, starts: Mapping[int, int]
+    ) -> DataFrame | None:
+        """None where silver holds nothing of before the batch that could be compared."""
+        spark = validated.sparkSession
+        if not starts or not delta_table.exists(spark, silver):
+            return None
+        table, at = delta_table.read(spark, silver), rules.field_of_event(event_time)
+        needed = {name.partition(".")[0] for name in (*rule.fields, event_time)}
+        at_ms = F.unix_millis(at.cast("timestamp"))
+        between = validated.where(F.col("error").isNull()).agg(F.min(at_ms), F.max(at_ms)).collect()[0]
+        if between[0] is None or not needed <= set(table.columns):
+            return None
+        return rules.before_batch(table, rule, event_time, starts, (between[0], between[1]))
+
+
+@contextmanager
+def naming_schema(stream: str, versions: Versions) -> Iterator[None]:
+    """Turn complaints about a schema into BAD_SCHEMA, with topic, subject and version."""
+    try:
+        yield
+    except TidemarkError as exc:
+        if exc.code not in ("INVALID_SCHEMA", "BAD_SCHEMA"):
+            raise
+        registered = versions[stream]
+        bad = next((version for version in registered if not is_valid(version.text)), registered[-1])
+        topic = stream.partition("/")[0]
+        place = f"topic {topic}, subject {bad.subject}, version {bad.version} (schema id {bad.id})"
+        raise TidemarkError("BAD_SCHEMA", f"{place}: {exc.message}", exc.remedy) from exc
+
+
+def declared_rules(topics: Mapping[str, Topic], more: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
+    """The declared rules, by stream; topics that are not declared (`more`) may have some too."""
+    streams = {stream for topic in topics.values() for stream in topic.streams}
+    return load_rules(streams | (set(more) - topics.keys()))
+
+
+Failures = Mapping[str, Column]
+RULE_STOPPED = "RULE_STOPPED"
+REMEDY = "mend the rule in conf/rules.toml, or set its on_failure to quarantine, and start again"
+
+
+def with_rule_column(decoded: DataFrame) -> DataFrame:
+    """`avro.decode`'s result with `rule` string, null: what `apply_rules` takes."""
+    return decoded.withColumn("rule", F.lit(None).cast("string"))
+
+
+def apply_rules(
+    decoded: DataFrame, declared: Sequence[Rule], failures: Failures, ahead: Column | None = None
+) -> DataFrame:
+    """Let each of the `declared` rules have its effect on the rows that have no `error` yet.
+
+    Args:
+        decoded: the result of `with_rule_column`, or of this function for other rules.
+        failures: where each rule fails, boolean (null: it does not), by the rule's name.
+        ahead: where the event time is too far in the future, boolean.
+
+    Returns:
+        the same columns with `error` string FUTURE_EVENT_TIME or RULE_FAILED, and then `rule` string, the first that
+        failed; and a column `rules.FAILED` and name, boolean and never null, for each rule, whatever its action. Where
+        a rule that stops fails, the evaluation of `error` does: RULE_STOPPED.
+    """
+    good = F.col("error").isNull()
+    columns = {f"{rules.FAILED}{rule.name}": F.coalesce(good & failures[rule.name], F.lit(False)) for rule in declared}
+    marked = decoded.withColumns(columns) if columns else decoded
+    failed = {rule.name: F.col(f"{rules.FAILED}{rule.name}") for rule in declared}
+    error = F.when(~good, F.col("error"))
+    for rule in (rule for rule in declared if rule.on_failure == "stop"):
+        error = error.when(failed[rule.name], _stopped(rule))
+    is_ahead = F.lit(False) if ahead is None else F.coalesce(ahead, F.lit(False))
+    error = error.when(is_ahead, rules.FUTURE_EVENT_TIME)
+    first = _first([rule for rule in declared if rule.on_failure == "quarantine"], failed)
+    if first is None:
+        return marked.withColumn("error", error) if declared or ahead is not None else marked
+    name = F.coalesce("rule", F.when(good & ~is_ahead, first))
+    return marked.withColumns({"error": error.when(first.isNotNull(), rules.RULE_FAILED), "rule": name})
+
+
+def _first(declared: Sequence[Rule], failed: Failures) -> Column | None:
+    names = [F.when(failed[rule.name], rule.name) for rule in declared]
+    return F.coalesce(*names) if names else None
+
+
+def _stopped(rule: Rule) -> Column:
+    place = F.format_string(
+        f"{RULE_STOPPED}: rule `{rule.name}` of topic %s fails at partition %d, offset %d: %s; {REMEDY}",
+        "topic",
+        "partition",
+        "offset",
+        F.lit(str(rule)),
+    )
+    return F.raise_error(place).cast("string")
+
+
+def reject_counts(is_rejected: Column) -> dict[str, Column]:
+    """How many validated records are rejected by each code, as aggregates by column name: REJECTED_AS and the code."""
+    return {f"{REJECTED_AS}{code}": F.count_if(is_rejected & (F.col("error") == code)) for code in REJECT_CODES}

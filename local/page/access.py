@@ -1,0 +1,104 @@
+"""Says who may see the page: whoever knows the token; without one, what runs on this machine and asks for it by name.
+
+Every answer forbids scripts that are not the page's own, frames around it, and copies of it in caches.
+"""
+
+import hmac
+from hashlib import sha256
+from urllib.parse import parse_qs
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "tidemark_page"
+SIGN_IN = "/sign-in"
+# Of a site that has its own name point to this machine, the browser would read the page as that site's.
+OWN_NAMES = ("127.0.0.1", "localhost", "[::1]", "::1")
+MOST_FORM_BYTES = 4_096
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def guards(token: str, only_this_machine: bool) -> list[Middleware]:
+    """What every request passes, in this order."""
+    hosts = [Middleware(TrustedHostMiddleware, allowed_hosts=list(OWN_NAMES))] if only_this_machine else []
+    return [Middleware(SafeHeaders), *hosts, *([Middleware(TokenRequired, token=token)] if token else [])]
+
+
+class SafeHeaders:
+    """Adds HEADERS to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class TokenRequired:
+    """Asks for the token: in the header `Authorization: Bearer`, or once in a form, which leaves a cookie."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope, receive)
+            is_open = request.url.path == SIGN_IN or request.url.path.startswith("/static/")
+            if not is_open and not is_known(request, self._token):
+                await _turned_away(request)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def is_known(request: Request, token: str) -> bool:
+    """Whether the request carries the token, or the cookie that it was exchanged for."""
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
+    return hmac.compare_digest(bearer, token.encode()) or hmac.compare_digest(
+        request.cookies.get(COOKIE, "").encode(), cookie_of(token).encode()
+    )
+
+
+def cookie_of(token: str) -> str:
+    """What a browser keeps in place of the token; nobody gets from it to the token."""
+    return hmac.new(token.encode(), b"tidemark page", sha256).hexdigest()
+
+
+async def sign_in(request: Request, token: str) -> Response | None:
+    """The answer to a form with the right token; None for a wrong one."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_FORM_BYTES:
+            return None
+    given = parse_qs(body.decode(errors="replace")).get("token", [""])[0]
+    if not hmac.compare_digest(given.encode(), token.encode()):
+        return None
+    answer = RedirectResponse("/", status_code=303)
+    secure = request.url.scheme == "https"
+    answer.set_cookie(COOKIE, cookie_of(token), httponly=True, samesite="strict", secure=secure)
+    return answer
+
+
+def _turned_away(request: Request) -> Response:
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse(SIGN_IN, status_code=303)
+    return Response("the token is missing or wrong: Authorization: Bearer TOKEN\n", 401, {"WWW-Authenticate": "Bearer"})

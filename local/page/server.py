@@ -1,0 +1,174 @@
+"""The page's routes: each view is read in the background, and rendered here, on the server."""
+
+import shlex
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from conf.settings import Settings
+from local.page import accounts, history, late, quarantine, queries, replays, topics
+from local.page.access import SIGN_IN, guards, sign_in
+from local.page.cluster import Brokers
+from local.page.latest import Answer, Latest
+
+FOLDER = Path(__file__).resolve().parent
+CHECK_SECONDS = 60.0
+# Path, and what the link says.
+VIEWS = {
+    "/accounts": "Accounts",
+    "/queries": "Queries",
+    "/quarantine": "Quarantine",
+    "/late": "Late rows",
+    "/replays": "Replays",
+    "/topics": "Topics",
+    "/history": "History",
+}
+
+
+def create_app(load: Callable[[], Settings], token: SecretStr, only_this_machine: bool) -> Starlette:
+    """The page as an ASGI application.
+
+    Args:
+        load: reads the settings, as they are now.
+        token: that is asked for; empty for none.
+    """
+    views = Views(load, token)
+    routes = [
+        Route("/", lambda request: RedirectResponse("/accounts")),
+        Route("/accounts", views.accounts),
+        Route("/queries", views.queries),
+        Route("/queries/{name:path}", views.query),
+        Route("/quarantine", views.quarantine),
+        Route("/quarantine/samples", views.samples),
+        Route("/late", views.late),
+        Route("/replays", views.replays),
+        Route("/topics", views.topics),
+        Route("/history", views.history),
+        Route("/history/{query:path}/{batch:int}", views.batch),
+        Route(SIGN_IN, views.sign_in, methods=["GET", "POST"]),
+        Mount("/static", StaticFiles(directory=FOLDER / "static")),
+    ]
+    return Starlette(routes=routes, middleware=guards(token.get_secret_value(), only_this_machine))
+
+
+class Views:
+    """Answers requests; what they share is kept here."""
+
+    def __init__(self, load: Callable[[], Settings], token: SecretStr) -> None:
+        self._load, self._token = load, token
+        self._latest, self._brokers = Latest(), Brokers()
+        self._templates = Environment(
+            loader=FileSystemLoader(FOLDER / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters |= {"number": number, "time": time_text, "ago": ago}
+
+    def accounts(self, request: Request) -> Response:
+        checked = self._latest.get(
+            "check", lambda: accounts.check_everything(self._load(), self._brokers), CHECK_SECONDS, 0.0
+        )
+        answer = self._latest.get(
+            "accounts", lambda: accounts.read_accounts(self._load(), self._brokers, checked.content)
+        )
+        return self._rendered(request, "accounts.html", answer, "local/tidemark coverage check", checked=checked)
+
+    def queries(self, request: Request) -> Response:
+        answer = self._latest.get("queries", lambda: queries.read_queries(self._load(), self._brokers))
+        return self._rendered(request, "queries.html", answer, "local/tidemark history")
+
+    def query(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        answer = self._latest.get(f"query {name}", lambda: queries.read_charts(self._load(), name))
+        return self._rendered(request, "query.html", answer, history.Chosen(name).command, name=name)
+
+    def quarantine(self, request: Request) -> Response:
+        answer = self._latest.get("quarantine", lambda: quarantine.read_rejects(self._load(), self._brokers))
+        return self._rendered(request, "quarantine.html", answer, f"{quarantine.COMMAND} list")
+
+    def samples(self, request: Request) -> Response:
+        group = quarantine.Group(*(request.query_params.get(name, "") for name in ("topic", "error", "rule")))
+        answer = self._latest.get(f"samples {group}", lambda: quarantine.read_samples(self._load(), group))
+        return self._rendered(request, "samples.html", answer, group.inspect, group=group)
+
+    def late(self, request: Request) -> Response:
+        answer = self._latest.get("late", lambda: late.read_late(self._load()))
+        command = answer.content.command if answer.content else "local/tidemark history"
+        return self._rendered(request, "late.html", answer, command)
+
+    def replays(self, request: Request) -> Response:
+        answer = self._latest.get("replays", lambda: replays.read_replays(self._load()))
+        return self._rendered(request, "replays.html", answer, "local/tidemark replay list")
+
+    def topics(self, request: Request) -> Response:
+        answer = self._latest.get("topics", lambda: topics.read_topics(self._load(), self._brokers))
+        return self._rendered(request, "topics.html", answer, "local/tidemark topics plan")
+
+    def history(self, request: Request) -> Response:
+        asked = request.query_params
+        chosen = history.Chosen(asked.get("name", ""), asked.get("since", ""), asked.get("failed") == "1")
+        answer = self._latest.get(f"history {chosen}", lambda: history.read_history(self._load(), chosen))
+        return self._rendered(request, "history.html", answer, chosen.command, chosen=chosen)
+
+    def batch(self, request: Request) -> Response:
+        query, batch = request.path_params["query"], request.path_params["batch"]
+        answer = self._latest.get(f"batch {query} {batch}", lambda: history.read_batch(self._load(), query, batch))
+        command = f"{history.COMMAND} explain {shlex.quote(query)} {batch}"
+        return self._rendered(request, "batch.html", answer, command, query=query, batch=batch)
+
+    async def sign_in(self, request: Request) -> Response:
+        if not self._token.get_secret_value():
+            return RedirectResponse("/", status_code=303)
+        wrong = False
+        if request.method == "POST":
+            entered = await sign_in(request, self._token.get_secret_value())
+            if entered is not None:
+                return entered
+            wrong = True
+        text = self._templates.get_template("sign_in.html").render(wrong=wrong)
+        return HTMLResponse(text, status_code=401 if wrong else 200)
+
+    def _rendered(self, request: Request, template: str, answer: Answer, command: str, **more: Any) -> Response:
+        context = {
+            "views": VIEWS,
+            "path": request.url.path,
+            "answer": answer,
+            "it": answer.content,
+            "command": command,
+            "now": datetime.now(UTC),
+            **more,
+        }
+        return HTMLResponse(self._templates.get_template(template).render(context))
+
+
+def number(value: float | None) -> str:
+    """A number with separators; a hyphen for none."""
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if isinstance(value, float) and abs(value) < 10 else f"{value:,.0f}"
+
+
+def time_text(at: datetime | None) -> str:
+    """A time in UTC to the second; empty for none."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z" if at else ""
+
+
+def ago(seconds: float | None) -> str:
+    """A duration in its largest unit; a hyphen for none."""
+    if seconds is None:
+        return "-"
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}" if seconds < 10 * size else f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:,.0f} s"

@@ -1,0 +1,151 @@
+"""Makes Avro record schemas of the names and types that inference found; puts Arrow's types as Avro's."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from conf.errors import TidemarkError
+from producers.files.rows import unique_names
+from schemas.validity import NAME
+
+PLAIN: list[tuple[Any, Any]] = [
+    (pa.types.is_boolean, "boolean"),
+    (pa.types.is_uint32, "long"),
+    (pa.types.is_int64, "long"),
+    # Beyond a long; as a decimal it keeps all of its digits.
+    (pa.types.is_uint64, {"type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 0}),
+    (pa.types.is_integer, "int"),
+    (pa.types.is_float64, "double"),
+    (pa.types.is_floating, "float"),
+    (pa.types.is_string, "string"),
+    (pa.types.is_large_string, "string"),
+    (pa.types.is_string_view, "string"),
+    (pa.types.is_null, "string"),
+    (pa.types.is_binary, "bytes"),
+    (pa.types.is_large_binary, "bytes"),
+    (pa.types.is_fixed_size_binary, "bytes"),
+    (pa.types.is_binary_view, "bytes"),
+    (pa.types.is_date, {"type": "int", "logicalType": "date"}),
+]
+EXTENSIONS: dict[str, Any] = {"arrow.uuid": {"type": "string", "logicalType": "uuid"}, "arrow.bool8": "boolean"}
+LISTS = (
+    pa.types.is_list,
+    pa.types.is_large_list,
+    pa.types.is_fixed_size_list,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+)
+LONGEST_DECIMAL = 38  # Spark's, and Delta's
+# Nanoseconds become microseconds: Spark knows no finer unit, and a value that is finer is refused, not rounded.
+UNITS = {"s": "millis", "ms": "millis", "us": "micros", "ns": "micros"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """`source`: its name in the input; `avro_type`: its type, without null."""
+
+    source: str
+    avro_type: Any
+
+
+def record(name: str, fields: Iterable[Field], **attributes: str) -> dict[str, Any]:
+    """A record of nullable fields; a name that Avro does not allow is changed, and kept as the field's `source`."""
+    listed = list(fields)
+    names = _field_names([field.source for field in listed])
+    return {
+        "type": "record",
+        "name": name,
+        **attributes,
+        "fields": [_described(field, names[field.source]) for field in listed],
+    }
+
+
+def avro_name(source: str) -> str:
+    """The name itself where Avro allows it; otherwise the nearest that it allows: `Unit price ($)` -> Unit_price."""
+    if NAME.fullmatch(source):
+        return source
+    plain = unicodedata.normalize("NFKD", source).encode("ascii", "ignore").decode()
+    bare = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")
+    return bare if NAME.fullmatch(bare) else f"_{bare}" if bare else "column"
+
+
+def type_name(topic: str) -> str:
+    """Return a record's name after a topic: page-views -> PageViews."""
+    words = re.findall(r"[A-Za-z0-9]+", topic)
+    return avro_name("".join(word[:1].upper() + word[1:] for word in words))
+
+
+def renamed(schema: Any) -> list[tuple[str, str]]:
+    """(source, name) of every field, at every depth, whose name was changed."""
+    if isinstance(schema, list):
+        return [pair for branch in schema for pair in renamed(branch)]
+    if not isinstance(schema, dict):
+        return []
+    pairs = [(field["source"], field["name"]) for field in schema.get("fields", ()) if "source" in field]
+    for child in (*(field["type"] for field in schema.get("fields", ())), schema.get("items"), schema.get("values")):
+        pairs += renamed(child)
+    return pairs
+
+
+def avro_fields(schema: pa.Schema, name: str) -> list[Field]:
+    """Return the columns as fields of the record `name`; raises TidemarkError UNSUPPORTED_TYPE."""
+    return [_field(column, name) for column in schema]
+
+
+def require_precision(precision: int, name: str) -> None:
+    """Raise TidemarkError UNSUPPORTED_TYPE, where a table could not hold so many digits."""
+    if precision > LONGEST_DECIMAL:
+        what = f"`{name}` is a decimal of {precision} digits, and tables hold {LONGEST_DECIMAL}"
+        raise TidemarkError("UNSUPPORTED_TYPE", what, "cast the column before, to a shorter decimal or to text")
+
+
+def _field_names(sources: list[str]) -> dict[str, str]:
+    """Source -> name. Names differ by more than case, which is all the same to Spark; proper names are kept first."""
+    ordered = sorted(sources, key=lambda source: avro_name(source) != source)
+    unique = unique_names([avro_name(source) for source in ordered], fold=str.lower)
+    return dict(zip(ordered, unique, strict=True))
+
+
+def _described(field: Field, name: str) -> dict[str, Any]:
+    source = {"source": field.source} if name != field.source else {}
+    doc = f"Inferred from `{field.source}`; say here what it means, and in which unit."
+    return {"name": name, **source, "type": ["null", field.avro_type], "default": None, "doc": doc}
+
+
+def _field(column: pa.Field, parent: str) -> Field:
+    return Field(column.name, _avro(column.type, f"{parent}_{avro_name(column.name)}"))
+
+
+def _avro(arrow: pa.DataType, name: str) -> Any:
+    if pa.types.is_dictionary(arrow):
+        return _avro(arrow.value_type, name)
+    if isinstance(arrow, pa.BaseExtensionType):
+        return EXTENSIONS.get(arrow.extension_name) or _avro(arrow.storage_type, name)
+    if pa.types.is_decimal(arrow):
+        require_precision(arrow.precision, name.replace("_", "."))
+        return {"type": "bytes", "logicalType": "decimal", "precision": arrow.precision, "scale": max(arrow.scale, 0)}
+    if pa.types.is_timestamp(arrow):
+        local = "" if arrow.tz else "local-"
+        return {"type": "long", "logicalType": f"{local}timestamp-{UNITS[arrow.unit]}"}
+    if pa.types.is_time(arrow):
+        unit = UNITS[arrow.unit]
+        return {"type": "int" if unit == "millis" else "long", "logicalType": f"time-{unit}"}
+    for matches, avro in PLAIN:
+        if matches(arrow):
+            return avro
+    return _nested(arrow, name)
+
+
+def _nested(arrow: pa.DataType, name: str) -> Any:
+    if pa.types.is_struct(arrow) and arrow.num_fields:
+        return record(name, [_field(arrow.field(index), name) for index in range(arrow.num_fields)])
+    if any(matches(arrow) for matches in LISTS):
+        return {"type": "array", "items": ["null", _avro(arrow.value_type, f"{name}_item")]}
+    if pa.types.is_map(arrow) and _avro(arrow.key_type, name) == "string":
+        return {"type": "map", "values": ["null", _avro(arrow.item_type, f"{name}_value")]}
+    remedy = "cast the column before, or leave it out"
+    raise TidemarkError("UNSUPPORTED_TYPE", f"`{name.replace('_', '.')}` is {arrow}, which Avro cannot hold", remedy)

@@ -1,0 +1,123 @@
+"""Infers types from JSON values: what every value of a field has in common, at every depth."""
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from producers.files.avro_fields import Field, avro_name, record
+from producers.files.rows import Input, readable
+from producers.files.text_types import AVRO, PATTERNS
+
+LONG_LIMIT = 1 << 63
+EXACT_DOUBLE_LIMIT = 1 << 53
+TOO_LARGE, TOO_LONG = "number of more than 64 bits", "number of more digits than a double holds"
+# What no type of numbers holds is published as its JSON text.
+AS_JSON = ("mixed", TOO_LARGE, TOO_LONG)
+DATE = re.compile(PATTERNS["date"])
+TIMESTAMP = re.compile(PATTERNS["timestamp"])
+# A string that holds any value, as its JSON text: see schemas.values.
+JSON_TEXT = {"type": "string", "json": True}
+
+
+class Shape:
+    """Everything that one field was seen to hold."""
+
+    def __init__(self) -> None:
+        self.kinds: set[str] = set()
+        self.has_null = False
+        self.fields: dict[str, Shape] = {}
+        self.items: Shape | None = None
+        self.largest = 0
+
+    def add(self, value: Any) -> None:
+        """Look at one more value."""
+        if value is None:
+            self.has_null = True
+        elif isinstance(value, dict):
+            self.kinds.add("record")
+            for name, child in value.items():
+                self.fields.setdefault(name, Shape()).add(child)
+        elif isinstance(value, list):
+            self.kinds.add("array")
+            self.items = self.items or Shape()
+            for child in value:
+                self.items.add(child)
+        else:
+            self._add_scalar(value)
+
+    def _add_scalar(self, value: Any) -> None:
+        if isinstance(value, bool):
+            self.kinds.add("boolean")
+        elif isinstance(value, int):
+            self.kinds.add("long" if -LONG_LIMIT <= value < LONG_LIMIT else TOO_LARGE)
+            self.largest = max(self.largest, abs(value))
+        elif isinstance(value, str):
+            # Once there is other text, what looks like a time is text as well.
+            self.kinds.add("string" if "string" in self.kinds else _text_kind(value))
+        else:
+            self.kinds.add(TOO_LONG if isinstance(value, Decimal) else "double")
+
+    def kind(self) -> str:
+        """Return one kind for all values; "mixed" where there is none."""
+        kinds = set(self.kinds)
+        if {"long", "double"} <= kinds and self.largest <= EXACT_DOUBLE_LIMIT:
+            kinds.discard("long")
+        if "string" in kinds or {"date", "timestamp"} <= kinds:
+            kinds = kinds - {"date", "timestamp"} | {"string"}
+        return kinds.pop() if len(kinds) == 1 else "mixed" if kinds else "string"
+
+    def avro(self, name: str) -> Any:
+        """Return the type, without null; `name` is that of the record, should it be one."""
+        kind = self.kind()
+        if kind == "record" and self.fields:
+            return record(name, self.record_fields(name))
+        if kind == "record":
+            return {"type": "map", "values": "string"}
+        if kind == "array" and self.items is not None:
+            item = self.items.avro(f"{name}_item")
+            return {"type": "array", "items": ["null", item] if self.items.has_null else item}
+        return JSON_TEXT if kind in AS_JSON else AVRO.get(kind, kind)
+
+    def record_fields(self, name: str) -> list[Field]:
+        """Return the fields of an object, in the order in which they were first seen."""
+        return [Field(source, shape.avro(f"{name}_{avro_name(source)}")) for source, shape in self.fields.items()]
+
+    def notes(self, path: str = "") -> list[str]:
+        """Return where a value is published as its JSON text, and why."""
+        notes = []
+        if self.kind() in AS_JSON:
+            notes.append(
+                f"`{path}` is string, with other values as their JSON text: {' and '.join(sorted(self.kinds))}"
+            )
+        for source, shape in self.fields.items():
+            notes += shape.notes(f"{path}.{source}" if path else source)
+        return notes + (self.items.notes(f"{path}[]") if self.items else [])
+
+
+class JsonTypes:
+    """The objects of JSON-lines files."""
+
+    def __init__(self) -> None:
+        self._shape = Shape()
+        self.count = 0
+        self.problems: list[str] = []
+
+    def add(self, file: Input) -> None:
+        """Look at every row that can be read."""
+        for values in readable(file, self.problems):
+            self._shape.add(values)
+            self.count += 1
+
+    def fields(self, name: str) -> list[Field]:
+        """Return the fields in the order in which they were first seen."""
+        return self._shape.record_fields(name)
+
+    def notes(self) -> list[str]:
+        """Return what a reviewer should know."""
+        return self._shape.notes()
+
+
+def _text_kind(text: str) -> str:
+    if not text[:1].isdigit():
+        return "string"
+    return "date" if DATE.match(text) else "timestamp" if TIMESTAMP.match(text) else "string"

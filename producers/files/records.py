@@ -1,0 +1,194 @@
+"""Turns rows of files into records or rejects: values, keys, timestamps and headers, by one schema; all counted."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from conf.errors import TidemarkError
+from jobs.connectors.kafka.topic_limits import Limits, record_bytes
+from producers.files.inputs import Opening, open_inputs
+from producers.files.record_parts import Parts, PartsReader
+from producers.files.rejects import RejectLimit, Rejects
+from producers.files.rows import Input, Row
+from producers.kafka.publish_progress import Position
+from producers.kafka.publisher import Batch, Headers
+from schemas.codec import CodecError, Encoder
+from schemas.pii import pii_fields_of
+from schemas.validity import load_schema
+from schemas.values import Reading, UnfitError, record_converter, source_name
+
+BATCH_ROWS = 2_000
+
+# Value, key, timestamp, headers.
+Event = tuple[bytes, str | bytes | None, int, Headers]
+
+
+@dataclass(frozen=True)
+class FileRequest:
+    """What to publish, and how; `parts` and `reading` say how rows are read, `opening` how files are.
+
+    `exactly_once`: the name under which each row is published once, whatever happens; None: at least once.
+    """
+
+    topic: str
+    paths: Sequence[Path]
+    parts: Parts
+    schema: Path | None = None
+    reading: Reading = field(default_factory=Reading)
+    opening: Opening = field(default_factory=Opening)
+    rejects: Path | None = None
+    limit: RejectLimit = field(default_factory=RejectLimit)
+    create_partitions: int | None = None
+    exactly_once: str | None = None
+
+
+class RowReader:
+    """Reads values, keys, timestamps and headers out of rows, by one schema."""
+
+    def __init__(self, text: str, request: FileRequest) -> None:
+        """Raises TidemarkError NO_RECORD_SCHEMA, UNKNOWN_FIELD, UNFIT_FIELD, or BAD_SCHEMA for its marks."""
+        schema: Any = load_schema(text)
+        if not isinstance(schema, dict) or schema.get("type") != "record":
+            raise TidemarkError("NO_RECORD_SCHEMA", "the schema is no record's", "wrap the value in a record")
+        # What is to be said of the row at hand, if it is accepted.
+        self.notes: list[str] = []
+        self.parts = PartsReader(request.parts, schema, self.notes)
+        self.exact = '"decimal"' in text
+        self._convert = {
+            from_text: record_converter(text, replace(request.reading, from_text=from_text), self.notes)
+            for from_text in (False, True)
+        }
+        self._ignore_extra = request.reading.ignore_extra
+        self._known = {source_name(declared) for declared in schema["fields"]}
+        pii_fields = pii_fields_of(text)
+        self._personal = {source_name(declared) for declared in schema["fields"] if pii_fields.covers(declared["name"])}
+        self._required = {source_name(declared) for declared in schema["fields"] if "default" not in declared}
+
+    def value(self, row: Row, from_text: bool) -> dict[str, Any]:
+        """Return the row as the codec takes it; raises UnfitError."""
+        if row.values is None:
+            raise UnfitError(row.problem)
+        return self._convert[from_text](row.values)
+
+    def reason(self, exc: UnfitError | CodecError) -> str:
+        """Return why a row does not fit, without what its schema marks as personal data."""
+        if isinstance(exc, CodecError):
+            return "it does not fit its schema, some of it is personal data" if self._personal else exc.message
+        if exc.path and exc.path[0] in self._personal:
+            return f"field `{'.'.join(exc.path)}`: its value does not fit, and is personal data"
+        return str(exc)
+
+    def check_columns(self, file: Input) -> None:
+        """Raise TidemarkError UNKNOWN_COLUMNS or MISSING_COLUMNS, where that would hit every row of the file."""
+        columns = file.columns()
+        if not columns:
+            return
+        extra, missing = sorted(set(columns) - self._known), sorted(self._required - set(columns))
+        if extra and not self._ignore_extra:
+            what = f"{file.name}: the schema has no field for {_names(extra)}"
+            raise TidemarkError("UNKNOWN_COLUMNS", what, "add it to the schema, or leave it out with --ignore-extra")
+        if missing:
+            what = f"{file.name} has no column for {_names(missing)}, which the schema requires"
+            raise TidemarkError("MISSING_COLUMNS", what, "give the field a default, or the file the column")
+
+
+@dataclass(frozen=True)
+class Codec:
+    """What makes rows into records that the topic takes."""
+
+    reader: RowReader
+    encode: Encoder
+    limits: Limits
+
+
+class FileRows:
+    """The rows of all files of a request, accepted or rejected; counted as they are read."""
+
+    def __init__(self, request: FileRequest, codec: Codec, rejects: Rejects, done: int = 0) -> None:
+        """`done`: how many rows earlier runs have dealt with."""
+        self._request, self._rejects = request, rejects
+        self._reader, self._encode, self._limits = codec.reader, codec.encode, codec.limits
+        self.read = self._done = done
+        self.notes: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def position(self) -> Position:
+        """Return how far the rows are read; their rejects are in the file then, whatever comes."""
+        self._rejects.sync()
+        return Position(self.read, self._rejects.count)
+
+    def print_notes(self) -> None:
+        """Print how many accepted values had more than one reading, by what was done about it."""
+        for note, count in self.notes.items():
+            print(f"note: {count:,} x {note}; the first: {self._first[note]}", file=sys.stderr)
+
+    def batches(self) -> Iterator[Batch]:
+        """The accepted rows; raises TidemarkError of the files, and TOO_MANY_REJECTS, after the rows before it."""
+        events: list[Event] = []
+        cause = None
+        try:
+            if self._done:
+                self._rejects.check(self._done)
+            for file, row in islice(self._rows(), self._done, None):
+                self._take(file, row, events)
+                if len(events) >= BATCH_ROWS:
+                    yield self._batch(events)
+                    events = []
+            self._rejects.check_all(self.read)
+        except TidemarkError as error:
+            cause = error
+        if events:
+            yield self._batch(events)
+        if cause:
+            raise cause
+
+    def _take(self, file: Input, row: Row, events: list[Event]) -> None:
+        self.read += 1
+        notes = self._reader.notes
+        try:
+            events.append(self._event(row, file.from_text))
+            if notes:
+                self._note(notes, f"{file.name} line {row.line}")
+        except (UnfitError, CodecError) as exc:
+            self._rejects.add(file.name, row, self._reader.reason(exc))
+            self._rejects.check(self.read)
+        finally:
+            notes.clear()
+
+    def _note(self, notes: list[str], place: str) -> None:
+        self.notes.update(notes)
+        for note in notes:
+            self._first.setdefault(note, place)
+
+    def _rows(self) -> Iterator[tuple[Input, Row]]:
+        opening = replace(self._request.opening, exact=self._reader.exact)
+        for file in open_inputs(self._request.paths, opening):
+            self._reader.check_columns(file)
+            if file.columns() == []:
+                print(f"note: {file.name} is empty", file=sys.stderr)
+            for row in file.rows():
+                yield file, row
+
+    def _event(self, row: Row, from_text: bool) -> Event:
+        value, parts = self._reader.value(row, from_text), self._reader.parts
+        key, timestamp, headers = parts.key(value), parts.timestamp(value), parts.headers(value)
+        encoded = self._encode(value)
+        size = record_bytes(key, encoded, headers)
+        if self._limits.max_message_bytes is not None and size > self._limits.max_message_bytes:
+            raise UnfitError(f"{size:,} bytes are more than the topic takes ({self._limits.max_message_bytes:,})")
+        if self._limits.ahead_ms is not None and timestamp > time.time() * 1000 + self._limits.ahead_ms:
+            raise UnfitError(f"its event time lies further ahead than the topic takes ({self._limits.ahead_ms:,} ms)")
+        return encoded, key, timestamp, headers
+
+    def _batch(self, events: list[Event]) -> Batch:
+        values, keys, timestamps, headers = (list(column) for column in zip(*events, strict=True))
+        return Batch([self._request.topic] * len(events), values, keys, timestamps, headers)
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

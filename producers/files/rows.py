@@ -1,0 +1,96 @@
+"""Defines what every kind of input file becomes: rows that know where they came from."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from conf.errors import TidemarkError
+
+# What reading a damaged or vanished file was seen to raise, archives included.
+READ_ERRORS = (OSError, EOFError, UnicodeError, zlib.error, zipfile.BadZipFile)
+NOT_UTF8 = "it is not UTF-8: say what it is with --encoding"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a file.
+
+    `line` is its first line, or, in files without lines, its number from 1. `raw` is its text as it stands there,
+    where bytes that are no UTF-8 are lone surrogates (Python's surrogateescape); empty in files that are no text.
+    `values` maps names to values; it is None where the row cannot be read, and `problem` says why.
+    """
+
+    line: int
+    raw: str
+    values: Mapping[str, Any] | None
+    problem: str = ""
+
+    def text(self) -> str:
+        """Return what the row was, for a person who has to mend it."""
+        return self.raw or json.dumps(self.values, default=str)
+
+
+class Input(Protocol):
+    """One open file, or one member of an archive."""
+
+    name: str
+    # Whether all values are text, to be read by the schema's types.
+    from_text: bool
+    # What a person should know of it.
+    notes: list[str]
+
+    def columns(self) -> list[str] | None:
+        """Return the names of the columns, where the file names them up front; None where each row does."""
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, once; raises TidemarkError BAD_FILE, after the rows before it, where the rest cannot be read."""
+
+
+def bad_file(name: str, what: str, remedy: str = "mend or leave out the file") -> TidemarkError:
+    """Return the error BAD_FILE: a file cannot be read, or not to its end."""
+    return TidemarkError("BAD_FILE", f"{name}: {what}", remedy)
+
+
+def readable(file: Input, problems: list[str]) -> Iterator[Mapping[str, Any]]:
+    """The values of every row that can be read; `problems` grows by one for each other, and its first says which."""
+    for row in file.rows():
+        if row.values is not None:
+            yield row.values
+        else:
+            problems.append("" if problems else f"{file.name} line {row.line}: {row.problem}")
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether all of it was UTF-8 in its file."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unique_columns(name: str, names: list[str]) -> tuple[list[str], list[str]]:
+    """Return the names of a file's columns, made unique, and a note on each that had to be."""
+    unique = unique_names(names)
+    changed = [(old, new) for old, new in zip(names, unique, strict=True) if old != new]
+    return unique, [f"{name} has column {old!r} more than once: a later one is `{new}`" for old, new in changed]
+
+
+def unique_names(names: list[str], fold: Callable[[str], str] = str) -> list[str]:
+    """The names, the second and later of the same numbered: a, a -> a, a_2. `fold` makes equal what counts as equal."""
+    folded = {fold(name) for name in names}
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        number, candidate = 1, name
+        while fold(candidate) in seen or (number > 1 and fold(candidate) in folded):
+            number += 1
+            candidate = f"{name}_{number}"
+        seen.add(fold(candidate))
+        unique.append(candidate)
+    return unique

@@ -1,0 +1,216 @@
+"""Finds the schema of a file's records: given, declared with the topic, inferred earlier, or inferred now."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from conf.errors import TidemarkError
+from conf.topics import Topic
+from producers.files.avro_fields import Field, avro_fields, record, renamed, require_precision, type_name
+from producers.files.binary_rows import AvroInput, ParquetInput
+from producers.files.csv_rows import CsvInput
+from producers.files.json_types import JsonTypes
+from producers.files.rows import Input
+from producers.files.text_types import CellTypes
+from schemas.contracts import FOLDER, contract
+from schemas.validity import load_schema
+
+NAMESPACE = "tidemark.inferred"
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """The schema's text, and what the person who reviews it should know."""
+
+    text: str
+    notes: list[str]
+
+
+def find_schema(topic: str, schema_file: Path | None, declared: Topic | None, folder: Path = FOLDER) -> str | None:
+    """Return the schema's text, None where it is still to be inferred.
+
+    The first of: `schema_file`; the contract of a declared topic; `<topic>.avsc` in `folder`.
+
+    Raises:
+        TidemarkError: NO_SCHEMA_FILE, where it cannot be read; UNKNOWN_CONTRACT; UNKNOWN_EVENT, where the topic has
+            several and no file is named.
+    """
+    if schema_file is not None:
+        try:
+            return schema_file.read_text(encoding="utf-8")
+        except (OSError, ValueError) as exc:
+            remedy = "check the path; to infer the schema and write it there, add --infer-only"
+            raise TidemarkError("NO_SCHEMA_FILE", f"the schema {schema_file} cannot be read: {exc}", remedy) from exc
+    if declared is not None and declared.schemas:
+        what = f"topic {topic} has events of several types: {', '.join(declared.schemas)}"
+        raise TidemarkError("UNKNOWN_EVENT", what, f"name one: --schema {folder / declared.schemas[0]}.avsc")
+    if declared is not None:
+        return contract(declared.schema)
+    path = folder / f"{topic}.avsc"
+    if not path.is_file():
+        return None
+    print(f"schema: {path}, which was there; remove it to have it inferred anew")
+    return path.read_text(encoding="utf-8")
+
+
+def write_schema(inferred: Inferred, path: Path) -> None:
+    """Write an inferred schema to `path` for review, and say so.
+
+    Raises:
+        TidemarkError: SCHEMA_EXISTS, SCHEMA_NOT_WRITTEN.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(inferred.text)
+    except FileExistsError as exc:
+        raise TidemarkError("SCHEMA_EXISTS", f"{path} is there already", "remove it to infer the schema anew") from exc
+    except OSError as exc:
+        remedy = "name another place with --schema PATH --infer-only"
+        raise TidemarkError("SCHEMA_NOT_WRITTEN", f"{path}: {exc.strerror}", remedy) from exc
+    print(f"schema: inferred, and written to {path} for review")
+    for note in inferred.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def infer_schema(topic: str, inputs: Iterable[Input], nulls: frozenset[str]) -> Inferred:
+    """Return the schema for all of `inputs`; `nulls`: the cells that mean null.
+
+    Raises:
+        TidemarkError: NO_ROWS, where there is nothing to infer from; MIXED_FILES, where the files are of different
+            kinds; UNSUPPORTED_TYPE; BAD_FILE.
+    """
+    types: Types | AvroTypes | None = None
+    first: Input | None = None
+    names, notes = [], []
+    for file in inputs:
+        first, types = first or file, types or _types_for(file, nulls)
+        if type(file) is not type(first):
+            raise mixed(f"{file.name} is of another kind than {first.name}")
+        types.add(file)
+        names.append(file.name)
+        notes += file.notes
+    problems = types.problems if types else []
+    if types and not types.count and problems:
+        raise TidemarkError("BAD_FILE", f"no row can be read: {problems[0]}", "mend the file")
+    if types is None or not types.count:
+        what = f"there is no row to infer a schema from in {', '.join(names) or 'no file'}"
+        raise TidemarkError("NO_ROWS", what, "give the schema with --schema")
+    if isinstance(types, AvroTypes):
+        return Inferred(pretty(types.schema), notes)
+    described = _described(topic, types, names)
+    if problems:
+        notes.append(f"{len(problems):,} rows cannot be read, and will be rejected; the first: {problems[0]}")
+    return Inferred(described.text, notes + described.notes)
+
+
+class Types(Protocol):
+    """What is known of one kind of files."""
+
+    count: int
+    # One for each row that cannot be read; the first says where it is, and why.
+    problems: list[str]
+
+    def add(self, file: Input) -> None:
+        """Look at one more file."""
+
+    def fields(self, name: str) -> list[Field]:
+        """Return the fields of the record `name`."""
+
+    def notes(self) -> list[str]:
+        """Return what a reviewer should know."""
+
+
+class ArrowTypes:
+    """The columns of Parquet files, which must be the same in all."""
+
+    def __init__(self) -> None:
+        self._schema: pa.Schema | None = None
+        self.count = 1
+        self.problems: list[str] = []
+
+    def add(self, file: Input) -> None:
+        """Read the file's own schema."""
+        assert isinstance(file, ParquetInput)
+        if self._schema is not None and not self._schema.equals(file.schema):
+            raise mixed(f"{file.name} has other columns than the files before it")
+        self._schema = file.schema
+
+    def fields(self, name: str) -> list[Field]:
+        """Return the columns."""
+        return avro_fields(self._schema, name)
+
+    def notes(self) -> list[str]:
+        """Nothing to be said: the types are the file's."""
+        return []
+
+
+class AvroTypes:
+    """The schema of Avro files, which must be the same in all."""
+
+    def __init__(self) -> None:
+        self.schema: Any = None
+        self.count = 1
+        self.problems: list[str] = []
+
+    def add(self, file: Input) -> None:
+        """Read the file's own schema."""
+        assert isinstance(file, AvroInput)
+        if self.schema not in (None, file.schema):
+            raise mixed(f"{file.name} has another schema than the files before it")
+        self.schema = file.schema
+        _check_decimals(file.schema, "")
+
+
+def pretty(schema: Mapping[str, Any]) -> str:
+    """Return the schema's text with one field a line, so that a change shows as one."""
+    attributes = [f"  {_json(name)}: {_json(value)}" for name, value in schema.items() if name != "fields"]
+    fields = ",\n".join(f"    {_json(field)}" for field in schema["fields"])
+    return "{\n" + ",\n".join([*attributes, f'  "fields": [\n{fields}\n  ]']) + "\n}\n"
+
+
+def mixed(what: str) -> TidemarkError:
+    """Return the error of files for which there is no one schema."""
+    return TidemarkError("MIXED_FILES", what, "publish them one at a time, or give the schema with --schema")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _check_decimals(schema: Any, path: str) -> None:
+    """Raise TidemarkError UNSUPPORTED_TYPE for a decimal of more digits than a table holds."""
+    if isinstance(schema, list):
+        for branch in schema:
+            _check_decimals(branch, path)
+    elif isinstance(schema, dict):
+        if schema.get("logicalType") == "decimal" and isinstance(schema.get("precision"), int):
+            require_precision(schema["precision"], path)
+        for inner in ("items", "values", "type"):
+            _check_decimals(schema.get(inner), path)
+        for field in schema.get("fields", ()):
+            _check_decimals(field["type"], f"{path}.{field['name']}".lstrip("."))
+
+
+def _types_for(file: Input, nulls: frozenset[str]) -> Types | AvroTypes:
+    if isinstance(file, AvroInput):
+        return AvroTypes()
+    if isinstance(file, ParquetInput):
+        return ArrowTypes()
+    return CellTypes(nulls) if isinstance(file, CsvInput) else JsonTypes()
+
+
+def _described(topic: str, types: Types, names: list[str]) -> Inferred:
+    name = type_name(topic)
+    files = ", ".join(Path(path).name for path in names)
+    doc = f"Inferred from {files}. Review it: names, types, docs, and which fields may be null."
+    schema = record(name, types.fields(name), namespace=NAMESPACE, doc=doc)
+    text = pretty(schema)
+    load_schema(text)
+    notes = [f"{source!r} is no Avro name: the field is `{field}`" for source, field in renamed(schema)]
+    return Inferred(text, notes + types.notes())

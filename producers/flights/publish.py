@@ -1,0 +1,187 @@
+"""Publishes the flights: topics merged by event time, disturbed on request, encoded, sent."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from conf.settings import Settings
+from conf.topics import load_topics
+from producers.flights.data_set import load_source, package_data
+from producers.flights.events import TOPICS, Events, flight_events
+from producers.kafka.pacing import Interrupt, Pace, Pacer, Progress
+from producers.kafka.publish_progress import digest_of_files, earlier_runs
+from producers.kafka.publisher import Batch, Publisher, Report
+from producers.kafka.transactional import TransactionalPublisher
+from schemas.columnar import ColumnarEncoder
+from schemas.contracts import contract
+from schemas.open_registry import open_registry
+
+Encode = Callable[[pa.Table], list[bytes]]
+Integers = npt.NDArray[np.int64]
+# A duplicate follows its original within the disorder, and within this where there is none.
+DUPLICATE_MS = 60_000
+
+
+@dataclass(frozen=True)
+class Disorder:
+    """What to do to the order: delay by up to `delay_ms` of event time, repeat the share `duplicates`."""
+
+    seed: int = 0
+    delay_ms: int = 0
+    duplicates: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.delay_ms or self.duplicates)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One line per event: its topic (an index into `topics`), its row there, its event time, and its place.
+
+    `position`: when the event is sent, on the scale of event time (ms); the order of the lines. It differs from
+    `event_time` for events that are disordered or repeated.
+    """
+
+    topics: tuple[str, ...]
+    topic: Integers
+    row: Integers
+    event_time: Integers
+    position: Integers
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, lines: Integers, position: Integers) -> "Timeline":
+        """Return the lines of these numbers, in this order, at new positions."""
+        return Timeline(self.topics, self.topic[lines], self.row[lines], self.event_time[lines], position)
+
+    def after(self, count: int) -> "Timeline":
+        """Return the timeline without its first `count` lines."""
+        return self.take(np.arange(count, len(self)), self.position[count:])
+
+
+def publish_flights(
+    settings: Settings,
+    first: date,
+    end: date,
+    pace: Pace,
+    disorder: Disorder,
+    interrupt: Interrupt,
+    exactly_once: str | None = None,
+) -> Report:
+    """Publish the events of New York's days from `first` up to, without, `end`, and print their accounts.
+
+    Args:
+        exactly_once: the name under which each event is published once, whatever happens; None: at least once.
+
+    Raises:
+        TidemarkError: NO_BROKER, BROKER_UNREACHABLE, NO_TOPIC, NO_DATA_SET, NO_EVENTS, and the registry's; with
+            `exactly_once` also INPUT_CHANGED, TOPIC_RECREATED and those of transactions.
+    """
+    registry, topics = open_registry(settings.registry), load_topics()
+    publisher = _publisher(settings, exactly_once)
+    events, accounts = flight_events(load_source(), first, end)
+    schema_ids = {name: registry.register(topics[name].subject, contract(topics[name].schema)) for name in events}
+    encoders = {name: ColumnarEncoder(schema_ids[name], contract(topics[name].schema)) for name in events}
+    timeline = in_order(events)
+    if disorder:
+        timeline = disturbed(timeline, disorder.seed, disorder.delay_ms, disorder.duplicates)
+    print(f"read {accounts}")
+    if isinstance(publisher, TransactionalPublisher):
+        timeline = _unpublished(publisher, timeline, flight_identity(first, end, disorder, timeline, schema_ids))
+        if publisher.last.complete:
+            return Report({}, {}, {}, seconds=0.0)
+    pacer = Pacer(len(timeline), pace.due(timeline.position), publisher.wait)
+    keys = {name: topics[name].key for name in events}
+    with interrupt:
+        paced = batches(timeline, events, encoders, keys, pacer, interrupt)
+        return publisher.publish(paced, interrupt, Progress())
+
+
+def flight_identity(
+    first: date, end: date, disorder: Disorder, timeline: Timeline, schema_ids: Mapping[str, int]
+) -> dict[str, str]:
+    """Everything that decides on the events of flights, by name; a run goes on only where all of it is the same."""
+    order = hashlib.sha256()
+    for column in (timeline.topic, timeline.row, timeline.event_time):
+        order.update(column.tobytes())
+    return {
+        "--from": str(first),
+        "--to": str(end),
+        "--seed": str(disorder.seed) if disorder else "",
+        "--disorder": str(disorder.delay_ms),
+        "--duplicates": str(disorder.duplicates),
+        "data set": digest_of_files(sorted(package_data().glob("*.csv*"))),
+        "order": order.hexdigest(),
+        "schemas": json.dumps(schema_ids, sort_keys=True),
+    }
+
+
+def in_order(events: Mapping[str, Events]) -> Timeline:
+    """Return all events by event time; at one and the same time, topics in the order given, then rows as they lie."""
+    counts = [len(of_topic.table) for of_topic in events.values()]
+    event_time = np.concatenate([of_topic.event_time for of_topic in events.values()])
+    order = np.argsort(event_time, kind="stable")
+    topic = np.repeat(np.arange(len(counts)), counts)[order]
+    row = np.concatenate([np.arange(count) for count in counts])[order]
+    return Timeline(tuple(events), topic, row, event_time[order], event_time[order])
+
+
+def disturbed(timeline: Timeline, seed: int, disorder_ms: int, duplicates: float) -> Timeline:
+    """Return the same events, each late by up to `disorder_ms`, and the share `duplicates` of them sent once more.
+
+    The same arguments give the same sequence. Records of one key may change their order, as they would with a
+    real source that is late.
+    """
+    random = np.random.default_rng(seed)
+    late = timeline.position + random.integers(0, disorder_ms, endpoint=True, size=len(timeline))
+    again = np.flatnonzero(random.random(len(timeline)) < duplicates)
+    after = random.integers(1, max(disorder_ms, DUPLICATE_MS), endpoint=True, size=len(again))
+    lines = np.concatenate([np.arange(len(timeline)), again])
+    position = np.concatenate([late, late[again] + after])
+    order = np.argsort(position, kind="stable")
+    return timeline.take(lines[order], position[order])
+
+
+def batches(
+    timeline: Timeline,
+    events: Mapping[str, Events],
+    encoders: Mapping[str, Encode],
+    keys: Mapping[str, str],
+    pacer: Pacer,
+    stopped: Callable[[], bool],
+) -> Iterator[Batch]:
+    """Yield the timeline, encoded, in batches as the pacer lets them go. `keys`: topic -> the field that is its key."""
+    names = np.array(timeline.topics, dtype=object)
+    start = 0
+    while start < len(timeline) and (end := pacer.end_of_batch(start, stopped)) > start:
+        topic, row = timeline.topic[start:end], timeline.row[start:end]
+        values, texts = np.empty(len(row), dtype=object), np.empty(len(row), dtype=object)
+        for index, name in enumerate(timeline.topics):
+            lines = np.flatnonzero(topic == index)
+            table = events[name].table.take(row[lines])
+            values[lines] = encoders[name](table)
+            texts[lines] = table[keys[name]].to_pylist()
+        event_time = timeline.event_time[start:end].tolist()
+        yield Batch(names[topic].tolist(), values.tolist(), texts.tolist(), event_time)
+        start = end
+
+
+def _publisher(settings: Settings, exactly_once: str | None) -> Publisher | TransactionalPublisher:
+    if exactly_once:
+        return TransactionalPublisher(settings, "flights", exactly_once, TOPICS)
+    return Publisher(settings.kafka, settings.producer, TOPICS)
+
+
+def _unpublished(publisher: TransactionalPublisher, timeline: Timeline, identity: dict[str, str]) -> Timeline:
+    """Return the events that no earlier run has published."""
+    start = publisher.begin(identity)
+    if line := earlier_runs(start, publisher.name, "event"):
+        print(line)
+    return timeline.after(start.read)

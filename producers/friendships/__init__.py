@@ -1,0 +1,1 @@
+"""Publishes friendship events, as the people of one region cause them."""

@@ -1,0 +1,180 @@
+"""Publishes exactly once: records and their input's position in one Kafka transaction, again and again.
+
+Events are gathered into a chunk; a transaction then publishes the chunk whole. So none is held open while a source is
+slow, and a chunk whose transaction fails leaves nothing behind. What a run finds in the ledger is where it goes on.
+"""
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from confluent_kafka import KafkaException
+
+from conf.errors import TidemarkError
+from conf.settings import Settings
+from jobs.connectors.exactly_once.fail_points import fail_point
+from jobs.connectors.exactly_once.markers import Published
+from jobs.connectors.kafka.topic_limits import SizeLimits
+from producers.kafka.pacing import Progress
+from producers.kafka.preflight import RetentionWatch
+from producers.kafka.publish_progress import Position, first_marker, next_marker, open_progress
+from producers.kafka.publisher import REMEDIES, Batch, Report, never, open_topics
+from producers.kafka.transaction_sender import TransactionSender, delivery_failed
+
+# A transaction costs some 0.1 s: at these sizes a few per cent. Readers see nothing of it before its end.
+MAX_RECORDS = 200_000
+MAX_BYTES = 64 << 20
+MAX_SECONDS = 5.0
+
+
+@dataclass
+class Chunk:
+    """What the next transaction will hold."""
+
+    batches: list[Batch] = field(default_factory=list)
+    records: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+    since: float = 0.0
+
+    def add(self, batch: Batch) -> None:
+        """Take the batch in."""
+        self.since = self.since or time.monotonic()
+        self.batches.append(batch)
+        self.records.update(batch.topics)
+        self.bytes += sum(map(len, filter(None, batch.values)))
+
+    def is_due(self) -> bool:
+        """Return whether it is large or old enough to be published."""
+        if not self.batches:
+            return False
+        large = self.records.total() >= MAX_RECORDS or self.bytes >= MAX_BYTES
+        return large or time.monotonic() - self.since > MAX_SECONDS
+
+
+class TransactionalPublisher:
+    """Publishes one input to `topics`, which must exist, exactly once under `name`: first `begin`, then `publish`.
+
+    Raises:
+        TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES, NO_TOPIC, TRANSACTION_TIMEOUT_ABOVE_CAP,
+            KAFKA_FAILED, before anything is sent.
+    """
+
+    def __init__(self, settings: Settings, input_kind: str, name: str, topics: Collection[str]) -> None:
+        """`input_kind`: the input's kind, or its topic."""
+        self.name = name
+        admin, self.limits = open_topics(settings.kafka, topics)
+        self._retention = RetentionWatch(self.limits)
+        self._ledger = open_progress(settings, admin, input_kind, name, self.limits)
+        self._sizes = SizeLimits.of(self.limits, settings.kafka.bootstrap_servers)
+        self._chunk = Chunk()
+        self._failed = False
+        self._progress = Progress()
+        self._stopped: Callable[[], bool] = never
+        self._position = self._events_read
+
+    def begin(self, identity: Mapping[str, str], check_first: Callable[[], None] = lambda: None) -> Published:
+        """Take over the name for this run, and say where to go on; `complete` where nothing is left to publish.
+
+        Args:
+            identity: everything that decides on the input's records, by name.
+            check_first: checks what must hold where nobody has begun.
+
+        Raises:
+            TidemarkError: INPUT_CHANGED, TOPIC_RECREATED, FENCED, KAFKA_FAILED, and what `check_first` raises.
+        """
+        self.last = self._start = self._ledger.begin(first_marker(identity, {}, uuid.uuid4().hex), check_first)
+        return self._start
+
+    def publish(
+        self,
+        batches: Iterable[Batch],
+        stopped: Callable[[], bool] = never,
+        progress: Progress | None = None,
+        position: Callable[[], Position] | None = None,
+    ) -> Report:
+        """Commit every event of `batches`, which come after what `begin` gave; the report tells what is committed.
+
+        `stopped` is asked between batches; what was gathered before is still committed. A TidemarkError of the
+        `batches`, or of a transaction, ends them, and is the report's cause.
+
+        Args:
+            position: how far the input is read, once what belongs to that is safe; by default, one for each event.
+        """
+        started = time.monotonic()
+        self._stopped, self._progress = stopped, progress or Progress()
+        self._position = position or self._events_read
+        cause = self._publish(batches)
+        self._progress.clear()
+        seconds = time.monotonic() - started
+        return Report(self._delivered(), {}, {}, seconds, interrupted=stopped(), cause=cause)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, and publish what has waited for too long."""
+        deadline = time.monotonic() + seconds
+        if self._chunk.is_due():
+            self._commit()
+        time.sleep(max(0.0, deadline - time.monotonic()))
+
+    def _publish(self, batches: Iterable[Batch]) -> TidemarkError | None:
+        cause = None
+        try:
+            for batch in batches:
+                self._take(batch)
+                if self._stopped():
+                    break
+        except TidemarkError as error:
+            cause = error
+        if self._failed:
+            return cause
+        try:
+            self._commit(complete=not (cause or self._stopped()))
+        except TidemarkError as error:
+            return error
+        return cause
+
+    def _take(self, batch: Batch) -> None:
+        self._retention.look(batch.topics, batch.timestamps)
+        self._chunk.add(batch)
+        if self._chunk.is_due():
+            self._commit()
+        if batch.timestamps:
+            events = sum(self._delivered().values()) + self._chunk.records.total()
+            self._progress.show(events, batch.timestamps[-1])
+
+    def _commit(self, complete: bool = False) -> None:
+        position = self._position()
+        if not complete and position == Position(self.last.read, self.last.rejected):
+            return
+        marker = next_marker(self.last, position, self._chunk.records, complete)
+        where = {**self._ledger.writer.where, "transaction": marker.id.batch}
+        sender = TransactionSender(
+            self.name,
+            self._ledger.writer.timeout_ms / 1000,
+            self._stopped,
+            self._progress,
+            lambda: fail_point("publish-mid-produce", **where),
+            limits=self._sizes,
+        )
+        try:
+            self._ledger.append(self.last, marker, lambda producer: sender.send(producer, self._chunk.batches))
+        except TidemarkError as error:
+            self._failed = True
+            raise _with_remedy(error, self.name) from error
+        self.last, self._chunk = marker, Chunk()
+
+    def _events_read(self) -> Position:
+        return Position(self.last.read + self._chunk.records.total(), self.last.rejected)
+
+    def _delivered(self) -> dict[str, int]:
+        earlier = self._start.delivered
+        return {topic: count - earlier.get(topic, 0) for topic, count in self.last.delivered.items()}
+
+
+def _with_remedy(error: TidemarkError, name: str) -> TidemarkError:
+    """Return the error with what to do: a record that is refused comes as the failure of its transaction."""
+    cause = error.__cause__
+    if error.code == "KAFKA_FAILED" and isinstance(cause, KafkaException) and cause.args[0].name() in REMEDIES:
+        return delivery_failed(name, cause.args[0], cause.args[0].str())
+    return error

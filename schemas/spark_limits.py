@@ -1,0 +1,143 @@
+"""Refuses schemas whose events Spark cannot read as what they are, or a table cannot hold."""
+
+from typing import Any
+
+from conf.errors import TidemarkError
+from schemas.codec import parsed
+
+DIGITS = 38  # of Spark's longest decimal
+# What tables have beside the fields of an event, and what decoding adds while it works.
+COLUMNS = frozenset({"_topic", "_partition", "_offset", "_timestamp", "_schema_id", "_deleted"})
+RESERVED_PREFIX, RESERVED_NAMESPACE = "tidemark_", "tidemark.wire."
+
+
+class NamedTypes:
+    """The named types of one schema (in fastavro's parsed form), by full name."""
+
+    def __init__(self, schema: Any) -> None:
+        self._types: dict[str, dict[str, Any]] = {}
+        self._collect(schema)
+
+    def of(self, schema: Any) -> dict[str, Any]:
+        """`schema`, which is no union, as an object with `type`."""
+        if isinstance(schema, str):
+            return self._types.get(schema) or {"type": schema}
+        return self.of(schema["type"]) if isinstance(schema["type"], dict) else dict(schema)
+
+    def branches(self, schema: Any) -> list[Any]:
+        """Return what `schema` may be besides null."""
+        branches = schema if isinstance(schema, list) else [schema]
+        return [branch for branch in branches if self.of(branch)["type"] != "null"]
+
+    def _collect(self, schema: Any) -> None:
+        for part in schema if isinstance(schema, list) else [schema]:
+            if isinstance(part, dict):
+                if "name" in part:
+                    self._types[part["name"]] = part
+                for child in (part.get("items"), part.get("values"), *(f["type"] for f in part.get("fields", ()))):
+                    self._collect(child)
+
+
+def event_schema(text: str) -> dict[str, Any]:
+    """Return the schema of an event, in fastavro's parsed form.
+
+    Raises:
+        TidemarkError: INVALID_SCHEMA; BAD_SCHEMA, with the field that Spark cannot read as what it is or a table cannot
+            hold, and what to do.
+    """
+    schema = parsed(text)
+    if not isinstance(schema, dict) or schema["type"] != "record":
+        raise _bad("", f"an event must be a record, not {text[:60]}", "wrap the type into a record with one field")
+    for field in schema["fields"]:
+        if field["name"].lower() in COLUMNS or field["name"].lower().startswith(RESERVED_PREFIX):
+            what = f"silver has a column `{field['name'].lower()}` of its own, whatever the case"
+            raise _bad(field["name"], what, "give the field another name, with the old one among its aliases")
+    _Check(NamedTypes(schema)).type(schema, "", ())
+    return schema
+
+
+def require_storable(text: str) -> None:
+    """Raise TidemarkError BAD_SCHEMA, with the field, where a Delta table has no column for the events of a schema."""
+    schema = event_schema(text)
+    storable = _Storable(NamedTypes(schema))
+    for field in schema["fields"]:
+        storable.type(field["type"], field["name"], in_list=False)
+
+
+class _Storable:
+    """Delta stores no struct without fields, where one of type null is none, and nothing of type null in a list."""
+
+    def __init__(self, names: NamedTypes) -> None:
+        self._names = names
+
+    def type(self, schema: Any, path: str, in_list: bool) -> None:
+        branches = self._names.branches(schema)
+        if (isinstance(schema, list) and not branches) or (in_list and not branches):
+            raise _bad(path, "nothing but null can be there, for which a table has no column", "leave it out")
+        for branch in branches:
+            declared = self._names.of(branch)
+            if declared["type"] in ("array", "map"):
+                self.type(declared["items" if declared["type"] == "array" else "values"], path, in_list=True)
+            elif declared["type"] in ("record", "error"):
+                fields = declared["fields"]
+                if not any(self._names.branches(field["type"]) for field in fields):
+                    what = f"record `{declared['name']}` has no fields that hold anything, and a table no column for it"
+                    raise _bad(path, what, "give it a field, or leave it out")
+                for field in fields:
+                    self.type(field["type"], f"{path}.{field['name']}", in_list)
+
+
+class _Check:
+    def __init__(self, names: NamedTypes) -> None:
+        self._names = names
+
+    def type(self, schema: Any, path: str, outer: tuple[str, ...]) -> None:
+        if isinstance(schema, list):
+            for branch in schema:
+                self.type(branch, path, outer)
+            return
+        declared = self._names.of(schema)
+        kind = declared["type"]
+        if str(declared.get("name", "")).startswith(RESERVED_NAMESPACE):
+            raise _bad(path, f"`{declared['name']}` is in a namespace of this project's own", "take another")
+        if kind in ("record", "error"):
+            self._record(declared, path, outer)
+        elif kind in ("array", "map"):
+            items = declared["items" if kind == "array" else "values"]
+            if kind == "array" and self._is_nothing(items, outer):
+                remedy = "say how many there are in a field of type long"
+                raise _bad(path, "array of items that take no bytes", remedy)
+            self.type(items, path, outer)
+        elif declared.get("logicalType") == "decimal" and declared["precision"] > DIGITS:
+            what = f"a decimal of {declared['precision']} digits, and Spark's have {DIGITS}"
+            raise _bad(path, what, "write it as text, or with fewer digits")
+
+    def _record(self, declared: dict[str, Any], path: str, outer: tuple[str, ...]) -> None:
+        name = declared["name"]
+        if name in outer:
+            raise _bad(
+                path,
+                f"record `{name}` holds itself, for which Spark has no type",
+                "hold the inner one as JSON in a string",
+            )
+        fields = [field["name"].lower() for field in declared["fields"]]
+        twice = next((field for field in fields if fields.count(field) > 1), None)
+        if twice:
+            raise _bad(
+                path, f"`{name}` has two fields `{twice}` that differ in case alone", "give one of them another name"
+            )
+        for field in declared["fields"]:
+            self.type(field["type"], f"{path}.{field['name']}".lstrip("."), (*outer, name))
+
+    def _is_nothing(self, schema: Any, outer: tuple[str, ...]) -> bool:
+        if isinstance(schema, list):
+            return False
+        declared = self._names.of(schema)
+        if declared["type"] == "record" and declared["name"] not in outer:
+            inner = (*outer, declared["name"])
+            return all(self._is_nothing(field["type"], inner) for field in declared["fields"])
+        return declared["type"] == "null" or declared.get("size") == 0
+
+
+def _bad(path: str, what: str, remedy: str) -> TidemarkError:
+    return TidemarkError("BAD_SCHEMA", f"field {path}: {what}" if path else what, remedy)

@@ -1,0 +1,150 @@
+"""Converts dates, times and instants, from text or Python values, to the integers that Avro's logical types hold.
+
+Nothing is rounded: a value finer than its type, or outside it, is a ValueError that says so. So is a time that no
+clock of its zone showed, because it was put forward then.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Any, Literal
+
+from schemas.wire import DAY, FIRST, LAST, LONG
+
+Ambiguous = Literal["earlier", "later", "reject"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LOCAL_EPOCH = datetime(1970, 1, 1)
+EPOCH_DAY = date(1970, 1, 1)
+MICROSECOND = timedelta(microseconds=1)
+DAY_NS = 86_400 * 10**9
+DAYS = range(FIRST // DAY, LAST // DAY + 1)  # of the years 1 to 9999, which Python's and SQL's dates hold
+# Logical type -> nanoseconds in its unit.
+UNIT_NS = {"millis": 1_000_000, "micros": 1_000, "nanos": 1}
+INSTANT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s?(Z|UTC|[+-]\d\d(?::?\d\d)?)?", re.IGNORECASE
+)
+CLOCK = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?")
+
+
+@dataclass(frozen=True)
+class WallClock:
+    """The clock that showed the times without an offset: its zone, and what a time means that it showed twice.
+
+    `notes` takes one line for each time that was shown twice, and of which one of the two was taken.
+    """
+
+    zone: tzinfo = UTC
+    ambiguous: Ambiguous = "earlier"
+    notes: list[str] = field(default_factory=list, compare=False)
+
+    def instant(self, shown: datetime) -> datetime:
+        """The time with its offset; raises ValueError for one never shown, or shown twice where that is refused."""
+        first = shown.replace(tzinfo=self.zone, fold=0)
+        if self.zone.utcoffset(None) is not None:  # a zone of one offset
+            return first
+        second = shown.replace(tzinfo=self.zone, fold=1)
+        before, after = first.utcoffset(), second.utcoffset()
+        if before is None or after is None or before == after:
+            return first
+        if before < after:
+            raise ValueError(f"{shown} was never shown by the clocks of {self.zone}, which were put forward then")
+        if self.ambiguous == "reject":
+            raise ValueError(f"{shown} was shown twice by the clocks of {self.zone}: say which with --ambiguous")
+        self.notes.append(f"a time that the clocks of {self.zone} showed twice, taken as the {self.ambiguous}")
+        return first if self.ambiguous == "earlier" else second
+
+
+def instant(unit: str, clock: WallClock | None) -> Callable[[Any], int]:
+    """Make a converter to units since 1970.
+
+    A time without an offset was shown by `clock`; where that is None, none may have an offset.
+
+    Takes ISO 8601 text, datetimes (pandas' with their nanoseconds), and integers already in the unit.
+    """
+    unit_ns = UNIT_NS[unit]
+    low, high = max(FIRST * 10**6 // unit_ns, LONG[0]), min((LAST + 1) * 10**6 // unit_ns - 1, LONG[1])
+
+    def convert(value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            count = value
+        else:
+            nanoseconds = _text_ns(value, clock) if isinstance(value, str) else _datetime_ns(value, clock)
+            count = _in_units(nanoseconds, unit_ns, unit, value)
+        if not low <= count <= high:
+            raise ValueError(f"{value} is outside of what a time holds, the years 1 to 9999")
+        return count
+
+    return convert
+
+
+def day(value: Any) -> int:
+    """Convert to days since 1970, from text like 2013-01-31, a date, or days."""
+    if isinstance(value, str):
+        value = _parsed(date.fromisoformat, value, "date like 2013-01-31")
+    if isinstance(value, datetime) and value.time() != time(0):
+        raise ValueError(f"{value} has a time of day, which a date cannot hold")
+    if isinstance(value, datetime):
+        value = value.date()
+    if isinstance(value, date):
+        return (value - EPOCH_DAY).days
+    if isinstance(value, int) and not isinstance(value, bool) and value in DAYS:
+        return value
+    raise ValueError(f"{value!r} is no date")
+
+
+def time_of_day(unit: str) -> Callable[[Any], int]:
+    """Make a converter to units since midnight, from text like 13:45:00.5, a time, or units."""
+    unit_ns = UNIT_NS[unit]
+
+    def convert(value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value * unit_ns < DAY_NS:
+            return value
+        text = value.isoformat() if isinstance(value, time) and value.tzinfo is None else value
+        match = CLOCK.fullmatch(text) if isinstance(text, str) else None
+        if match is None or int(match[1]) > 23 or int(match[2]) > 59 or int(match[3] or 0) > 59:
+            raise ValueError(f"{value!r} is no time of day like 13:45:00")
+        seconds = int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3] or 0)
+        return _in_units(seconds * 10**9 + int((match[4] or "0").ljust(9, "0")), unit_ns, unit, value)
+
+    return convert
+
+
+def _text_ns(text: str, clock: WallClock | None) -> int:
+    match = INSTANT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is no time like 2013-01-31T13:45:00Z")
+    day_text, minute, seconds, fraction, offset = match.groups()
+    offset = (offset or "").upper().replace("UTC", "Z")
+    whole = _parsed(datetime.fromisoformat, f"{day_text}T{minute}:{seconds or '00'}{offset}", "time", text)
+    return _datetime_ns(whole, clock) + int((fraction or "0").ljust(9, "0"))
+
+
+def _datetime_ns(time_value: Any, clock: WallClock | None) -> int:
+    if not isinstance(time_value, datetime):
+        raise ValueError(f"{time_value!r} is no time")
+    if clock is None and time_value.tzinfo is not None:
+        raise ValueError(f"{time_value} has an offset, which a local time cannot hold")
+    extra = getattr(time_value, "nanosecond", 0)
+    if hasattr(time_value, "to_pydatetime"):  # pandas' own, with rules of its own for times shown twice or never
+        time_value = time_value.to_pydatetime(warn=False)
+    if clock is None:
+        passed = time_value - LOCAL_EPOCH
+    else:
+        passed = (time_value if time_value.tzinfo is not None else clock.instant(time_value)) - EPOCH
+    return int(passed // MICROSECOND) * 1000 + int(extra)
+
+
+def _in_units(nanoseconds: int, unit_ns: int, unit: str, value: Any) -> int:
+    count, lost = divmod(nanoseconds, unit_ns)
+    if lost:
+        raise ValueError(f"{value} is finer than its type, which holds {unit}")
+    return count
+
+
+def _parsed(parse: Callable[[str], Any], text: str, what: str, shown: str | None = None) -> Any:
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise ValueError(f"{shown or text!r} is no {what}: {exc}") from exc

@@ -1,0 +1,121 @@
+"""The code's version: the same for the same sources, wherever they lie, and another for any change."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+
+import pytest
+
+from conf import ROOT, code_version
+from local.submit import PACKAGES, zipped_packages
+
+
+def version_in(place: Path) -> str:
+    """What a new process says whose packages come from `place`, a folder or a zip, and that cannot write there."""
+    program = f"import sys; sys.path.insert(0, {str(place)!r}); from conf.code_version import version; print(version())"
+    command = [sys.executable, "-I", "-B", "-c", program]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd="/").stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for package in PACKAGES:
+        copytree(ROOT / package, tmp_path / package, ignore=ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_it_is_the_packages_version_and_twelve_digits_of_a_hash() -> None:
+    version, _, digest = code_version.version().partition("+")
+    assert version == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.fullmatch("[0-9a-f]{12}", digest)
+
+
+def test_it_covers_the_packages_that_jobs_travel_with() -> None:
+    assert code_version.PACKAGES == PACKAGES
+
+
+def test_it_is_the_same_from_a_copy_and_from_the_zip_that_executors_get(checkout: Path, tmp_path: Path) -> None:
+    assert version_in(checkout) == version_in(ROOT) == version_in(zipped_packages(tmp_path / "run"))
+
+
+def test_it_is_the_same_where_python_has_left_byte_code_and_where_other_files_change(checkout: Path) -> None:
+    before = version_in(checkout)
+    (checkout / "jobs" / "__pycache__").mkdir()
+    (checkout / "jobs" / "__pycache__" / "run.cpython-311.pyc").write_bytes(b"left over")
+    (checkout / "conf" / "base.toml").write_text("")
+    assert version_in(checkout) == before
+
+
+def test_it_is_read_from_a_folder_that_cannot_be_written(checkout: Path) -> None:
+    before = version_in(checkout)
+    folders = [checkout, *(path for path in checkout.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert version_in(checkout) == before
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("change", ["content", "name", "added"])
+def test_any_change_of_a_source_is_another_version(change: str, checkout: Path) -> None:
+    before = version_in(checkout)
+    source = checkout / "jobs" / "flights" / "overdue.py"
+    if change == "content":
+        source.write_text(source.read_text() + "CHANGED = True\n")
+    elif change == "name":
+        source.rename(source.with_name("late.py"))
+    else:
+        (checkout / "jobs" / "own").mkdir()
+        (checkout / "jobs" / "own" / "job.py").write_text("")
+    assert version_in(checkout) != before
+
+
+SOURCE = '''"""A module's docstring."""
+LIMIT = 3  # why three
+
+
+def double(number: int) -> int:
+    """Twice the number."""
+    return 2 * number
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_same"),
+    [
+        ("# why three", "# why it is three", True),
+        ("A module's docstring", "Another docstring", True),
+        ("Twice the number", "Two times the number", True),
+        ('    """Twice the number."""\n', "", True),
+        ("LIMIT = 3  #", "LIMIT = (\n    3\n)  #", True),
+        ("2 * number", "number * 2", False),
+        ("LIMIT = 3", "LIMIT = 4", False),
+        ("LIMIT = 3", 'LIMIT = "3"', False),
+        ("def double(", "def twice(", False),
+        ("(number: int)", "(number)", False),
+    ],
+)
+def test_comments_docstrings_and_layout_do_not_count(old: str, new: str, is_same: bool, checkout: Path) -> None:
+    source = checkout / "jobs" / "added.py"
+    source.write_text(SOURCE)
+    before = version_in(checkout)
+    assert old in SOURCE
+    source.write_text(SOURCE.replace(old, new))
+    assert (version_in(checkout) == before) == is_same
+
+
+def test_it_is_computed_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = code_version.version()
+    monkeypatch.setattr(code_version, "PACKAGES", ("conf",))
+    assert code_version.version() == before
+    code_version.version.cache_clear()
+    try:
+        assert code_version.version() != before
+    finally:
+        monkeypatch.undo()
+        code_version.version.cache_clear()

@@ -1,0 +1,210 @@
+"""What `spark_internals` uses of Spark and Delta is there: one case for each private class, method and member.
+
+It was written for the versions below. With an upgrade this file says what has gone or takes other arguments; once all
+cases hold again, let VERSIONS name the new ones.
+"""
+
+import ast
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark import SparkContext
+from pyspark.errors.exceptions.captured import CapturedException
+from pyspark.sql import Observation, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, LongType, StructField, StructType
+
+from jobs.connectors import spark_internals
+
+VERSIONS = {"pyspark": "4.2.0", "delta-spark": "4.4.0"}
+ROOT = Path(__file__).resolve().parents[3]
+SPARK = "org.apache.spark"
+SQL, CATALYST = f"{SPARK}.sql", f"{SPARK}.sql.catalyst"
+PLANS, EXPRESSIONS = f"{CATALYST}.plans.logical", f"{CATALYST}.expressions"
+STREAMING, SOURCES = f"{SQL}.execution.streaming", f"{SQL}.execution.datasources.v2"
+DELTA = f"{SQL}.delta"
+NEW = "<init>"
+
+# Of a class: each method with the number of its arguments.
+METHODS: dict[str, tuple[str, ...]] = {
+    # Scala's own, where Spark's answers are made of them.
+    "scala.Option": ("isDefined/0", "get/0", "empty/0", "apply/1"),
+    "scala.collection.immutable.Seq": ("apply/1", "size/0", "isEmpty/0", "head/0", "mkString/1"),
+    "scala.collection.immutable.Map": ("get/1",),
+    "scala.Console$": ("setOutDirect/1",),
+    "scala.jdk.javaapi.CollectionConverters": ("asJava/1",),
+    f"{SPARK}.api.python.PythonUtils": ("toScalaMap/1", "toSeq/1"),
+    f"{SPARK}.SparkThrowable": ("getCondition/0", "getMessageParameters/0"),
+    # Sessions and queries.
+    f"{SQL}.classic.SparkSession": (
+        *("getActiveSession/0", "setActiveSession/1", "cloneSession/0", "sessionState/0", "conf/0"),
+    ),
+    f"{SQL}.internal.SessionState": ("newHadoopConf/0", "optimizer/0", "conf/0"),
+    f"{SQL}.classic.Dataset": ("ofRows/2", "queryExecution/0", "schema/0", "toDF/0"),
+    f"{SQL}.execution.QueryExecution": ("analyzed/0", "logical/0", "toRdd/0", "executedPlan/0"),
+    f"{SQL}.classic.StreamingQuery": (),
+    f"{SQL}.streaming.StreamingQuery": ("exception/0",),
+    f"{SQL}.Observation": ("future/0", "getRow/0"),
+    f"{SQL}.types.StructType": ("asNullable/0", "json/0"),
+    # Plans.
+    f"{CATALYST}.trees.TreeNode": (*("nodeName/0", "children/0", "withNewChildren/1", "containsPattern/1"),),
+    f"{CATALYST}.trees.TreePattern": ("CURRENT_LIKE/0",),
+    f"{CATALYST}.plans.QueryPlan": ("expressions/0", "output/0"),
+    f"{CATALYST}.rules.RuleExecutor": ("execute/1",),
+    f"{PLANS}.LogicalPlan": ("isStreaming/0",),
+    f"{PLANS}.Project": (f"{NEW}/2", "projectList/0", "child/0"),
+    f"{PLANS}.Filter": (f"{NEW}/2", "condition/0", "child/0"),
+    f"{PLANS}.Expand": (f"{NEW}/3", "projections/0", "child/0"),
+    f"{PLANS}.LocalRelation": (f"{NEW}/4",),
+    f"{PLANS}.Aggregate": ("groupingExpressions/0", "aggregateExpressions/0"),
+    f"{PLANS}.Deduplicate": ("keys/0",),
+    f"{PLANS}.DeduplicateWithinWatermark": ("keys/0",),
+    f"{PLANS}.EventTimeWatermark": ("delay/0",),
+    f"{PLANS}.CollectMetrics": ("name/0",),
+    f"{PLANS}.FlatMapGroupsWithState": ("timeout/0",),
+    f"{PLANS}.FlatMapGroupsInPandasWithState": ("timeout/0",),
+    f"{PLANS}.TransformWithState": (),
+    f"{PLANS}.TransformWithStateInPySpark": (),
+    f"{PLANS}.Distinct": (),
+    f"{PLANS}.GlobalLimit": (),
+    f"{PLANS}.Generate": (),
+    f"{PLANS}.SubqueryAlias": (),
+    f"{PLANS}.ResolvedHint": (),
+    f"{PLANS}.Sort": (),
+    f"{PLANS}.Join": (),
+    f"{PLANS}.Union": (),
+    f"{PLANS}.Window": (),
+    f"{CATALYST}.streaming.StreamingRelationV2": ("extraOptions/0", "sourceName/0"),
+    f"{STREAMING}.runtime.StreamingRelation": ("dataSource/0",),
+    f"{SQL}.execution.datasources.DataSource": ("options/0",),
+    f"{EXPRESSIONS}.Expression": ("deterministic/0", "sql/0", "dataType/0"),
+    f"{EXPRESSIONS}.NamedExpression": ("exprId/0", "name/0", "metadata/0", "newExprId/0"),
+    f"{EXPRESSIONS}.ExprId": ("id/0",),
+    f"{EXPRESSIONS}.Alias": (f"{NEW}/6", "child/0"),
+    f"{EXPRESSIONS}.AttributeReference": (),
+    f"{EXPRESSIONS}.GetStructField": ("extractFieldName/0", "child/0"),
+    f"{EXPRESSIONS}.Literal": (f"{NEW}/2", "value/0"),
+    # A window of event time is read out of the arithmetic that the analyzer makes of it.
+    f"{EXPRESSIONS}.CreateNamedStruct": ("valExprs/0",),
+    f"{EXPRESSIONS}.Add": ("right/0",),
+    f"{EXPRESSIONS}.Subtract": ("left/0", "right/0"),
+    f"{EXPRESSIONS}.CaseWhen": ("elseValue/0",),
+    f"{EXPRESSIONS}.Remainder": ("right/0",),
+    f"{EXPRESSIONS}.CurrentBatchTimestamp": (f"{NEW}/3", "toLiteral/0"),
+    f"{EXPRESSIONS}.CurrentTimestamp": (),
+    f"{EXPRESSIONS}.CurrentDate": (),
+    f"{EXPRESSIONS}.LocalTimestamp": (),
+    f"{EXPRESSIONS}.Now": (),
+    # Where a batch of Kafka's lies.
+    f"{SQL}.execution.datasources.v2.DataSourceRDDPartition": (),
+    f"{SQL}.kafka010.KafkaBatchInputPartition": ("offsetRange/0",),
+    f"{SQL}.kafka010.KafkaOffsetRange": ("topicPartition/0", "fromOffset/0", "untilOffset/0"),
+    # Checkpoints and state.
+    f"{STREAMING}.checkpointing.OffsetSeqMetadata": ("apply/1", "apply/3", "json/0", "setSessionConf/2"),
+    f"{STREAMING}.runtime.IncrementalExecution": (f"{NEW}/15", "executedPlan/0"),
+    f"{STREAMING}.runtime.WatermarkPropagator": ("noop/0",),
+    f"{SOURCES}.state.metadata.StateMetadataPartitionReader": (f"{NEW}/3", "allOperatorStateMetadata/0"),
+    f"{STREAMING}.state.OperatorStateMetadata": ("version/0", "operatorInfo/0"),
+    f"{STREAMING}.state.OperatorStateMetadataV1": ("stateStoreInfo/0",),
+    f"{STREAMING}.state.OperatorStateMetadataV2": ("stateStoreInfo/0", "operatorPropertiesJson/0"),
+    f"{STREAMING}.state.OperatorInfo": ("operatorId/0", "operatorName/0"),
+    f"{STREAMING}.state.StateStoreMetadata": ("storeName/0", "numPartitions/0"),
+    f"{STREAMING}.state.SchemaHelper$SchemaReader$": ("createSchemaReader/1",),
+    f"{STREAMING}.state.StateStoreColFamilySchema": ("colFamilyName/0", "keySchema/0", "valueSchema/0"),
+    f"{STREAMING}.state.HDFSBackedStateStoreProvider": (),
+    f"{STREAMING}.state.RocksDBStateStoreProvider": (),
+    f"{SPARK}.util.SerializableConfiguration": (f"{NEW}/1",),
+    f"{SPARK}.io.CompressionCodec": ("createCodec/2", "compressedInputStream/1"),
+    f"{SPARK}.api.python.PythonWorkerFactory": (),  # in the stacks of workers that did not start
+    # Delta.
+    f"{DELTA}.DeltaLog": (
+        *("forTable/2", "update/3", "logPath/0", "store/0", "newDeltaHadoopConf/0", "getSnapshotAt/4"),
+        *("startTransaction/2", "tombstoneRetentionMillis/1"),
+    ),
+    f"{DELTA}.Snapshot": ("version/0", "metadata/0", "schema/0", "transactions/0", "allFiles/0"),
+    f"{DELTA}.actions.Metadata": ("id/0", "configuration/0", "partitionColumns/0"),
+    f"{DELTA}.actions.CommitInfo": ("json/0",),
+    f"{DELTA}.util.FileNames": ("unsafeDeltaFile/2",),
+    f"{DELTA}.DeltaHistoryManager": ("getCommitInfoOpt/3",),
+    f"{DELTA}.DeltaOptions": (f"{NEW}/2",),
+    f"{DELTA}.commands.WriteIntoDelta": (f"{NEW}/9", "writeAndReturnCommitData/4"),
+    f"{DELTA}.OptimisticTransaction": ("commit/3",),
+    f"{DELTA}.DeltaOperations$Write": (f"{NEW}/9",),
+}
+# Of PySpark: what instances of its classes keep for themselves.
+MEMBERS = (
+    (SparkSession, ("_jvm", "_jsparkSession", "_get_j_spark_session_class")),
+    (SparkContext, ("_gateway", "_jsc")),
+)
+PRIVATE = {"_jvm", "_jdf", "_jsparkSession", "_jsq", "_jo", "_jsc", "_jc", "_gateway", "_get_j_spark_session_class"}
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    for name, methods in METHODS.items():
+        yield from ((name, method) for method in methods or ("",))
+
+
+def test_the_versions_are_those_that_the_cases_were_made_for() -> None:
+    assert {package: version(package) for package in VERSIONS} == VERSIONS
+
+
+@pytest.mark.parametrize(("name", "method"), cases())
+def test_a_private_class_has_the_method(name: str, method: str, spark: SparkSession) -> None:
+    java: Any = spark_internals.jvm(spark).java
+    loaded = java.lang.Thread.currentThread().getContextClassLoader().loadClass(name)
+    called, _, arguments = method.partition("/")
+    members = loaded.getConstructors() if called == NEW else loaded.getMethods()
+    takes = {len(each.getParameterTypes()) for each in members if called in (NEW, str(each.getName()))}
+    assert not method or int(arguments) in takes, takes
+
+
+@pytest.mark.parametrize(("cls", "names"), MEMBERS)
+def test_pyspark_keeps_the_private_members(cls: type, names: tuple[str, ...], spark: SparkSession) -> None:
+    of = spark if cls is SparkSession else spark.sparkContext
+    assert [name for name in names if not hasattr(of, name)] == []
+
+
+def test_what_java_raised_is_behind_what_pyspark_raises(spark: SparkSession) -> None:
+    with pytest.raises(CapturedException) as raised:
+        spark.sql("SELECT 1 FROM nowhere").collect()
+    java = spark_internals.java_exception(raised.value)
+    assert str(java.getClass().getSimpleName()) == "ExtendedAnalysisException"
+    assert spark_internals.is_instance(java, "org.apache.spark.SparkThrowable")
+    assert not spark_internals.is_instance(java, "java.io.IOException")
+    assert spark_internals.java_exception(OSError()) is None
+
+
+def test_an_observation_is_filled_by_the_first_action(spark: SparkSession) -> None:
+    observation = Observation()
+    frame = spark.range(3).observe(observation, F.count("*").alias("rows"))
+    assert not spark_internals.is_observed(observation)
+    frame.collect()
+    assert spark_internals.is_observed(observation)
+
+
+def test_columns_may_be_null_at_any_depth_where_that_is_asked(spark: SparkSession) -> None:
+    frame = spark.range(1).select(F.array("id").alias("ids"))
+    assert spark_internals.nullable_schema(frame) == StructType([StructField("ids", ArrayType(LongType()))])
+
+
+def test_a_barrier_is_known_by_its_condition(spark: SparkSession) -> None:
+    guarded = spark.range(1).select(spark_internals.optimization_barrier(F.rand(1)).alias("x"))
+    (column,) = spark_internals.listed(spark_internals.analyzed_plan(guarded).projectList())
+    branch = column.child().branches().head()
+    assert spark_internals.is_optimization_barrier(branch._1())
+    assert not spark_internals.is_optimization_barrier(branch._2())
+
+
+def test_no_other_module_asks_for_private_members() -> None:
+    asking = {
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.attr}"
+        for folder in ("conf", "schemas", "jobs", "producers", "local", "notebooks", "bench")
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "spark_internals.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in PRIVATE
+    }
+    assert asking == set()

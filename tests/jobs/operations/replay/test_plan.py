@@ -1,0 +1,72 @@
+"""Which periods are due, and the record of a replay."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from jobs.operations.replay.live_job import LiveQuery
+from jobs.operations.replay.plan import due_periods
+from jobs.operations.replay.record import Part, Replacement, Replay, Slice, State
+from jobs.pipeline.event_time import EventTimeSpan
+from jobs.pipeline.outputs import RowSelector
+from jobs.pipeline.query_description import QueryDescription
+
+DAY = timedelta(days=1)
+
+
+def day(number: int, hour: int = 0) -> datetime:
+    return datetime(2013, 1, number, hour, tzinfo=UTC)
+
+
+def live(watermark: datetime | None, back: timedelta = timedelta(0)) -> LiveQuery:
+    reach = EventTimeSpan(back, timedelta(0), back)
+    return LiveQuery(QueryDescription("append", "", "j", "j", "j", ("t",), reach=reach), {}, watermark)
+
+
+def replayed(start: datetime | str, end: datetime, state: State = "done") -> Replay:
+    request = {"from": start if isinstance(start, str) else start.isoformat(), "to": end.isoformat()}
+    return Replay("id", "j", "range", request, {}, (Slice({}),), (), "", end, state=state)
+
+
+def test_the_first_time_only_the_last_closed_period_is_due() -> None:
+    assert due_periods([live(day(5, 13))], [], DAY, None) == [(day(4), day(5))]
+
+
+def test_a_period_is_closed_once_the_watermark_has_passed_its_last_window() -> None:
+    assert due_periods([live(day(5, 0), timedelta(hours=1))], [], DAY, None) == [(day(3), day(4))]
+    assert due_periods([live(day(9)), live(day(5))], [], DAY, None) == [(day(4), day(5))]
+
+
+def test_what_schedules_missed_is_caught_up_from_the_last_replay_on() -> None:
+    done = [replayed(day(1), day(2))]
+    assert due_periods([live(day(5))], done, DAY, None) == [(day(2), day(3)), (day(3), day(4)), (day(4), day(5))]
+
+
+def test_holes_before_the_last_replay_are_found_where_a_beginning_is_given() -> None:
+    done = [replayed(day(1), day(2)), replayed(day(3), day(4)), replayed(day(2), day(3), "ran")]
+    assert due_periods([live(day(5))], done, DAY, day(1)) == [(day(2), day(3)), (day(4), day(5))]
+
+
+def test_a_period_is_covered_by_several_replays_together() -> None:
+    done = [replayed("earliest", day(2, 12)), replayed(day(2, 12), day(3))]
+    assert due_periods([live(day(3))], done, DAY, day(1)) == []
+
+
+def test_a_job_without_a_watermark_has_no_closed_period() -> None:
+    assert due_periods([live(None)], [], DAY, day(1)) == []
+
+
+def test_a_record_has_the_names_that_it_had_before_and_reads_back_the_same() -> None:
+    table = Replacement(RowSelector("t", ("k",), "at"), day(1), None, version=3)
+    part = Part("j.t", "t", ("topic",), (table,), back_s=60.0)
+    slices = (Slice({"topic": {0: 5}}, -1, "2013"), Slice({"topic": {0: 9}}, 1))
+    request = {"from": "2013-01-01", "to": "latest"}
+    replay = Replay("id", "j", "range", request, {"topic": {0: 1}}, slices, (part,), "code", day(5), findings={"a": 1})
+    text = replay.to_json()
+    fields = json.loads(text)
+    assert set(fields) == {
+        *("id", "job", "kind", "asked", "starts", "slices", "parts", "code", "planned_at", "records", "bytes", "state"),
+        *("findings", "tables"),
+    }
+    assert fields["slices"][0] == {"until": {"topic": {"0": 5}}, "trusted": -1, "ends_at": "2013"}
+    assert (fields["asked"], fields["tables"]) == (request, {"t": {"version": 3}})
+    assert Replay.from_json(text) == replay

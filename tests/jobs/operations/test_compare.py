@@ -1,0 +1,67 @@
+"""Tables with the same rows in whatever order are the same; what differs is named, as often as it is there."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conf.errors import TidemarkError
+from jobs.operations import compare
+
+ROWS = st.lists(st.tuples(st.sampled_from([None, "a", "b"]), st.sampled_from([None, 1, 2])), max_size=8)
+
+
+def table(rows: Sequence[tuple[str | None, int | None]]) -> pa.Table:
+    types = pa.schema({"id": pa.string(), "n": pa.int64()})
+    return pa.Table.from_pylist([{"id": id, "n": n} for id, n in rows], schema=types)
+
+
+@settings(deadline=None)
+@given(ROWS, ROWS)
+def test_tables_are_the_same_where_their_rows_are(
+    left: list[tuple[str | None, int | None]], right: list[tuple[str | None, int | None]]
+) -> None:
+    found = compare.compare(table(left), table(right).select(["n", "id"]))
+    missing = [row for row in left if left.count(row) > right.count(row)]
+    assert found.same is (sorted(left, key=str) == sorted(right, key=str))
+    assert bool(found.only[0]) is bool(missing)
+    assert found.rows + len(found.only[0]) == len(left)
+    assert found.rows + len(found.only[1]) == len(right)
+
+
+def test_values_within_values_are_compared_too() -> None:
+    types = pa.schema({"id": pa.int64(), "tags": pa.list_(pa.string()), "at": pa.struct({"x": pa.int64()})})
+    rows: list[dict[str, Any]] = [{"id": 1, "tags": ["a", None], "at": {"x": 1}}, {"id": 2, "tags": None, "at": None}]
+    left, right = (pa.Table.from_pylist(each, schema=types) for each in (rows, [rows[1], {**rows[0], "tags": ["a"]}]))
+    assert compare.compare(left, left).same
+    assert [len(rows) for rows in compare.compare(left, right).only] == [1, 1]
+
+
+def test_a_column_that_one_lacks_is_named() -> None:
+    with pytest.raises(TidemarkError, match=r"COLUMNS_DIFFER: .*n \(int64, none\)"):
+        compare.compare(table([]), table([]).select(["id"]))
+
+
+def test_the_command_names_the_rows_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = [str(tmp_path / name) for name in ("us", "eu")]
+    for path, rows in zip(paths, ([("a", 1), ("b", 2)], [("a", 1), ("c", 3)]), strict=True):
+        write_deltalake(path, table(rows))
+
+    assert compare.main([paths[0], paths[0]]) == 0
+    assert capsys.readouterr().out == "the same: 2 rows in both\n"
+    assert compare.main(paths) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"different: 1 row in both, 1 only in {paths[0]}, 1 only in {paths[1]}",
+        f'only in {paths[0]}: {{"id": "b", "n": 2}}',
+        f'only in {paths[1]}: {{"id": "c", "n": 3}}',
+    ]
+
+
+def test_where_there_is_no_table_that_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TidemarkError, match="NO_TABLE"):
+        compare.main([str(tmp_path), str(tmp_path)])

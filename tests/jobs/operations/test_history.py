@@ -1,0 +1,72 @@
+"""What `local/tidemark history` shows of micro-batches, and which it leaves out; no JVM."""
+
+import json
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from conf.errors import TidemarkError
+from conf.settings import load
+from jobs.operations import history
+from jobs.pipeline.monitoring import journal
+from jobs.pipeline.monitoring.journal_file import ENDED, Journal
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> list[str]:
+    """The options that name a test's own folders, with three micro-batches of two jobs in them."""
+    places = [f"paths.tables={tmp_path}/tables", f"paths.logs={tmp_path}/logs"]
+    with closing(Journal(journal.journal_folder(load("local", places)), "j")) as writer:
+        for batch, (job, hours, error) in enumerate([("a", 9, None), ("a", 1, "DISK_FULL: no"), ("b", 8, None)]):
+            row = {"job": job, "query": f"{job}.out", "run_id": "r", "batch": batch, "error": error, "rows_in": 1}
+            row |= {"began_at": NOW - timedelta(hours=hours), "outcome": "failed" if error else "done"}
+            writer.append(ENDED, row)
+    return [word for place in places for word in ("--set", place)]
+
+
+@pytest.mark.parametrize(
+    ("words", "batches"),
+    [
+        ([], [0, 2, 1]),
+        (["a"], [0, 1]),
+        (["b.out"], [2]),
+        (["--since", "2 hours"], [1]),
+        (["--since", (NOW - timedelta(hours=8, minutes=30)).isoformat()], [2, 1]),
+        (["--failed"], [1]),
+        (["b", "--failed"], []),
+    ],
+)
+def test_batches_are_chosen(
+    words: list[str], batches: list[int], sets: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert history.main([*words, "--json", *sets]) == 0
+    assert [json.loads(line)["batch"] for line in capsys.readouterr().out.splitlines()] == batches
+
+
+def test_the_newest_are_shown_and_how_many_there_are(
+    sets: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "SHOWN", 2)
+    history.main(sets)
+    heading, *rows, end = capsys.readouterr().out.splitlines()
+    assert heading.split()[:4] == ["BEGAN", "QUERY", "BATCH", "OUTCOME"]
+    assert [row.split()[2:4] for row in rows if not row.startswith(" ")] == [["b.out", "2"], ["a.out", "1"]]
+    assert rows[-1].strip() == "DISK_FULL: no"
+    assert end.startswith("the newest 2 of 3")
+
+
+def test_nothing_found_says_what_was_looked_for(sets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    history.main(["b", "--failed", *sets])
+    history.main(["c", *sets])
+    assert capsys.readouterr().out == ("no micro-batch of b failed or was killed\nno micro-batch of c is known\n")
+
+
+def test_one_batch_is_explained_or_said_to_be_unknown(sets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert history.main(["explain", "a.out", "1", *sets]) == 0
+    assert "error             DISK_FULL: no" in capsys.readouterr().out
+    with pytest.raises(TidemarkError, match="UNKNOWN_BATCH"):
+        history.main(["explain", "a.out", "7", *sets])

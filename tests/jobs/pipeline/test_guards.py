@@ -1,0 +1,89 @@
+"""A source topic that is another one now, or has lost what was to be read, stops the query by name."""
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from conf.errors import TidemarkError
+from jobs.pipeline.guards import topics_of
+from jobs.pipeline.run import Run
+from local.processes import wait_for
+from tests.jobs.scratch import Scratch
+
+
+def declared(scratch: Scratch, topic: str) -> Run:
+    run = scratch.run()
+    run.append(run.read(topic), "levels")
+    return run
+
+
+def send(scratch: Scratch, topic: str, count: int) -> None:
+    scratch.send(topic, *(scratch.reading(topic, f"r{number}", number) for number in range(count)))
+
+
+def recreate(admin: AdminClient, topic: str) -> None:
+    admin.delete_topics([topic])[topic].result()
+    late = TimeoutError(f"{topic} did not go")
+    wait_for(lambda: topic not in admin.list_topics(timeout=10).topics, 30, lambda: late)
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result()
+    wait_for(lambda: topic in admin.list_topics(timeout=10).topics, 30, lambda: late)
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_a_topic_created_again_stops_the_query_whether_it_is_shorter_or_longer(scratch: Scratch, count: int) -> None:
+    admin = AdminClient({**scratch.settings().kafka.client_config(), "log_level": 0})
+    topic = scratch.topic()
+    send(scratch, topic, 5)
+    scratch.catch_up(declared(scratch, topic))
+    recreate(admin, topic)
+    send(scratch, topic, count)
+    with pytest.raises(TidemarkError, match="TOPIC_RECREATED") as stopped:
+        scratch.catch_up(declared(scratch, topic))
+    assert topic in stopped.value.message
+    assert len(scratch.rows("levels")) == 5
+
+
+@pytest.mark.slow
+def test_records_that_retention_took_before_they_were_read_stop_the_query(scratch: Scratch) -> None:
+    admin = AdminClient({**scratch.settings().kafka.client_config(), "log_level": 0})
+    topic = scratch.topic()
+    send(scratch, topic, 5)
+    scratch.catch_up(declared(scratch, topic))
+    send(scratch, topic, 5)
+    admin.delete_records([TopicPartition(topic, 0, 8)])[TopicPartition(topic, 0)].result(30)
+    with pytest.raises(TidemarkError, match=r"DATA_LOST.*longer retention") as stopped:
+        scratch.catch_up(declared(scratch, topic))
+    assert stopped.value.code == "QUERY_FAILED"
+    assert len(scratch.rows("levels")) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [b"", b'{"top'])
+@pytest.mark.parametrize("checksum", [True, False])
+def test_damaged_ids_of_topics_stop_the_query_instead_of_letting_any_topic_pass(
+    scratch: Scratch, text: bytes, checksum: bool
+) -> None:
+    topic = scratch.topic()
+    send(scratch, topic, 5)
+    scratch.catch_up(declared(scratch, topic))
+    file = scratch.folder / "checkpoints" / "probe" / "levels" / "tidemark" / "source-topics.json"
+    file.write_bytes(text)
+    if not checksum:
+        (file.parent / f".{file.name}.crc").unlink()
+    with pytest.raises(TidemarkError, match=r"CHECKPOINT_DAMAGED: .*source-topics\.json"):
+        scratch.catch_up(declared(scratch, topic))
+
+
+def test_a_topic_that_is_still_the_same_one_is_read_on(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    for _ in range(2):
+        send(scratch, topic, 5)
+        scratch.catch_up(declared(scratch, topic))
+    assert len(scratch.rows("levels")) == 10
+
+
+def test_only_kafka_sources_have_topics() -> None:
+    offsets = {"until": [{"a": {"0": 1}, "b": {"0": 2}}, {"logOffset": 3}, 7, None]}
+    assert topics_of(offsets) == {"a", "b"}
+    assert topics_of({"until": None}) == set()
+    assert topics_of({}) == set()

@@ -1,0 +1,121 @@
+"""What is decided about a query that has failed, under each `run.on_failure`."""
+
+import pytest
+
+from conf.errors import TidemarkError
+from conf.settings import OnFailure, Running, load
+from jobs.connectors.causes import Cause
+from jobs.pipeline.errors import NAMED, WORKER_LATE, known_error
+from jobs.pipeline.guards import SCHEMA_ADDED
+from jobs.pipeline.restarts import (
+    LIMIT_SECONDS,
+    MOST_RETRIES,
+    PASSING,
+    RETRY_SECONDS,
+    Decision,
+    Failures,
+    decide,
+)
+from jobs.pipeline.termination import QUERY_FAILED
+
+NOW = 10_000.0
+POLICIES: tuple[OnFailure, ...] = ("stop-all", "isolate", "restart")
+RESTART = Decision("restart")
+
+
+def running(on_failure: OnFailure, limit: int = 3, first: str = "5 seconds", most: str = "12 seconds") -> Running:
+    return Running(
+        on_failure=on_failure,
+        restart_limit=limit,
+        restart_after=first,
+        restart_after_most=most,
+        stop_within="25 seconds",
+    )
+
+
+def stop(code: str) -> TidemarkError:
+    return TidemarkError(code, "it broke", "mend it")
+
+
+def test_a_failure_stops_all_unless_it_is_set_otherwise() -> None:
+    assert decide(load().run, "DISK_FULL", [], NOW) == Decision("stop-all")
+
+
+@pytest.mark.parametrize("on_failure", POLICIES)
+def test_a_new_schema_always_starts_again_and_a_late_worker_a_few_times_within_a_while(on_failure: OnFailure) -> None:
+    settings = running(on_failure)
+    assert decide(settings, SCHEMA_ADDED, [NOW] * 99, NOW) == RESTART
+    past = [NOW - each for each in range(MOST_RETRIES)]
+    assert decide(settings, WORKER_LATE, past[1:], NOW) == RESTART
+    assert decide(settings, WORKER_LATE, past, NOW) != RESTART
+    assert decide(settings, WORKER_LATE, past, NOW + RETRY_SECONDS + 1) == RESTART
+
+
+@pytest.mark.parametrize("on_failure", ["stop-all", "isolate"])
+@pytest.mark.parametrize("code", [QUERY_FAILED, "DATA_LOST", "DISK_FULL"])
+def test_without_restart_every_other_stop_is_final(on_failure: OnFailure, code: str) -> None:
+    assert decide(running(on_failure), code, [], NOW) == Decision(on_failure)
+
+
+@pytest.mark.parametrize("code", sorted(PASSING))
+def test_what_may_pass_starts_again_later_each_time_until_the_budget_of_an_hour_is_used_up(code: str) -> None:
+    settings, past, waits = running("restart", limit=6, first="1 second"), list[float](), list[float]()
+    for _ in range(6):
+        decision = decide(settings, code, past, NOW)
+        assert decision.action == "restart"
+        waits.append(decision.seconds)
+        past.append(NOW - RETRY_SECONDS - 1)  # past what is anyway forgiven to a late worker
+    used_up = decide(settings, code, past, NOW)
+    assert waits[-6:] == [0 if code == WORKER_LATE else 1, *waits[1:6]]
+    assert waits == sorted(waits) and waits[-1] == (0 if code == WORKER_LATE else 12)
+    if code != WORKER_LATE:
+        assert waits == [1, 2, 4, 8, 12, 12]
+        assert (used_up.action, "restarted 6 times" in used_up.reason) == ("isolate", True)
+        assert decide(settings, code, past, NOW + LIMIT_SECONDS) == Decision("restart", 1)
+
+
+@pytest.mark.parametrize(
+    "code",
+    sorted(
+        {named.code for named in NAMED} - PASSING
+        | {"CHECKPOINT_DAMAGED", "STATE_DAMAGED", "TABLE_BEHIND", "BATCH_CHANGED", "TOPIC_RECREATED", "TYPE_CHANGED"}
+        | {"REJECT_LIMIT", "RECORD_TOO_LARGE", "FENCED", "NOT_AUTHORIZED", "KEY_REPEATED", "LEDGER_GAP"}
+    ),
+)
+def test_what_would_fail_the_same_way_is_isolated_at_once(code: str) -> None:
+    decision = decide(running("restart"), code, [], NOW)
+    assert (decision.action, code in decision.reason) == ("isolate", True)
+
+
+def test_each_query_has_a_budget_of_its_own_and_an_hour_gives_it_back() -> None:
+    failures = Failures(running("restart", limit=2))
+    at = [failures.decide("a", stop("DISK_FULL"), NOW + each).action for each in range(3)]
+    assert at == ["restart", "restart", "isolate"]
+    assert failures.decide("b", stop("DISK_FULL"), NOW).action == "restart"
+    assert failures.decide("b", stop("DISK_FULL"), NOW + LIMIT_SECONDS + 1) == Decision("restart", 5)
+
+
+def test_new_schemas_use_up_nothing() -> None:
+    failures = Failures(running("restart", limit=1))
+    assert all(failures.decide("a", stop(SCHEMA_ADDED), NOW) == RESTART for _ in range(9))
+    assert failures.decide("a", stop("DISK_FULL"), NOW) == Decision("restart", 5)
+
+
+def test_a_run_with_isolated_queries_names_them_at_its_end() -> None:
+    failures = Failures(running("isolate"))
+    assert failures.error() is None
+    failures.decide("a", stop("DATA_LOST"), NOW)
+    assert str(failures.error()) == "QUERY_FAILED: query a stopped: DATA_LOST: it broke; mend it"
+    failures.decide("b", stop("DISK_FULL"), NOW)
+    assert "2 queries stopped: a (DATA_LOST), b (DISK_FULL); " in str(failures.error())
+
+
+def test_a_worker_that_did_not_connect_in_time_has_a_name() -> None:
+    frames = ("java.nio.channels.ServerSocketChannel", "org.apache.spark.api.python.PythonWorkerFactory")
+    outer = Cause("org.apache.spark.SparkException", "Python worker failed to connect back.")
+    late = Cause("java.net.SocketTimeoutException", "Timed out while waiting", frames=frames)
+    stop = known_error((outer, late))
+    assert stop is not None
+    assert (stop.code, stop.message) == (WORKER_LATE, "a Python worker did not start in time")
+    missing = Cause("java.io.IOException", 'Cannot run program "python"', frames=frames)
+    assert known_error((outer, missing)) is None

@@ -1,0 +1,96 @@
+"""What stopped a query: our own error as it was raised, or the name of what Java's exceptions tell."""
+
+from contextlib import suppress
+
+import pytest
+from pyspark.errors import StreamingQueryException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.streaming.query import StreamingQuery
+
+from conf.errors import TidemarkError
+from jobs.connectors.causes import Cause, cause_line, causes
+from jobs.pipeline.termination import batch_errors, single_line_errors, stopped_by
+from tests.jobs.scratch import Scratch
+
+WORKER = Cause(
+    "org.apache.spark.api.python.PythonException",
+    """[PYTHON_EXCEPTION] An exception was thrown from the Python worker:
+Traceback (most recent call last):
+  File "worker.py", line 1, in main
+    yield from rows()
+    ^^^^^^^^^^^^^^^^^
+{last}
+
+\tat org.apache.spark.api.python.BasePythonRunner.handle(PythonRunner.scala:1)""",
+    "PYTHON_EXCEPTION",
+)
+
+
+def test_what_a_python_worker_raised_is_told_without_java_around_it() -> None:
+    raised = WORKER._replace(message=WORKER.message.format(last="ValueError: no such gauge"))
+    assert cause_line([Cause("org.apache.spark.SparkException", "Job aborted"), raised]) == "ValueError: no such gauge"
+
+
+def test_other_causes_are_told_by_their_class_and_first_line() -> None:
+    assert cause_line(OSError("power cut\nand more")) == "OSError: power cut"
+    assert cause_line([Cause("java.io.IOException", "\n  no route  \nto it")]) == "java.io.IOException: no route"
+    assert cause_line([Cause("java.lang.NullPointerException", "")]) == "java.lang.NullPointerException"
+    assert cause_line([]) == "no cause given"
+
+
+def test_the_chain_of_an_exception_goes_through_python_and_java(spark: SparkSession) -> None:
+    try:
+        try:
+            spark.range(1).select(F.raise_error(F.lit("no such gauge"))).collect()
+        except Exception as exc:
+            raise OSError("power cut") from exc
+    except OSError as exc:
+        found = causes(exc)
+    assert (found[0].kind, found[0].error is not None) == ("builtins.OSError", True)
+    assert found[-1].condition == "USER_RAISED_EXCEPTION"
+    assert found[-1].parameters["errorMessage"] == "no such gauge"
+    assert found[-1].error is None
+
+
+def test_a_failing_write_is_one_line_with_the_whole_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(TidemarkError, match="BATCH_FAILED: OSError: power cut; ") as failed, single_line_errors():
+        raise OSError("power cut\nand more")
+    assert "and more" not in str(failed.value)
+    assert "goes on" not in failed.value.remedy
+    assert "and more" in caplog.text
+    assert caplog.records[-1].exc_info is not None
+
+
+def test_an_error_of_ours_passes_as_it_is() -> None:
+    with pytest.raises(TidemarkError, match="TYPE_CHANGED: a; b"), single_line_errors():
+        raise TidemarkError("TYPE_CHANGED", "a", "b")
+
+
+def ended(scratch: Scratch, topic: str, error: Exception | None) -> StreamingQuery:
+    """A query on `topic` whose callback raises `error`, once it has ended."""
+
+    def write(batch: DataFrame, _: int) -> None:
+        with batch_errors(batch.sparkSession):
+            if error is not None:
+                raise error
+
+    frame = scratch.run().records(topic)
+    writer = frame.writeStream.option("checkpointLocation", str(scratch.folder / f"checkpoint-{error is None}"))
+    query = writer.foreachBatch(write).trigger(availableNow=True).start()
+    with suppress(StreamingQueryException):
+        query.awaitTermination()
+    return query
+
+
+def test_the_error_of_a_callback_is_told_as_the_object_that_it_was(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    scratch.send(topic, scratch.reading(topic, "a", 1))
+    error = TidemarkError("TYPE_CHANGED", "a; with a semicolon", "do this; or that")
+    query = ended(scratch, topic, error)
+    assert stopped_by(query) is error
+    # Told once; from then on Java's text of it is what there is.
+    assert str(stopped_by(query)) == str(error)
+    assert stopped_by(ended(scratch, topic, None)) is None
+    unforeseen = stopped_by(ended(scratch, topic, ZeroDivisionError("by what?")))
+    assert str(unforeseen).startswith("BATCH_FAILED: ZeroDivisionError: by what?; ")

@@ -1,0 +1,222 @@
+"""A registry that is down, busy, guarded, or none at all."""
+
+import ssl
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from conf import ROOT
+from conf.errors import TidemarkError
+from conf.settings import load
+from local.processes import wait_for
+from schemas import registry as registry_module
+from schemas import registry_http
+from schemas.open_registry import open_registry
+from schemas.registry import Registry, RetryPolicy
+from tests.certificates import certify
+from tests.schemas.fake_registry import answering
+
+SUBJECTS = (200, ["a-value"])
+BUSY = (503, {"error_code": 50301, "message": "no leader"})
+PASSWORD = "hunter2"
+
+
+def registry(url: str, *sets: str, retry: RetryPolicy | None = None) -> Registry:
+    return open_registry(load("local", [f"registry.url={url}", *sets]).registry, retry or RetryPolicy(0))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits longer than it must."""
+    monkeypatch.setattr(registry_module, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(registry_module, "LONGEST_PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def closed_url() -> str:
+    """An address where nothing listens any more."""
+    with answering(SUBJECTS) as server:
+        return server.url
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_registry_that_is_busy_is_asked_again_with_one_line(status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering((status, BUSY[1]), (status, "<html>busy</html>"), SUBJECTS) as server:
+        assert registry(server.url, retry=RetryPolicy(60)).subjects() == ["a-value"]
+        told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"registry {server.url} does not answer (HTTP {status}): waiting for the subjects, 0 s so far"
+    assert [line.rpartition(" after ")[0] for line in told[1:]] == [f"registry {server.url} answers again"]
+
+
+def test_the_line_comes_again_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(registry_module, "LINE_SECONDS", 0.0)
+    with answering(BUSY, BUSY, BUSY, SUBJECTS) as server:
+        registry(server.url, retry=RetryPolicy(60)).subjects()
+    assert capsys.readouterr().err.count("does not answer (HTTP 503)") == 3
+
+
+def test_a_command_gives_up_in_time_and_says_what_to_do(closed_url: str) -> None:
+    message = (
+        rf"REGISTRY_UNAVAILABLE: registry {closed_url} did not answer .*refused.*, asked for the subjects; start it"
+    )
+    with pytest.raises(TidemarkError, match=message):
+        registry(closed_url, retry=RetryPolicy(0.05)).subjects()
+
+
+def test_a_registry_that_never_answers_is_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_http, "REQUEST_SECONDS", 0.1)
+    with answering(SUBJECTS) as server:
+        server.hold.clear()
+        with pytest.raises(TidemarkError, match=r"REGISTRY_UNAVAILABLE.*timed out"):
+            registry(server.url).subjects()
+
+
+def test_a_job_waits_for_a_registry_that_has_answered_before_for_as_long_as_it_takes() -> None:
+    with answering(SUBJECTS) as first:
+        asked = registry(first.url, retry=RetryPolicy(0, once_answered=True))
+        assert asked.subjects() == ["a-value"]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(asked.subjects)
+        with answering((200, ["b-value"]), port=first.server_port):
+            assert waiting.result(30) == ["b-value"]
+
+
+def test_a_job_does_not_wait_for_an_address_that_never_answered(closed_url: str) -> None:
+    with pytest.raises(TidemarkError, match="REGISTRY_UNAVAILABLE"):
+        registry(closed_url, retry=RetryPolicy(0, once_answered=True)).subjects()
+
+
+def test_a_wait_ends_when_the_job_does(capsys: pytest.CaptureFixture[str]) -> None:
+    ending = Event()
+    with answering(SUBJECTS) as server:
+        asked = registry(server.url, retry=RetryPolicy(0, once_answered=True, ending=ending))
+        asked.subjects()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(asked.subjects)
+        wait_for(lambda: "does not answer" in capsys.readouterr().err, 30, lambda: AssertionError("it does not wait"))
+        ending.set()
+        with pytest.raises(TidemarkError, match="REGISTRY_UNAVAILABLE"):
+            waiting.result(30)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_is_final_and_shows_no_password(
+    status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TIDEMARK_REGISTRY__PASSWORD", PASSWORD)
+    with answering((status, {"error_code": 40101, "message": "no"})) as server:
+        with pytest.raises(
+            TidemarkError, match=f"REGISTRY_REFUSED: {server.url} answers {status}.*username"
+        ) as refused:
+            registry(server.url, "registry.username=ann", retry=RetryPolicy(60)).subjects()
+        assert server.requests == ["/subjects?deleted=false&deleted_only=false&offset=0&limit=-1"]
+    assert PASSWORD not in f"{refused.value!r} {refused.getrepr(showlocals=True)} {capsys.readouterr().err}"
+
+
+def test_user_and_password_are_sent_as_basic_authentication(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_REGISTRY__PASSWORD", PASSWORD)
+    with answering(SUBJECTS) as server:
+        registry(server.url, "registry.username=ann").subjects()
+    assert server.authorization == "Basic YW5uOmh1bnRlcjI="
+
+
+STRANGERS = [
+    (404, "<html>no such page</html>"),
+    (404, {"error_code": 404, "message": "not found"}),
+    (404, {"status": 404}),
+    (200, "<html>welcome</html>"),
+    (200, {"status": "ok"}),
+    (302, "<html>moved</html>"),
+]
+
+
+@pytest.mark.parametrize("answer", STRANGERS)
+def test_what_is_no_registry_is_not_taken_for_one_that_lacks_the_subject(answer: tuple[int, object]) -> None:
+    with answering(answer) as server:
+        message = f"NOT_A_REGISTRY: {server.url} answers, but.*correct registry.url"
+        with pytest.raises(TidemarkError, match=message):
+            registry(server.url).versions("a-value")
+        with pytest.raises(TidemarkError, match=message):
+            registry(server.url).schema(1)
+
+
+@pytest.mark.parametrize("answer", STRANGERS)
+def test_a_proxy_that_answers_while_the_registry_is_down_is_waited_for(answer: tuple[int, object]) -> None:
+    with answering(SUBJECTS, answer, answer, (200, ["b-value"])) as server:
+        asked = registry(server.url, retry=RetryPolicy(60))
+        assert [asked.subjects(), asked.subjects()] == [["a-value"], ["b-value"]]
+
+
+def test_an_address_that_knows_what_it_lacks_has_proved_right() -> None:
+    lacks = (404, {"error_code": 40403, "message": "no schema"})
+    with answering(lacks, STRANGERS[0], SUBJECTS) as server:
+        asked = registry(server.url, retry=RetryPolicy(60))
+        with pytest.raises(TidemarkError, match="UNKNOWN_SCHEMA_ID: no schema has id 7"):
+            asked.schema(7)
+        assert asked.subjects() == ["a-value"]
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"schemaType": "PROTOBUF"}, "is of type PROTOBUF"),
+        ({"references": [{"name": "a", "subject": "b", "version": 1}]}, "refers to other subjects"),
+    ],
+)
+def test_a_schema_that_is_not_avro_or_not_whole_is_named(more: dict[str, object], named: str) -> None:
+    version = {"subject": "a-value", "version": 1, "id": 7, "schema": '"long"'} | more
+    with (
+        answering((200, [1]), (200, version)) as server,
+        pytest.raises(TidemarkError, match=f"UNSUPPORTED_SCHEMA: a schema {named}"),
+    ):
+        registry(server.url).versions("a-value")
+
+
+def test_texts_are_asked_for_once_and_the_list_of_versions_each_time() -> None:
+    version = {"subject": "a-value", "version": 1, "id": 7, "schema": '"long"'}
+    with answering((200, [1]), (200, version), (200, [1])) as server:
+        asked = registry(server.url)
+        assert [asked.versions("a-value")[0].id for _ in range(3)] == [7, 7, 7]
+        paths = [path.partition("?")[0] for path in server.requests]
+    assert paths == ["/subjects/a-value/versions", "/subjects/a-value/versions/1", *["/subjects/a-value/versions"] * 2]
+
+
+def test_a_certificate_is_trusted_only_by_its_authority(tmp_path: Path) -> None:
+    context = certified(tmp_path)
+    with answering(SUBJECTS, context=context) as server:
+        assert registry(server.url, f"registry.ca_location={tmp_path / 'ca.pem'}").subjects() == ["a-value"]
+        with pytest.raises(TidemarkError, match=r"REGISTRY_REFUSED: the certificate .*registry\.ca_location"):
+            registry(server.url, retry=RetryPolicy(60)).subjects()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_an_authority_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(TidemarkError, match=rf"BAD_SETTING: setting `registry`: ca_location {path} cannot be read"):
+        registry("https://localhost", f"registry.ca_location={path}")
+
+
+def test_a_program_without_a_registry_url_does_not_import_the_client() -> None:
+    program = """
+import sys
+from conf.settings import load
+from schemas.open_registry import open_registry
+open_registry(load("local").registry).subjects()
+print([name for name in ("httpx2", "authlib", "confluent_kafka.schema_registry") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def certified(folder: Path) -> ssl.SSLContext:
+    """A server's context for loopback; its certificate is in `ca.pem`."""
+    certify(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    return context
