@@ -1,6 +1,6 @@
 """Runs every stage, some of them side by side, and ends with a table: stage, minutes, cases.
 
-    .ci/run [STAGE ...]     all stages but `exhaustive`, or those that are named
+    .ci/run [STAGE ...]     all stages but `exhaustive` and `image`, or those that are named
 
 Each line of output begins with the stage that printed it. In .ci/results/ each stage leaves its output (STAGE.log) and,
 where it runs tests, a JUnit file (STAGE.xml) that names the command which repeats a failed one, and the logs that were
@@ -67,8 +67,9 @@ STEPS: tuple[tuple[tuple[Stage, ...], ...], ...] = (
     ((tests("default"),),),
     ((tests("long", *LONG),), (lint(),)),
 )
-# Runs where it is named: for all of a kind it proves what other tests prove for some of it.
-EXHAUSTIVE = tests("exhaustive", "-m", "exhaustive")
+# Run where they are named. For all of a kind the one proves what other tests prove for some of it; the other makes
+# Debian's base, which takes minutes, and installs all packages and jars once more.
+NAMED = (tests("exhaustive", "-m", "exhaustive"), tests("image", "-m", "image", "-n", "0"))
 
 
 @dataclass
@@ -156,8 +157,8 @@ def table(results: Sequence[Result], seconds: float) -> str:
 
 
 def main(names: Sequence[str]) -> int:
-    steps = (*STEPS, ((EXHAUSTIVE,),)) if EXHAUSTIVE.name in names else STEPS
-    known = [*(stage.name for lanes in STEPS for lane in lanes for stage in lane), EXHAUSTIVE.name]
+    steps = (*STEPS, *(((stage,),) for stage in NAMED if stage.name in names))
+    known = [stage.name for lanes in (*STEPS, (NAMED,)) for lane in lanes for stage in lane]
     if unknown := set(names) - set(known):
         print(f"error: there is no stage {', '.join(sorted(unknown))}; there are {', '.join(known)}", file=sys.stderr)
         return 2

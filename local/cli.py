@@ -52,6 +52,7 @@ COMMANDS = {
     "coverage": Command("show | check: which offsets each table and topic holds", "jobs.operations.coverage.cli:main"),
     "config": Command("show: the merged settings, secrets masked", "local.cli:config"),
     "notebook": Command("open the notebooks in JupyterLab", "local.cli:notebook"),
+    "sbom": Command("packages and jars with hashes and licences, as CycloneDX", "local.sbom:main"),
     "lock": Command("make the locks in conf/ anew", "local.lock:main"),
     "clean": Command("stop the broker and remove the state folder", "local.clean:main"),
 }

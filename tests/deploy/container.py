@@ -1,8 +1,8 @@
 """Builds the image with Debian's buildah, on a base that debootstrap makes, and runs commands in it.
 
-There is no registry here that a base image could come from, so the base is made of the packages that Debian's own image is
-made of. A container is what the kernel gives a process without a daemon: a root folder that is mounted read-only, process
-ids of its own, the image's user, no capabilities.
+There is no registry here that a base image could come from, so the base is made of the packages that Debian's own image
+is made of. A container is what the kernel gives a process without a daemon: a root folder that is mounted read-only,
+process ids of its own, the image's user, no capabilities.
 """
 
 import hashlib
@@ -79,15 +79,13 @@ def make_base() -> None:
 
 
 def sources() -> str:
-    """A digest of all that may get into the image."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
-    )
+    """A digest of all that gets into the image, and of how."""
+    named = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".dockerignore", *named]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     digest = hashlib.sha256()
-    for name in sorted(listed.stdout.decode().split("\0")):
-        path = ROOT / name
-        if name.partition("/")[0] not in {"tests", "docs", "bench", "notebooks", ".ci"} and path.is_file():
-            digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    for path in (ROOT / name for name in sorted(listed) if (ROOT / name).is_file()):
+        digest.update(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
 
 
@@ -167,10 +165,9 @@ def container(image: str, state: Path) -> Iterator[Container]:
     name = buildah("from", image)
     try:
         root = Path(buildah("mount", name))
-        config = json.loads(buildah("inspect", "--format", "{{json .Docker.config}}", name))
+        config = json.loads(buildah("inspect", name))["Docker"]["config"]
         state.mkdir(parents=True, exist_ok=True)
         os.chown(state, USER, USER)
-        # The folders above it are the test run's, which lets nobody else in: the volume is entered by a mount of its own.
         yield Container(root, config, state)
     finally:
         buildah("rm", name)

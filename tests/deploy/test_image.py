@@ -1,4 +1,4 @@
-"""The image: built from its Dockerfile, its user may write nowhere but where it should, and a job runs in it to its end."""
+"""The image: it is built, its user may write nowhere but where it should, and a job runs in it to its end."""
 
 import shutil
 from collections.abc import Iterator

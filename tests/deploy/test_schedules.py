@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 import yaml
 from cronsim import CronSim
 
 from conf import ROOT, state_dir
-from conf.durations import milliseconds
-from conf.settings import load
 from jobs import arguments, catalog
 from jobs.operations.replay.request import duration
 from local.processes import exclusive
@@ -58,36 +55,6 @@ def test_cron_runs_replays_every_day() -> None:
         assert (second - first).days == 1
         subprocess.run(["bash", "-n", "-c", what], check=True)
         require_command(shlex.split(what.partition("&& ")[2].partition(" >>")[0]))
-
-
-def test_kubernetes_accepts_the_cron_job() -> None:
-    definition = yaml.safe_load((DEPLOY / "replay-cronjob.yaml").read_text())
-    kubernetes_validate.validate(definition, "1.31", strict=True)
-    spec = definition["spec"]["jobTemplate"]["spec"]
-    (container,) = spec["template"]["spec"]["containers"]
-    require_command([*container["command"], *container["args"]])
-    (rule, _) = spec["podFailurePolicy"]["rules"]
-    assert rule["onExitCodes"]["containerName"] == container["name"]
-
-
-def test_kubernetes_accepts_the_deployment_and_leaves_time_for_an_end_in_order() -> None:
-    definition = yaml.safe_load((DEPLOY / "job-deployment.yaml").read_text())
-    kubernetes_validate.validate(definition, "1.31", strict=True)
-    pod = definition["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert container["command"] == ["./spark-submit.sh"]
-    options = arguments.parse_job(container["args"])
-    catalog.require(options.job)
-    settings = load(options.env, options.set)
-    assert settings.metrics.port == container["ports"][0]["containerPort"]
-    assert milliseconds(settings.run.stop_within) < pod["terminationGracePeriodSeconds"] * 1000
-
-
-def test_kubernetes_would_refuse_a_word_that_is_wrong() -> None:
-    definition = yaml.safe_load((DEPLOY / "replay-cronjob.yaml").read_text())
-    definition["spec"]["concurencyPolicy"] = definition["spec"].pop("concurrencyPolicy")
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(definition, "1.31", strict=True)
 
 
 def airflow() -> Path:
