@@ -97,7 +97,12 @@ def build() -> str:
     with exclusive(state_dir() / "image" / "lock"):
         image = f"localhost/tidemark:{sources()}"
         make_base()
-        if image not in buildah("images", "--format", "{{.Name}}:{{.Tag}}").split():
+        known = buildah("images", "--format", "{{.Name}}:{{.Tag}}").split()
+        if image not in known:
+            # What earlier sources made; and the first stage of it, which has no name.
+            for old in (name for name in known if name.startswith("localhost/tidemark:")):
+                buildah("rmi", "--force", old)
+            buildah("rmi", "--prune", "--force")
             mounts = [f"--volume={PIP}:{PIP}:ro"] if PIP.is_file() else []
             options = ["--isolation=chroot", "--format=docker", "--layers=false", f"--build-arg=BASE={BASE}", *mounts]
             buildah("bud", *options, "--file", "deploy/image/Dockerfile", "--tag", image, ".", folder=ROOT)

@@ -1,6 +1,6 @@
 """The image: it is built, its user may write nowhere but where it should, and a job runs in it to its end."""
 
-import shutil
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from conf import ROOT
 from local.broker import Cluster
 from local.processes import wait_for
-from tests.deploy.container import STATE, Container, build, container
+from tests.deploy.container import STATE, USER, Container, build, container
 from tests.standalone import free_port
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
@@ -88,9 +88,9 @@ def test_what_the_operator_starts_as_a_driver_runs(flights: Container) -> None:
     executors are in the driver, and the run ends."""
     spec = yaml.safe_load(OPERATOR.read_text())["spec"]
     state = flights.state.parent / "operator"
-    shutil.copytree(flights.state, state, symlinks=True, ignore=shutil.ignore_patterns("tables", "checkpoints", "tmp"))
+    state.mkdir()
+    os.chown(state, USER, USER)
     one = replace(flights, state=state, variables={**flights.variables, "SPARK_DRIVER_BIND_ADDRESS": "127.0.0.1"})
-    shutil.chown(state, 185, 185)
     conf = spec["sparkConf"] | {
         "spark.driver.extraJavaOptions": spec["driver"]["javaOptions"],
         "spark.driver.memory": spec["driver"]["memory"],
@@ -105,3 +105,22 @@ def test_what_the_operator_starts_as_a_driver_runs(flights: Container) -> None:
     done = one.run("driver", "--properties-file", f"{STATE}/spark.properties", "--class", main, script, *words)
     assert done.returncode == 0, done.stdout
     assert rows(state) == rows(flights.state)
+
+
+def test_what_spark_starts_as_an_executor_asks_its_driver(made: Container) -> None:
+    """The variables that Spark on Kubernetes gives an executor's container; there is no driver, and it says so."""
+    given = {
+        "SPARK_DRIVER_URL": f"spark://CoarseGrainedScheduler@127.0.0.1:{free_port()}",
+        "SPARK_EXECUTOR_ID": "1",
+        "SPARK_EXECUTOR_CORES": "1",
+        "SPARK_EXECUTOR_MEMORY": "512m",
+        "SPARK_EXECUTOR_POD_IP": "127.0.0.1",
+        "SPARK_EXECUTOR_POD_NAME": "executor-1",
+        "SPARK_APPLICATION_ID": "spark-1",
+        "SPARK_RESOURCE_PROFILE_ID": "0",
+        "SPARK_JAVA_OPT_0": "-Dtidemark.words=one word",
+        "SPARK_JAVA_OPT_1": "-Dspark.driver.port=1",
+    }
+    done = replace(made, variables=given).run("executor")
+    assert done.returncode != 0
+    assert "Connection refused" in done.stdout
