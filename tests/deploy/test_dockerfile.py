@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +46,7 @@ def test_a_command_is_run_with_packages_and_jars_in_the_state_folder(tmp_path: P
     state = tmp_path / "state"
     state.mkdir()
     for _ in range(2):  # a volume that is used again has the links
-        command = [shutil.which("bash") or "bash", script, "echo", "a b", "c"]
+        command = ["bash", str(script), "echo", "a b", "c"]
         done = subprocess.run(
             command, env={"TIDEMARK_STATE": str(state), "PATH": os.environ["PATH"]}, capture_output=True
         )
