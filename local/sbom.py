@@ -14,7 +14,7 @@ from importlib.metadata import PackageMetadata, PackageNotFoundError, metadata
 from pathlib import Path
 
 from cyclonedx.contrib.license.factories import LicenseFactory
-from cyclonedx.model import HashAlgorithm, HashType
+from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.dependency import Dependency
@@ -30,6 +30,7 @@ from local import ivy, jars
 PIN = re.compile(r"^([\w.-]+)==(\S+) \\$", re.MULTILINE)
 PACKAGES = ROOT / "conf" / "requirements.lock"
 OWN_LICENCE = "Apache-2.0"
+SET = "tidemark:set"  # packages, spark, broker or pyspark
 # What packages and jars call a licence, and its SPDX identifier; the first that fits. Other texts are kept as they are.
 SPDX = (
     (r"apache.*2|^Apache$|^ASL 2", "Apache-2.0"),
@@ -74,7 +75,7 @@ def document(found: Sequence[Component]) -> str:
         type=ComponentType.APPLICATION,
         licenses=[_licence(OWN_LICENCE)],
     )
-    names = "\n".join(sorted(str(component.purl) for component in found))
+    names = "\n".join(sorted(str(component.bom_ref) for component in found))
     bom = Bom(components=found, serial_number=uuid.uuid5(uuid.NAMESPACE_URL, names))
     bom.metadata.component = own
     bom.dependencies.add(Dependency(own.bom_ref, (Dependency(component.bom_ref) for component in found)))
@@ -98,29 +99,31 @@ def components() -> Iterator[Component]:
         TidemarkError: NO_JARS, where a locked jar is not there; NO_PACKAGES.
     """
     for name, version in PIN.findall(PACKAGES.read_text()):
-        yield _component(name, version, PackageURL("pypi", None, name, version), licence=_of_package(name))
+        yield _component("packages", PackageURL("pypi", None, name, version), licence=_of_package(name))
     for jar_set in jars.SETS:
         jars.class_path(jar_set)
         for jar in jars.read_lock(jar_set):
             group, artifact, version = jar.coordinate.split(":")[:3]
             path = jars.folder(jar_set) / jar.file
-            url = PackageURL("maven", group, artifact, version, {"set": jar_set})
-            yield _component(artifact, version, url, jar.sha256, _of_jar(path))
+            url = PackageURL("maven", group, artifact, version)
+            yield _component(jar_set, url, jar.sha256, _of_jar(path))
     for path in sorted(ivy.pyspark_jars().glob("*.jar")):
         in_group, artifact, version = _coordinate(path)
-        url = PackageURL("maven", in_group, artifact, version, {"set": "pyspark"})
-        yield _component(artifact, version, url, jars.sha256(path), _of_jar(path))
+        url = PackageURL("maven", in_group, artifact, version)
+        yield _component("pyspark", url, jars.sha256(path), _of_jar(path))
 
 
-def _component(name: str, version: str, url: PackageURL, digest: str = "", licence: str = "") -> Component:
+def _component(of_set: str, url: PackageURL, digest: str = "", licence: str = "") -> Component:
+    """One package or jar; the sets that share no class path may hold the same."""
     return Component(
-        name=name,
-        version=version,
+        name=url.name,
+        version=url.version,
         type=ComponentType.LIBRARY,
         purl=url,
-        bom_ref=str(url),
+        bom_ref=f"{of_set}:{url}",
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)] if digest else [],
         licenses=[_licence(licence)] if licence else [],
+        properties=[Property(name=SET, value=of_set)],
     )
 
 

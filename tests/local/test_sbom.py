@@ -19,13 +19,13 @@ def test_it_is_valid_and_holds_every_locked_package_and_jar_and_those_of_pyspark
     assert sbom.main(["--output", str(path)]) == 0
     assert "components" in capsys.readouterr().err
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(path.read_text()) is None
-    held = {each["purl"]: each for each in json.loads(path.read_text())["components"]}
+    held = {each["bom-ref"]: each for each in json.loads(path.read_text())["components"]}
     packages = dict(sbom.PIN.findall(sbom.PACKAGES.read_text()))
     locked = [jar for jar_set in jars.SETS for jar in jars.read_lock(jar_set)]
     assert len(held) == len(packages) + len(locked) + len(list(ivy.pyspark_jars().glob("*.jar")))
-    assert f"pkg:pypi/pyspark@{packages['pyspark']}" in held
+    assert f"packages:pkg:pypi/pyspark@{packages['pyspark']}" in held
     [kafka] = (jar for jar in locked if jar.file.startswith("kafka-clients-3"))
-    [component] = (each for url, each in held.items() if url.startswith("pkg:maven/org.apache.kafka/kafka-clients@3"))
+    component = held["spark:pkg:maven/" + kafka.coordinate.replace(":", "/", 1).replace(":", "@")]
     assert component["hashes"] == [{"alg": "SHA-256", "content": kafka.sha256}]
     assert component["licenses"] == [{"license": {"id": "Apache-2.0", "acknowledgement": "declared"}}]
 
