@@ -6,12 +6,13 @@ pydantic-settings passes over a variable that it does not know: here every name 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
-from pydantic_settings import BaseSettings, EnvSettingsSource, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, TomlConfigSettingsSource
 
 from conf.errors import TidemarkError, nearest
+from conf.secret_files import SecretFile
 
 PREFIX = "TIDEMARK_"
 # Variables with our prefix that are not settings: they say where state lies, which overlay holds, and how setup runs.
@@ -22,9 +23,11 @@ NOT_SETTINGS = {
 
 Model = type[BaseSettings]
 NAME = "NAME"
+# Ends the name of a setting that says in which file a secret is, in place of the secret.
+FILE = "_file"
 
 
-def file(model: Model, path: Path) -> TomlConfigSettingsSource:
+def file(model: Model, path: Path) -> InitSettingsSource:
     """Return a TOML file's settings.
 
     Raises:
@@ -36,14 +39,37 @@ def file(model: Model, path: Path) -> TomlConfigSettingsSource:
         raise TidemarkError("BAD_SETTING", f"{path}: {exc}", "mend the file") from exc
     for key in _keys(source.toml_data):
         _require_known(model, str(path), key)
-    return source
+    tables = {name: dict(value) if isinstance(value, Mapping) else value for name, value in source.toml_data.items()}
+    for key in secret_keys(model):
+        section, _, name = key.rpartition(".")
+        if f"{name}{FILE}" in tables.get(section, {}):
+            table = tables[section]
+            table[name] = _secret_file(key, table.pop(f"{name}{FILE}"), table.get(name))
+    return InitSettingsSource(model, tables)
 
 
-def texts(model: Model, values: Mapping[str, str]) -> EnvSettingsSource:
-    """Texts by `section.key`, taken apart as pydantic-settings does with environment variables."""
+def texts(model: Model, values: Mapping[str, str]) -> tuple[InitSettingsSource, EnvSettingsSource]:
+    """Texts by `section.key`, taken apart as pydantic-settings does with environment variables; before them, what they
+    say of files with secrets.
+
+    Raises:
+        TidemarkError: BAD_SETTING, where such a file cannot be read, or the secret is given, too.
+    """
+    files: dict[str, dict[str, SecretFile]] = {}
+    for key in secret_keys(model):
+        if f"{key}{FILE}" in values:
+            section, _, name = key.rpartition(".")
+            files.setdefault(section, {})[name] = _secret_file(key, values[f"{key}{FILE}"], values.get(key))
     source = EnvSettingsSource(model, env_nested_delimiter=".")
-    source.env_vars = values
-    return source
+    source.env_vars = {key: text for key, text in values.items() if not key.endswith(FILE)}
+    return InitSettingsSource(model, files), source
+
+
+def _secret_file(key: str, path: str, secret: object) -> SecretFile:
+    if secret:
+        remedy = f"keep one of the two: {variable_of(key)} or {variable_of(key + FILE)}"
+        raise TidemarkError("BAD_SETTING", f"{key} and {key}{FILE} are both set", remedy)
+    return SecretFile(path, f"{key}{FILE}")
 
 
 def variables(model: Model, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -79,7 +105,7 @@ def refuse_secret(model: Model, word: str) -> None:
         # Between the two: a dot, or what JSON has there, as in kafka={"sasl_password": …}.
         spelt = rf"(?<![a-z0-9_]){re.escape(section)}[^a-z0-9_](.*[^a-z0-9_])?{re.escape(name)}(?![a-z0-9_])"
         if re.search(spelt, plain, re.DOTALL) and "secretkeyref" not in plain:
-            remedy = f"set the variable {variable_of(key)} instead"
+            remedy = f"set the variable {variable_of(key)} instead, or {variable_of(key + FILE)} to a file that has it"
             raise TidemarkError("BAD_ARGUMENTS", f"{key} would show in the list of processes", remedy)
 
 
@@ -95,7 +121,7 @@ def secret_keys(model: Model) -> list[str]:
 
 def known_keys(model: Model) -> list[str]:
     """Return every `section.key` that can be set; NAME stands where a section has tables of any name."""
-    return [key for key, _ in _keys_and_types(model)]
+    return [*(key for key, _ in _keys_and_types(model)), *(f"{key}{FILE}" for key in secret_keys(model))]
 
 
 def _keys_and_types(model: Model) -> Iterator[tuple[str, Any]]:
@@ -110,6 +136,9 @@ def _sections(name: str, kind: Any) -> list[tuple[str, type[BaseModel]]]:
 
 
 def _require_known(model: Model, origin: str, key: str) -> None:
+    open_tables = [name for name, kind in _keys_and_types(model) if get_origin(kind) is Mapping]
+    if any(key.startswith(f"{name}.") for name in open_tables):
+        return  # what stands there is judged with its value
     between = ".".join(key.split(".")[1:-1])
     known = [name.replace(NAME, between or NAME) for name in known_keys(model)]
     if key not in known:

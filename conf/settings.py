@@ -10,19 +10,19 @@ from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, Validatio
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conf import ROOT, setting_sources, state_dir
+from conf.brokers import Kafka
+from conf.certificates import require_certificates
 from conf.connections import (
     CLIENT_LOG,
     Batching,
     Broker,
     CompatibilityLevel,
     Delivery,
-    Kafka,
     Ledger,
     Registry,
     Section,
     Sink,
     Source,
-    require_certificates,
 )
 from conf.durations import Duration, milliseconds
 from conf.errors import TidemarkError, nearest
@@ -243,7 +243,7 @@ def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Setti
     texts = dict([*setting_sources.variables(Settings, os.environ), *setting_sources.overrides(Settings, overrides)])
     files = [setting_sources.file(Settings, folder / f"{name}.toml") for name in (environment, "base")]
     # The strongest first. This argument of pydantic-settings is no field, so mypy must not see it by name.
-    built: dict[str, Any] = {"_build_sources": ((setting_sources.texts(Settings, texts), *files), {})}
+    built: dict[str, Any] = {"_build_sources": ((*setting_sources.texts(Settings, texts), *files), {})}
     try:
         settings = Settings(**built)
     except ValidationError as exc:

@@ -40,7 +40,7 @@ def run_job(words: Sequence[str]) -> int:
     args = arguments.parse_job(words)
     settings = arguments.settings_of(args)
     module = catalog.load(args.job)
-    failures = Failures(settings.run)
+    failures = Failures(settings.run, settings.kafka)
     try:
         run: Run | None = None
         try:

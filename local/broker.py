@@ -37,6 +37,7 @@ class Cluster:
         heap_mb: of each node.
         attached: the nodes die with this process, even when it is killed.
         session_ms: how long a node may be silent before another one takes over what it leads.
+        java_options: of each node's JVM.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class Cluster:
         heap_mb: int = 512,
         attached: bool = False,
         session_ms: int = SESSION_MS,
+        java_options: Sequence[str] = (),
     ) -> None:
         self._home, self._logs = home.resolve(), logs.resolve()
         self._count, self._port, self._heap_mb, self._attached = nodes, port, heap_mb, attached
-        self._session_ms = session_ms
+        self._session_ms, self._java_options = session_ms, java_options
         self._layout = self._home / "cluster.json"
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
@@ -97,7 +99,7 @@ class Cluster:
                     undo.callback(node.wait_stopped, 0)
                     node.configure(self._settings(node))
                     node.format(cluster_id)
-                    self._processes[node.id] = node.start(self._heap_mb, self._attached)
+                    self._processes[node.id] = node.start(self._heap_mb, self._attached, self._java_options)
             self.wait_ready()
             self._announce()
             undo.pop_all()
@@ -136,7 +138,7 @@ class Cluster:
         stopped = self._at(node)
         stopped.signal(signal.SIGTERM)
         stopped.wait_stopped()
-        self._processes[node] = stopped.start(self._heap_mb, self._attached)
+        self._processes[node] = stopped.start(self._heap_mb, self._attached, self._java_options)
         self.wait_ready()
 
     def leader_of(self, topic: str, partition: int) -> int:

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +64,13 @@ class Node:
             output = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
             raise TidemarkError("BROKER_FORMAT", f"node {self.id}: {output[0]}", f"look at {self.properties}")
 
-    def start(self, heap_mb: int, attached: bool) -> "subprocess.Popen[bytes]":
-        """Start the process and return at once.
+    def start(self, heap_mb: int, attached: bool, options: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+        """Start the process, with those `options` of Java's, and return at once.
 
         Args:
             attached: the system ends the broker when this process dies, however it dies (Linux with util-linux).
         """
-        command = [java(), f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
+        command = [java(), f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true", *options]
         command += [f"-Dlog4j2.configurationFile={LOG_CONFIG}", "-cp", jars.class_path("broker")]
         command += ["kafka.Kafka", str(self.properties)]
         if attached:

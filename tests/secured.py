@@ -1,4 +1,4 @@
-"""A broker that lets only users in whom it knows, over SASL or TLS, and only where an ACL says so."""
+"""A broker that lets only users in whom it knows, by password, certificate or token, and only where an ACL says so."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,28 +24,39 @@ from local import processes
 from local.broker import Cluster
 from local.node import Node
 from local.processes import wait_for
-from tests.certificates import certify
+from tests.certificates import Authority, certify
+from tests.tokens import AUDIENCE, ISSUER, make_key
 
 SECONDS = 30
 USER, PASSWORD = "reader", "open-sesame"
 AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
-SASL, TLS = "SASL_PLAINTEXT", "SSL"
+SASL, TLS, LOGIN, MTLS = "SASL_PLAINTEXT", "SSL", "SASL_SSL", "MTLS"
+MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "OAUTHBEARER")
+MODULES = "org.apache.kafka.common.security"
+VALIDATOR = f"{MODULES}.oauthbearer.OAuthBearerValidatorCallbackHandler"
+SCRAM = f"{MODULES}.scram.ScramLoginModule required;"
 
 
 class SecuredCluster(Cluster):
-    """One node; beside the listener for everybody, who is its administrator, one for SASL (SCRAM) and one for TLS."""
+    """One node; beside the listener for everybody, who is its administrator: SASL (SCRAM without TLS), TLS, where
+    everybody is let in, LOGIN (MECHANISMS over TLS), MTLS (a certificate of `clients`, signed by that authority)."""
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
         certify(home)
         self.ca = home / "ca.pem"
-        self._certificate = home / "server.pem"
-        (free,) = processes.choose_ports([0], [])
-        self._ports = {SASL: free["port"], TLS: free["controller_port"]}
-        super().__init__(home, home / "logs", attached=True)
+        self.certificate = home / "server.pem"
+        self.clients = Authority()
+        (home / "clients.pem").write_bytes(self.clients.certificate)
+        self.token_key = make_key(home / "jwks.json")
+        first, second = processes.choose_ports([0, 0], [])
+        ports = (first["port"], first["controller_port"], second["port"], second["controller_port"])
+        self._ports = dict(zip((SASL, TLS, LOGIN, MTLS), ports, strict=True))
+        keys = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={(home / 'jwks.json').as_uri()}"
+        super().__init__(home, home / "logs", attached=True, java_options=(keys,))
 
     def address(self, listener: str) -> str:
-        """Where a listener is; any but SASL and TLS is the one for everybody."""
+        """Where a listener is; any but SASL, TLS, LOGIN and MTLS is the one for everybody."""
         return f"{processes.HOST}:{self._ports[listener]}" if listener in self._ports else self.bootstrap_servers
 
     def kafka(self, protocol: str, listener: str, user: str = USER, password: str = PASSWORD, ca: str = "") -> Kafka:
@@ -67,10 +78,10 @@ class SecuredCluster(Cluster):
 
     def set_password(self, password: str = PASSWORD, user: str = USER) -> None:
         """Let the user in by that password, and by no other from now on."""
-        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
-        change = UserScramCredentialUpsertion(user, info, password.encode())
         admin = self._admin()
-        admin.alter_user_scram_credentials([change])[user].result(SECONDS)
+        for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
+            change = UserScramCredentialUpsertion(user, ScramCredentialInfo(mechanism, 4096), password.encode())
+            admin.alter_user_scram_credentials([change])[user].result(SECONDS)
 
     def allow(self, kind: ResourceType, name: str, *operations: AclOperation, user: str = USER) -> None:
         """Let the user do that with what has that name."""
@@ -106,18 +117,29 @@ class SecuredCluster(Cluster):
 
     def _settings(self, node: Node) -> dict[str, str]:
         general = super()._settings(node)
-        own = ",".join(f"{protocol}://{processes.HOST}:{port}" for protocol, port in self._ports.items())
-        protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT", SASL: SASL, TLS: TLS}
+        own = ",".join(f"{listener}://{processes.HOST}:{port}" for listener, port in self._ports.items())
+        protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT", SASL: SASL, TLS: TLS, LOGIN: LOGIN, MTLS: TLS}
+        login, mtls = f"listener.name.{LOGIN.lower()}", f"listener.name.{MTLS.lower()}"
         return general | {
             "listeners": f"{general['listeners']},{own}",
             "advertised.listeners": f"{general['advertised.listeners']},{own}",
             "listener.security.protocol.map": ",".join(f"{name}:{each}" for name, each in protocols.items()),
-            "sasl.enabled.mechanisms": "SCRAM-SHA-256",
-            f"listener.name.{SASL.lower()}.scram-sha-256.sasl.jaas.config": (
-                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-            ),
+            "sasl.enabled.mechanisms": ",".join(MECHANISMS),
+            f"listener.name.{SASL.lower()}.sasl.enabled.mechanisms": "SCRAM-SHA-256",
+            f"listener.name.{SASL.lower()}.scram-sha-256.sasl.jaas.config": SCRAM,
+            f"{login}.scram-sha-256.sasl.jaas.config": SCRAM,
+            f"{login}.scram-sha-512.sasl.jaas.config": SCRAM,
+            f"{login}.plain.sasl.jaas.config": f'{MODULES}.plain.PlainLoginModule required user_{USER}="{PASSWORD}";',
+            f"{login}.oauthbearer.sasl.jaas.config": f"{MODULES}.oauthbearer.OAuthBearerLoginModule required;",
+            f"{login}.oauthbearer.sasl.server.callback.handler.class": VALIDATOR,
+            "sasl.oauthbearer.jwks.endpoint.url": (node.home.parent / "jwks.json").as_uri(),
+            "sasl.oauthbearer.expected.audience": AUDIENCE,
+            "sasl.oauthbearer.expected.issuer": ISSUER,
+            f"{mtls}.ssl.client.auth": "required",
+            f"{mtls}.ssl.truststore.type": "PEM",
+            f"{mtls}.ssl.truststore.location": str(node.home.parent / "clients.pem"),
             "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": str(self._certificate),
+            "ssl.keystore.location": str(self.certificate),
             "authorizer.class.name": AUTHORIZER,
             "super.users": "User:ANONYMOUS",
         }

@@ -49,8 +49,9 @@ NAMED = (
     ),
     Named(
         "BROKER_REFUSES",
-        "check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password against the brokers' users, "
-        "kafka.security_protocol and kafka.ssl_ca_location against their listeners; then start the job again",
+        "check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password, or kafka.oauth_client_id and its "
+        "secret, against the brokers' users, kafka.security_protocol, kafka.ssl_ca_location and "
+        "kafka.ssl_certificate_location against their listeners; then start the job again",
         kinds=(
             f"{KAFKA}SaslAuthenticationException",
             f"{KAFKA}SslAuthenticationException",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from conf.durations import milliseconds
 from conf.errors import TidemarkError
-from conf.settings import Running
+from conf.settings import Kafka, Running
 from jobs.pipeline.errors import WORKER_LATE
 from jobs.pipeline.guards import SCHEMA_ADDED
 from jobs.pipeline.termination import BATCH_FAILED, QUERY_FAILED, query_failed
@@ -15,6 +15,13 @@ from jobs.pipeline.termination import BATCH_FAILED, QUERY_FAILED, query_failed
 # Under every setting, so often within so many seconds: a machine that is too busy for longer needs its owner.
 MOST_RETRIES, RETRY_SECONDS = 3, 600.0
 LIMIT_SECONDS = 3600.0  # that `run.restart_limit` is counted in
+# Under every setting, too: a secret that changes reaches a mounted file a minute or two after the brokers have it.
+LOGINS, LOGIN_SECONDS, LOGIN_PAUSE = 8, 300.0, 15.0
+BROKER_REFUSES = "BROKER_REFUSES"
+# What becomes of a query whose password, key or certificate has changed.
+LOGIN_STOPS = frozenset({BROKER_REFUSES, "BROKER_UNREACHABLE", "KAFKA_FAILED"})
+# Of a login that cannot change while the job runs, one that can and has not, one that has since the query was planned.
+Login = Literal["fixed", "same", "changed"]
 # Stops that may pass by themselves: of brokers, registry, disk and machine, and those that nobody has foreseen. What
 # data, schemas, tables, checkpoints, rights and settings are stopped by would come again with the same batch.
 PASSING = frozenset(
@@ -39,14 +46,19 @@ class Decision:
     reason: str = ""
 
 
-def decide(settings: Running, code: str, restarted: Sequence[float], now: float) -> Decision:
+def decide(settings: Running, code: str, restarted: Sequence[float], now: float, login: Login = "fixed") -> Decision:
     """Decide about a query that was stopped by `code`.
 
     Args:
         restarted: when the query was restarted, in seconds of the clock of `now`, SCHEMA_ADDED aside.
+        login: what has become of that by which it logs in to the brokers.
     """
     if code == SCHEMA_ADDED:
         return Decision("restart")
+    if login == "changed" and code in LOGIN_STOPS:
+        return Decision("restart")
+    if login == "same" and code == BROKER_REFUSES and _since(restarted, now - LOGIN_SECONDS) < LOGINS:
+        return Decision("restart", LOGIN_PAUSE)
     if code == WORKER_LATE and _since(restarted, now - RETRY_SECONDS) < MOST_RETRIES:
         return Decision("restart")
     if settings.on_failure != "restart":
@@ -67,25 +79,38 @@ def _since(times: Sequence[float], start: float) -> int:
 class Failures:
     """The failures of a run's queries.
 
+    Args:
+        kafka: the connection to the brokers, whose secrets may change while the run lasts.
+
     Attributes:
         isolated: what stopped each query that is not started again, by its name.
     """
 
-    def __init__(self, settings: Running) -> None:
-        self._settings = settings
+    def __init__(self, settings: Running, kafka: Kafka | None = None) -> None:
+        self._settings, self._kafka = settings, kafka if kafka is not None and kafka.rotates else None
+        self._first = self._kafka.credentials() if self._kafka else ""
+        self._planned_with: dict[str, str] = {}
         self._restarted: dict[str, list[float]] = defaultdict(list)
         self.isolated: dict[str, TidemarkError] = {}
 
     def decide(self, query: str, stop: TidemarkError, now: float) -> Decision:
         """Decide about a failure, and remember it; see `decide` of this module."""
         restarted = [at for at in self._restarted[query] if at > now - LIMIT_SECONDS]
-        decision = decide(self._settings, stop.code, restarted, now)
+        decision = decide(self._settings, stop.code, restarted, now, self._login(query))
         if decision.action == "restart" and stop.code != SCHEMA_ADDED:
             restarted.append(now)
         if decision.action == "isolate":
             self.isolated[query] = stop
         self._restarted[query] = restarted
         return decision
+
+    def _login(self, query: str) -> Login:
+        """What has become of the login since `query` was last decided about, and with that planned anew."""
+        if self._kafka is None:
+            return "fixed"
+        before, now = self._planned_with.get(query, self._first), self._kafka.credentials()
+        self._planned_with[query] = now
+        return "same" if now == before else "changed"
 
     def error(self) -> TidemarkError | None:
         """What a run with isolated queries ends with, though its others have ended well; None where there are none."""

@@ -31,6 +31,8 @@ COMMANDS = (
 )
 SECRETS = {
     "kafka.sasl_password": "TIDEMARK_KAFKA__SASL_PASSWORD",
+    "kafka.oauth_client_secret": "TIDEMARK_KAFKA__OAUTH_CLIENT_SECRET",
+    "kafka.ssl_key_password": "TIDEMARK_KAFKA__SSL_KEY_PASSWORD",
     "registry.password": "TIDEMARK_REGISTRY__PASSWORD",
     "personal_data.hash_key": "TIDEMARK_PERSONAL_DATA__HASH_KEY",
     "page.token": "TIDEMARK_PAGE__TOKEN",

@@ -150,7 +150,7 @@ def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
         ("registry.url=http://a:8081,ftp://b", "`registry`: url must be http://HOST"),
         (
             "registry.username=ann",
-            "`registry`: username needs a password: set TIDEMARK_REGISTRY__PASSWORD",
+            "`registry`: username needs a password: set TIDEMARK_REGISTRY__PASSWORD, or ..._FILE",
         ),
         ("jobs.ingest.state_store=disk", "`jobs.ingest.state_store`: Input should be 'heap' or 'rocksdb'"),
     ],
@@ -206,9 +206,11 @@ def test_a_registry_url_with_a_user_and_password_is_refused_and_not_shown(url: s
 
 def test_a_login_without_its_password_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEMARK_KAFKA__SASL_PASSWORD", "")
-    assert "empty: sasl_password (set TIDEMARK_KAFKA__SASL_PASSWORD)" in refusal(overrides=LOGIN)
+    assert "empty: sasl_password (set TIDEMARK_KAFKA__SASL_PASSWORD, or ..._FILE to its file)" in refusal(
+        overrides=LOGIN
+    )
     text = refusal(overrides=LOGIN[:2])
-    assert "empty: sasl_username and sasl_password (set TIDEMARK_KAFKA__SASL_PASSWORD)" in text
+    assert "empty: sasl_username and sasl_password (set TIDEMARK_KAFKA__SASL_PASSWORD, " in text
     monkeypatch.setenv("TIDEMARK_KAFKA__SASL_PASSWORD", "hunter2")
     assert load(overrides=LOGIN).kafka.sasl_username == "reader"
 

@@ -26,7 +26,7 @@ from conf.errors import TidemarkError
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Done, Plan, open_marker, parse
-from jobs.connectors.kafka.access import Right, writing
+from jobs.connectors.kafka.access import Right, login_refused, writing
 from jobs.connectors.kafka.consumer import read_to_end
 
 # A predecessor's transaction that is still ending is waited for by librdkafka's own timer of 500 ms: a new producer
@@ -245,6 +245,8 @@ def _fence(writer: Writer) -> Producer:
         "message.timeout.ms": writer.timeout_ms,
         "socket.timeout.ms": writer.answer_ms,
     }
+    heard: list[KafkaError] = []
+    config["error_cb"] = heard.append
     until = time.monotonic() + FENCE_SECONDS
     for wait in chain(FENCE_WAITS, repeat(5.0)):
         producer = Producer(config)
@@ -256,6 +258,10 @@ def _fence(writer: Writer) -> Producer:
             return producer
         except KafkaException as exc:
             error = exc.args[0]
+            producer.poll(0)
+            for told in (error, *heard):
+                if stop := login_refused(told, writer.connection):
+                    raise stop from exc
             passing = error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT)
             if not passing or time.monotonic() > until:
                 raise

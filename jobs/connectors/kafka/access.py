@@ -1,5 +1,6 @@
 """The connection to the brokers, and how they refuse: wrong password, missing right, and the command that grants it."""
 
+import shlex
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
+from conf.certificates import subject
 from conf.errors import TidemarkError
 from conf.settings import CLIENT_LOG, Kafka
 
@@ -57,13 +59,13 @@ def denied(name: str, said: str, wanted: Sequence[Right], connection: Mapping[st
         connection: of the user's client; empty where nobody knows it.
     """
     missing = (_lacking(wanted, connection) if connection else []) or wanted
-    user, servers = connection.get("sasl.username"), connection.get("bootstrap.servers", "HOST:PORT")
+    user, servers = user_of(connection), connection.get("bootstrap.servers", "HOST:PORT")
     whoever = f"user {user}" if user else "this client"
     if not missing:
         remedy = "let an administrator grant it by an ACL on the brokers, then start the same again"
         return TidemarkError("NOT_AUTHORIZED", f"{name}: {whoever} may not do this: {said}", remedy)
     what = ", and ".join(f"{', '.join(right.operations)} on {_place(right)}" for right in missing)
-    commands = " and ".join(grant(right, str(user or "NAME"), str(servers)) for right in missing)
+    commands = " and ".join(grant(right, user or "NAME", str(servers)) for right in missing)
     return TidemarkError(
         "NOT_AUTHORIZED",
         f"{name}: {whoever} lacks the right to {what}",
@@ -74,7 +76,8 @@ def denied(name: str, said: str, wanted: Sequence[Right], connection: Mapping[st
 def grant(right: Right, user: str, servers: str) -> str:
     """The command that grants it."""
     operations = " ".join(f"--operation {operation}" for operation in right.operations)
-    options = f"--add --allow-principal User:{user} {operations} {right.option()}"
+    principal = shlex.quote(f"User:{user}")
+    options = f"--add --allow-principal {principal} {operations} {right.option()}"
     return f"`kafka-acls.sh --bootstrap-server {servers} {options}`"
 
 
@@ -123,7 +126,13 @@ AUTHENTICATION = (
     KafkaError.ILLEGAL_SASL_STATE,
 )
 OTHER_LOGIN = "check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password against the brokers' users"
-OTHER_TLS = "check kafka.security_protocol, and that kafka.ssl_ca_location has the CA of the brokers' certificates"
+OTHER_TOKEN = (
+    "check kafka.oauth_token_url, kafka.oauth_client_id and its secret against that server, and what it issues"
+)
+OTHER_TLS = (
+    "check kafka.security_protocol, that kafka.ssl_ca_location has the CA of the brokers' certificates, and that the "
+    "brokers know the CA of kafka.ssl_certificate_location, if they ask for one"
+)
 PROBE_S = 2.0
 # The request ApiVersions, version 0, without a client's name: brokers answer it before anybody logs in.
 API_VERSIONS = b"\0\0\0\x0a\0\x12\0\0\0\0\0\0\xff\xff"
@@ -187,16 +196,12 @@ class Connection:
         Args:
             rights: that the client needs.
         """
-        servers, user = self._kafka.bootstrap_servers, self._kafka.sasl_username
+        connection = self._kafka.client_config()
         for error in (*told, *self.heard):
-            if error.code() in AUTHENTICATION:
-                who = f"user `{user}`" if user else "this client"
-                what = f"{servers} does not let {who} in: {error.str()}"
-                return TidemarkError("BROKER_REFUSES", what, OTHER_LOGIN)
-            if error.code() == KafkaError._SSL:
-                return TidemarkError("BROKER_REFUSES", f"no TLS connection to {servers}: {error.str()}", OTHER_TLS)
+            if refused := login_refused(error, connection):
+                return refused
             if error.code() in CODES:
-                return not_authorized(error, rights, self._kafka.client_config())
+                return not_authorized(error, rights, connection)
         return None
 
     def _silence(self, failure: KafkaError) -> TidemarkError:
@@ -209,6 +214,27 @@ class Connection:
             return TidemarkError("BROKER_REFUSES", what, "check kafka.security_protocol, and the port")
         remedy = "check kafka.bootstrap_servers, or start the embedded broker: `local/tidemark broker start`"
         return TidemarkError("BROKER_UNREACHABLE", f"no Kafka broker answers at {servers}{detail}", remedy)
+
+
+def login_refused(error: KafkaError, connection: Mapping[str, Any]) -> TidemarkError | None:
+    """BROKER_REFUSES, where that is what an error of the `connection` tells of."""
+    servers = connection["bootstrap.servers"]
+    if error.code() in AUTHENTICATION:
+        user = user_of(connection)
+        who = f"user `{user}`" if user else "this client"
+        remedy = OTHER_TOKEN if connection.get("sasl.mechanism") == "OAUTHBEARER" else OTHER_LOGIN
+        return TidemarkError("BROKER_REFUSES", f"{servers} does not let {who} in: {error.str()}", remedy)
+    if error.code() == KafkaError._SSL:
+        return TidemarkError("BROKER_REFUSES", f"no TLS connection to {servers}: {error.str()}", OTHER_TLS)
+    return None
+
+
+def user_of(connection: Mapping[str, Any]) -> str:
+    """The user that brokers take the client for, as far as the client knows: whom a token is for only they know."""
+    if user := connection.get("sasl.username"):
+        return str(user)
+    is_by_certificate = connection.get("security.protocol") == "SSL" and "ssl.certificate.location" in connection
+    return subject(connection["ssl.certificate.location"]) if is_by_certificate else ""
 
 
 def connect(kafka: Kafka, seconds: float | None = None) -> AdminClient:

@@ -15,7 +15,7 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from conf.errors import TidemarkError
 from conf.settings import Kafka
 from jobs.connectors.kafka.access import Right, denied
-from jobs.connectors.kafka.source_sink import connection_options
+from jobs.connectors.kafka.java_client import connection_options
 
 SECONDS = 30
 ERRORS = "org.apache.kafka.common.errors."

@@ -17,6 +17,7 @@ from conf.errors import TidemarkError, nearest
 from conf.settings import Batching, Kafka, Source
 from jobs.connectors.causes import KAFKA, causes
 from jobs.connectors.kafka.access import Connection, reading, writing
+from jobs.connectors.kafka.java_client import connection_options
 from jobs.connectors.kafka.offsets import Position, milliseconds, parse_position
 from jobs.connectors.kafka.topic_limits import Limits, SizeLimits, largest_record, shown_key, size_config
 
@@ -88,19 +89,6 @@ def source_options(kafka: Kafka, source: Source, subscription: Subscription) -> 
         "kafka.max.partition.fetch.bytes": source.max_partition_fetch_bytes,
     }
     return connection_options(kafka) | {key: str(number) for key, number in tuned.items()} | {name: value} | ENFORCED
-
-
-def connection_options(kafka: Kafka) -> dict[str, str]:
-    """Connection options in the Java client's words (Spark hides what `spark.redaction.regex` matches)."""
-    options = {
-        "kafka.bootstrap.servers": kafka.require_bootstrap_servers(),
-        "kafka.security.protocol": kafka.security_protocol,
-    }
-    if kafka.security_protocol.startswith("SASL"):
-        options |= {"kafka.sasl.mechanism": kafka.sasl_mechanism, "kafka.sasl.jaas.config": _jaas(kafka)}
-    if kafka.ssl_ca_location:
-        options |= {"kafka.ssl.truststore.type": "PEM", "kafka.ssl.truststore.location": kafka.ssl_ca_location}
-    return options
 
 
 def require_topics(kafka: Kafka, names: Sequence[str], to_write: bool = False) -> None:
@@ -229,16 +217,6 @@ def _position(edge: Literal["starting", "ending"], position: Position) -> dict[s
         if isinstance(position, str)
         else json.dumps({t: dict(o) for t, o in position.items()})
     }
-
-
-def _jaas(kafka: Kafka) -> str:
-    scram = kafka.sasl_mechanism.startswith("SCRAM")
-    module = "scram.ScramLoginModule" if scram else "plain.PlainLoginModule"
-    quoted = [
-        part.replace("\\", "\\\\").replace('"', '\\"')
-        for part in (kafka.sasl_username, kafka.sasl_password.get_secret_value())
-    ]
-    return f'org.apache.kafka.common.security.{module} required username="{quoted[0]}" password="{quoted[1]}";'
 
 
 def _bad_sink(message: str, remedy: str) -> TidemarkError:

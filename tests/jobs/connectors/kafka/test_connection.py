@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
 from conf.settings import Settings, load
-from jobs.connectors.kafka import access, source_sink
+from jobs.connectors.kafka import access, java_client, source_sink
 from jobs.connectors.kafka.access import METADATA_TIMEOUT_S
 from jobs.connectors.kafka.source_sink import Subscription
 
@@ -51,7 +51,7 @@ def test_a_password_reaches_the_client_and_no_plan_or_explanation(
     monkeypatch.setenv("TIDEMARK_KAFKA__SASL_PASSWORD", PASSWORD)
     access = ["security_protocol=SASL_SSL", "sasl_mechanism=SCRAM-SHA-512", "sasl_username=reader"]
     secured = load("local", [f"kafka.{pair}" for pair in (*access, "bootstrap_servers=h:1")])
-    options = source_sink.connection_options(secured.kafka)
+    options = java_client.connection_options(secured.kafka)
     assert options["kafka.sasl.mechanism"] == "SCRAM-SHA-512"
     assert options["kafka.sasl.jaas.config"] == (
         "org.apache.kafka.common.security.scram.ScramLoginModule required "
@@ -69,5 +69,5 @@ def test_a_password_reaches_the_client_and_no_plan_or_explanation(
 def test_a_plain_login_has_its_own_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEMARK_KAFKA__SASL_PASSWORD", PASSWORD)
     access = ["security_protocol=SASL_PLAINTEXT", "sasl_mechanism=PLAIN", "sasl_username=u", "bootstrap_servers=h:1"]
-    options = source_sink.connection_options(load("local", [f"kafka.{pair}" for pair in access]).kafka)
+    options = java_client.connection_options(load("local", [f"kafka.{pair}" for pair in access]).kafka)
     assert "plain.PlainLoginModule" in options["kafka.sasl.jaas.config"]

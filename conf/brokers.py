@@ -1,0 +1,161 @@
+"""Declares the connection to the brokers, the same for librdkafka and for Spark's client in Java."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+
+from conf import setting_sources
+from conf.certificates import require_certificates, require_key_pair
+from conf.client_properties import CLIENT, SPARK, allowed
+from conf.connections import CLIENT_LOG, Section
+from conf.errors import TidemarkError
+from conf.secret_files import SecretFile
+
+OAUTHBEARER = "OAUTHBEARER"
+# Where a secret may pass without TLS: it leaves no machine.
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Kafka(Section):
+    """The connection block; docs/security.md has which mechanism needs which settings."""
+
+    bootstrap_servers: str
+    client_id: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+    sasl_username: str
+    sasl_password: SecretStr
+    oauth_token_url: str
+    oauth_client_id: str
+    oauth_client_secret: SecretStr
+    oauth_scope: str
+    oauth_ca_location: str
+    ssl_ca_location: str
+    ssl_certificate_location: str
+    ssl_key_location: str
+    ssl_key_password: SecretStr
+    replication_factor: int = Field(ge=1)
+    client: Annotated[Mapping[str, str], BeforeValidator(allowed("client", CLIENT))]
+    spark: Annotated[Mapping[str, str], BeforeValidator(allowed("spark", SPARK))]
+
+    @model_validator(mode="after")
+    def _require_credentials(self) -> "Kafka":
+        if not self.security_protocol.startswith("SASL"):
+            return self
+        if self.uses_oauth:
+            names, secret = ("oauth_token_url", "oauth_client_id"), "oauth_client_secret"
+        else:
+            names, secret = ("sasl_mechanism", "sasl_username"), "sasl_password"
+        variable = setting_sources.variable_of(f"kafka.{secret}")
+        needed = {name: getattr(self, name) for name in names}
+        needed[f"{secret} (set {variable}, or ..._FILE to its file)"] = getattr(self, secret).get_secret_value()
+        if missing := " and ".join(name for name, value in needed.items() if not value):
+            what = f"{self.security_protocol} with {OAUTHBEARER}" if self.uses_oauth else self.security_protocol
+            raise ValueError(f"{what} needs {names[0]}, {names[1]} and {secret}; empty: {missing}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_places(self) -> "Kafka":
+        if "@" in self.bootstrap_servers:
+            raise ValueError("bootstrap_servers must be HOST:PORT,…, with no user and password: see sasl_username")
+        for setting in ("ssl_ca_location", "oauth_ca_location"):
+            if path := getattr(self, setting):
+                require_certificates(path, setting)
+        if self.oauth_token_url:
+            url = urlsplit(self.oauth_token_url)
+            if "@" in url.netloc:
+                raise ValueError("oauth_token_url must hold no user and password: set oauth_client_id and its secret")
+            if not url.hostname or (url.scheme != "https" and (url.scheme, url.hostname in LOOPBACK) != ("http", True)):
+                raise ValueError("oauth_token_url must be https://HOST…: the client's secret goes there")
+        return self
+
+    @model_validator(mode="after")
+    def _check_key_pair(self) -> "Kafka":
+        password = self.ssl_key_password.get_secret_value()
+        if not self.ssl_certificate_location:
+            if self.ssl_key_location or password:
+                raise ValueError("a private key needs its certificate: set ssl_certificate_location")
+            return self
+        if self.security_protocol not in ("SSL", "SASL_SSL"):
+            raise ValueError(f"ssl_certificate_location is of no use with security_protocol {self.security_protocol}")
+        for path in filter(None, (self.ssl_certificate_location, self.ssl_key_location)):
+            # Java's client takes the file's name from a text with these between its parts.
+            if not path.startswith("/") or set(path) & set(",:{}"):
+                raise ValueError(f"{path} must be a whole path, from / on, without `,`, `:`, `{{` and `}}`")
+        require_key_pair(self.ssl_certificate_location, self.ssl_key_location, password)
+        return self
+
+    @property
+    def uses_oauth(self) -> bool:
+        """Whether clients log in by a token."""
+        return self.security_protocol.startswith("SASL") and self.sasl_mechanism == OAUTHBEARER
+
+    @property
+    def rotates(self) -> bool:
+        """Whether what clients log in by may change while they run: it lies in files."""
+        secrets = (self.sasl_password, self.oauth_client_secret, self.ssl_key_password)
+        return bool(self.ssl_certificate_location) or any(isinstance(each, SecretFile) for each in secrets)
+
+    def credentials(self) -> str:
+        """A digest of what clients log in by, as its files are now."""
+        secrets = (self.sasl_password, self.oauth_client_secret, self.ssl_key_password)
+        digest = hashlib.sha256(repr([secret.get_secret_value() for secret in secrets]).encode())
+        for path in (self.ssl_certificate_location, self.ssl_key_location, self.ssl_ca_location):
+            digest.update(Path(path).read_bytes() if path and Path(path).is_file() else b"\0")
+        return digest.hexdigest()
+
+    def require_bootstrap_servers(self) -> str:
+        """Return the configured or embedded broker's address.
+
+        Raises:
+            TidemarkError: NO_BROKER, where neither is there.
+        """
+        if not self.bootstrap_servers:
+            remedy = (
+                "run `local/tidemark broker start`, or set kafka.bootstrap_servers (TIDEMARK_KAFKA__BOOTSTRAP_SERVERS)"
+            )
+            raise TidemarkError(
+                "NO_BROKER", "no Kafka broker is configured and the embedded one is not running", remedy
+            )
+        return self.bootstrap_servers
+
+    def client_config(self) -> dict[str, Any]:
+        """librdkafka properties of the connection, secrets as they are now: never to be printed, never to be kept.
+
+        What a client has to say goes to Python's log: by itself it would write to the terminal, whatever its log level.
+        """
+        config: dict[str, Any] = {
+            **self.client,
+            "bootstrap.servers": self.require_bootstrap_servers(),
+            "client.id": f"{self.client_id}.python",
+            "security.protocol": self.security_protocol,
+            "logger": CLIENT_LOG,
+        }
+        if self.uses_oauth:
+            config |= self._oauth_config()
+        elif self.security_protocol.startswith("SASL"):
+            config |= {"sasl.mechanism": self.sasl_mechanism, "sasl.username": self.sasl_username}
+            config["sasl.password"] = self.sasl_password.get_secret_value()
+        if self.ssl_ca_location:
+            config["ssl.ca.location"] = self.ssl_ca_location
+        if self.ssl_certificate_location:
+            config["ssl.certificate.location"] = self.ssl_certificate_location
+            config["ssl.key.location"] = self.ssl_key_location or self.ssl_certificate_location
+            if password := self.ssl_key_password.get_secret_value():
+                config["ssl.key.password"] = password
+        return config
+
+    def _oauth_config(self) -> dict[str, str]:
+        config = {
+            "sasl.mechanism": OAUTHBEARER,
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
+            "sasl.oauthbearer.client.id": self.oauth_client_id,
+            "sasl.oauthbearer.client.secret": self.oauth_client_secret.get_secret_value(),
+        }
+        config |= {"sasl.oauthbearer.scope": self.oauth_scope} if self.oauth_scope else {}
+        return config | ({"https.ca.location": self.oauth_ca_location} if self.oauth_ca_location else {})
