@@ -89,6 +89,18 @@ class Kafka(Section):
         require_key_pair(self.ssl_certificate_location, self.ssl_key_location, password)
         return self
 
+    @model_validator(mode="after")
+    def _check_properties(self) -> "Kafka":
+        if self.client:
+            from confluent_kafka import KafkaException  # here: most settings have none, and it takes long to load
+            from confluent_kafka.admin import AdminClient
+
+            try:
+                AdminClient({"log_level": 0, **self.client})
+            except KafkaException as exc:
+                raise ValueError(f"kafka.client: {exc.args[0].str()}") from None
+        return self
+
     @property
     def uses_oauth(self) -> bool:
         """Whether clients log in by a token."""

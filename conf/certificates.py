@@ -35,11 +35,22 @@ def require_key_pair(certificate: str, key: str, password: str) -> None:
         raise ValueError(f"{where} is encrypted: set ssl_key_password")
     if password and not _is_encrypted(held):
         raise ValueError(f"{where} is not encrypted, though ssl_key_password is set")
-    # With the password given OpenSSL asks nobody for it.
+    from cryptography import x509  # here: it takes longer to load than all else, and most settings name no certificate
+    from cryptography.hazmat.primitives import serialization
+
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key or None, lambda: password)
-    except ssl.SSLError as exc:
-        raise ValueError(_mismatch(exc, certificate, where)) from None
+        first = x509.load_pem_x509_certificates(Path(certificate).read_bytes())[0]
+    except ValueError:
+        raise ValueError(
+            f"ssl_certificate_location {certificate} cannot be read: it holds no PEM certificates"
+        ) from None
+    try:
+        private = serialization.load_pem_private_key(held, password.encode() if password else None)
+    except (ValueError, TypeError):
+        raise ValueError(f"{where} does not open{' by ssl_key_password' if password else ''}") from None
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if first.public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+        raise ValueError(f"{where} is not the key of the certificate in {certificate}")
     _require_valid(certificate, "ssl_certificate_location")
 
 
@@ -69,14 +80,6 @@ def _is_encrypted(held: bytes) -> bool:
     return any(mark in held for mark in ENCRYPTED)
 
 
-def _mismatch(exc: ssl.SSLError, certificate: str, where: str) -> str:
-    if exc.reason == "KEY_VALUES_MISMATCH":
-        return f"{where} is not the key of the certificate in {certificate}"
-    if exc.reason in ("BAD_DECRYPT", "BAD_PASSWORD_READ") or "PKCS12" in str(exc.reason) or exc.reason is None:
-        return f"{where} does not open by ssl_key_password"
-    return f"ssl_certificate_location {certificate} with {where} is no certificate with its key: {exc.reason}"
-
-
 def _read(path: str, setting: str) -> bytes:
     try:
         return Path(path).read_bytes()
@@ -86,7 +89,7 @@ def _read(path: str, setting: str) -> bytes:
 
 def _require_valid(path: str, setting: str) -> None:
     """Raise ValueError where every certificate of the file is expired, or begins later."""
-    from cryptography import x509  # here: it takes longer to load than all else, and most settings name no certificate
+    from cryptography import x509
 
     now = dt.datetime.now(dt.UTC)
     held = x509.load_pem_x509_certificates(Path(path).read_bytes())

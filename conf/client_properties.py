@@ -49,7 +49,10 @@ def allowed(setting: str, names: frozenset[str]) -> Callable[[Any], Any]:
         found = _flat(tables)
         for name in found:
             if name not in names:
-                raise ValueError(f"kafka.{setting} does not take `{name}`: {nearest(name, sorted(names))}")
+                free = nearest(name, sorted(names))
+                raise ValueError(
+                    f"kafka.{setting} does not take `{name}`, which is a setting's or never changes: {free}"
+                )
         return found
 
     return texts
