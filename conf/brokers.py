@@ -77,7 +77,7 @@ class Kafka(Section):
     def _check_key_pair(self) -> "Kafka":
         password = self.ssl_key_password.get_secret_value()
         if not self.ssl_certificate_location:
-            if self.ssl_key_location or password:
+            if self.ssl_key_location:
                 raise ValueError("a private key needs its certificate: set ssl_certificate_location")
             return self
         if self.security_protocol not in ("SSL", "SASL_SSL"):

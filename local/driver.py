@@ -29,6 +29,8 @@ MAKING = "making-"
 SETTINGS = {
     "kafka.security_protocol": "PLAINTEXT",
     "kafka.ssl_ca_location": "",
+    "kafka.ssl_certificate_location": "",
+    "kafka.ssl_key_location": "",
     "registry.url": "",
     "spark.master": "local[2]",
 }

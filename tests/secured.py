@@ -84,7 +84,7 @@ class SecuredCluster(Cluster):
             admin.alter_user_scram_credentials([change])[user].result(SECONDS)
 
     def allow(self, kind: ResourceType, name: str, *operations: AclOperation, user: str = USER) -> None:
-        """Let the user do that with what has that name."""
+        """Let the user do that with what has that name; one that ends with `*` stands for all that begin so."""
         for operation in operations:
             self._add(_rule(kind, name, operation, user, AclPermissionType.ALLOW))
 
@@ -148,7 +148,9 @@ class SecuredCluster(Cluster):
 def _rule(
     kind: ResourceType, name: str, operation: AclOperation, user: str, permission: AclPermissionType
 ) -> AclBinding:
-    return AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{user}", "*", operation, permission)
+    is_prefix = len(name) > 1 and name.endswith("*")
+    pattern = ResourcePatternType.PREFIXED if is_prefix else ResourcePatternType.LITERAL
+    return AclBinding(kind, name[:-1] if is_prefix else name, pattern, f"User:{user}", "*", operation, permission)
 
 
 def _pattern(rule: AclBinding) -> AclBindingFilter:

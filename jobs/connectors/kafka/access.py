@@ -245,6 +245,22 @@ def connect(kafka: Kafka, seconds: float | None = None) -> AdminClient:
     return admin
 
 
+class LongLivedClient:
+    """A client of the cluster for as long as a run lasts: made when it is asked for first, and anew once what it logs
+    in by has changed; raises what `connect` does."""
+
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka, self._credentials = kafka, ""
+        self._admin: AdminClient | None = None
+
+    def admin(self) -> AdminClient:
+        """The client, as good as new."""
+        credentials = self._kafka.credentials() if self._kafka.rotates else ""
+        if self._admin is None or credentials != self._credentials:
+            self._admin, self._credentials = connect(self._kafka), credentials
+        return self._admin
+
+
 def _answers(server: str) -> bool:
     """Whether somebody at that address answers Kafka's first question, or hangs up on it."""
     host, _, port = server.strip().rpartition(":")

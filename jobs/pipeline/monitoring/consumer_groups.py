@@ -4,13 +4,12 @@
 """
 
 from collections.abc import Mapping
-from functools import cached_property
 
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from conf.settings import Settings
-from jobs.connectors.kafka.access import connect
+from jobs.connectors.kafka.access import LongLivedClient
 
 SECONDS = 10.0
 
@@ -24,7 +23,7 @@ class ConsumerGroups:
     """Commits the positions of queries that have changed; nothing where `source.commit_to_group` is off."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self._settings, self._client = settings, LongLivedClient(settings.kafka)
         self._attempted: dict[str, Mapping[tuple[str, int], int]] = {}
 
     def commit(self, positions: Mapping[tuple[str, str], Mapping[tuple[str, int], int]]) -> None:
@@ -43,6 +42,6 @@ class ConsumerGroups:
                 for future in self._admin.alter_consumer_group_offsets(request, request_timeout=SECONDS).values():
                     future.result(SECONDS)
 
-    @cached_property
+    @property
     def _admin(self) -> AdminClient:
-        return connect(self._settings.kafka)
+        return self._client.admin()

@@ -8,13 +8,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 
 from confluent_kafka import IsolationLevel
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from conf.settings import Kafka
-from jobs.connectors.kafka.access import connect
+from jobs.connectors.kafka.access import LongLivedClient
 from jobs.connectors.kafka.offsets import OffsetLookup, edges, list_offsets
 
 
@@ -39,7 +38,7 @@ class Positions:
     """Up to where each query's micro-batches are finished."""
 
     def __init__(self, kafka: Kafka) -> None:
-        self._kafka = kafka
+        self._kafka, self._client = kafka, LongLivedClient(kafka)
         self._lock = threading.Lock()
         self._of: dict[tuple[str, str], dict[tuple[str, int], int]] = {}
 
@@ -94,9 +93,9 @@ class Positions:
         ends = list_offsets(self._admin, stable, latest, IsolationLevel.READ_UNCOMMITTED)
         return {place: max(0, ends.get(place, end) - end) for place, end in stable.items()}
 
-    @cached_property
+    @property
     def _admin(self) -> AdminClient:
-        return connect(self._kafka)
+        return self._client.admin()
 
 
 def _age(time_ms: int | None) -> float:

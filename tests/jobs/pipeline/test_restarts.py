@@ -1,5 +1,7 @@
 """What is decided about a query that has failed, under each `run.on_failure`."""
 
+from pathlib import Path
+
 import pytest
 
 from conf.errors import TidemarkError
@@ -9,6 +11,10 @@ from jobs.pipeline.errors import NAMED, WORKER_LATE, known_error
 from jobs.pipeline.guards import SCHEMA_ADDED
 from jobs.pipeline.restarts import (
     LIMIT_SECONDS,
+    LOGIN_PAUSE,
+    LOGIN_SECONDS,
+    LOGIN_STOPS,
+    LOGINS,
     MOST_RETRIES,
     PASSING,
     RETRY_SECONDS,
@@ -119,3 +125,34 @@ def test_a_worker_that_did_not_connect_in_time_has_a_name() -> None:
     assert (stop.code, stop.message) == (WORKER_LATE, "a Python worker did not start in time")
     missing = Cause("java.io.IOException", 'Cannot run program "python"', frames=frames)
     assert known_error((outer, missing)) is None
+
+
+@pytest.mark.parametrize("on_failure", POLICIES)
+def test_a_login_that_has_changed_starts_again_at_once_and_one_that_may_is_waited_for(on_failure: OnFailure) -> None:
+    settings = running(on_failure)
+    for code in LOGIN_STOPS:
+        assert decide(settings, code, [NOW] * 99, NOW, "changed") == RESTART
+    past = [NOW - each for each in range(LOGINS)]
+    assert decide(settings, "BROKER_REFUSES", past[1:], NOW, "same") == Decision("restart", LOGIN_PAUSE)
+    for login, restarted, now in (("same", past, NOW), ("fixed", [], NOW)):
+        assert decide(settings, "BROKER_REFUSES", restarted, now, login).action != "restart"  # type: ignore[arg-type]
+    assert decide(settings, "BROKER_REFUSES", past, NOW + LOGIN_SECONDS + 1, "same").action == "restart"
+    assert decide(settings, "DATA_LOST", [], NOW, "changed").action != "restart"
+
+
+def test_each_query_is_started_again_once_for_a_secret_that_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("old")
+    monkeypatch.setenv("TIDEMARK_KAFKA__SASL_PASSWORD_FILE", str(secret))
+    access = ("security_protocol=SASL_SSL", "sasl_mechanism=PLAIN", "sasl_username=ann")
+    failures = Failures(running("stop-all"), load("local", [f"kafka.{each}" for each in access]).kafka)
+    waits = Decision("restart", LOGIN_PAUSE)
+    assert failures.decide("a", stop("BROKER_REFUSES"), NOW) == waits
+    secret.write_text("new")
+    for query in ("a", "b"):
+        assert failures.decide(query, stop("BROKER_REFUSES"), NOW) == RESTART
+        assert failures.decide(query, stop("BROKER_REFUSES"), NOW) == waits
+        assert failures.decide(query, stop("DATA_LOST"), NOW) == Decision("stop-all")
+    assert Failures(running("stop-all"), load("local").kafka).decide("a", stop("BROKER_REFUSES"), NOW) != waits

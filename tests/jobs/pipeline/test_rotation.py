@@ -10,6 +10,7 @@ from pyspark import inheritable_thread_target
 from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
+from jobs.connectors.kafka.access import LongLivedClient
 from jobs.pipeline.restarts import Failures
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import planned_anew, supervise
@@ -50,6 +51,8 @@ def test_a_password_that_is_changed_while_a_job_publishes_is_read_again_and_each
 
     run = scratch.run("spark.trigger=1 second", *(f"kafka.{key}={value}" for key, value in access.items()))
     build(run)
+    client = LongLivedClient(run.settings.kafka)
+    before = client.admin()
     stops: list[TidemarkError] = []
     on_stop = lambda name, stop, query: stops.append(stop)  # noqa: E731
     failures = Failures(run.settings.run, run.settings.kafka)
@@ -72,6 +75,8 @@ def test_a_password_that_is_changed_while_a_job_publishes_is_read_again_and_each
         for query in spark.streams.active:
             query.stop()
         waiting.join(SECONDS)
+    assert client.admin() is not before
+    assert target in client.admin().list_topics(timeout=SECONDS).topics
     assert {stop.code for stop in stops} == {"BROKER_REFUSES"}
     assert judge(secured.bootstrap_servers, target, range(200), f"__{user}.probe.{target}.ledger").clean
     said = "".join(capfd.readouterr())

@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
 from conf.settings import Kafka, load
+from jobs.connectors.exactly_once.transaction import Transaction, Writer
 from jobs.connectors.kafka import access, offsets, source_sink
 from jobs.connectors.kafka.access import METADATA_TIMEOUT_S, connect
 from jobs.connectors.kafka.offsets import OffsetLookup
@@ -31,6 +32,11 @@ def lease(settings: Kafka) -> None:
         raise AssertionError("a lease was had")
 
 
+def begin(settings: Kafka) -> None:
+    with Transaction(Writer("probe", "departures", 0, settings.client_config(), 60_000)):
+        raise AssertionError("a transaction was begun")
+
+
 CONTACTS: dict[str, Callable[[Kafka], object]] = {
     "a job asks for its topics": lambda settings: source_sink.require_topics(settings, ["departures"]),
     "a range is resolved": lambda settings: offsets.resolve_offsets(settings, "departures", datetime.now(UTC)),
@@ -38,6 +44,7 @@ CONTACTS: dict[str, Callable[[Kafka], object]] = {
     "a replay is planned": lambda settings: OffsetLookup(settings).edges("departures"),
     "a replay is run": lease,
     "topics": connect,
+    "a shard is published": begin,
     "publish": lambda settings: open_topics(settings, ["departures"]),
 }
 
