@@ -160,6 +160,7 @@ def test_every_step_of_a_records_way_needs_the_rights_that_are_listed_and_no_oth
         "redriver",
         (TOPIC, topic, WRITE),
         (TOPIC, "APP.redriven", READ, WRITE, CREATE),
+        (TOPIC, "APP.quarantine.resolved", READ),
         (TRANSACTION, "APP.redrive.*", WRITE),
     )
     world.command(quarantine.main, "redriver", "redrive", "--all")
