@@ -155,4 +155,5 @@ def test_each_query_is_started_again_once_for_a_secret_that_has_changed(
         assert failures.decide(query, stop("BROKER_REFUSES"), NOW) == RESTART
         assert failures.decide(query, stop("BROKER_REFUSES"), NOW) == waits
         assert failures.decide(query, stop("DATA_LOST"), NOW) == Decision("stop-all")
+    monkeypatch.delenv("TIDEMARK_KAFKA__SASL_PASSWORD_FILE")
     assert Failures(running("stop-all"), load("local").kafka).decide("a", stop("BROKER_REFUSES"), NOW) != waits

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
 from conf.settings import Kafka, load
-from jobs.connectors.exactly_once.transaction import Transaction, Writer
+from jobs.connectors.exactly_once.transaction import FENCE_SECONDS, Transaction, Writer
 from jobs.connectors.kafka import access, offsets, source_sink
 from jobs.connectors.kafka.access import METADATA_TIMEOUT_S, connect
 from jobs.connectors.kafka.offsets import OffsetLookup
@@ -32,11 +32,6 @@ def lease(settings: Kafka) -> None:
         raise AssertionError("a lease was had")
 
 
-def begin(settings: Kafka) -> None:
-    with Transaction(Writer("probe", "departures", 0, settings.client_config(), 60_000)):
-        raise AssertionError("a transaction was begun")
-
-
 CONTACTS: dict[str, Callable[[Kafka], object]] = {
     "a job asks for its topics": lambda settings: source_sink.require_topics(settings, ["departures"]),
     "a range is resolved": lambda settings: offsets.resolve_offsets(settings, "departures", datetime.now(UTC)),
@@ -44,7 +39,6 @@ CONTACTS: dict[str, Callable[[Kafka], object]] = {
     "a replay is planned": lambda settings: OffsetLookup(settings).edges("departures"),
     "a replay is run": lease,
     "topics": connect,
-    "a shard is published": begin,
     "publish": lambda settings: open_topics(settings, ["departures"]),
 }
 
@@ -59,6 +53,15 @@ def test_a_wrong_password_is_said_wherever_brokers_are_asked(contact: str, secur
     assert "kafka.sasl_password" in stopped.value.remedy
     assert "wrong" not in str(stopped.value)
     assert time.monotonic() - began < METADATA_TIMEOUT_S
+
+
+@pytest.mark.slow
+def test_a_writer_of_transactions_is_told_so_too_and_does_not_wait_for_its_turn(secured: SecuredCluster) -> None:
+    connection = secured.kafka(SASL, SASL, password="wrong").client_config()
+    began = time.monotonic()
+    with pytest.raises(TidemarkError, match=f"BROKER_REFUSES: .*user `{USER}`"):
+        Transaction(Writer("probe", "departures", 0, connection, 60_000)).__enter__()
+    assert time.monotonic() - began < FENCE_SECONDS / 2
 
 
 @pytest.mark.parametrize(
