@@ -61,7 +61,7 @@ def test_a_secret_comes_from_a_file_without_its_line_break_and_is_read_again(
         assert settings.kafka.client_config()["sasl.password"] == 'other"\\'
 
 
-def test_every_secret_may_come_from_a_file_by_variable_by_override_and_by_toml(
+def test_every_secret_may_come_from_a_file_by_variable_and_by_override(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "secret"

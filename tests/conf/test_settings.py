@@ -197,6 +197,18 @@ def test_a_password_of_the_wrong_kind_does_not_show_in_the_error(checkout: Path)
     assert "31337" not in f"{refused.value} {refused.value.__cause__}"
 
 
+def test_a_file_of_settings_may_name_a_file_with_a_secret_and_a_variable_wins(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / "password").write_text("hunter2\n")
+    add(checkout, "local.toml", f'[registry]\npassword_file = "{checkout / "password"}"')
+    assert load().registry.password.get_secret_value() == "hunter2"
+    monkeypatch.setenv("TIDEMARK_REGISTRY__PASSWORD", "stronger")
+    assert load().registry.password.get_secret_value() == "stronger"
+    add(checkout, "local.toml", 'password = "too"')
+    assert "registry.password and registry.password_file are both set" in refusal()
+
+
 @pytest.mark.parametrize("url", ["https://ann:hunter2@host", "http://host:8081, https://hunter2@host"])
 def test_a_registry_url_with_a_user_and_password_is_refused_and_not_shown(url: str) -> None:
     text = refusal(overrides=(f"registry.url={url}",))
