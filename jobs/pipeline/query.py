@@ -10,7 +10,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from conf.settings import Job, Settings
 from jobs.connectors.tally import Tally
 from jobs.pipeline import plan_analysis, state_store
-from jobs.pipeline.checkpoint import batch_offsets, opening, planned_at
+from jobs.pipeline.checkpoint import batch_offsets, choose_file_manager, opening, planned_at
 from jobs.pipeline.guards import SchemaGuard, SourceGuard, topics_of
 from jobs.pipeline.late_rows.table import LateRows
 from jobs.pipeline.outputs import Batch, OnBatch, Output
@@ -71,6 +71,7 @@ def start_query(
 
     description.write_started()
     state_store.configure(spark, settings.spark, job)
+    choose_file_manager(spark, checkpoint)
     writer = output.frame.writeStream.queryName(output.query).option("checkpointLocation", checkpoint)
     writer = writer.outputMode(output.mode).foreachBatch(write_batch)
     trigger: dict[str, Any] = {"processingTime": job.trigger or settings.spark.trigger}

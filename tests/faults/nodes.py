@@ -76,7 +76,10 @@ def settle(cluster: Cluster) -> None:
 
 
 def heal(cluster: Cluster) -> None:
-    """Let all nodes run, and wait until every replica is in sync again."""
+    """Let all nodes run, and wait until every replica is in sync again, as every node knows it.
+
+    A node that has just woken takes itself for the leader it was, and would answer readers with what it had then.
+    """
     for node in cluster.running():
         node.signal(signal.SIGCONT)
     cluster.start()
@@ -84,15 +87,24 @@ def heal(cluster: Cluster) -> None:
 
 
 def _behind(cluster: Cluster) -> list[str]:
-    """Partitions without a leader, or with replicas that are not in sync; or why that cannot be told."""
-    try:
-        known = AdminClient({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0}).list_topics(timeout=5)
-    except KafkaException as exc:
-        return [str(exc)]
-    missing = {node.id for node in cluster.nodes} - known.brokers.keys()
-    return [f"node {id}" for id in missing] + [
-        f"{topic.topic} {partition.id}"
-        for topic in known.topics.values()
-        for partition in topic.partitions.values()
-        if partition.leader < 0 or set(partition.isrs) != set(partition.replicas)
-    ]
+    """Partitions without a leader, with replicas that are not in sync, or of which two nodes know different leaders.
+
+    A node that does not answer stands there with the reason.
+    """
+    leaders: dict[tuple[str, int], int] = {}
+    found: set[str] = set()
+    for asked in cluster.nodes:
+        # A client's first request goes to the one node that it has been told of.
+        admin = AdminClient({"bootstrap.servers": asked.address, "log_level": 0})
+        try:
+            known = admin.list_topics(timeout=5)
+        except KafkaException as exc:
+            return [f"node {asked.id}: {exc}"]
+        found |= {f"node {node.id}" for node in cluster.nodes if node.id not in known.brokers}
+        for topic in known.topics.values():
+            for partition in topic.partitions.values():
+                leader = leaders.setdefault((topic.topic, partition.id), partition.leader)
+                in_sync = set(partition.isrs) == set(partition.replicas)
+                if partition.leader < 0 or partition.leader != leader or not in_sync:
+                    found.add(f"{topic.topic} {partition.id}")
+    return sorted(found)

@@ -237,6 +237,7 @@ class SliceRunner:
         return max((self._log.watermark_after(number + 1) for number in range(newest + 1)), default=0)
 
     def _start(self, write: Callable[[DataFrame, int], None]) -> StreamingQuery:
+        checkpoint.choose_file_manager(self.run.spark, self._folder)
         writer = self.output.frame.writeStream.queryName(self.output.query)
         writer = writer.option("checkpointLocation", self._folder).outputMode(self.output.mode)
         # `availableNow` would go on past the slice.

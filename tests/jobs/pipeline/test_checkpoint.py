@@ -9,7 +9,16 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from jobs.pipeline import checkpoint as pipeline_checkpoint
-from jobs.pipeline.checkpoint import entry, initial_offsets, late_watermark_ms, opening, read
+from jobs.pipeline.checkpoint import (
+    FILE_MANAGER,
+    LOCAL_FILE_MANAGER,
+    choose_file_manager,
+    entry,
+    initial_offsets,
+    late_watermark_ms,
+    opening,
+    read,
+)
 from tests.jobs.scratch import Scratch
 
 HEADER = 'v1\n{"batchWatermarkMs":0}\n'
@@ -139,3 +148,15 @@ def test_of_real_files_nobody_knows_where_they_began(spark: SparkSession, tmp_pa
     first, second = seen_by(frame, str(tmp_path / "checkpoint"))
     assert first == {"from": [None], "until": [{"logOffset": 0}], "since": [None]}
     assert second == {"from": [{"logOffset": 0}], "until": [{"logOffset": 1}], "since": [None]}
+
+
+@pytest.mark.parametrize(
+    ("folder", "chosen"), [("/data/x", True), ("file:/data/x", True), ("s3a://data/x", False), ("hdfs://data/x", False)]
+)
+def test_only_a_local_checkpoint_is_written_without_what_asks_for_links(
+    folder: str, chosen: bool, spark: SparkSession
+) -> None:
+    session = spark.newSession()
+    session.conf.unset(FILE_MANAGER)
+    choose_file_manager(session, folder)
+    assert session.conf.get(FILE_MANAGER, None) == (LOCAL_FILE_MANAGER if chosen else None)
