@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from conf.certificates import require_certificates
+from conf.durations import Duration
 
 CLIENT_LOG = logging.getLogger("tidemark.kafka")
 # Without a handler Python prints warnings to the terminal, where our one line should stand alone.
@@ -43,6 +44,29 @@ class Registry(Section):
                 raise ValueError("url must hold no user and password: set registry.username and registry.password")
         if self.username and not self.password.get_secret_value():
             raise ValueError("username needs a password: set TIDEMARK_REGISTRY__PASSWORD, or ..._FILE to its file")
+        if self.ca_location:
+            require_certificates(self.ca_location, "ca_location")
+        return self
+
+
+class Search(Section):
+    """An OpenSearch that keeps the index of logs; `url` is empty where there is none."""
+
+    url: str
+    username: str
+    password: SecretStr
+    ca_location: str
+    keep: Duration
+
+    @model_validator(mode="after")
+    def _check_url(self) -> "Search":
+        parts = urlsplit(self.url)
+        if self.url and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("url must be http://HOST… or https://HOST…")
+        if "@" in parts.netloc:
+            raise ValueError("url must hold no user and password: set search.username and search.password")
+        if self.username and not self.password.get_secret_value():
+            raise ValueError("username needs a password: set TIDEMARK_SEARCH__PASSWORD")
         if self.ca_location:
             require_certificates(self.ca_location, "ca_location")
         return self

@@ -20,6 +20,7 @@ from conf.connections import (
     Delivery,
     Ledger,
     Registry,
+    Search,
     Section,
     Sink,
     Source,
@@ -39,6 +40,7 @@ __all__ = [
     "Job",
     "Kafka",
     "Ledger",
+    "Logging",
     "Maintenance",
     "OnFailure",
     "Paths",
@@ -47,6 +49,7 @@ __all__ = [
     "Registry",
     "Replaying",
     "Running",
+    "Search",
     "Section",
     "Settings",
     "Sink",
@@ -135,6 +138,17 @@ class Ingest(Section):
     topics: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
+class Logging(Section):
+    """How drivers write their logs: for people, or as JSON lines for a shipper."""
+
+    format: Literal["plain", "ecs"]
+
+    @property
+    def suffix(self) -> str:
+        """What the names of log files end with: a file has lines of one format."""
+        return "log" if self.format == "plain" else "ecs.json"
+
+
 class Regions(Section):
     """This cluster's region, and those whose topics MirrorMaker copies here, as REGION.TOPIC."""
 
@@ -221,6 +235,8 @@ class Settings(BaseSettings):
     metrics: Metrics
     page: Page
     history: History
+    logging: Logging
+    search: Search
     regions: Regions
     jobs: Annotated[Mapping[str, Job], BeforeValidator(_by_name)]
 

@@ -9,15 +9,20 @@ from conf import ROOT, durations
 from conf.errors import TidemarkError, nearest
 
 CleanupPolicy = Literal["delete", "compact"]
+Format = Literal["avro", "json"]
 FOREVER_MS = -1
-DECLARED = {"partitions", "replication_factor", "retention", "cleanup_policy", "key", "schema", "schemas", "event_time"}
+DECLARED = {
+    *("partitions", "replication_factor", "retention", "cleanup_policy"),
+    *("key", "schema", "schemas", "format", "event_time"),
+}
 
 
 @dataclass(frozen=True)
 class Topic:
     """One declared topic; `replication_factor` None means the environment's, `retention_ms` -1 means forever.
 
-    It has `schema`, the contract of its events, or `schemas`, those of its several types of events.
+    It has `schema`, the contract of its events, or `schemas`, those of its several types of events; with the format
+    "json" it has neither: others write it, and the job that reads it checks it.
     """
 
     name: str
@@ -29,6 +34,13 @@ class Topic:
     retention_ms: int = FOREVER_MS
     cleanup_policy: CleanupPolicy = "delete"
     schemas: tuple[str, ...] = ()
+    format: Format = "avro"
+
+    def require_contract(self) -> None:
+        """Raise TidemarkError NO_CONTRACT for a topic of JSON."""
+        if self.format == "json":
+            what = f'topic {self.name} holds JSON without a contract (format = "json" in conf/topics.toml)'
+            raise TidemarkError("NO_CONTRACT", what, "leave it to the job that reads such lines")
 
     @property
     def subject(self) -> str:
@@ -48,6 +60,8 @@ class Topic:
     @property
     def streams(self) -> dict[str, str]:
         """The contract of each stream, by the stream's name: the topic's own, or `<topic>/<event>` for each type."""
+        if self.format == "json":
+            return {}
         return {f"{self.name}/{event}": event for event in self.schemas} or {self.name: self.schema}
 
 
@@ -87,7 +101,12 @@ def _topic(path: Path, name: str, table: Any) -> Topic:
     for key in ("partitions", "key"):
         if key not in table:
             raise _bad(path, name, f"lacks `{key}`", "every topic declares partitions, key and schema")
-    if ("schema" in table) == ("schemas" in table):
+    if table.get("format", "avro") not in get_args(Format):
+        raise _bad(path, name, f"has format = {table['format']!r}", "write `avro` or `json`")
+    if table.get("format") == "json":
+        if "schema" in table or "schemas" in table:
+            raise _bad(path, name, "has a schema, and format = 'json'", "leave one of them out")
+    elif ("schema" in table) == ("schemas" in table):
         raise _bad(path, name, "lacks `schema`, or has `schemas` beside it", "write one of them")
     values = {field.name: table[field.name] for field in fields(Topic) if field.name in table}
     if "schemas" in values:

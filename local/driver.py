@@ -47,7 +47,12 @@ def class_path() -> str:
     return f"{_spark_jars()}/*:{jars.class_path('spark')}"
 
 
-def java_options(settings: Settings, log: Path) -> str:
+def log_file(settings: Settings, name: str) -> Path:
+    """Where the JVM of the application `name` logs."""
+    return Path(settings.paths.logs) / f"{name}.{settings.logging.suffix}"
+
+
+def java_options(settings: Settings, log: Path, job: str = "tidemark") -> str:
     """Return the options of the driver's JVM, those of the settings last.
 
     They say where it logs, and where it keeps what it needs for a while (TMPDIR: sockets and shuffle files too); they
@@ -56,7 +61,10 @@ def java_options(settings: Settings, log: Path) -> str:
     """
     folder = os.environ.get("TMPDIR", "/tmp")
     # In quotes: Spark takes these words apart at blanks, which a path may have.
-    options = f'-Xss16m -Dlog4j2.configurationFile="{ROOT / "conf" / "log4j2.properties"}" -Dtidemark.log="{log}"'
+    configuration = (
+        ROOT / "conf" / ("log4j2.properties" if settings.logging.format == "plain" else "log4j2-ecs.properties")
+    )
+    options = f'-Xss16m -Dlog4j2.configurationFile="{configuration}" -Dtidemark.log="{log}" -Dtidemark.job={job}'
     options += f' -Djava.io.tmpdir="{folder}"'
     return f"{options} {_archive_options()}{settings.spark.driver_java_options}"
 

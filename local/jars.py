@@ -13,8 +13,8 @@ from conf.errors import TidemarkError, exit_on_error
 from local import ivy, processes
 
 SETS = ("spark", "broker")
-# Fetched by what needs them: the schema registry by tests, MirrorMaker by the demo of two regions.
-OPTIONAL_SETS = ("mirror", "registry")
+# Fetched by what needs them: schema registry and OpenSearch by tests, MirrorMaker by the demo of two regions.
+OPTIONAL_SETS = ("mirror", "registry", "search")
 LOCK = ROOT / "conf" / "jars.lock"
 
 

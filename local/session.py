@@ -21,7 +21,7 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
     Raises:
         TidemarkError: BAD_JAR_LOCK, where no jars are locked.
     """
-    log = log or Path(settings.paths.logs) / f"{name}.log"
+    log = log or driver.log_file(settings, name)
     log.parent.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     # Workers must find the packages that this process has.
@@ -32,7 +32,7 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
         submit = {
             "--driver-memory": settings.spark.driver_memory,
             "--driver-class-path": driver.class_path(),
-            "--driver-java-options": driver.java_options(settings, log),
+            "--driver-java-options": driver.java_options(settings, log, name),
             "--properties-file": str(PROPERTIES),
         }
         words = [word for option in submit.items() for word in option]

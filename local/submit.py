@@ -108,7 +108,7 @@ def command(name: str, settings: Settings, spark_options: Sequence[str]) -> list
         "--name": name,
         "--driver-memory": settings.spark.driver_memory,
         "--properties-file": str(ROOT / "conf" / "spark-defaults.conf"),
-        "--driver-java-options": driver.java_options(settings, logs / f"{name}.log"),
+        "--driver-java-options": driver.java_options(settings, driver.log_file(settings, name), name),
         # Spark makes this folder where it is started, whether a job has tables there or not.
         "--conf": f"spark.sql.warehouse.dir={state_dir() / 'warehouse'}",
         **_code(settings, spark_options),

@@ -52,8 +52,11 @@ def stream_of(topic: str, event: str | None, declared: Mapping[str, Topic]) -> s
     """Return the stream of `event` in `topic`; None stands for the one type of a topic.
 
     Raises:
-        TidemarkError: UNKNOWN_EVENT, where the topic has no such type, or several and none is named.
+        TidemarkError: UNKNOWN_EVENT, where the topic has no such type, or several and none is named; NO_CONTRACT, where
+            it holds JSON.
     """
+    if topic in declared:
+        declared[topic].require_contract()
     streams = declared[topic].streams if topic in declared else {topic: ""}
     stream = topic if event is None else f"{topic}/{event}"
     if stream not in streams:

@@ -16,12 +16,15 @@ from jobs.connectors.kafka import source_sink
 from jobs.pipeline import rules, tombstones
 
 VERDICT_CHANGED = "VERDICT_CHANGED"
+NOT_JSON, NOT_ECS = "NOT_JSON", "NOT_ECS"  # of log lines
 REASONS = {
     decode.NO_VALUE: "the record has no value, and the topic is not a compacted one, where that would delete the key",
     tombstones.BAD_KEY: "the record deletes a key, and its own is not the text that a value of the key field has",
     decode.BAD_FRAMING: "the value does not begin with a zero byte and a schema id",
     decode.UNKNOWN_SCHEMA_ID: "no schema with this id is registered for the topic",
     decode.UNDECODABLE: "the bytes after the schema id are not one whole event of that schema",
+    NOT_JSON: "the value is no JSON object",
+    NOT_ECS: "the JSON object lacks @timestamp, log.level or message, or its @timestamp is no time",
     rules.FUTURE_EVENT_TIME: "the event time is further in the future than quarantine.max_ahead allows",
     VERDICT_CHANGED: "rejected before a crash by other code, schemas or rules, and accepted by today's",
 }

@@ -13,6 +13,7 @@ from jobs.pipeline import plan_analysis, state_store
 from jobs.pipeline.checkpoint import batch_offsets, choose_file_manager, opening, planned_at
 from jobs.pipeline.guards import SchemaGuard, SourceGuard, topics_of
 from jobs.pipeline.late_rows.table import LateRows
+from jobs.pipeline.log_labels import label_batch
 from jobs.pipeline.outputs import Batch, OnBatch, Output
 from jobs.pipeline.query_description import DescriptionFiles
 from jobs.pipeline.remedies import query_error, require_whole
@@ -65,6 +66,7 @@ def start_query(
             identity = output.query, query_id, version, planned_at(files, version), settings.paths.tables
             files |= guard.files()
             batch = Batch(frame, *identity, offsets, files, keeps_state=keeps_state, tally=tally)
+            label_batch(session, settings, output.job, batch)
             on_batch(batch, run_id)
             output.write(batch)
             description.write_written()

@@ -22,6 +22,7 @@ from conf.durations import milliseconds
 from conf.errors import Interrupted
 from conf.settings import Settings
 from jobs.connectors.spark_internals import jvm, start_callback_server
+from jobs.pipeline.log_labels import log_to_file
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A terminal's Ctrl-C comes twice: to the script, and by way of the JVM.
@@ -39,13 +40,13 @@ def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
 
     Args:
         name: the application's.
-        log: the name of the log beside the JVM's, `<log>.python.log`, which gets what libraries say.
+        log: the name of the log beside the JVM's, see `log_path`, which gets what libraries say.
     """
-    path = _log_to_file(settings, log)
+    log_to_file(settings, log_path(settings, log), name)
     stopping = _Stopping(milliseconds(settings.run.stop_within) / 1000)
     spark = SparkSession.builder.appName(name).getOrCreate()
     try:
-        _send_errors_to(spark, path)
+        _send_errors_to(spark, _errors_path(settings, log))
         stopping.listen(spark)
         yield spark
     except Exception:
@@ -64,15 +65,15 @@ def _unchanged() -> Iterator[None]:
 
 
 def log_path(settings: Settings, log: str) -> Path:
-    """Where a script's own log lies, beside the JVM's `<log>.log`."""
-    return Path(settings.paths.logs) / f"{log}.python.log"
+    """Where a script's own log lies, beside the JVM's."""
+    return Path(settings.paths.logs) / f"{log}.python.{settings.logging.suffix}"
 
 
-def _log_to_file(settings: Settings, log: str) -> Path:
-    path = log_path(settings, log)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(filename=path, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    return path
+def _errors_path(settings: Settings, log: str) -> Path:
+    """Where stderr goes: a file of JSON lines must hold nothing else."""
+    if settings.logging.format == "plain":
+        return log_path(settings, log)
+    return Path(settings.paths.logs) / f"{log}.stderr.log"
 
 
 def _send_errors_to(spark: SparkSession, path: Path) -> None:

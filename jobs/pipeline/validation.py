@@ -49,8 +49,10 @@ class Validator:
         version that comes in its middle must not change half of it.
 
         Raises:
-            TidemarkError: UNKNOWN_SUBJECT, and the registry's errors.
+            TidemarkError: NO_CONTRACT, for a topic of JSON; UNKNOWN_SUBJECT, and the registry's errors.
         """
+        if topic in self.topics:
+            self.topics[topic].require_contract()
         return {stream: self.registry.versions(subject_of_stream(stream)) for stream in self.streams(topic)}
 
     def validate(

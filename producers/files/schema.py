@@ -50,6 +50,7 @@ def find_schema(topic: str, schema_file: Path | None, declared: Topic | None, fo
         what = f"topic {topic} has events of several types: {', '.join(declared.schemas)}"
         raise TidemarkError("UNKNOWN_EVENT", what, f"name one: --schema {folder / declared.schemas[0]}.avsc")
     if declared is not None:
+        declared.require_contract()
         return contract(declared.schema)
     path = folder / f"{topic}.avsc"
     if not path.is_file():

@@ -28,6 +28,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from conf.durations import milliseconds
 from conf.errors import TidemarkError
 from conf.settings import Job
+from jobs.pipeline.log_labels import tell_batch
 from jobs.pipeline.monitoring.consumer_groups import ConsumerGroups
 from jobs.pipeline.monitoring.exporter import Exporter
 from jobs.pipeline.monitoring.lag import Positions
@@ -131,6 +132,7 @@ class Monitor(StreamingQueryListener):
             # Who it is, and where it began, was noted then: of a query's first batch Spark does not say that.
             row = self._recorder.ended(key, self._outcome(event.progress))
             self._exporter.ended(row)
+            tell_batch(row)
             positions = {(span["topic"], span["partition"]): span["end"] for span in row["offsets"]}
             self._positions.advance(row["job"], row["query"], positions)
         self._run.counted.pop((str(event.progress.id), event.progress.batchId), None)
