@@ -5,6 +5,7 @@ keeps its labels until its next batch, so that what Spark says of the batch's en
 """
 
 import logging
+import socket
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -46,7 +47,7 @@ def log_to_file(settings: Settings, path: Path, job: str) -> None:
         logging.basicConfig(filename=path, level=logging.WARNING, format=PLAIN)
         return
     handler = logging.FileHandler(path)
-    handler.setFormatter(ecs_logging.StdlibFormatter(extra={"service.name": job}))
+    handler.setFormatter(ecs_logging.StdlibFormatter(extra={"service.name": job, "host.name": socket.gethostname()}))
     handler.addFilter(Labelling(job))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     # The ends of batches are for whoever reads all logs together; a plain log has them in the table of micro-batches.

@@ -1,6 +1,7 @@
 """Which records are log lines, and what their columns say."""
 
 import json
+from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -48,7 +49,8 @@ def test_every_record_is_a_line_or_has_a_reason(spark: SparkSession) -> None:
 
 def test_fields_are_read_with_dots_and_as_objects(spark: SparkSession) -> None:
     labels = {"job": "flights.overdue", "query": "flights.overdue", "batch": "7", "offsets": "departures-0:3-9"}
-    dotted = ecs_line(AT, "m", "warning", labels=labels, **{"event.duration": 2_500_000_000, "host.name": "h"})
+    more: dict[str, Any] = {"event.duration": 2_500_000_000, "host.name": "h"}
+    dotted = ecs_line(AT, "m", "warning", labels=labels, **more)
     nested = json.dumps(
         {
             **{"@timestamp": AT, "message": "m", "labels": labels, "host": {"name": "h"}},
@@ -97,11 +99,12 @@ def test_errors_are_counted_by_logger_and_five_minutes(spark: SparkSession) -> N
 
 def test_a_slow_batch_is_one_that_took_a_minute(spark: SparkSession) -> None:
     labels = {"job": "j", "query": "q", "batch": "1", "offsets": "t-0:0-9"}
+
+    def line(message: str, milliseconds: int, **more: Any) -> str:
+        return ecs_line(AT, message, event={"duration": milliseconds * 1_000_000}, **more)
+
     logs = accepted(
-        spark,
-        ecs_line(AT, "slow", labels=labels, **{"event.duration": 60_000_000_000}),
-        ecs_line(AT, "fast", labels=labels, **{"event.duration": 59_999_000_000}),
-        ecs_line(AT, "no batch", **{"event.duration": 99_000_000_000}),
+        spark, line("slow", 60_000, labels=labels), line("fast", 59_999, labels=labels), line("no batch", 99_000)
     )
     rows = log_analytics.slow_batches(logs).collect()
     assert [(row["query"], row["batch"], row["seconds"], row["offsets"]) for row in rows] == [("q", 1, 60.0, "t-0:0-9")]
