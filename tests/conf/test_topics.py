@@ -57,6 +57,8 @@ def test_retention_is_read_in_words(text: str, milliseconds: int, tmp_path: Path
         ("replication_factor = 0", "topic `orders` has replication_factor = 0"),
         ("replication_factor = true", "topic `orders` has replication_factor = True"),
         ("event_time = 5", "topic `orders` has event_time = 5"),
+        ('format = "jason"', "topic `orders` has format = 'jason'; write `avro` or `json`"),
+        ('format = "json"', "topic `orders` has a schema, and format = 'json'; leave one of them out"),
         ('schemas = ["paid"]', "topic `orders` lacks `schema`, or has `schemas` beside it"),
     ],
 )
@@ -85,6 +87,13 @@ def test_a_topic_that_is_not_declared_is_answered_with_the_nearest() -> None:
     assert find_topic("departures", topics).key == "flight_id"
     with pytest.raises(TidemarkError, match=r"UNKNOWN_TOPIC: topic `departure` .*did you mean `departures`"):
         find_topic("departure", topics)
+
+
+def test_a_topic_of_json_has_no_contract_and_says_so(tmp_path: Path) -> None:
+    topic = declared(tmp_path, '[lines]\npartitions = 1\nkey = "host"\nformat = "json"\n')["lines"]
+    assert topic.streams == {}
+    with pytest.raises(TidemarkError, match=r"NO_CONTRACT: topic lines holds JSON"):
+        topic.require_contract()
 
 
 SEVERAL = '[orders]\npartitions = 3\nkey = "order_id"\n'
