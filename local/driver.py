@@ -64,7 +64,7 @@ def java_options(settings: Settings, log: Path, job: str = "tidemark") -> str:
     configuration = (
         ROOT / "conf" / ("log4j2.properties" if settings.logging.format == "plain" else "log4j2-ecs.properties")
     )
-    options = f'-Xss16m -Dlog4j2.configurationFile="{configuration}" -Dtidemark.log="{log}" -Dtidemark.job={job}'
+    options = f'-Xss16m -Dlog4j2.configurationFile="{configuration}" -Dtidemark.log="{log}" -Dtidemark.job="{job}"'
     options += f' -Djava.io.tmpdir="{folder}"'
     return f"{options} {_archive_options()}{settings.spark.driver_java_options}"
 

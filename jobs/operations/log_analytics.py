@@ -2,7 +2,7 @@
 
 topic app_logs -> JSON, checked -> Delta tables app_logs, quarantine -> index app_logs-DAY in OpenSearch
 topic app_logs -> JSON, checked -> Delta tables app_log_errors, app_log_slow_batches, app_log_messages
-    ./spark-submit.sh operations.log_analytics --set search.url=http://localhost:9200
+    ./spark-submit.sh operations.log_analytics --set search.url=http://localhost:9200 --set logging.format=plain
 
 The topic holds log lines by the Elastic Common Schema, as drivers write them with logging.format = "ecs" and shippers
 send them on. Shippers repeat themselves where they are cut short: a line is a record, and two records are two lines.

@@ -77,12 +77,15 @@ def test_the_index_is_filled_once_also_where_opensearch_was_down(
     assert [row[0] for row in logs.scratch.rows("app_log_messages", "pattern")] == ["lost #", "x"]
 
     server.kill()
-    logs.send(ecs_line(TODAY, "while it is down"))
+    logs.send(ecs_line(TODAY, "while it is down"), ecs_line(LONG_AGO, "late", "ERROR"))
     logs.run("app_logs")
-    assert len(logs.scratch.rows("app_logs", "message")) == 4
+    assert len(logs.scratch.rows("app_logs", "message")) == 5
     said = [line for line in capsys.readouterr().err.splitlines() if "index of logs" in line]
     assert len(said) == 1
     assert "tables go on" in said[0]
+
+    logs.run("app_log_errors")
+    assert logs.scratch.rows("late", "query", "partition", "offset") == [(f"{JOB}.app_log_errors", 1, 2)]
 
     server.start()
     logs.run("app_logs")  # nothing new: what is missing is indexed before the first batch
