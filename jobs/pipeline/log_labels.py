@@ -6,7 +6,7 @@ keeps its labels until its next batch, so that what Spark says of the batch's en
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -76,10 +76,12 @@ def labels_of(job: str, query: str, batch: int, offsets: Mapping[str, Any]) -> d
         {place: offset for at in offsets.get(side) or () for place, offset in by_partition(at or {}).items()}
         for side in ("from", "until")
     )
-    spans = (
-        f"{topic}-{partition}:{starts.get((topic, partition)) or 0}-{end}" for (topic, partition), end in ends.items()
-    )
-    return {"job": job, "query": query, "batch": str(batch), "offsets": " ".join(spans)}
+    return _as_labels(job, query, batch, ((*place, starts.get(place), end) for place, end in ends.items()))
+
+
+def _as_labels(job: str, query: str, batch: int, spans: Iterable[tuple[str, int, int | None, int]]) -> dict[str, str]:
+    texts = (f"{topic}-{partition}:{start or 0}-{end}" for topic, partition, start, end in spans)
+    return {"job": job, "query": query, "batch": str(batch), "offsets": " ".join(texts)}
 
 
 def tell_batch(row: Mapping[str, Any]) -> None:
@@ -89,8 +91,8 @@ def tell_batch(row: Mapping[str, Any]) -> None:
         row: of the table of micro-batches.
     """
     took = row["phases"].get("triggerExecution", 0)
-    spans = (f"{span['topic']}-{span['partition']}:{span['start'] or 0}-{span['end']}" for span in row["offsets"])
-    labels = {"job": row["job"], "query": row["query"], "batch": str(row["batch"]), "offsets": " ".join(spans)}
+    spans = ((span["topic"], span["partition"], span["start"], span["end"]) for span in row["offsets"])
+    labels = _as_labels(row["job"], row["query"], row["batch"], spans)
     fields = {"labels": labels, "event.duration": took * NANOSECONDS, "event.outcome": "success"}
     message = "batch %d of %s took %d ms: %d records, %d rejected"
     _batches.info(message, row["batch"], row["query"], took, row["rows_in"], row["rejected"], extra=fields)
