@@ -110,7 +110,7 @@ def broker(tmp_path: Path) -> Iterator[Cluster]:
         servers = f"kafka.bootstrap_servers={started.bootstrap_servers}"
         bring_in_step(connect(load(overrides=[servers]).kafka), [load_topics()["app_logs"]], 1)
         line = {"@timestamp": "2026-01-31T10:00:00Z", "log.level": "WARN", "message": "sent before"}
-        send(started, "app_logs", Record(json.dumps(line).encode()))
+        send(started, "app_logs", Record(json.dumps(line).encode(), timestamp=0))
         yield started
 
 
