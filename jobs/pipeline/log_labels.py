@@ -21,7 +21,7 @@ from jobs.pipeline.progress import by_partition
 
 BATCHES = "tidemark.batches"
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-TASKS = "mdc."  # local properties of that name become labels of the tasks' threads
+TASKS = "mdc."  # local properties of that name become labels of the tasks' threads, by the whole name
 NANOSECONDS = 1_000_000  # in a millisecond
 
 _labels: ContextVar[Mapping[str, str] | None] = ContextVar("labels", default=None)

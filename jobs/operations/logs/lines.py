@@ -8,7 +8,7 @@ from jobs.connectors.avro import decode
 from jobs.connectors.kafka import source_sink
 from jobs.ingest.quarantine import NOT_ECS, NOT_JSON
 from jobs.pipeline import rules
-from jobs.pipeline.log_labels import NANOSECONDS
+from jobs.pipeline.log_labels import NANOSECONDS, TASKS
 
 # Fields come with dots in their names, or as objects, by library and shipper; both are read.
 NESTED = (
@@ -69,7 +69,6 @@ def accepted(decided: DataFrame) -> DataFrame:
     """
     lower = F.lower(_field("log.level"))
     level = F.coalesce(*(F.when(lower == name, known) for name, known in LEVELS.items()), F.upper(lower))
-    label = F.col(LINE)["labels"]
     duration = F.coalesce(F.col(LINE)["event.duration"], F.col(LINE)["event"]["duration"])
     return decided.where(F.col("error").isNull()).select(
         "at",
@@ -77,10 +76,10 @@ def accepted(decided: DataFrame) -> DataFrame:
         F.coalesce(_field("log.logger"), F.lit("")).alias("logger"),
         F.col(LINE)["message"].alias("message"),
         pattern(F.col(LINE)["message"]).alias("pattern"),
-        F.coalesce(label["job"], _field("service.name"), F.lit("")).alias("job"),
-        label["query"].alias("query"),
-        F.expr("try_cast(line.labels['batch'] AS bigint)").alias("batch"),
-        label["offsets"].alias("offsets"),
+        F.coalesce(_label("job"), _field("service.name"), F.lit("")).alias("job"),
+        _label("query").alias("query"),
+        _label("batch").try_cast("bigint").alias("batch"),
+        _label("offsets").alias("offsets"),
         (duration / NANOSECONDS).cast("long").alias("duration_ms"),
         _field("host.name").alias("host"),
         _field("error.type").alias("error_type"),
@@ -103,6 +102,11 @@ def rejected(decided: DataFrame) -> DataFrame:
     none = F.lit(None)
     columns = (*source_sink.COLUMNS, none.cast("int").alias("schema_id"), "error", none.cast("string").alias("rule"))
     return decided.where(F.col("error").isNotNull()).select(*columns)
+
+
+def _label(name: str) -> Column:
+    labels = F.col(LINE)["labels"]
+    return F.coalesce(labels[name], labels[f"{TASKS}{name}"])
 
 
 def _field(name: str) -> Column:

@@ -60,6 +60,9 @@ def test_fields_are_read_with_dots_and_as_objects(spark: SparkSession) -> None:
     frame = accepted(spark, dotted, nested).drop("offset", "at")
     first, second = frame.collect()
     assert first == second
+    of_a_task = ecs_line(AT, "m", labels={f"mdc.{name}": value for name, value in labels.items()})
+    (third,) = accepted(spark, of_a_task).collect()
+    assert [third[name] for name in labels] == [first[name] for name in labels]
     assert (first["level"], first["job"], first["batch"], first["duration_ms"]) == ("WARN", "flights.overdue", 7, 2500)
 
 
