@@ -75,6 +75,7 @@ public class Probe {
 """
 
 
+@pytest.mark.slow
 def test_a_line_of_the_jvm_is_one_json_object_with_labels(tmp_path: Path) -> None:
     source, log = tmp_path / "Probe.java", tmp_path / "j.ecs.json"
     source.write_text(PROGRAM)
