@@ -106,7 +106,11 @@ def _saved(kind: str, id: str, attributes: Mapping[str, Any], references: Sequen
 
 def _visualization(panel: Panel) -> Any:
     source = {"query": {"query": panel.query, "language": "lucene"}, "filter": [], "indexRefName": SOURCE}
-    state = {"title": panel.title, "type": "histogram" if panel.over_time else "table", "aggs": _aggregations(panel)}
+    state: dict[str, Any] = {
+        "title": panel.title,
+        "type": "histogram" if panel.over_time else "table",
+        "aggs": _aggregations(panel),
+    }
     state["params"] = {"addLegend": True, "addTimeMarker": False} if panel.over_time else {"perPage": 20}
     attributes = {
         **{"title": panel.title, "description": "", "version": 1, "uiStateJSON": "{}"},
