@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor": Command("check this machine; a repair for each failing line", "local.doctor:main"),
     "broker": Command("start | stop | status | logs: the embedded Kafka broker", "local.broker_command:main"),
     "topics": Command("plan | apply: conf/topics.toml against the cluster", "local.topics:main"),
+    "acls": Command("plan | apply: what jobs and commands must be allowed to do", "local.acls:main"),
     "kafka": Command(
         "acls | configs | consumer-groups | topics | transactions: Kafka's tools",
         "local.broker_command:kafka_tools",

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
@@ -24,12 +25,16 @@ from confluent_kafka.admin import (
 from conf import command_line
 from conf.errors import TidemarkError, exit_on_error
 from conf.topics import Topic, load_topics
-from jobs.connectors.kafka.access import connect
+from jobs.connectors.exactly_once.ledger_topic import topic_ids
+from jobs.connectors.kafka.access import CODES, connect, not_authorized
+from jobs.connectors.kafka.rights import Right
 from local.processes import wait_for
 
 TIMEOUT_SECONDS = 15
 Kind = Literal["create", "grow", "configure", "refuse", "undeclared"]
 PASSED_OVER: tuple[Kind, ...] = ("refuse", "undeclared")
+NEEDED: dict[Kind, str] = {"create": "Create", "grow": "Alter", "configure": "AlterConfigs"}
+NOBODY: Mapping[str, Any] = MappingProxyType({})
 SIGNS: dict[Kind, str] = {"create": "+", "grow": "~", "configure": "~", "refuse": "!", "undeclared": "?"}
 
 
@@ -109,11 +114,20 @@ def _differences(topic: Topic, existing: Existing, copies: int) -> list[Change]:
     return changes
 
 
-def read_cluster(admin: AdminClient, declared: Iterable[Topic]) -> tuple[dict[str, Existing], int]:
-    """Return the cluster's topics, Kafka's own left out, and the number of its brokers."""
+def read_cluster(
+    admin: AdminClient, declared: Iterable[Topic], connection: Mapping[str, Any] = NOBODY
+) -> tuple[dict[str, Existing], int]:
+    """Return the cluster's topics that this user may see, Kafka's own left out, and the number of its brokers.
+
+    Args:
+        connection: of the client, for the command that grants a lacking right; so below.
+
+    Raises:
+        TidemarkError: NOT_AUTHORIZED.
+    """
     metadata = admin.list_topics(timeout=TIMEOUT_SECONDS)
     known = {name: topic for name, topic in metadata.topics.items() if not name.startswith("__")}
-    configs = _read_configs(admin, [topic for topic in declared if topic.name in known])
+    configs = _read_configs(admin, [topic for topic in declared if topic.name in known], connection)
     topics = {
         name: Existing(len(topic.partitions), len(topic.partitions[0].replicas), configs.get(name, {}))
         for name, topic in known.items()
@@ -121,20 +135,27 @@ def read_cluster(admin: AdminClient, declared: Iterable[Topic]) -> tuple[dict[st
     return topics, len(metadata.brokers)
 
 
-def _read_configs(admin: AdminClient, topics: Sequence[Topic]) -> dict[str, dict[str, str]]:
+def _read_configs(
+    admin: AdminClient, topics: Sequence[Topic], connection: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
     if not topics:
         return {}
     resources = [ConfigResource(ResourceType.TOPIC, topic.name) for topic in topics]
     answers = admin.describe_configs(resources, request_timeout=TIMEOUT_SECONDS)
-    entries = {resource.name: answer.result() for resource, answer in answers.items()}
+    entries = {}
+    for resource, answer in answers.items():
+        try:
+            entries[resource.name] = answer.result()
+        except KafkaException as exc:
+            raise _failed(resource.name, "its settings", exc.args[0], "DescribeConfigs", connection) from exc
     return {topic.name: {key: entries[topic.name][key].value for key in topic.config} for topic in topics}
 
 
-def apply(admin: AdminClient, changes: Iterable[Change]) -> None:
+def apply(admin: AdminClient, changes: Iterable[Change], connection: Mapping[str, Any] = NOBODY) -> None:
     """Carry out what can be carried out; a topic that somebody else has created meanwhile is left as it is.
 
     Raises:
-        TidemarkError: TOPIC_FAILED, with the topic and what the broker said.
+        TidemarkError: TOPIC_FAILED, with the topic and what the broker said; NOT_AUTHORIZED.
     """
     for change in changes:
         answer = _send(admin, change)
@@ -144,8 +165,14 @@ def apply(admin: AdminClient, changes: Iterable[Change]) -> None:
         except KafkaException as exc:
             if exc.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
                 continue
-            message = f"`{change.topic}`, {change.kind}: {exc.args[0].str()}"
-            raise TidemarkError("TOPIC_FAILED", message, "mend that and run the same command again") from exc
+            raise _failed(change.topic, change.kind, exc.args[0], NEEDED[change.kind], connection) from exc
+
+
+def _failed(topic: str, what: str, error: KafkaError, operation: str, connection: Mapping[str, Any]) -> TidemarkError:
+    if error.code() in CODES:
+        return not_authorized(error, [Right("topic", topic, (operation, "Describe"))], connection)
+    remedy = "mend that and run the same command again"
+    return TidemarkError("TOPIC_FAILED", f"`{topic}`, {what}: {error.str()}", remedy)
 
 
 def _send(admin: AdminClient, change: Change) -> "Future[None] | None":
@@ -164,29 +191,39 @@ def _send(admin: AdminClient, change: Change) -> "Future[None] | None":
     return None
 
 
-def compare(admin: AdminClient, declared: Sequence[Topic], replication_factor: int) -> list[Change]:
-    """Return the plan for a cluster as it is now."""
-    existing, brokers = read_cluster(admin, declared)
+def compare(
+    admin: AdminClient, declared: Sequence[Topic], replication_factor: int, connection: Mapping[str, Any] = NOBODY
+) -> list[Change]:
+    """Return the plan for a cluster as it is now.
+
+    Raises:
+        TidemarkError: NOT_AUTHORIZED, KAFKA_FAILED.
+    """
+    existing, brokers = read_cluster(admin, declared, connection)
+    # Of a topic that this user may not see the list says nothing: it is not missing.
+    topic_ids(admin, [topic.name for topic in declared if topic.name not in existing], connection)
     return plan(declared, existing, brokers=brokers, replication_factor=replication_factor)
 
 
-def bring_in_step(admin: AdminClient, declared: Sequence[Topic], replication_factor: int) -> list[Change]:
+def bring_in_step(
+    admin: AdminClient, declared: Sequence[Topic], replication_factor: int, connection: Mapping[str, Any] = NOBODY
+) -> list[Change]:
     """Apply the plan and return it when the brokers show its effect, which comes a little after their answer.
 
     A topic that the brokers show only now, by this command or another, is compared then, and changed where it differs.
 
     Raises:
-        TidemarkError: TOPIC_FAILED.
+        TidemarkError: TOPIC_FAILED, NOT_AUTHORIZED, KAFKA_FAILED.
     """
-    changes = compare(admin, declared, replication_factor)
-    apply(admin, changes)
+    changes = compare(admin, declared, replication_factor, connection)
+    apply(admin, changes, connection)
     remedy = "look at the brokers' logs"
     late = TidemarkError("TOPIC_FAILED", f"the changes are not to be seen after {TIMEOUT_SECONDS} s", remedy)
 
     def all_seen() -> bool:
-        left = compare(admin, declared, replication_factor)
+        left = compare(admin, declared, replication_factor, connection)
         new = [change for change in left if change not in changes]
-        apply(admin, new)
+        apply(admin, new, connection)
         changes.extend(new)
         return all(change.kind in PASSED_OVER for change in left)
 
@@ -203,7 +240,9 @@ def main(argv: Sequence[str]) -> int:
     options = command_line.parse(parser, argv)
     settings = command_line.settings_of(options)
     act = bring_in_step if options.action == "apply" else compare
-    changes = act(connect(settings.kafka), list(load_topics().values()), settings.kafka.replication_factor)
+    declared = list(load_topics().values())
+    connection = settings.kafka.client_config()
+    changes = act(connect(settings.kafka), declared, settings.kafka.replication_factor, connection)
     for change in changes:
         print(change, file=sys.stderr if change.kind == "refuse" else sys.stdout)
     if all(change.kind == "undeclared" for change in changes):

@@ -20,6 +20,8 @@ from confluent_kafka.admin import (
 from pydantic import SecretStr
 
 from conf.settings import Kafka, load
+from jobs.connectors.kafka.acls import RESOURCES
+from jobs.connectors.kafka.rights import Right
 from local import processes
 from local.broker import Cluster
 from local.node import Node
@@ -30,6 +32,7 @@ from tests.tokens import AUDIENCE, ISSUER, make_key
 SECONDS = 30
 USER, PASSWORD = "reader", "open-sesame"
 AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+ALLOW, LITERAL = AclPermissionType.ALLOW, ResourcePatternType.LITERAL
 SASL, TLS, LOGIN, MTLS = "SASL_PLAINTEXT", "SSL", "SASL_SSL", "MTLS"
 MECHANISMS = ("SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN", "OAUTHBEARER")
 MODULES = "org.apache.kafka.common.security"
@@ -86,7 +89,7 @@ class SecuredCluster(Cluster):
     def allow(self, kind: ResourceType, name: str, *operations: AclOperation, user: str = USER) -> None:
         """Let the user do that with what has that name; one that ends with `*` stands for all that begin so."""
         for operation in operations:
-            self._add(_rule(kind, name, operation, user, AclPermissionType.ALLOW))
+            self._add(_rule(kind, name, operation, user, ALLOW))
 
     @contextmanager
     def denied(self, kind: ResourceType, name: str, operation: AclOperation, user: str = USER) -> Iterator[None]:
@@ -100,7 +103,20 @@ class SecuredCluster(Cluster):
 
     def take_back(self, kind: ResourceType, name: str, operation: AclOperation, user: str = USER) -> None:
         """Let the user do that no longer, where it was allowed for that name."""
-        self._remove(_rule(kind, name, operation, user, AclPermissionType.ALLOW))
+        self._remove(_rule(kind, name, operation, user, ALLOW))
+
+    @contextmanager
+    def without(self, right: Right, user: str = USER) -> Iterator[None]:
+        """Within the block the user has lost a right, of one operation, that an ACL of that very pattern gave it."""
+        kind, pattern = RESOURCES[right.kind], ResourcePatternType.PREFIXED if right.is_prefix else LITERAL
+        (operation,) = right.operations
+        known = {each.name.replace("_", "").lower(): each for each in AclOperation}
+        rule = AclBinding(kind, right.name, pattern, f"User:{user}", "*", known[operation.lower()], ALLOW)
+        self._remove(rule)
+        try:
+            yield
+        finally:
+            self._add(rule)
 
     def _remove(self, rule: AclBinding) -> None:
         pattern, admin = _pattern(rule), self._admin()
@@ -149,7 +165,7 @@ def _rule(
     kind: ResourceType, name: str, operation: AclOperation, user: str, permission: AclPermissionType
 ) -> AclBinding:
     is_prefix = len(name) > 1 and name.endswith("*")
-    pattern = ResourcePatternType.PREFIXED if is_prefix else ResourcePatternType.LITERAL
+    pattern = ResourcePatternType.PREFIXED if is_prefix else LITERAL
     return AclBinding(kind, name[:-1] if is_prefix else name, pattern, f"User:{user}", "*", operation, permission)
 
 

@@ -6,7 +6,7 @@ of the same sink would.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Literal, Protocol
@@ -18,10 +18,11 @@ from conf.errors import TidemarkError
 from conf.settings import Kafka
 from jobs.connectors.exactly_once.authors import Author, is_gone
 from jobs.connectors.exactly_once.markers import author_of
-from jobs.connectors.kafka.access import connect
+from jobs.connectors.kafka.access import connect, granting
+from jobs.connectors.kafka.acls import cluster_operations
 from jobs.connectors.kafka.consumer import is_end, messages, open_consumer
 from jobs.connectors.kafka.offsets import SECONDS, edges, list_offsets
-from jobs.connectors.kafka.open_transactions import OpenTransaction
+from jobs.connectors.kafka.open_transactions import TO_LIST, OpenTransaction
 
 # Kafka's own, which no reader reads so.
 STATE_TOPIC = "__transaction_state"
@@ -155,6 +156,12 @@ def findings(
     return found
 
 
+def may_be_hidden(connection: Mapping[str, Any]) -> str:
+    """Why nothing is known of a transaction, where coordinators do not tell every user of all."""
+    who, command = granting(TO_LIST, connection)
+    return f"no coordinator tells {who} of it: it has no time-out, or {who} lacks the right to {TO_LIST}: {command}"
+
+
 class OpenTransactions:
     """The open transactions of a cluster."""
 
@@ -170,7 +177,12 @@ class OpenTransactions:
         """
         blocked = blocked_partitions(self._admin)
         topics = self._admin.list_topics(timeout=SECONDS).topics.keys()
-        return findings(blocked, self._fences.open_in(blocked.keys()), topics, self._author_at)
+        # Coordinators tell each user of those transactions only that it may describe.
+        found = findings(blocked, self._fences.open_in(blocked.keys()), topics, self._author_at)
+        if any(each.state == "hanging" for each in found) and "Alter" not in cluster_operations(self._admin):
+            why = may_be_hidden(self._kafka.client_config())
+            found = [replace(each, why=why) if each.state == "hanging" else each for each in found]
+        return found
 
     def abort(self, found: Iterable[Finding]) -> list[str]:
         """End those of `found` that are dead, and still the same; the ids of their writers."""

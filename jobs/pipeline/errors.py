@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from conf.errors import TidemarkError
 from jobs.connectors.causes import KAFKA, TRACEBACK, Cause
-from jobs.connectors.kafka.access import Right, denied, reading, writing
+from jobs.connectors.kafka.access import denied
+from jobs.connectors.kafka.rights import Right, reading, writing
 
 OWN_ERROR = "conf.errors.TidemarkError: "
 # What a Column raises in our words: code, what, what to do.

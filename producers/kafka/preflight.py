@@ -11,7 +11,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from conf.errors import TidemarkError, nearest
 from conf.settings import Kafka
 from conf.topics import Topic
-from jobs.connectors.kafka.access import CODES, Connection, Right, not_authorized, writing
+from jobs.connectors.kafka.access import CODES, Connection, not_authorized
+from jobs.connectors.kafka.rights import CLUSTER, Right, writing
 from jobs.connectors.kafka.topic_limits import Limits, retention_warning
 
 # A broker on the way up answers within this; one that is away is not waited for longer.
@@ -46,7 +47,7 @@ def create_topic(
         if error.code() in CODES:
             needed = [
                 Right("topic", topic.name, ("Create", "Describe")),
-                Right("cluster", "kafka-cluster", ("Create",)),
+                Right("cluster", CLUSTER, ("Create",)),
             ]
             raise not_authorized(error, needed, connection or {}) from exc
         remedy = "check that the broker is there, and that this user may create topics"

@@ -107,6 +107,11 @@ class PublishProgress:
         return replace(self.writer, where={**self.writer.where, "transaction": number})
 
 
+def publisher_id(settings: Settings, input_kind: str, name: str) -> str:
+    """Return what names the ledger of `name`, and is its transactional id; `input_kind`: the input's kind, or topic."""
+    return f"{settings.ledger.application}.publish.{input_kind}.{name}"
+
+
 def open_progress(
     settings: Settings, admin: AdminClient, input_kind: str, name: str, topics: Mapping[str, Limits]
 ) -> PublishProgress:
@@ -120,7 +125,7 @@ def open_progress(
         TidemarkError: TRANSACTION_TIMEOUT_ABOVE_CAP, KAFKA_FAILED.
     """
     timeout_ms = settings.ledger.transaction_timeout_ms
-    sink = f"{settings.ledger.application}.publish.{input_kind}.{name}"
+    sink = publisher_id(settings, input_kind, name)
     ledger = Ledger(f"__{sink}.ledger", settings.kafka.replication_factor)
     require_timeout_below_cap(admin, timeout_ms)
     ledger.require_shards(admin, 0, settings.kafka.client_config())

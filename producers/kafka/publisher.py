@@ -12,7 +12,8 @@ from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError
 from conf.settings import Batching, Kafka
-from jobs.connectors.kafka.access import grant, writing
+from jobs.connectors.kafka.access import denied
+from jobs.connectors.kafka.rights import writing
 from jobs.connectors.kafka.topic_limits import Limits, largest_record, size_config, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import RetentionWatch, connect
@@ -23,7 +24,6 @@ REMEDIES = {
     "_MSG_TIMED_OUT": "the broker was away for too long: check it, and publish again",
     "INVALID_TIMESTAMP": "the broker refuses event times that lie ahead of its clock: mend the event times, "
     "or raise the topic's message.timestamp.after.max.ms",
-    "TOPIC_AUTHORIZATION_FAILED": "grant this user write access to the topic",
     "INVALID_RECORD": "a compacted topic takes no record without a key: name a key field",
 }
 # A broker's restart takes some 30 s; past two minutes somebody should know.
@@ -37,8 +37,9 @@ BATCH_MESSAGES = 100_000
 MAX_FAILURES = 1_000
 INTERRUPT_FLUSH_SECONDS = 10.0
 WAIT_SECONDS = 0.1
+DENIED = "TOPIC_AUTHORIZATION_FAILED"
 # Errors after which no further event can be delivered by this producer.
-HOPELESS = ("_MSG_TIMED_OUT", "_FATAL", "TOPIC_AUTHORIZATION_FAILED", "UNKNOWN_TOPIC_OR_PART")
+HOPELESS = ("_MSG_TIMED_OUT", "_FATAL", DENIED, "UNKNOWN_TOPIC_OR_PART")
 PARTITIONER = -1  # the partition that lets librdkafka choose by key
 
 
@@ -80,6 +81,7 @@ class Report:
     `failed`: (topic, librdkafka's error name) -> events that the client or the broker refused.
     `undelivered`: topic -> events that were given up before the broker acknowledged them.
     `cause`: what ended the events before their time; those before it are accounted for.
+    `denied`: who lacks which right, where that is why events were refused.
     """
 
     delivered: Mapping[str, int]
@@ -88,6 +90,7 @@ class Report:
     seconds: float
     interrupted: bool = False
     cause: TidemarkError | None = None
+    denied: TidemarkError | None = None
 
     @property
     def delivered_count(self) -> int:
@@ -117,9 +120,11 @@ class Report:
             lost += [f"{count:,} to {topic} (given up)" for topic, count in sorted(self.undelivered.items())]
             errors = {error for _, error in self.failed}
             remedies = [REMEDIES[error] for error in sorted(errors & REMEDIES.keys())]
-            denied = [topic for topic, error in sorted(self.failed) if error == "TOPIC_AUTHORIZATION_FAILED"]
-            remedy = "; ".join([*remedies, *(grant(right, "NAME", "HOST:PORT") for right in writing(denied))])
-            raise TidemarkError("DELIVERY_FAILED", ", ".join(lost), remedy or "see the broker's log, and publish again")
+            if self.denied:
+                lost.append(self.denied.message)
+                remedies.append(self.denied.remedy)
+            remedy = "; ".join(remedies) or "see the broker's log, and publish again"
+            raise TidemarkError("DELIVERY_FAILED", ", ".join(lost), remedy)
         if self.cause:
             raise self.cause
 
@@ -134,6 +139,7 @@ class Publisher:
 
     def __init__(self, kafka: Kafka, batching: Batching, topics: Collection[str]) -> None:
         self._errors: list[KafkaError] = []
+        self._kafka = kafka
         _, self.limits = open_topics(kafka, topics)
         self._retention = RetentionWatch(self.limits)
         self._handed_over: Counter[str] = Counter()
@@ -166,7 +172,12 @@ class Publisher:
         self._flush()
         self._progress.clear()
         seconds = time.monotonic() - started
-        return settle(self._handed_over, self._failed, seconds=seconds, interrupted=stopped(), cause=cause)
+        circumstances = {"seconds": seconds, "interrupted": stopped(), "cause": cause, "denied": self._denied()}
+        return settle(self._handed_over, self._failed, **circumstances)
+
+    def _denied(self) -> TidemarkError | None:
+        topics = sorted({topic for topic, error in self._failed if error == DENIED})
+        return denied(DENIED, "", writing(topics), self._kafka.client_config()) if topics else None
 
     def wait(self, seconds: float) -> None:
         """Let time pass and serve the connection."""

@@ -18,9 +18,9 @@ from deltalake.exceptions import CommitFailedError
 from conf.settings import Settings
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import Ledger, topic_ids
-from jobs.connectors.kafka.access import Right
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.offsets import list_offsets
+from jobs.connectors.kafka.rights import Right
 from jobs.pipeline import paths
 from producers.quarantine.records import Coordinates
 
@@ -208,8 +208,10 @@ def load_markers(settings: Settings, admin: AdminClient, name: str, topics: Iter
     Raises:
         TidemarkError: KAFKA_FAILED.
     """
-    markers = MarkerLog(topic_ids(admin, topics))
-    if name in admin.list_topics(timeout=READ_SECONDS).topics:
+    connection = settings.kafka.client_config()
+    markers = MarkerLog(topic_ids(admin, topics, connection))
+    # By its name: a list has no topic that this user may not see.
+    if topic_ids(admin, [name], connection, ("Read", "Describe")):
         markers.position = read_markers(settings, name, 0, markers.take)
     return markers
 
@@ -224,7 +226,9 @@ def bring_up_to_date(settings: Settings, admin: AdminClient) -> dict[str, int]:
         paths.REDRIVES: (redriven_topic(settings), REDRIVES),
         paths.RESOLUTIONS: (resolved_topic(settings), RESOLUTIONS),
     }
-    ids = topic_ids(admin, [topic for topic, _ in sources.values()])
+    ids = topic_ids(
+        admin, [topic for topic, _ in sources.values()], settings.kafka.client_config(), ("Read", "Describe")
+    )
     return {
         name: _append_new(settings, paths.table(settings.paths.tables, name), topic, ids[topic], schema)
         for name, (topic, schema) in sources.items()

@@ -32,6 +32,11 @@ MOST_BYTES = 16 << 20
 WAIT_SECONDS = 0.1
 
 
+def redrive_id(settings: Settings, topic: str) -> str:
+    """Return the transactional id of a redrive into `topic`; those of workers begin with it."""
+    return f"{settings.ledger.application}.redrive.{topic}"
+
+
 @dataclass
 class Redriver:
     """Sends records of one topic back there, in the run `run`.
@@ -59,7 +64,7 @@ class Redriver:
             raise _compacted(self.topic)
         self._retention = RetentionWatch(limits)
         name = marker_log.redriven_topic(self.settings)
-        sink = f"{self.settings.ledger.application}.redrive.{self.topic}"
+        sink = redrive_id(self.settings, self.topic)
         where = {"sink": sink, "step": "redrive"}
         writer = open_writer(self.settings, admin, f"{sink}{self.worker and '.'}{self.worker}", where, self.topic, name)
         self._ids = topic_ids(admin, [self.topic], self.settings.kafka.client_config())

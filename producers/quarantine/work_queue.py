@@ -17,7 +17,7 @@ from conf.settings import Settings
 from conf.topics import Topic
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
-from jobs.connectors.kafka.access import Right, writing
+from jobs.connectors.kafka.rights import Right, writing
 from jobs.connectors.kafka.topic_limits import LIMIT, REQUEST_BYTES, SizeLimits, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import connect, create_topic
@@ -121,7 +121,7 @@ class Filling:
         index = table.index(selection)
         admin = connect(self.settings.kafka)
         open_queue(self.settings, admin)
-        self._ids = topic_ids(admin, index["topic"].unique().to_pylist())
+        self._ids = topic_ids(admin, index["topic"].unique().to_pylist(), self.settings.kafka.client_config())
         sender = self._sender(admin)
         for part in slices(index, MOST_RECORDS, MOST_BYTES):
             if self.stopped():
@@ -203,7 +203,7 @@ class OutcomeLog:
         """Write down what becomes of a delivery; raises TidemarkError KAFKA_FAILED."""
         offset, delivery = int(message.offset() or 0), message.delivery_count() or 1
         if row.at.topic not in self._ids:
-            self._ids |= topic_ids(self._admin, [row.at.topic])
+            self._ids |= topic_ids(self._admin, [row.at.topic], self._connection)
         more = {"resolution": resolution, "delivery": delivery, "queue_offset": offset, "note": note}
         marker = marker_log.make_marker(row.at, self._ids, self._name, **more)
         refused: list[KafkaError] = []
@@ -225,14 +225,16 @@ def status(settings: Settings, admin: AdminClient) -> dict[str, int]:
     Raises:
         TidemarkError: KAFKA_FAILED.
     """
-    if marker_log.queued_topic(settings) not in admin.list_topics(timeout=SECONDS).topics:
+    log = marker_log.queued_topic(settings)
+    # By its name: a list has no topic that this user may not see.
+    if not topic_ids(admin, [log], settings.kafka.client_config(), ("Read", "Describe")):
         return {"queued": 0}
     newest: dict[Coordinates, int] = {}
 
     def take(marker: Marker, _: int) -> None:
         newest[Coordinates(marker["topic"], marker["partition"], marker["offset"])] = marker["queue_offset"]
 
-    marker_log.read_markers(settings, marker_log.queued_topic(settings), 0, take)
+    marker_log.read_markers(settings, log, 0, take)
     outcomes = Outcomes(settings)
     outcomes.read()
     resolved = outcomes.count()

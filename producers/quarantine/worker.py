@@ -25,7 +25,7 @@ from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.fail_points import fail_point
-from jobs.connectors.kafka.access import Right
+from jobs.connectors.kafka.rights import Right
 from producers.kafka.preflight import connect
 from producers.kafka.publisher import connection_config, never
 from producers.quarantine import inspection

@@ -50,10 +50,10 @@ def adopt(sink: LedgerSink, held: Held, stateful: bool) -> Adoption:
             if held.last is None:
                 return Adoption(f"{sink.id}: ledger and checkpoint are both new, there is nothing to adopt")
             _begin_anew(sink, held.last)
-            baseline = Plan(held.last, "key", 0, topics=topic_ids(sink.admin, sink.topics))
+            baseline = Plan(held.last, "key", 0, topics=topic_ids(sink.admin, sink.topics, sink.kafka.client_config()))
             transaction.commit(baseline.to_json(), PLAN)
             return Adoption(f"{sink.id}: the ledger begins after batch {held.last.batch} of query {held.query_id}")
-        ids = topic_ids(sink.admin, {*sink.topics, *last.topics})
+        ids = topic_ids(sink.admin, {*sink.topics, *last.topics}, sink.kafka.client_config())
         if ids != last.topics:
             transaction.commit(replace(last, topics=ids).to_json(), PLAN)
     if _is_in_step(last, held):

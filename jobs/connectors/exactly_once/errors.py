@@ -7,7 +7,8 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from conf.errors import TidemarkError
-from jobs.connectors.kafka.access import CODES, Right, not_authorized
+from jobs.connectors.kafka.access import CODES, not_authorized
+from jobs.connectors.kafka.rights import Right
 from jobs.connectors.kafka.topic_limits import AHEAD_LIMIT, alter_topic
 
 DAY_MS = 86_400_000

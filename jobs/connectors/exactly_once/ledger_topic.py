@@ -10,7 +10,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from jobs.connectors.exactly_once import errors
-from jobs.connectors.kafka.access import CODES, Right
+from jobs.connectors.kafka.access import CODES
+from jobs.connectors.kafka.rights import CLUSTER, Right, publishing
 
 SECONDS = 30.0
 # A broker's part goes to another one within 9 to 16 s.
@@ -26,6 +27,7 @@ FAILOVER = (
 )
 PLAN_PARTITION = 0
 CAP = "transaction.max.timeout.ms"
+LIMIT_UNKNOWN = "a ledger.transaction_timeout_ms above the brokers' limit is known only when a transaction begins"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Ledger:
                 admin.create_partitions([NewPartitions(self.name, partitions)])[self.name].result(SECONDS)
             self._await_listed(admin, shards)
         except KafkaException as exc:
-            needed = [Right("topic", self.name, operations), Right("cluster", "kafka-cluster", ("Create",))]
+            needed = [Right("topic", self.name, operations), Right("cluster", CLUSTER, ("Create",))]
             raise errors.refused(self.name, exc.args[0], needed, connection or {}) from exc
 
     def _create(self, admin: AdminClient, partitions: int) -> None:
@@ -92,11 +94,34 @@ class Ledger:
             time.sleep(PAUSE_SECONDS)
 
 
-def topic_ids(admin: AdminClient, names: Iterable[str], connection: Mapping[str, Any] | None = None) -> dict[str, str]:
+def sink_rights(sink: str, topics: Iterable[str], is_prefix: bool = False, shards: bool = True) -> list[Right]:
+    """What is needed to publish to `topics` by way of a ledger.
+
+    Args:
+        sink: its id, or, where `is_prefix`, what the ids of several begin with.
+        shards: whether transactional ids are the sink's with what comes behind a dot, as those of queries are.
+    """
+    ledger = f"__{sink}" if is_prefix else f"__{sink}.ledger"
+    ids = f"{sink}." if shards and not is_prefix else sink
+    return [
+        *publishing(topics),
+        Right("topic", ledger, ("Read", "Write", "Create", *(("Alter",) if shards else ())), is_prefix),
+        Right("transactional-id", ids, ("Write",), is_prefix or shards),
+        Right("cluster", CLUSTER, ("DescribeConfigs",), without=LIMIT_UNKNOWN),
+    ]
+
+
+def topic_ids(
+    admin: AdminClient,
+    names: Iterable[str],
+    connection: Mapping[str, Any] | None = None,
+    operations: tuple[str, ...] = ("Describe",),
+) -> dict[str, str]:
     """The ids of those of `names` that are there: a topic that is deleted and created again has another one.
 
     Args:
         connection: of the client, for the command that grants a lacking right.
+        operations: for which they are asked for, which a lacking right is named by.
 
     Raises:
         TidemarkError: KAFKA_FAILED, NOT_AUTHORIZED.
@@ -115,7 +140,7 @@ def topic_ids(admin: AdminClient, names: Iterable[str], connection: Mapping[str,
                 if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     continue
                 if error.code() not in FAILOVER or time.monotonic() > until:
-                    raise errors.refused(name, error, [Right("topic", name, ("Describe",))], connection or {}) from exc
+                    raise errors.refused(name, error, [Right("topic", name, operations)], connection or {}) from exc
                 passing = True
         if not passing:
             return ids

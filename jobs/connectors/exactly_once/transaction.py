@@ -26,8 +26,9 @@ from conf.errors import TidemarkError
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Done, Plan, open_marker, parse
-from jobs.connectors.kafka.access import Right, login_refused, writing
+from jobs.connectors.kafka.access import login_refused
 from jobs.connectors.kafka.consumer import read_to_end
+from jobs.connectors.kafka.rights import CLUSTER, Right, writing
 
 # A predecessor's transaction that is still ending is waited for by librdkafka's own timer of 500 ms: a new producer
 # asks at once. A coordinator that moves to another broker needs seconds.
@@ -79,7 +80,7 @@ class Writer:
             Right("topic", self.ledger, ("Read", "Write", "Describe")),
             *writing(self.topics),
             Right("transactional-id", self.transactional_id, ("Write", "Describe")),
-            Right("cluster", "kafka-cluster", ("IdempotentWrite",)),
+            Right("cluster", CLUSTER, ("IdempotentWrite",)),
         ]
 
     @property

@@ -1,10 +1,9 @@
 """The connection to the brokers, and how they refuse: wrong password, missing right, and the command that grants it."""
 
-import shlex
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ClusterMetadata
@@ -12,6 +11,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata
 from conf.certificates import subject
 from conf.errors import TidemarkError
 from conf.settings import CLIENT_LOG, Kafka
+from jobs.connectors.kafka.rights import Kind, Right, grant, reading
 
 SECONDS = 5.0
 CODES = (
@@ -20,30 +20,8 @@ CODES = (
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 )
-Kind = Literal["topic", "group", "cluster", "transactional-id"]
+WHOLE_PLAN = "`local/tidemark acls plan` lists all that a job or command needs"
 KIND_OF: dict[int, Kind] = dict(zip(CODES, ("topic", "group", "cluster", "transactional-id"), strict=True))
-
-
-class Right(NamedTuple):
-    """A right that a user needs; operations as `kafka-acls.sh` has them, for example Read and Write."""
-
-    kind: Kind
-    name: str
-    operations: tuple[str, ...]
-
-    def option(self) -> str:
-        """The option by which `kafka-acls.sh` takes the resource."""
-        return "--cluster" if self.kind == "cluster" else f"--{self.kind} {self.name}"
-
-
-def reading(topics: Iterable[str]) -> list[Right]:
-    """The rights of who reads records of `topics`."""
-    return [Right("topic", topic, ("Read", "Describe")) for topic in topics]
-
-
-def writing(topics: Iterable[str]) -> list[Right]:
-    """The rights of who writes records to `topics`."""
-    return [Right("topic", topic, ("Write", "Describe")) for topic in topics]
 
 
 def not_authorized(error: KafkaError, rights: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
@@ -59,30 +37,29 @@ def denied(name: str, said: str, wanted: Sequence[Right], connection: Mapping[st
         connection: of the user's client; empty where nobody knows it.
     """
     missing = (_lacking(wanted, connection) if connection else []) or wanted
-    user, servers = user_of(connection), connection.get("bootstrap.servers", "HOST:PORT")
-    whoever = f"user {user}" if user else "this client"
+    whoever = _whoever(connection)
     if not missing:
         remedy = "let an administrator grant it by an ACL on the brokers, then start the same again"
         return TidemarkError("NOT_AUTHORIZED", f"{name}: {whoever} may not do this: {said}", remedy)
-    what = ", and ".join(f"{', '.join(right.operations)} on {_place(right)}" for right in missing)
-    commands = " and ".join(grant(right, user or "NAME", str(servers)) for right in missing)
+    what = ", and ".join(map(str, missing))
+    commands = " and ".join(granting(right, connection)[1] for right in missing)
     return TidemarkError(
         "NOT_AUTHORIZED",
         f"{name}: {whoever} lacks the right to {what}",
-        f"let an administrator grant it, and remove what denies it: {commands}; then start the same again",
+        f"let an administrator grant it, and remove what denies it: {commands} ({WHOLE_PLAN}); "
+        "then start the same again",
     )
 
 
-def grant(right: Right, user: str, servers: str) -> str:
-    """The command that grants it."""
-    operations = " ".join(f"--operation {operation}" for operation in right.operations)
-    principal = shlex.quote(f"User:{user}")
-    options = f"--add --allow-principal {principal} {operations} {right.option()}"
-    return f"`kafka-acls.sh --bootstrap-server {servers} {options}`"
+def granting(right: Right, connection: Mapping[str, Any]) -> tuple[str, str]:
+    """Who the client of a connection is, for people, and the command that grants it a right."""
+    user, servers = user_of(connection), str(connection.get("bootstrap.servers", "HOST:PORT"))
+    return _whoever(connection), grant(right, f"User:{user or 'NAME'}", servers)
 
 
-def _place(right: Right) -> str:
-    return "the cluster" if right.kind == "cluster" else f"{right.kind.replace('-', ' ')} {right.name}"
+def _whoever(connection: Mapping[str, Any]) -> str:
+    user = user_of(connection)
+    return f"user {user}" if user else "this client"
 
 
 def _lacking(rights: Sequence[Right], connection: Mapping[str, Any]) -> list[Right]:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from conf.errors import TidemarkError
+from jobs.connectors.kafka.access import CODES, not_authorized
+from jobs.connectors.kafka.rights import reading
 
 READ_COMMITTED = {
     "isolation.level": "read_committed",
@@ -95,7 +97,7 @@ class ReadCommittedConsumer:
     """Reads committed records of many partitions, one after the other, by one consumer.
 
     Raises:
-        TidemarkError: KAFKA_FAILED, from each method.
+        TidemarkError: KAFKA_FAILED, NOT_AUTHORIZED, from each method.
     """
 
     def __init__(self, connection: Mapping[str, Any]) -> None:
@@ -136,6 +138,8 @@ class ReadCommittedConsumer:
                     return
                 yield message
         except KafkaException as exc:
+            if exc.args[0].code() in CODES:
+                raise not_authorized(exc.args[0], reading([topic]), self._connection) from exc
             what = f"topic {topic} partition {partition}: {exc.args[0].str()}"
             raise TidemarkError("KAFKA_FAILED", what, "see the brokers' logs, then ask again") from exc
 

@@ -14,8 +14,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from conf.errors import TidemarkError
 from conf.settings import Kafka
-from jobs.connectors.kafka.access import Connection, reading
+from jobs.connectors.kafka.access import Connection
 from jobs.connectors.kafka.consumer import MESSAGES, ReadCommittedConsumer, is_end, messages, open_consumer
+from jobs.connectors.kafka.rights import reading
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECONDS = 30.0

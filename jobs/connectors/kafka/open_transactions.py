@@ -5,7 +5,7 @@ calling a JVM.
 """
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,19 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 
 from conf.errors import TidemarkError
 from conf.settings import Kafka
-from jobs.connectors.kafka.access import Right, denied
+from jobs.connectors.kafka.access import denied
 from jobs.connectors.kafka.java_client import connection_options
+from jobs.connectors.kafka.rights import CLUSTER, EVERY, Kind, Right, reading
 
 SECONDS = 30
 ERRORS = "org.apache.kafka.common.errors."
-NEEDED = {
-    "TopicAuthorizationException": Right("topic", "*", ("Read",)),
-    "TransactionalIdAuthorizationException": Right("transactional-id", "*", ("Describe", "Write")),
+KINDS: dict[str, Kind] = {
+    "TopicAuthorizationException": "topic",
+    "TransactionalIdAuthorizationException": "transactional-id",
+    "ClusterAuthorizationException": "cluster",
 }
-TO_FENCE = Right("cluster", "kafka-cluster", ("IdempotentWrite",))
+# What lists transactions, and describes them: what a user may not describe is in no list.
+TO_LIST = Right("transactional-id", EVERY, ("Describe",))
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class TransactionAdmin:
         if not places:
             return []
         place_of = self._java.org.apache.kafka.common.TopicPartition
-        with self._named():
+        with self._named(*reading(sorted({topic for topic, _ in places})), TO_LIST):
             states = self._admin.describeProducers(self._list(place_of(*place) for place in places)).all().get()
             known = self._known()
         found = [
@@ -89,7 +92,8 @@ class TransactionAdmin:
 
     def fence(self, transactional_id: str) -> None:
         """Let the coordinator abort what is open under an id; whoever wrote under it can commit nothing more."""
-        with self._named():
+        needed = Right("transactional-id", transactional_id, ("Write", "Describe"))
+        with self._named(needed, Right("cluster", CLUSTER, ("IdempotentWrite",))):
             self._admin.fenceProducers(self._list([transactional_id])).all().get()
 
     def _known(self) -> dict[int, tuple[int, str, int]]:
@@ -113,13 +117,14 @@ class TransactionAdmin:
         return made
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
+    def _named(self, *rights: Right) -> Iterator[None]:
+        """Java's errors as ours; `rights` are those that the block takes."""
         try:
             yield
         except Py4JJavaError as exc:
-            raise self._failed(exc.java_exception) from exc
+            raise self._failed(exc.java_exception, rights) from exc
 
-    def _failed(self, failure: Any) -> TidemarkError:
+    def _failed(self, failure: Any, rights: Sequence[Right]) -> TidemarkError:
         while failure.getCause() is not None:
             failure = failure.getCause()
         kind, said = str(failure.getClass().getName()).removeprefix(ERRORS), str(failure.getMessage())
@@ -127,5 +132,6 @@ class TransactionAdmin:
         if kind in ("TimeoutException", "DisconnectException"):
             return TidemarkError("BROKER_UNREACHABLE", f"{servers}: {said}", "see that the brokers run, then ask again")
         if kind.endswith("AuthorizationException"):
-            return denied(kind, said, [NEEDED.get(kind, TO_FENCE)], {})
+            needed = [right for right in rights if right.kind == KINDS.get(kind)]
+            return denied(kind, said, needed, self._kafka.client_config())
         return TidemarkError("KAFKA_FAILED", f"{servers}: {kind}: {said}", "see the brokers' logs, then ask again")

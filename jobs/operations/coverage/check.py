@@ -81,7 +81,7 @@ def topics_on_cluster(settings: Settings, admin: AdminClient, coverage: Coverage
     chains += [sink.chain for sink in coverage.sinks if sink.chain]
     topics = topics_of(chains).union(*(sink.topics for sink in coverage.sinks))
     known = known_ids(topic_ids_by_query(settings.paths.checkpoints), coverage.sinks)
-    return ClusterTopics(edges(admin, topics), topic_ids(admin, topics), known)
+    return ClusterTopics(edges(admin, topics), topic_ids(admin, topics, settings.kafka.client_config()), known)
 
 
 def _names_of_table(name: str, table: TableCoverage) -> set[str]:

@@ -14,6 +14,7 @@ from jobs import catalog
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import SECONDS
 from jobs.connectors.hadoop_files import Folders
+from jobs.connectors.kafka.rights import Right
 from jobs.operations.maintenance.checkpoints import find_checkpoints
 
 COMPACT = "compact"
@@ -50,7 +51,8 @@ class LedgerMaintenance:
 
     def __init__(self, spark: SparkSession, settings: Settings) -> None:
         self._application = settings.ledger.application
-        self._admin = AdminClient({**settings.kafka.client_config(), "log_level": 0})
+        self._connection = settings.kafka.client_config()
+        self._admin = AdminClient({**self._connection, "log_level": 0})
         self._queries = queries_with_checkpoint(Folders(spark), settings.paths.checkpoints)
 
     def reports(self, remove: Sequence[str], dry_run: bool) -> Iterator[LedgerReport]:
@@ -66,7 +68,10 @@ class LedgerMaintenance:
                 for deletion in self._admin.delete_topics(list(remove)).values():
                     deletion.result(SECONDS)
         except KafkaException as exc:
-            raise errors.kafka_failed("the ledgers", exc.args[0].str()) from exc
+            names = [topic for topic, _ in self._topics()]
+            needed = [Right("topic", name, ("DescribeConfigs", "Describe")) for name in names]
+            needed += [Right("topic", name, ("Delete", "Describe")) for name in remove]
+            raise errors.refused("the ledgers", exc.args[0], needed, self._connection) from exc
         for ledger in ledgers:
             yield replace(ledger, removed=ledger.topic in remove and not dry_run)
 

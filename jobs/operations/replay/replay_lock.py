@@ -11,12 +11,13 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.kafka.access import Connection
+from jobs.connectors.kafka.access import CODES, Connection, not_authorized
+from jobs.connectors.kafka.rights import Right
 
 SESSION_MS = 10_000
 # The group has rebalanced, and a dead member's session has ended, well within this.
@@ -24,22 +25,39 @@ PATIENCE_S = 30.0
 POLL_S = 0.2
 
 
+def lease_topic(settings: Settings) -> str:
+    """The topic whose partition is the right to replay."""
+    return f"__{settings.ledger.application}.leases"
+
+
+def lease_group(settings: Settings, job: str) -> str:
+    """The consumer group of those who want to replay `job`."""
+    return f"{settings.ledger.application}.replay.{job}"
+
+
 class ReplayLock:
     """Holds the right to replay `job` while the `with` block runs.
 
     Raises:
-        TidemarkError: LOCKED, where another process holds it; BROKER_UNREACHABLE, BROKER_REFUSES.
+        TidemarkError: LOCKED, where another process holds it; BROKER_UNREACHABLE, BROKER_REFUSES,
+            NOT_AUTHORIZED.
     """
 
     def __init__(self, settings: Settings, job: str) -> None:
-        application = settings.ledger.application
-        self._job, self._topic = job, f"__{application}.leases"
+        self._job, self._topic = job, lease_topic(settings)
         self._kafka = settings.kafka
-        self._group = f"{application}.replay.{job}"
+        self._group = lease_group(settings, job)
         self._lost = Event()
         self._ending = Event()
         self._assigned = Event()
         self._settled = Event()
+        self._refused: list[KafkaError] = []
+
+    def _rights(self) -> list[Right]:
+        return [
+            Right("topic", self._topic, ("Read", "Create", "Describe")),
+            Right("group", self._group, ("Read", "Describe")),
+        ]
 
     def __enter__(self) -> Self:
         connection = Connection(self._kafka)
@@ -50,7 +68,7 @@ class ReplayLock:
                 admin.create_topics([topic])[self._topic].result()
             except KafkaException as exc:
                 if exc.args[0].name() != "TOPIC_ALREADY_EXISTS":
-                    raise
+                    raise connection.failed(admin, exc, self._rights()) from exc
         options = {
             "group.id": self._group,
             "client.id": f"{socket.gethostname()}-{os.getpid()}",
@@ -70,6 +88,8 @@ class ReplayLock:
         self._thread.start()
         if not self._waits():
             self._leave()
+            if self._refused:
+                raise not_authorized(self._refused[0], self._rights(), self._kafka.client_config())
             holder = self._holder(admin)
             remedy = "wait until it has ended: what it does need not be done again"
             raise TidemarkError("LOCKED", f"a replay of job {self._job} is running already{holder}", remedy)
@@ -87,7 +107,7 @@ class ReplayLock:
     def _waits(self) -> bool:
         """Wait for the partition: True once it is ours, False where it stays with a member that is alive."""
         until = time.monotonic() + PATIENCE_S
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self._refused:
             if self._assigned.wait(POLL_S):
                 return True
             # An assignment without the partition came: the holder has answered the group since we joined.
@@ -100,7 +120,10 @@ class ReplayLock:
 
     def _poll(self) -> None:
         while not self._ending.is_set():
-            self._consumer.poll(POLL_S)
+            message = self._consumer.poll(POLL_S)
+            error = message.error() if message is not None else None
+            if error is not None and error.code() in CODES:
+                self._refused.append(error)
         self._consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

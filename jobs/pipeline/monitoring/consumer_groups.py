@@ -3,13 +3,15 @@
 `kafka-consumer-groups.sh`, Burrow and KEDA read it. No query ever starts from it: checkpoints alone say where.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from conf.settings import Settings
-from jobs.connectors.kafka.access import LongLivedClient
+from jobs.connectors.kafka.access import CODES, LongLivedClient, not_authorized
+from jobs.connectors.kafka.rights import Right, reading
 
 SECONDS = 10.0
 
@@ -39,8 +41,20 @@ class ConsumerGroups:
                 self._attempted[query] = offsets
                 wanted = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
                 request = [ConsumerGroupTopicPartitions(group_of(self._settings, query), wanted)]
-                for future in self._admin.alter_consumer_group_offsets(request, request_timeout=SECONDS).values():
-                    future.result(SECONDS)
+                answers = self._admin.alter_consumer_group_offsets(request, request_timeout=SECONDS)
+                with self._named(query, {topic for topic, _ in offsets}):
+                    for future in answers.values():
+                        future.result(SECONDS)
+
+    @contextmanager
+    def _named(self, query: str, topics: Iterable[str]) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as exc:
+            if exc.args[0].code() not in CODES:
+                raise
+            needed = [Right("group", group_of(self._settings, query), ("Read",)), *reading(topics)]
+            raise not_authorized(exc.args[0], needed, self._settings.kafka.client_config()) from exc
 
     @property
     def _admin(self) -> AdminClient:

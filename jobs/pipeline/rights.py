@@ -1,0 +1,49 @@
+"""What the user of a job must be allowed to do on the brokers, read off the outputs that the job declares."""
+
+from collections.abc import Iterable
+
+from pyspark.sql import DataFrame
+
+from conf.settings import Settings
+from jobs.connectors.exactly_once.ledger_topic import sink_rights
+from jobs.connectors.kafka import source_sink
+from jobs.connectors.kafka.rights import Right, publishing
+from jobs.pipeline import plan_analysis
+from jobs.pipeline.monitoring.consumer_groups import group_of
+from jobs.pipeline.outputs import Output
+from jobs.pipeline.run import Run
+from jobs.pipeline.topic_sink import TableThenTopic, TopicOutput
+
+LAG = "its lag in tools that show that of groups (source.commit_to_group)"
+
+
+class DeclaredRun(Run):
+    """Takes what a job declares, and asks no broker whether its topics are there."""
+
+    def records(self, topic: str) -> DataFrame:
+        subscription = source_sink.Subscription((topic,))
+        return source_sink.read_stream(self.spark, self.settings.kafka, self._source(), subscription)
+
+
+def job_rights(run: Run) -> list[Right]:
+    """The rights that the declared outputs of a stream need together."""
+    return [right for output in run.outputs for right in output_rights(run.settings, output)]
+
+
+def output_rights(settings: Settings, output: Output) -> list[Right]:
+    """What the query of an output needs."""
+    subscribed = (source.topic for source in plan_analysis.sources(output.frame) if source.topic)
+    topics = sorted({topic for each in subscribed for topic in each.split(",")})
+    rights = reading_rights(settings, topics, output.query)
+    to_topic = output.to_topic if isinstance(output, TableThenTopic) else output
+    if isinstance(to_topic, TopicOutput) and to_topic.keeps_ledger:
+        return rights + sink_rights(to_topic.sink_id, [to_topic.topic])
+    return rights + (publishing([output.topic]) if output.topic else [])
+
+
+def reading_rights(settings: Settings, topics: Iterable[str], query: str) -> list[Right]:
+    """What a query that reads `topics` needs; on the groups of Spark's consumers, which join none, nothing."""
+    rights = [Right("topic", topic, ("Read",)) for topic in topics]
+    if settings.source.commit_to_group:
+        rights.append(Right("group", group_of(settings, query), ("Read",), without=LAG))
+    return rights
