@@ -18,6 +18,7 @@ from deltalake.exceptions import CommitFailedError
 from conf.settings import Settings
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import Ledger, topic_ids
+from jobs.connectors.kafka.access import CODES
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.offsets import list_offsets
 from jobs.connectors.kafka.rights import Right
@@ -118,6 +119,9 @@ def read_markers(settings: Settings, name: str, start: int, take: Callable[[Mark
                 rest = TopicPartition(name, PARTITION, position)
                 position = read_to_end(connection, rest, SETTLE_SECONDS, take_message, lambda offset: offset >= end)
     except KafkaException as exc:
+        if exc.args[0].code() not in CODES:
+            # Of a topic that this user may not see the client says that nobody leads it.
+            topic_ids(AdminClient({**connection, "log_level": 0}), [name], connection, ("Read", "Describe"))
         needed = [Right("topic", name, ("Read", "Describe"))]
         raise errors.refused(name, exc.args[0], needed, connection) from exc
     return position

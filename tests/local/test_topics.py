@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -111,7 +112,9 @@ def test_a_topic_that_another_command_created_meanwhile_is_brought_in_step(
     # The first look comes before the other command's topic is to be seen.
     looks: Iterator[dict[str, Existing] | None] = chain([{}], repeat(None))
 
-    def late_view(admin: AdminClient, declared: Sequence[Topic]) -> tuple[Mapping[str, Existing], int]:
+    def late_view(
+        admin: AdminClient, declared: Sequence[Topic], connection: Mapping[str, Any]
+    ) -> tuple[Mapping[str, Existing], int]:
         seen = next(looks)
         return (seen, 1) if seen is not None else read_cluster(admin, declared)
 
