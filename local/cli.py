@@ -77,7 +77,14 @@ def main(argv: Sequence[str]) -> int:
 
         return run_in_spark(operation, arguments)
     module, _, function = COMMANDS[name].target.partition(":")
-    return int(getattr(import_module(module), function)(arguments))
+    try:
+        return int(getattr(import_module(module), function)(arguments))
+    except OSError as exc:
+        from jobs.connectors.files import is_of_store, store_refuses
+
+        if not is_of_store(exc):
+            raise
+        raise store_refuses("the object store", exc) from exc
 
 
 def usage() -> str:

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import pandas as pd
 from deltalake import DeltaTable
@@ -14,6 +13,7 @@ from deltalake import DeltaTable
 from conf import ROOT, command_line, state_dir
 from conf.settings import Settings, load
 from conf.topics import load_topics
+from jobs.connectors.files import table_uri
 from jobs.connectors.kafka.offsets import count_committed, resolve_offsets
 from jobs.pipeline import paths
 from local import broker_command, doctor, driver, regions, topics
@@ -168,11 +168,11 @@ def _rejected(settings: Settings) -> Counter[str]:
 
 
 def _path(settings: Settings, table: str) -> str:
-    return paths.table(settings.paths.tables, table)
+    return table_uri(paths.table(settings.paths.tables, table))
 
 
 def _exists(settings: Settings, table: str) -> bool:
-    return Path(_path(settings, table), "_delta_log").is_dir()
+    return bool(DeltaTable.is_deltatable(_path(settings, table)))
 
 
 def _read(settings: Settings, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -36,15 +36,15 @@ SETTINGS = {
 }
 
 
-def class_path() -> str:
-    """Spark's jars, then ours, as --driver-class-path takes them.
+def class_path(jar_sets: Sequence[str] = ("spark",)) -> str:
+    """Spark's jars, then ours, as --driver-class-path takes them; the archive of classes fits whatever follows `spark`.
 
     Of a class that both have Spark's is taken, as where ours are given by --jars.
 
     Raises:
         TidemarkError: NO_JARS, where one of ours is missing; BAD_JAR_LOCK.
     """
-    return f"{_spark_jars()}/*:{jars.class_path('spark')}"
+    return ":".join([f"{_spark_jars()}/*", *map(jars.class_path, jar_sets)])
 
 
 def log_file(settings: Settings, name: str) -> Path:

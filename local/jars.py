@@ -13,8 +13,9 @@ from conf.errors import TidemarkError, exit_on_error
 from local import ivy, processes
 
 SETS = ("spark", "broker")
-# Fetched by what needs them: schema registry and OpenSearch by tests, MirrorMaker by the demo of two regions.
-OPTIONAL_SETS = ("mirror", "registry", "search")
+# Fetched by what needs them: schema registry, OpenSearch and S3Proxy by tests, MirrorMaker by the demo of two regions,
+# S3A by drivers whose tables or checkpoints are in an object store.
+OPTIONAL_SETS = ("mirror", "registry", "search", "s3", "s3proxy")
 LOCK = ROOT / "conf" / "jars.lock"
 
 

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from conf import ROOT, state_dir
 from conf.settings import Settings
-from local import clean, driver
+from local import clean, driver, object_store
 from local.processes import require_account
 
 PROPERTIES = ROOT / "conf" / "spark-defaults.conf"
@@ -31,11 +31,13 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
         # The driver's memory and options hold only when its JVM is started with them.
         submit = {
             "--driver-memory": settings.spark.driver_memory,
-            "--driver-class-path": driver.class_path(),
+            "--driver-class-path": driver.class_path(object_store.jar_sets(settings)),
             "--driver-java-options": driver.java_options(settings, log, name),
             "--properties-file": str(PROPERTIES),
         }
         words = [word for option in submit.items() for word in option]
+        for name, value in object_store.spark_options(settings, os.environ).items():
+            words += ["--conf", f"{name}={value}"]
         os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*words, "pyspark-shell"])
         builder = SparkSession.builder.appName(name).master(settings.spark.master)
         builder = builder.config("spark.sql.shuffle.partitions", settings.spark.shuffle_partitions)

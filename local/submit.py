@@ -13,7 +13,7 @@ from conf.errors import exit_on_error
 from conf.settings import Settings
 from jobs import arguments as jobs_arguments
 from jobs import catalog
-from local import clean, driver
+from local import clean, driver, object_store
 from local.jars import folder, read_lock
 from local.processes import require_account
 
@@ -70,6 +70,7 @@ def become(
     """Become spark-submit, which starts `jobs/main.py` with `operation` and its `arguments`; does not return."""
     submit = Path(os.environ["SPARK_HOME"]) / "bin" / "spark-submit"
     require_account()
+    object_store.require_reachable(settings)
     _filter_stderr()
     with clean.with_temporary_folder():
         os.execv(submit, [str(submit), *command(name, settings, spark_options), operation, *arguments])
@@ -114,6 +115,8 @@ def command(name: str, settings: Settings, spark_options: Sequence[str]) -> list
         **_code(settings, spark_options),
     }
     words = [word for option in options.items() for word in option]
+    for key, value in object_store.spark_options(settings, os.environ).items():
+        words += ["--conf", f"{key}={value}"]
     return [*words, *_added_to(options, ("--jars", "--py-files"), spark_options), str(SCRIPT)]
 
 
@@ -122,9 +125,11 @@ def _code(settings: Settings, spark_options: Sequence[str]) -> dict[str, str]:
     faster; else to executors too."""
     alone = settings.spark.master == "local" or settings.spark.master.startswith("local[")
     if alone and not any(map(_concerns_code, spark_options)):
-        return {"--driver-class-path": driver.class_path()}
+        return {"--driver-class-path": driver.class_path(object_store.jar_sets(settings))}
     return {
-        "--jars": ",".join(str(folder("spark") / jar.file) for jar in read_lock("spark")),
+        "--jars": ",".join(
+            str(folder(jar_set) / jar.file) for jar_set in object_store.jar_sets(settings) for jar in read_lock(jar_set)
+        ),
         "--py-files": str(zipped_packages(state_dir() / "run")),
     }
 

@@ -7,6 +7,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
+from jobs.connectors.files import table_uri
 
 
 def require_tables(settings: Settings, names: Sequence[str]) -> None:
@@ -15,11 +16,11 @@ def require_tables(settings: Settings, names: Sequence[str]) -> None:
     Raises:
         TidemarkError: NO_TABLES, with those that are missing; EMPTY_TABLES, with those that hold no row.
     """
-    missing = [name for name in names if not DeltaTable.is_deltatable(_path(settings, name))]
+    missing = [name for name in names if not DeltaTable.is_deltatable(table_uri(_path(settings, name)))]
     if missing:
         message = f"{settings.paths.tables} lacks the tables {', '.join(missing)}"
         raise TidemarkError("NO_TABLES", message, "run `local/tidemark demo` first")
-    empty = [name for name in names if not DeltaTable(_path(settings, name)).count()]
+    empty = [name for name in names if not DeltaTable(table_uri(_path(settings, name))).count()]
     if empty:
         message = f"{settings.paths.tables} has no rows in the tables {', '.join(empty)}"
         raise TidemarkError("EMPTY_TABLES", message, "run `local/tidemark demo` to its end: it goes on where it was")

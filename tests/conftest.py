@@ -26,6 +26,7 @@ LONG_FILES = (
     "tests/test_readme.py",
     "tests/test_equivalence.py",
     "tests/jobs/flights/test_year.py",
+    "tests/object_store/test_object_store.py",
     "tests/jobs/operations/checkpoint_doctor/test_doctor.py",
     "tests/test_spark_submit.py",
     "tests/notebooks/test_flights.py",

@@ -10,6 +10,12 @@ from urllib.parse import urlsplit
 from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
 
+from conf.errors import TidemarkError
+
+BUFFER_BYTES = 65_536
+# By itself deltalake would ask a store that does not answer for three minutes.
+IMPATIENT = {"max_retries": "1", "retry_timeout": "10s", "connect_timeout": "5s", "timeout": "20s"}
+
 
 def storage(path: str) -> tuple[fs.FileSystem, str]:
     """The file system that holds `path`, and what paths under `path` begin with there."""
@@ -22,6 +28,38 @@ def storage(path: str) -> tuple[fs.FileSystem, str]:
 def table_uri(path: str) -> str:
     """`path` as deltalake takes it: Hadoop's names of S3, and of local files, are no others' names."""
     return re.sub(r"^file:/+", "/", re.sub(r"^s3[an]://", "s3://", path))
+
+
+def require_reachable(uri: str) -> None:
+    """Raise TidemarkError OBJECT_STORE_REFUSES where `uri` is in an object store that does not list it for us."""
+    if urlsplit(uri).scheme in ("", "file"):
+        return
+    try:
+        fs.PyFileSystem(DeltaStorageHandler(table_uri(uri), IMPATIENT)).get_file_info(
+            fs.FileSelector("", allow_not_found=True)
+        )
+    except OSError as exc:
+        raise store_refuses(uri, exc) from exc
+
+
+def is_of_store(exc: Exception) -> bool:
+    """Whether deltalake raised it for what an object store has answered: such errors have no class of their own."""
+    return isinstance(exc, OSError) and str(exc).startswith("Generic S3 error")
+
+
+def store_refuses(what: str, exc: Exception) -> TidemarkError:
+    """The OBJECT_STORE_REFUSES for what deltalake raised of an object store."""
+    remedy = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and the bucket"
+    return TidemarkError("OBJECT_STORE_REFUSES", f"{what}: {_reason(str(exc))}", remedy)
+
+
+def _reason(said: str) -> str:
+    """What a store answered, in a line: its code and message, or the innermost of deltalake's lines."""
+    code, message = (re.search(rf"<{name}>(.*?)</{name}>", said) for name in ("Code", "Message"))
+    if code:
+        return f"{code[1]}: {message[1] if message else ''}"
+    lines = [line for line in re.sub(r"\x1b\[\d+m", "", said).replace("↳", "").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it does not say why"
 
 
 def read_text(uri: str) -> str | None:
@@ -37,8 +75,9 @@ def write_text(uri: str, text: str) -> None:
     """Write a file as a whole, over one that is there: a reader sees the old text or the new."""
     files, path = _located(uri)
     if not isinstance(files, fs.LocalFileSystem):
-        # An object store has it when it is written to its end.
-        with files.open_output_stream(path) as stream:
+        # An object store has it when it is written to its end. Without a buffer pyarrow hands on what deltalake
+        # refuses.
+        with files.open_output_stream(path, buffer_size=BUFFER_BYTES) as stream:
             stream.write(text.encode())
         return
     files.create_dir(path.rpartition("/")[0], recursive=True)

@@ -1,5 +1,6 @@
 """Files and folders on any of Hadoop's file systems: read, written, listed, sized, dated, moved and removed."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,10 @@ from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
 from jobs.connectors.spark_internals import hadoop_conf, jvm
+
+MOVING = "_tidemark_moving.json"  # in a folder on its way: where to, and whether all of it is there
+# File systems that rename a folder in one step; an object store copies what is in it, one by one, and then deletes.
+RENAMING = ("file", "hdfs", "viewfs")
 
 
 def located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
@@ -113,12 +118,42 @@ class Folders:
         copy(files, path, targets, target, False, hadoop_conf(self._spark))
 
     def move(self, uri: str, to: str) -> None:
-        """Rename a folder; raises OSError where the file system refuses."""
+        """Give a folder another place; raises OSError where that is taken, or the file system refuses.
+
+        Where the file system has no rename in one step, a move that was cut short goes on when it is asked for again:
+        nothing is deleted before everything is copied.
+        """
         files, path = self._located(uri)
         _, target = self._located(to)
-        files.mkdirs(target.getParent())
-        if files.exists(target) or not files.rename(path, target):
+        if files.exists(target) and not self.is_moving(uri, to):
             raise OSError(f"{uri} cannot be renamed to {to}")
+        if str(files.getUri().getScheme()) not in RENAMING:
+            self._copy_and_delete(uri, to)
+            return
+        files.mkdirs(target.getParent())
+        if not files.rename(path, target):
+            raise OSError(f"{uri} cannot be renamed to {to}")
+
+    def is_moving(self, uri: str, to: str) -> bool:
+        """Whether a move of the folder to that place was begun, and cut short."""
+        return self._moving(uri).get("to") == to
+
+    def _moving(self, uri: str) -> dict[str, Any]:
+        return dict(json.loads(read(self._spark, f"{uri}/{MOVING}") or "{}"))
+
+    def _copy_and_delete(self, uri: str, to: str) -> None:
+        note = f"{uri}/{MOVING}"
+        if not self._moving(uri).get("copied"):
+            write(self._spark, note, json.dumps({"to": to, "copied": False}))
+            base = str(self._located(uri)[1].toString())
+            for entry in self.files(uri):
+                if entry.name != MOVING:
+                    self.copy(entry.uri, f"{to}{entry.uri.removeprefix(base)}")
+            write(self._spark, note, json.dumps({"to": to, "copied": True}))
+        for entry in self.entries(uri):
+            if entry.name != MOVING:
+                self.remove(entry.uri)
+        self.remove(uri)
 
     def _located(self, uri: str) -> tuple[Any, Any]:
         files, path = located(self._spark, uri)

@@ -14,6 +14,7 @@ from deltalake.exceptions import DeltaError
 
 from conf import command_line
 from conf.errors import TidemarkError
+from jobs.connectors.files import is_of_store, store_refuses, table_uri
 
 SHOWN = 20
 EXIT_DIFFERENT = 1
@@ -76,8 +77,10 @@ def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def read(path: str) -> pa.Table:
     """The newest version of the table at `path`; raises TidemarkError NO_TABLE."""
     try:
-        return DeltaTable(path).to_pyarrow_table()
+        return DeltaTable(table_uri(path)).to_pyarrow_table()
     except (DeltaError, OSError) as exc:
+        if is_of_store(exc):
+            raise store_refuses(path, exc) from exc
         raise TidemarkError("NO_TABLE", f"no Delta table can be read at {path}: {exc}", "check the path") from exc
 
 

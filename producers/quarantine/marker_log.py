@@ -18,6 +18,7 @@ from deltalake.exceptions import CommitFailedError
 from conf.settings import Settings
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import Ledger, topic_ids
+from jobs.connectors.files import table_uri
 from jobs.connectors.kafka.access import CODES
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.offsets import list_offsets
@@ -252,7 +253,7 @@ def _append_new(settings: Settings, path: str, topic: str, topic_id: str, schema
 def _append(settings: Settings, path: str, topic: str, topic_id: str, schema: pa.Schema) -> int:
     # By its id: a log that was created again begins with offset 0.
     application = f"{topic}/{topic_id}"
-    table = DeltaTable.create(path, schema, mode="ignore")
+    table = DeltaTable.create(table_uri(path), schema, mode="ignore")
     rows: list[Marker] = []
     added = 0
 

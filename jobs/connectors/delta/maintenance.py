@@ -1,5 +1,6 @@
 """Keeps Delta tables in order while jobs write them: makes large files of small ones, removes files of the past."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,16 @@ IGNORE = "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled"
 # Delta lists folders in as many tasks as this says, 10,000 by default: 40 s for an empty table on two cores.
 LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
 LISTERS = "8"
+
+
+def say_single_driver(spark: SparkSession, root: str) -> None:
+    """Print a note where two drivers at once may write over each other's commits to tables under `root`.
+
+    Delta's log store for S3 looks whether a commit is there, and then writes it; others of its stores do both in one.
+    """
+    if root.startswith("s3a://") and spark.conf.get("spark.delta.logStore.s3a.impl", None) is None:
+        what = f"tables in {root} take commits of one driver at a time"
+        print(f"note: {what}: no job may write them meanwhile (docs/object-store.md)", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,9 @@ def rename(spark: SparkSession, settings: Settings, run: Run, name: str, source:
     output, folders = _declared(run, name), Folders(spark)
     job, _, was_named = source.partition("/")
     old, new = paths.checkpoint(settings.paths, job, was_named), run.checkpoint(output)
+    if folders.is_moving(old, new):
+        folders.move(old, new)  # the last step of a renaming that was cut short
+        return [f"{old} is {new} now"]
     last = checkpoint.last_commit(spark, old)
     if folders.exists(new):
         raise _cannot_rename(f"{new} is there already", "move it away first")
@@ -129,7 +132,7 @@ def rename(spark: SparkSession, settings: Settings, run: Run, name: str, source:
 
 
 def _move_table(folders: Folders, old: str, new: str) -> list[str]:
-    if folders.exists(new):
+    if folders.exists(new) and not folders.is_moving(old, new):
         if folders.exists(old):
             raise _cannot_rename(f"{new} and {old} are both there", "move away the one that is not the output's")
         return []

@@ -48,6 +48,7 @@ def plan_state(spark: SparkSession, settings: Settings, output: Output, folder: 
     text = _metadata(spark, session, folder, batch)
     with _scratch() as scratch:
         fresh = f"file:{scratch}/fresh"
+        checkpoint.choose_file_manager(session, fresh)  # the job's may be in an object store, with a manager of its own
         _write_log(spark, fresh, text, 0)
         plan_micro_batch(session, output.frame, output.mode, text, f"{fresh}/{STATE}", 0)
         operators = state_store.planned_operators(spark, fresh)

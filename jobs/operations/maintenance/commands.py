@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Settings
 from jobs import arguments
+from jobs.connectors.delta.maintenance import say_single_driver
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.spark_internals import silence_scala
 from jobs.operations.maintenance import states
@@ -65,4 +66,5 @@ def reports(spark: SparkSession, settings: Settings, args: Namespace) -> Iterabl
     replays = read_replays(spark, Folders(spark), settings.paths.tables)
     if args.action == "checkpoints":
         return CheckpointCleanup(spark, settings, replays, args.dry_run).reports()
+    say_single_driver(spark, settings.paths.tables)
     return TableMaintenance(spark, settings, replays, args.dry_run).reports()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import arguments, catalog
+from jobs.connectors.delta.maintenance import say_single_driver
 from jobs.connectors.kafka.offsets import parse_position
 from jobs.operations.replay import report
 from jobs.operations.replay.live_job import require_live
@@ -42,6 +43,8 @@ def _with_spark(
 ) -> int:
     build = catalog.load(job).build
     with session(settings, f"replay {job}", "replay") as spark:
+        if options.step in ("cutover", "undo") or getattr(options, "through", "") == "cutover":
+            say_single_driver(spark, settings.paths.tables)
         steps = Steps(spark, settings, build, _show, require_lock)
         return _Command(settings, options, steps).carry_out(planned)
 
