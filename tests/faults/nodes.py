@@ -103,7 +103,7 @@ def _behind(cluster: Cluster) -> list[str]:
         found |= {f"node {node.id}" for node in cluster.nodes if node.id not in known.brokers}
         for topic in known.topics.values():
             for partition in topic.partitions.values():
-                leader = leaders.setdefault((topic.topic, partition.id), partition.leader)
+                leader = leaders.setdefault((str(topic.topic), partition.id), partition.leader)
                 in_sync = set(partition.isrs) == set(partition.replicas)
                 if partition.leader < 0 or partition.leader != leader or not in_sync:
                     found.add(f"{topic.topic} {partition.id}")
