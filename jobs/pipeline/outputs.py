@@ -158,6 +158,11 @@ class Output(ABC):
         return (self.rows,) if self.rows else ()
 
     @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that are written, a ledger among them."""
+        return (self.topic,) if self.topic else ()
+
+    @property
     def keeps_ledger(self) -> bool:
         """Whether a ledger, beside the checkpoint, knows which batches were published."""
         return False

@@ -117,6 +117,10 @@ class TopicOutput(Output):
         admin = AdminClient({**self.settings.kafka.client_config(), "log_level": 0})
         return topic_limits(admin, [self.topic])[self.topic]
 
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return (self.topic, self.sink.ledger.name) if self.keeps_ledger else (self.topic,)
+
     def require_deterministic(self) -> None:
         """Check that the plan gives the same rows when a batch is run again, where it must.
 
@@ -179,6 +183,10 @@ class TableThenTopic(Output):
     @property
     def keeps_ledger(self) -> bool:
         return self.to_topic.keeps_ledger
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return self.to_topic.topics
 
     def open(self) -> None:
         self.to_topic.open()

@@ -190,8 +190,8 @@ class Monitor(StreamingQueryListener):
                 self._measure_disks()
                 with self._saying("the lag of partitions"):
                     self._exporter.measured(self._positions.measure())
-                with self._saying("the open transactions of output topics"):
-                    topics = {output.topic for output in self._run.outputs if output.topic}
+                with self._saying("the open transactions of output topics and ledgers"):
+                    topics = {topic for output in self._run.outputs for topic in output.topics}
                     self._exporter.unstable(self._positions.unstable(topics))
             if now - folded >= FOLD_SECONDS:
                 folded = now

@@ -179,8 +179,10 @@ def test_without_a_fault_every_delivery_publishes_each_record_once(
 @pytest.mark.slow
 def test_the_ledger_counts_what_was_published_and_names_query_and_code(scratch: Scratch, source: str) -> None:
     target = scratch.topic()
-    scratch.catch_up(run_of(scratch, source, target, how=as_records))
+    run = run_of(scratch, source, target, how=as_records)
+    scratch.catch_up(run)
     ledger = f"__tidemark.probe.{target}.ledger"
+    assert [output.topics for output in run.outputs] == [(target, ledger)]
     servers = scratch.settings().kafka.bootstrap_servers
     markers = [json.loads(value) for _, value, _ in read_all(servers, ledger, committed=True)[0]]
     done = [marker for marker in markers if marker["kind"] == "done"]
