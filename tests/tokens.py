@@ -2,19 +2,17 @@
 
 import base64
 import json
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import parse_qs, unquote
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-HOST = "127.0.0.1"
+from tests.https import JsonHandler, https
+
 ISSUER, AUDIENCE, SCOPE = "https://tokens.test", "kafka", "stream"
 SECONDS = 120
 
@@ -58,27 +56,11 @@ def make_key(jwks: Path) -> RSAKey:
 def token_endpoint(certificate: Path, key: RSAKey) -> Iterator[TokenEndpoint]:
     """The endpoint while the block runs; `certificate`: the server's, with its key."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            status, body = endpoint.answer(self.headers.get("Authorization", ""), form)
-            text = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+    class Handler(JsonHandler):
+        def do_POST(self) -> None:  # noqa: N802
+            form = parse_qs(self.body().decode())
+            self.answer(*endpoint.answer(self.headers.get("Authorization", ""), form))
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        endpoint = TokenEndpoint(f"https://{HOST}:{server.server_port}/token", key)
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with https(certificate, Handler) as address:
+        endpoint = TokenEndpoint(f"{address}/token", key)
         yield endpoint
-        server.shutdown()
-        thread.join()

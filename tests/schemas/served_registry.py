@@ -3,17 +3,14 @@
 import base64
 import json
 import re
-import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 from conf.errors import TidemarkError
 from schemas.registry_folder import FileRegistry
+from tests.https import JsonHandler, https
 
-HOST = "127.0.0.1"
 ID, SUBJECT = re.compile(r"/schemas/ids/(\d+)"), re.compile(r"/subjects/([^/]+)/versions(?:/(\d+))?")
 
 
@@ -22,37 +19,23 @@ def served(registry: FileRegistry, certificate: Path, user: str, password: str) 
     """The registry's address while the block runs; `certificate`: the server's, with its key."""
     login = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(JsonHandler):
+        content_type = "application/vnd.schemaregistry.v1+json"
+
+        def do_GET(self) -> None:  # noqa: N802
             self._send(_answer(registry, self.path.partition("?")[0]))
 
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        def do_POST(self) -> None:  # noqa: N802
+            body = json.loads(self.body())
             subject = SUBJECT.match(self.path)
             assert subject is not None, self.path
             self._send((200, {"id": registry.register(subject[1], body["schema"])}))
 
         def _send(self, answer: tuple[int, object]) -> None:
-            status, body = answer if self.headers.get("Authorization") == login else (401, {"error_code": 401})
-            text = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
-            self.send_header("Content-Length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+            self.answer(*(answer if self.headers.get("Authorization") == login else (401, {"error_code": 401})))
 
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer((HOST, 0), Handler) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"https://{HOST}:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with https(certificate, Handler) as address:
+        yield address
 
 
 def _answer(registry: FileRegistry, path: str) -> tuple[int, object]:
