@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from conf.settings import Settings
 from jobs.connectors.spark_internals import jvm
 from jobs.pipeline.outputs import Batch
-from jobs.pipeline.progress import by_partition
+from jobs.pipeline.progress import offsets_of_batch
 
 BATCHES = "tidemark.batches"
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -72,15 +72,11 @@ def labels_of(job: str, query: str, batch: int, offsets: Mapping[str, Any]) -> d
     Args:
         offsets: as `Batch.offsets` has them; told as `TOPIC-PARTITION:FROM-UNTIL`, with blanks between them.
     """
-    starts, ends = (
-        {place: offset for at in offsets.get(side) or () for place, offset in by_partition(at or {}).items()}
-        for side in ("from", "until")
-    )
-    return _as_labels(job, query, batch, ((*place, starts.get(place), end) for place, end in ends.items()))
+    return _as_labels(job, query, batch, offsets_of_batch(offsets))
 
 
-def _as_labels(job: str, query: str, batch: int, spans: Iterable[tuple[str, int, int | None, int]]) -> dict[str, str]:
-    texts = (f"{topic}-{partition}:{start or 0}-{end}" for topic, partition, start, end in spans)
+def _as_labels(job: str, query: str, batch: int, spans: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    texts = (f"{span['topic']}-{span['partition']}:{span['start'] or 0}-{span['end']}" for span in spans)
     return {"job": job, "query": query, "batch": str(batch), "offsets": " ".join(texts)}
 
 
@@ -91,8 +87,7 @@ def tell_batch(row: Mapping[str, Any]) -> None:
         row: of the table of micro-batches.
     """
     took = row["phases"].get("triggerExecution", 0)
-    spans = ((span["topic"], span["partition"], span["start"], span["end"]) for span in row["offsets"])
-    labels = _as_labels(row["job"], row["query"], row["batch"], spans)
+    labels = _as_labels(row["job"], row["query"], row["batch"], row["offsets"])
     fields = {"labels": labels, "event.duration": took * NANOSECONDS, "event.outcome": "success"}
     message = "batch %d of %s took %d ms: %d records, %d rejected"
     _batches.info(message, row["batch"], row["query"], took, row["rows_in"], row["rejected"], extra=fields)

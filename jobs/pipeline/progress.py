@@ -173,3 +173,15 @@ def by_partition(offsets: Mapping[str, Any]) -> dict[tuple[str, int], int]:
     """Offsets as Spark has them (`{"topic": {"0": 12}}`) by topic and partition; other sources' are left out."""
     tables = ((topic, partitions) for topic, partitions in offsets.items() if isinstance(partitions, dict))
     return {(topic, int(number)): int(offset) for topic, partitions in tables for number, offset in partitions.items()}
+
+
+def offsets_of_batch(offsets: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`Batch.offsets` as the column `offsets`; sources that are no topics are left out."""
+    starts, ends = (
+        {place: offset for at in offsets.get(side) or () for place, offset in by_partition(at or {}).items()}
+        for side in ("from", "until")
+    )
+    return [
+        {"topic": topic, "partition": partition, "start": starts.get((topic, partition)), "end": end}
+        for (topic, partition), end in ends.items()
+    ]

@@ -32,9 +32,9 @@ from jobs.pipeline.log_labels import tell_batch
 from jobs.pipeline.monitoring.consumer_groups import ConsumerGroups
 from jobs.pipeline.monitoring.exporter import Exporter
 from jobs.pipeline.monitoring.lag import Positions
-from jobs.pipeline.monitoring.recorder import Recorder, counts, offsets_of_batch
+from jobs.pipeline.monitoring.recorder import Recorder, counts
 from jobs.pipeline.outputs import Batch
-from jobs.pipeline.progress import ProgressLines, counts_of, lag, watermark_of
+from jobs.pipeline.progress import ProgressLines, counts_of, lag, offsets_of_batch, watermark_of
 from jobs.pipeline.run import Run
 
 FOLD_SECONDS = 60.0

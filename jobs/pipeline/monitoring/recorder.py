@@ -19,7 +19,7 @@ from jobs.connectors.tally import Tally
 from jobs.pipeline.monitoring import journal
 from jobs.pipeline.monitoring.journal_file import BEGAN, ENDED, Journal
 from jobs.pipeline.outputs import Batch
-from jobs.pipeline.progress import Counted, by_partition
+from jobs.pipeline.progress import Counted, offsets_of_batch
 from jobs.pipeline.run import Run
 
 Key = tuple[str, int]
@@ -139,15 +139,3 @@ def counts(counted: Counted) -> dict[str, Any]:
         "rejected_by_code": dict(counted.codes),
         "failed_rules": dict(counted.failed),
     }
-
-
-def offsets_of_batch(offsets: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`Batch.offsets` as the column `offsets`; sources that are no topics are left out."""
-    starts, ends = (
-        {place: offset for at in offsets.get(side) or () for place, offset in by_partition(at or {}).items()}
-        for side in ("from", "until")
-    )
-    return [
-        {"topic": topic, "partition": partition, "start": starts.get((topic, partition)), "end": end}
-        for (topic, partition), end in ends.items()
-    ]

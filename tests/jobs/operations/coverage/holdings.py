@@ -112,7 +112,7 @@ class Holdings:
         return code, self._capsys.readouterr().out.splitlines()
 
     def check(self, *arguments: str) -> tuple[int, list[str]]:
-        """Of `coverage check`, without the last line."""
+        """The exit code and the lines of `coverage check`, without the last one."""
         code, lines = self.command("check", *arguments)
         assert lines[-1].endswith("all well") == (code == 0)
         return code, lines[:-1]

@@ -45,7 +45,7 @@ class Markers:
         self.write(0, Plan(id, "source", 2, topics=topics or {}, checkpoint=files).to_json())
 
     def done(self, batch: int, *records: int) -> None:
-        """Of as many shards as there are `records`."""
+        """A batch of as many shards as there are `records`."""
         for shard, count in enumerate(records):
             self.write(1 + shard, Done(BatchId("q", batch, f"hash {batch}"), shard, count).to_json())
 
