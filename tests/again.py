@@ -34,6 +34,20 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = str(config.stash[SEEDED])
     if config.args and all("::" in argument for argument in config.args):
         config.option.markexpr = ""
+    if not worker:
+        config.pluginmanager.register(FailuresAtOnce(config))
+
+
+class FailuresAtOnce:
+    """Prints the id of a failed test when it fails: a run that is cut off prints no summary."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal:
+            terminal.write_line(f"\nfailed in {report.when}: {report.nodeid}")
 
 
 @pytest.hookimpl(optionalhook=True)

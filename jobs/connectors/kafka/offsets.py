@@ -1,6 +1,7 @@
 """Asks the brokers for offsets: where topics begin and end, and where a record time or a position lies."""
 
 import json
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ from itertools import islice, takewhile
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from conf.errors import TidemarkError
@@ -21,6 +22,16 @@ from jobs.connectors.kafka.rights import reading
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECONDS = 30.0
 LOOKUP_SECONDS = 10.0
+POLL_SECONDS = 0.1
+# What a broker answers that is no leader of the partition yet, or no longer.
+BETWEEN_LEADERS = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+    }
+)
 SAMPLE = 200  # records whose size stands for all
 
 Partitions = Mapping[int, int]
@@ -69,14 +80,25 @@ def list_offsets(
 ) -> dict[tuple[str, int], int]:
     """The offset that `spec` names of each (topic, partition); -1 for a time after which there is no record.
 
+    A partition that is new or changes its leader is asked for again, for up to `seconds`.
+
     Raises:
         KafkaException: where the brokers do not say.
     """
     specs = {TopicPartition(topic, partition): spec for topic, partition in partitions}
     if not specs:
         return {}
-    asked = admin.list_offsets(specs, isolation_level=isolation, request_timeout=seconds)
-    return {(place.topic, place.partition): int(future.result(seconds).offset) for place, future in asked.items()}
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            asked = admin.list_offsets(specs, isolation_level=isolation, request_timeout=seconds)
+            found = {place: future.result(seconds).offset for place, future in asked.items()}
+            return {(place.topic, place.partition): int(offset) for place, offset in found.items()}
+        except KafkaException as exc:
+            if exc.args[0].code() not in BETWEEN_LEADERS or time.monotonic() > until:
+                raise
+        time.sleep(POLL_SECONDS)
+        admin.list_topics(timeout=seconds)  # else the client goes on asking the leader that it remembers
 
 
 def edges(admin: AdminClient, topics: Collection[str]) -> dict[tuple[str, int], Edges]:

@@ -1,18 +1,24 @@
 """Where a range begins and ends, in words and in offsets."""
 
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from conf.errors import TidemarkError
 from conf.settings import Kafka, load
-from jobs.connectors.kafka.offsets import Position, milliseconds, parse_position, resolve_offsets
+from jobs.connectors.kafka.offsets import Position, list_offsets, milliseconds, parse_position, resolve_offsets
 from local.broker import Cluster
 from tests.sent import T0, Record, send
+
+LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
@@ -103,3 +109,47 @@ def test_offsets_that_are_not_there_are_refused(
     with pytest.raises(TidemarkError, match="BAD_POSITION") as refused:
         resolve_offsets(kafka, topic, {topic: offsets})
     assert expected.replace("TOPIC", topic) in str(refused.value)
+
+
+class Moving:
+    """An admin client of a cluster whose partition has no leader for the first `times` questions."""
+
+    def __init__(self, times: int, code: int = KafkaError.NOT_LEADER_FOR_PARTITION) -> None:
+        self.times, self.code, self.refreshed = times, code, 0
+
+    def list_offsets(
+        self, specs: dict[TopicPartition, OffsetSpec], **_: object
+    ) -> dict[TopicPartition, Future[object]]:
+        future: Future[object] = Future()
+        if self.times > 0:
+            future.set_exception(KafkaException(KafkaError(self.code)))
+        else:
+            future.set_result(SimpleNamespace(offset=7))
+        self.times -= 1
+        return dict.fromkeys(specs, future)
+
+    def list_topics(self, timeout: float) -> None:
+        self.refreshed += 1
+
+
+def test_a_partition_between_leaders_is_asked_for_again_with_fresh_metadata() -> None:
+    admin = Moving(times=2)
+    assert list_offsets(cast(AdminClient, admin), [("t", 0)], LATEST) == {("t", 0): 7}
+    assert admin.refreshed == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds"), [(KafkaError.TOPIC_AUTHORIZATION_FAILED, 30), (KafkaError.NOT_LEADER_FOR_PARTITION, 0)]
+)
+def test_an_answer_that_stays_is_raised(code: int, seconds: float) -> None:
+    with pytest.raises(KafkaException):
+        list_offsets(cast(AdminClient, Moving(times=1000, code=code)), [("t", 0)], LATEST, seconds=seconds)
+
+
+def test_a_new_topic_has_offsets_at_once(broker: Cluster) -> None:
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    names = [f"new-{uuid.uuid4().hex[:12]}" for _ in range(20)]
+    for name, made in admin.create_topics([NewTopic(name, 6, 1) for name in names]).items():
+        made.result(30)
+        places = [(name, partition) for partition in range(6)]
+        assert list_offsets(admin, places, LATEST) == dict.fromkeys(places, 0)
