@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AwareDatetime, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conf import ROOT, setting_sources, state_dir
@@ -27,6 +27,7 @@ from conf.connections import (
 )
 from conf.durations import Duration, milliseconds
 from conf.errors import TidemarkError, nearest
+from conf.names import TOPIC_RULE, is_topic
 
 __all__ = [
     "CLIENT_LOG",
@@ -71,6 +72,12 @@ OnFailure = Literal["stop-all", "isolate", "restart"]
 def _listed(value: Any) -> Any:
     """Return a list, or its texts with commas between them, as a variable or --set gives it."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _topic(name: str) -> str:
+    if not is_topic(name):
+        raise ValueError(f"{name!r} is no name of a topic: it has {TOPIC_RULE}")
+    return name
 
 
 class Paths(Section):
@@ -135,7 +142,7 @@ class Running(Section):
 
 
 class Ingest(Section):
-    topics: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+    topics: Annotated[tuple[Annotated[str, AfterValidator(_topic)], ...], NoDecode, BeforeValidator(_listed)]
 
 
 class Logging(Section):

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from conf import ROOT, durations
 from conf.errors import TidemarkError, nearest
+from conf.names import TOPIC_RULE, is_topic
 
 CleanupPolicy = Literal["delete", "compact"]
 Format = Literal["avro", "json"]
@@ -96,6 +97,8 @@ def find_topic(name: str, topics: dict[str, Topic]) -> Topic:
 def _topic(path: Path, name: str, table: Any) -> Topic:
     if not isinstance(table, dict):
         raise _bad(path, name, "is not a table", "write it as [name] with its keys below")
+    if not is_topic(name):
+        raise _bad(path, name, "has a name that Kafka does not take", f"write {TOPIC_RULE}")
     for key in table.keys() - DECLARED:
         raise _bad(path, name, f"has an unknown key `{key}`", nearest(key, sorted(DECLARED)))
     for key in ("partitions", "key"):

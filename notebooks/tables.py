@@ -6,6 +6,7 @@ from deltalake import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from conf.errors import TidemarkError
+from conf.names import within
 from conf.settings import Settings
 from jobs.connectors.files import table_uri
 
@@ -32,4 +33,4 @@ def read_table(spark: SparkSession, settings: Settings, name: str) -> DataFrame:
 
 
 def _path(settings: Settings, name: str) -> str:
-    return f"{settings.paths.tables}/{name}"
+    return within(settings.paths.tables, name)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from conf.errors import TidemarkError, nearest
+from conf.names import within
 from conf.topics import Topic, subject_of
 from schemas.codec import parsed
 from schemas.pii import pii_fields_of
@@ -16,12 +17,17 @@ def contract(name: str, folder: Path = FOLDER) -> str:
     """Return the Avro schema text of contract `name` (a file's stem, as in conf/topics.toml).
 
     Raises:
-        TidemarkError: UNKNOWN_CONTRACT, with the nearest name.
+        TidemarkError: UNKNOWN_CONTRACT, with the nearest name; BAD_NAME.
     """
-    path = folder / f"{name}.avsc"
+    path = contract_path(name, folder)
     if not path.is_file():
         raise TidemarkError("UNKNOWN_CONTRACT", f"no contract {path}", nearest(name, contract_names(folder)))
     return path.read_text(encoding="utf-8")
+
+
+def contract_path(name: str, folder: Path = FOLDER) -> Path:
+    """Return where the contract `name` lies; raises TidemarkError BAD_NAME where that would be another folder."""
+    return Path(within(str(folder), f"{name}.avsc"))
 
 
 def contract_names(folder: Path = FOLDER) -> list[str]:

@@ -103,7 +103,10 @@ class FileRegistry:
             listed: Any = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(listed, list):
                 raise TypeError("it holds no list")
-            return [_Entry(**entry) for entry in listed]
+            entries = [_Entry(**entry) for entry in listed]
+            if not all(isinstance(entry.id, int) for entry in entries):  # it names a file
+                raise TypeError("an id is no number")
+            return entries
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as exc:

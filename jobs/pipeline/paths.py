@@ -1,10 +1,12 @@
 """Where everything lies: the names of tables, the folders of checkpoints, and our own files in a checkpoint.
 
+What makes a path of a name raises TidemarkError BAD_NAME for one that would leave its folder (`conf.names`).
 What a folder of Spark's holds is said by `jobs.pipeline.checkpoint_format`.
 """
 
 import re
 
+from conf.names import within
 from conf.settings import Paths
 from jobs.connectors.delta.commit import RANGE, REPLAYS
 
@@ -41,22 +43,22 @@ def silver(stream: str) -> str:
 
 def table(root: str, name: str) -> str:
     """The path of a table; `root` is the settings' `paths.tables`, or a folder of a range or a replay in it."""
-    return f"{root}/{name}"
+    return within(root, name)
 
 
 def outbox(root: str, query: str) -> str:
     """The path of the table that freezes the batches of `query` before they are published."""
-    return f"{root}/outbox/{query}"
+    return within(root, "outbox", query)
 
 
 def checkpoint(paths: Paths, job: str, output: str) -> str:
     """The folder of the checkpoint of an output's query."""
-    return f"{checkpoints_of(paths, job)}/{output}"
+    return within(checkpoints_of(paths, job), output)
 
 
 def checkpoints_of(paths: Paths, job: str) -> str:
     """The folder of the checkpoints of all queries of a job."""
-    return f"{paths.checkpoints}/{job}"
+    return within(paths.checkpoints, job)
 
 
 def replaced(folder: str, number: int) -> str:
@@ -71,4 +73,4 @@ def replays(root: str) -> str:
 
 def replay(root: str, id: str) -> str:
     """What one replay has under a root: SHADOW, CHECK and RESTORED under that of tables, else its checkpoints."""
-    return f"{root}/{REPLAYS}/{id}"
+    return within(replays(root), id)

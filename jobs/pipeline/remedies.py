@@ -80,7 +80,7 @@ def damage_error(
         file = damaged_file(spark, folder)
         message = f"{message}: {file}" if file and file not in message else message
         anew = "or publish into a topic and from a job of another name" if output.topic else anew
-    elif any(paths.table(tables_root, f"{name}/") in message for name in SHARED):
+    elif any(f"{paths.table(tables_root, name)}/" in message for name in SHARED):
         anew = "without one, move the table away: it is begun anew, and its queries go on"
     elif not any(paths.table(tables_root, rows.table) in message for rows in output.tables):
         anew = "without one, delete that table and the checkpoint of the query that writes it, together"

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from conf import state_dir
 from conf.errors import TidemarkError
+from conf.names import require_topic
 from conf.settings import Settings
 from conf.topics import Topic, load_topics
 from jobs.connectors.kafka.topic_limits import Limits
@@ -26,7 +27,7 @@ from producers.kafka.publish_progress import digest_of_files, earlier_runs
 from producers.kafka.publisher import Publisher, Report, connection_config
 from producers.kafka.transactional import TransactionalPublisher
 from schemas.codec import Encoder
-from schemas.contracts import FOLDER, require_event, subject_for
+from schemas.contracts import FOLDER, contract_path, require_event, subject_for
 from schemas.open_registry import open_registry
 from schemas.registry import fingerprint
 
@@ -35,10 +36,11 @@ def publish_files(settings: Settings, request: FileRequest, interrupt: Interrupt
     """Publish every row that fits, and print the accounts of rows.
 
     Raises:
-        TidemarkError: of the broker (NO_BROKER, BROKER_UNREACHABLE, NO_TOPIC), the files, the schema, the registry,
-            and UNKNOWN_FIELD or UNFIT_FIELD; all before anything is sent, and before a topic is created or a schema
-            written. What comes later is the report's cause.
+        TidemarkError: BAD_NAME of the topic; of the broker (NO_BROKER, BROKER_UNREACHABLE, NO_TOPIC), the files, the
+            schema, the registry, and UNKNOWN_FIELD or UNFIT_FIELD; all before anything is sent, and before a topic is
+            created or a schema written. What comes later is the report's cause.
     """
+    require_topic(request.topic)
     require_files(request.paths)
     declared = load_topics().get(request.topic)
     new = declared or Topic(request.topic, request.create_partitions or 1, key="")
@@ -56,7 +58,7 @@ def publish_files(settings: Settings, request: FileRequest, interrupt: Interrupt
         _require_rows(request, reader, text)
     schema_id = open_registry(settings.registry).register(subject, text)
     if inferred:
-        write_schema(inferred, folder / f"{request.topic}.avsc")
+        write_schema(inferred, contract_path(request.topic, folder))
     if publisher is None:
         _create(settings, new)
         publisher = _publisher(settings, request)
@@ -68,7 +70,8 @@ def publish_files(settings: Settings, request: FileRequest, interrupt: Interrupt
 
 def infer_only(request: FileRequest, folder: Path = FOLDER) -> None:
     """Infer the schema, and write it to the place named, or to `<topic>.avsc` in `folder`."""
-    path = request.schema or folder / f"{request.topic}.avsc"
+    require_topic(request.topic)
+    path = request.schema or contract_path(request.topic, folder)
     if path.exists():
         raise TidemarkError("SCHEMA_EXISTS", f"{path} is there already", "remove it to infer the schema anew")
     write_schema(_inferred(request), path)

@@ -17,7 +17,7 @@ from producers.files.csv_rows import CsvInput
 from producers.files.json_types import JsonTypes
 from producers.files.rows import Input
 from producers.files.text_types import CellTypes
-from schemas.contracts import FOLDER, contract
+from schemas.contracts import FOLDER, contract, contract_path
 from schemas.validity import load_schema
 
 NAMESPACE = "tidemark.inferred"
@@ -52,7 +52,7 @@ def find_schema(topic: str, schema_file: Path | None, declared: Topic | None, fo
     if declared is not None:
         declared.require_contract()
         return contract(declared.schema)
-    path = folder / f"{topic}.avsc"
+    path = contract_path(topic, folder)
     if not path.is_file():
         return None
     print(f"schema: {path}, which was there; remove it to have it inferred anew")

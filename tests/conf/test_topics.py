@@ -72,6 +72,12 @@ def test_what_a_topic_must_declare_is_named_where_it_is_missing(key: str, tmp_pa
     assert f"topic `orders` lacks `{key}`" in refusal(tmp_path, "\n".join(lines))
 
 
+@pytest.mark.parametrize("name", ["..", "../orders", "a/b", "", "é", "o" * 250])
+def test_a_topic_is_named_as_kafka_names_topics(name: str, tmp_path: Path) -> None:
+    text = DECLARATION.replace("orders", f"'{name}'")
+    assert f"topic `{name}` has a name that Kafka does not take; write 1 to 249 letters" in refusal(tmp_path, text)
+
+
 def test_a_key_outside_any_topic_is_refused(tmp_path: Path) -> None:
     assert "topic `partitions` is not a table" in refusal(tmp_path, "partitions = 3")
 

@@ -50,7 +50,7 @@ class Cutover:
             TidemarkError: LIVE_CHANGED, where the live rows are no longer those that were compared; BUSY_TABLE.
         """
         rows = table.rows
-        replayed = read_rows(self._spark, f"{self._side_run}/{rows.table}", "true")
+        replayed = read_rows(self._spark, paths.table(self._side_run, rows.table), "true")
         path = compare.live_path(self._settings, rows.table)
         if replayed is None:
             return None
@@ -85,7 +85,7 @@ class Cutover:
             TidemarkError: the errors of `jobs.connectors.exactly_once.errors`.
         """
         topic = str(part.topic)
-        records = read_rows(self._spark, f"{self._side_run}/{topic}", "true")
+        records = read_rows(self._spark, paths.table(self._side_run, topic), "true")
         if records is None:
             return 0
         id = f"{self._settings.ledger.application}.replay.{self._replay.id}.{part.query}"
@@ -165,7 +165,7 @@ def promote_backfill(spark: SparkSession, settings: Settings, replay: Replay, ru
     lines, folders = [], Folders(spark)
     for output in run.outputs:
         for rows in output.tables:
-            _move(folders, f"{run.tables_root}/{rows.table}", compare.live_path(settings, rows.table))
+            _move(folders, paths.table(run.tables_root, rows.table), compare.live_path(settings, rows.table))
         folder = run.checkpoint(output)
         if checkpoint.query_id(spark, folder):
             _remove_restored(spark, folder, replay, sources(output.frame))

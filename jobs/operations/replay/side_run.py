@@ -33,7 +33,7 @@ class BronzeSource:
     def __init__(self, spark: SparkSession, settings: Settings, id: str, topic: str) -> None:
         self._spark, self._kafka, self.topic = spark, settings.kafka, topic
         self._bronze = paths.table(settings.paths.tables, paths.bronze(topic))
-        self.path = f"{ReplayPaths.of(settings, id).restored}/{topic}"
+        self.path = paths.table(ReplayPaths.of(settings, id).restored, topic)
         self.has_bronze = delta_table.exists(spark, self._bronze)
 
     def earliest(self, starts: Partitions, untils: Partitions) -> dict[int, int]:

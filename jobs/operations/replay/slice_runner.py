@@ -21,7 +21,7 @@ from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.spark_internals import offset_log_metadata
 from jobs.operations.replay.record import Partitions
 from jobs.operations.replay.side_run import SideRun
-from jobs.pipeline import checkpoint, state_store
+from jobs.pipeline import checkpoint, paths, state_store
 from jobs.pipeline.checkpoint_format import METADATA, commit_file, entry_file, next_watermark_ms
 from jobs.pipeline.outputs import Batch, Output
 from jobs.pipeline.plan_analysis import Source, keeps_state, sources
@@ -178,7 +178,7 @@ class SliceRunner:
         self.hold_watermark = True
         Folders(self.run.spark).remove(self._folder)
         for rows in self.output.tables:
-            Folders(self.run.spark).remove(f"{self.run.tables_root}/{rows.table}")
+            Folders(self.run.spark).remove(paths.table(self.run.tables_root, rows.table))
         self.__post_init__()
 
     def _run_batch(self, batch: int) -> None:

@@ -26,6 +26,7 @@ from jobs.operations.replay.compare import (
 )
 from jobs.operations.replay.record import Part, Replacement, Replay, ReplayPaths
 from jobs.operations.replay.side_run import RecomputationRun
+from jobs.pipeline import paths
 from jobs.pipeline.paths import LATE
 
 
@@ -91,8 +92,8 @@ class Verifier:
         exists = delta_table.exists(self._spark, live_path)
         version = snapshot(self._spark, live_path).version if exists else None
         live = read_rows(self._spark, live_path, where, version)
-        recomputed = read_rows(self._spark, f"{self._paths.recomputation}/{rows.table}", where)
-        replayed = read_rows(self._spark, f"{self._paths.side_run}/{rows.table}", where)
+        recomputed = read_rows(self._spark, paths.table(self._paths.recomputation, rows.table), where)
+        replayed = read_rows(self._spark, paths.table(self._paths.side_run, rows.table), where)
         like = next((frame for frame in (replayed, live, recomputed) if frame is not None), None)
         if like is None:
             return TableComparison(rows.table, 0, 0, 0, 0, (), None, (0, 0))
@@ -112,7 +113,7 @@ class Verifier:
 
     def _compare_records(self, topic: str) -> TableComparison:
         roots = (self._paths.side_run, self._paths.recomputation)
-        replayed, recomputed = (read_rows(self._spark, f"{root}/{topic}", "true") for root in roots)
+        replayed, recomputed = (read_rows(self._spark, paths.table(root, topic), "true") for root in roots)
         if replayed is None:
             return TableComparison(topic, 0, 0, 0, 0, (), None, (0, 0))
         wrong = self._differing(align_columns(recomputed, replayed), replayed, ())
