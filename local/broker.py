@@ -22,7 +22,7 @@ from local import processes
 from local.node import Node
 from local.processes import exclusive, wait_for
 
-READY_SECONDS = 60
+READY_SECONDS = 120
 SESSION_MS = 9_000  # Kafka's default
 INTERNAL_PARTITIONS = 4  # of each internal topic: Kafka's 50 are for clusters, and cost files and start-up time here
 

@@ -79,6 +79,7 @@ def test_a_job_that_catches_up_exits_with_0_and_shows_its_batches(flights: Clust
     assert sum(int(str(row[3])) for row in hours(tmp_path)) == departures_by_the_file()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_missing_topic_is_one_line_and_exit_code_1(broker: Cluster, tmp_path: Path) -> None:
     ran = submit("flights.hourly_delays", *arguments(broker.bootstrap_servers, tmp_path, "--until-caught-up"))
@@ -89,6 +90,7 @@ def test_a_missing_topic_is_one_line_and_exit_code_1(broker: Cluster, tmp_path: 
     assert "Traceback" not in ran.stdout and "\tat " not in ran.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_broker_that_is_not_there_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     ran = submit("flights.hourly_delays", *arguments(f"127.0.0.1:{free_port()}", tmp_path, "--until-caught-up"))
@@ -110,6 +112,7 @@ def test_a_query_that_fails_says_why_in_one_line(flights: Cluster, tmp_path: Pat
     assert "Traceback" not in ran.stdout and "\tat " not in ran.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_stack_is_shown_where_it_is_asked_for(broker: Cluster, tmp_path: Path) -> None:
     options = arguments(broker.bootstrap_servers, tmp_path, "--until-caught-up")
@@ -171,6 +174,7 @@ def test_a_signal_amid_batches_ends_a_job_in_one_line_and_a_later_run_goes_on(
     assert sum(int(str(row[3])) for row in hours(tmp_path)) == departures_by_the_file()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_corrupt_record_goes_to_quarantine_and_the_job_goes_on(flights: Cluster, tmp_path: Path) -> None:
     producer = Producer({"bootstrap.servers": flights.bootstrap_servers, "log_level": 0})

@@ -114,6 +114,7 @@ def broker(tmp_path: Path) -> Iterator[Cluster]:
         yield started
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_lines_of_a_driver_reach_the_topic_by_way_of_rsyslog(
     rsyslogd: list[str], broker: Cluster, tmp_path: Path

@@ -72,6 +72,7 @@ def airflow() -> Path:
     return folder
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_airflow_loads_the_dag(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_a_query_goes_on_when_the_leader_of_an_output_partition_is_killed(trio: 
     assert nodes.leader(trio, crime.target, 0) != killed
 
 
+@pytest.mark.exhaustive
 def test_a_query_goes_on_when_the_coordinator_of_a_shards_transaction_is_killed(trio: Cluster, scene: SceneOf) -> None:
     crime = scene(trio, replication=3, settings=[BATCH])
     crime.fill(900)
@@ -77,6 +78,7 @@ def test_a_query_goes_on_when_the_coordinator_of_a_shards_transaction_is_killed(
     assert nodes.coordinator(trio, f"{crime.sink}.0") != killed
 
 
+@pytest.mark.exhaustive
 def test_a_query_goes_on_when_the_leader_of_the_metadata_quorum_is_killed(trio: Cluster, scene: SceneOf) -> None:
     crime = scene(trio, replication=3, settings=[BATCH])
     crime.fill(900)

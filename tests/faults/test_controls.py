@@ -39,6 +39,7 @@ def has_raw(crime: Scene, rows: int) -> bool:
     return crime.verdict(committed=False).rows >= rows
 
 
+@pytest.mark.exhaustive
 def test_read_uncommitted_readers_see_the_duplicates_that_read_committed_ones_are_spared(scene: SceneOf) -> None:
     crimes = [scene(label=step, settings=[BATCH]) for step in ("shard-mid-produce", "shard-after-flush")]
     for crime in crimes:

@@ -78,6 +78,7 @@ def test_a_commit_log_that_finds_the_disk_full_stops_the_query_by_name(scene: Sc
     assert verdict.rows == 900
 
 
+@pytest.mark.exhaustive
 def test_an_offset_log_that_finds_the_disk_full_stops_the_query_by_name(scene: SceneOf) -> None:
     crime = scene()
     crime.fill(300)

@@ -44,7 +44,7 @@ def test_a_driver_killed_at_any_step_leaves_each_record_once(
     "step",
     of_a_kind(
         ["batch-between-table-and-topic", "shard-mid-produce", "batch-before-commit-log"],
-        ["batch-between-table-and-topic", "shard-mid-produce"],
+        ["batch-between-table-and-topic"],
     ),
 )
 def test_a_driver_killed_between_table_and_topic_leaves_each_record_once_in_both(step: str, scene: SceneOf) -> None:

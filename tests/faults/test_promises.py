@@ -46,6 +46,7 @@ def test_at_most_once_loses_what_a_kill_after_the_marker_leaves_unsent_and_doubl
         assert 0 < verdict.lost <= 300, f"{crime.label}: {verdict}"
 
 
+@pytest.mark.exhaustive
 def test_at_most_once_loses_nothing_without_a_fault(scene: SceneOf) -> None:
     crime = scene(delivery="at-most-once", settings=[BATCH])
     crime.fill(900)

@@ -100,6 +100,7 @@ def test_an_older_copy_of_the_checkpoint_stops_the_query_and_adopt_goes_on(scene
     assert_clean(crime)
 
 
+@pytest.mark.exhaustive
 def test_a_checkpoint_older_by_one_batch_stops_the_query_and_adopt_goes_on(scene: SceneOf) -> None:
     crime = taken_back(scene, behind=300)
 
@@ -109,6 +110,7 @@ def test_a_checkpoint_older_by_one_batch_stops_the_query_and_adopt_goes_on(scene
     assert_clean(crime)
 
 
+@pytest.mark.exhaustive
 def test_other_offsets_for_a_batch_cut_short_stop_the_query_and_adopt_goes_on(scene: SceneOf) -> None:
     crime = cut_short(scene)
     file = crime.checkpoint / "offsets" / "1"
@@ -123,6 +125,7 @@ def test_other_offsets_for_a_batch_cut_short_stop_the_query_and_adopt_goes_on(sc
     assert_clean(crime)
 
 
+@pytest.mark.exhaustive
 def test_a_deleted_ledger_stops_the_query_and_adopt_begins_it_anew(scene: SceneOf) -> None:
     crime = done(scene)
     crime.remove(crime.ledger)
@@ -134,6 +137,7 @@ def test_a_deleted_ledger_stops_the_query_and_adopt_begins_it_anew(scene: SceneO
     assert_clean(crime, marked=False)  # what the markers of the first batches counted is gone
 
 
+@pytest.mark.exhaustive
 def test_a_recreated_output_topic_stops_the_query_and_adopt_goes_on_with_the_new_one(scene: SceneOf) -> None:
     crime = done(scene)
     crime.remove(crime.target)
@@ -154,6 +158,7 @@ def test_a_recreated_output_topic_stops_the_query_and_adopt_goes_on_with_the_new
     }
 
 
+@pytest.mark.exhaustive
 def test_a_transaction_timeout_above_the_brokers_cap_stops_the_job_before_it_writes(scene: SceneOf) -> None:
     crime = scene(settings=[BATCH])
     crime.fill(300)
@@ -165,6 +170,7 @@ def test_a_transaction_timeout_above_the_brokers_cap_stops_the_job_before_it_wri
     assert_clean(crime)
 
 
+@pytest.mark.exhaustive
 def test_a_shard_that_takes_longer_than_its_transaction_may_stops_the_query_and_the_next_run_finishes(
     scene: SceneOf,
 ) -> None:
@@ -241,6 +247,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.exhaustive
 def test_a_damaged_end_of_the_checkpoint_is_healed_or_stops_the_query_and_adopt_goes_on(scene: SceneOf) -> None:
     crimes = [scene(label=label, settings=[BATCH]) for label in DAMAGES]
     for crime in crimes:
@@ -264,6 +271,7 @@ def test_a_damaged_end_of_the_checkpoint_is_healed_or_stops_the_query_and_adopt_
         assert_clean(crime)
 
 
+@pytest.mark.exhaustive
 def test_partitions_added_in_the_middle_of_a_batch_leave_each_record_once(scene: SceneOf) -> None:
     # A key whose partition is another one from now on is in no order across the two.
     crimes = [scene(query=query, label=query, settings=[BATCH], ordered=False) for query in ("stateless", "shuffled")]
@@ -304,6 +312,7 @@ def test_a_recreated_source_topic_stops_the_query_and_a_new_sink_publishes_all_o
     assert_clean(crime, marked=False)
 
 
+@pytest.mark.exhaustive
 def test_a_source_topic_recreated_between_two_batches_stops_the_query_before_a_record_of_it_is_published(
     scene: SceneOf,
 ) -> None:

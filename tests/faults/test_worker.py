@@ -8,13 +8,14 @@ import pytest
 from tests.faults.conftest import SceneOf
 from tests.faults.scene import assert_clean, finish_together, start_together
 from tests.faults.steps import SHARD
+from tests.kinds import of_a_kind
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 BATCH = "source.max_offsets_per_trigger=300"
 
 
-@pytest.mark.parametrize("query", ["stateless", "shuffled", "windowed"])
+@pytest.mark.parametrize("query", of_a_kind(["stateless", "shuffled", "windowed"], ["windowed"]))
 def test_a_worker_killed_at_any_step_leaves_each_record_once(query: str, scene: SceneOf) -> None:
     crimes = [scene(query=query, label=step, settings=[BATCH]) for step in SHARD]
     for crime in crimes:
@@ -46,6 +47,7 @@ def test_workers_killed_in_several_sinks_of_one_job_leave_each_record_once_in_ea
         assert_clean(crime)
 
 
+@pytest.mark.exhaustive
 def test_another_shard_count_after_each_run_leaves_each_record_once(scene: SceneOf) -> None:
     crime = scene(query="shuffled", settings=[BATCH])
     for shards in (4, 2, 3):

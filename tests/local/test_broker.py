@@ -152,6 +152,7 @@ def created(cluster: Cluster) -> bool:
     return True
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_three_nodes_survive_one_and_refuse_with_one_left(three_nodes: Cluster) -> None:
     wait_for(lambda: three_nodes.leader_of("replicated", 0) > 0, 60, lambda: AssertionError("no leader"))

@@ -54,6 +54,7 @@ def test_what_keeps_it_from_being_made_is_told_and_no_failure(state: Path, monke
     assert driver.make_archive().startswith("Spark's classes are not archived, jobs start some seconds slower: NO_JAVA")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_job_of_its_own_leaves_the_archive_and_nothing_else(state: Path) -> None:

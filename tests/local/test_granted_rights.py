@@ -178,7 +178,7 @@ def entries(person: Person) -> list[Entry]:
     return Acls(admin.kafka).of(person.principal)
 
 
-@pytest.mark.parametrize("who", of_a_kind(ACTS, proven_by=["quarantine redrive departures", "quarantine queue status"]))
+@pytest.mark.parametrize("who", of_a_kind(ACTS, proven_by=["quarantine redrive departures"]))
 def test_each_right_that_is_taken_away_is_named_and_nothing_works_without(who: str, person: Person) -> None:
     assert person.apply(who) == 0
     if who == "quarantine queue status":

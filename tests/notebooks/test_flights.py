@@ -69,6 +69,7 @@ def test_it_runs_from_top_to_bottom(kernel: AsyncKernelManager, environment: dic
     assert "stopped: True" in cells["live"].outputs[-1].text
 
 
+@pytest.mark.exhaustive
 def test_without_tables_the_first_cell_says_what_to_do(kernel: AsyncKernelManager, tmp_path: Path) -> None:
     notebook = read(FLIGHTS)
     first = code_cells(notebook)[0]

@@ -28,6 +28,7 @@ def test_a_run_goes_on_over_gaps_in_offsets_and_ends_at_an_accepted_record(spark
     assert runs(spark, *first, (1, 7, True, False), (1, 8, True, False), (1, 9, True, True)) == [(1, 3, 7, 9)]
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_ended_before_the_batch_is_over(spark: SparkSession) -> None:
     before = [(0, 0, True, False), (0, 1, True, False)]
     assert runs(spark, *before, (0, 2, False, True)) == []
@@ -72,6 +73,7 @@ def test_a_job_that_was_stopped_goes_on_when_the_rule_is_mended_and_leaves_the_r
     assert coordinates(scratch, "quarantine") == [(0, 1), (0, 2), (0, 3)]
 
 
+@pytest.mark.exhaustive
 def test_small_batches_are_not_judged_by_their_ratio(scratch: Scratch) -> None:
     topic = scratch.topic()
     scratch.send(topic, Record(b"bad"), Record(b"bad"))
@@ -95,6 +97,7 @@ def test_rejects_in_a_row_are_counted_over_batches_and_over_a_restart(scratch: S
     assert len(coordinates(scratch, f"bronze/{topic}")) == 11
 
 
+@pytest.mark.exhaustive
 def test_a_range_that_was_stopped_stops_again(scratch: Scratch) -> None:
     topic = scratch.topic()
     scratch.send(topic, *(Record(b"bad") for _ in range(4)))

@@ -16,6 +16,7 @@ from jobs.pipeline.rules import RULE_FAILED
 from schemas.codec import frame
 from tests.jobs.ingest.test_job import coordinates, failing
 from tests.jobs.scratch import Row, Scratch
+from tests.kinds import of_a_kind
 from tests.sent import T0, Record
 
 pytestmark = pytest.mark.slow
@@ -58,6 +59,7 @@ def test_the_envelope_holds_the_record_why_when_and_by_which_code_it_was_rejecte
     assert began.timestamp() <= row.quarantined_at.timestamp() <= datetime.now(UTC).timestamp()
 
 
+@pytest.mark.exhaustive
 def test_a_quarantine_of_before_gets_the_new_columns_and_keeps_its_rows(scratch: Scratch) -> None:
     topic = scratch.topic()
     older = ("key", "value", "topic", "partition", "offset", "schema_id", "error", "reason")
@@ -93,7 +95,7 @@ def test_a_schema_registered_between_a_crash_and_the_restart_loses_nothing(scrat
     assert coordinates(scratch, f"silver/{topic}", "_") == [sent[0], *more]
 
 
-@pytest.mark.parametrize(("before", "after"), [(10, 30), (30, 10)])
+@pytest.mark.parametrize(("before", "after"), of_a_kind([(10, 30), (30, 10)], [(10, 30)]))
 def test_a_rule_changed_between_a_crash_and_the_restart_loses_and_doubles_nothing(
     before: int, after: int, scratch: Scratch
 ) -> None:
@@ -109,6 +111,7 @@ def test_a_rule_changed_between_a_crash_and_the_restart_loses_and_doubles_nothin
     assert verdicts(scratch) == [*changed, (0, 2, RULE_FAILED, "level_is_low")]
 
 
+@pytest.mark.exhaustive
 def test_of_a_compacted_topic_nothing_but_what_a_newer_event_replaced_is_missing_after_such_a_change(
     scratch: Scratch,
 ) -> None:
@@ -130,6 +133,7 @@ def test_of_a_compacted_topic_nothing_but_what_a_newer_event_replaced_is_missing
     ]
 
 
+@pytest.mark.exhaustive
 def test_rejects_that_go_missing_on_the_way_to_quarantine_are_said(
     scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_far_future_event_goes_to_quarantine_and_moves_no_watermark(scratch: S
     assert sorted(row[0] for row in scratch.rows("hours", "count")) == [1, 2]
 
 
+@pytest.mark.exhaustive
 def test_the_clock_of_a_replay_can_be_set(scratch: Scratch) -> None:
     topic = scratch.topic(event_time="at")
     scratch.send(topic, *(scratch.reading(topic, "a", 1, at=T0 + hours * HOUR) for hours in (0, 23, 25)))
@@ -200,6 +201,7 @@ def test_rules_that_reject_are_constraints_of_the_table_which_others_read_as_bef
     assert constraints(scratch, f"silver/{topic}") == ["rule_low"]
 
 
+@pytest.mark.exhaustive
 def test_rows_that_break_a_new_rule_are_kept_without_a_constraint_and_said(
     scratch: Scratch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -216,6 +218,7 @@ def test_rows_that_break_a_new_rule_are_kept_without_a_constraint_and_said(
     assert scratch.rows(f"silver/{topic}", "level") == [(1,), (11,)]
 
 
+@pytest.mark.exhaustive
 def test_nan_is_in_no_range_and_a_table_that_let_it_pass_goes_on_with_a_new_constraint(
     scratch: Scratch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +247,7 @@ def test_nan_is_in_no_range_and_a_table_that_let_it_pass_goes_on_with_a_new_cons
         scratch.spark.sql(f"UPDATE delta.`{path}` SET level = double('NaN')")
 
 
+@pytest.mark.exhaustive
 def test_a_reference_to_a_column_of_another_type_is_refused_by_name(scratch: Scratch) -> None:
     sites, topic = scratch.topic(), scratch.topic()
     readings(scratch, sites, 1)
@@ -256,6 +260,7 @@ def test_a_reference_to_a_column_of_another_type_is_refused_by_name(scratch: Scr
         scratch.ingest(topic)
 
 
+@pytest.mark.exhaustive
 def test_a_tombstone_passes_the_constraints_of_a_compacted_topic(scratch: Scratch) -> None:
     topic = scratch.topic(compacted=True)
     scratch.declare(topic, Required(name="known", on_failure="quarantine", field="level"))
@@ -267,6 +272,7 @@ def test_a_tombstone_passes_the_constraints_of_a_compacted_topic(scratch: Scratc
     assert scratch.rows(f"silver/{topic}", "id", "level") == [("1", None), ("2", 2), ("3", None)]
 
 
+@pytest.mark.exhaustive
 def test_a_reference_to_a_column_that_is_not_there_and_unique_events_of_a_compacted_topic_are_refused(
     scratch: Scratch,
 ) -> None:

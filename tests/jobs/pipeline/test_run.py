@@ -61,6 +61,7 @@ def test_of_a_key_that_comes_twice_in_a_micro_batch_the_event_of_the_last_offset
     assert scratch.rows("levels") == [("a", 1), ("b", 2), ("c", 1)]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_key_that_comes_twice_in_no_order_stops_the_query_which_goes_on_once_the_newest_is_told(
     scratch: Scratch,
@@ -153,6 +154,7 @@ def test_a_deleted_checkpoint_stops_the_query_until_the_table_is_deleted_too(scr
     assert scratch.rows("levels") == [("a", 1)]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_deleted_table_stops_the_query_until_the_checkpoint_is_deleted_too(scratch: Scratch) -> None:
     topic = scratch.topic()
@@ -254,6 +256,7 @@ def test_a_version_registered_while_a_stream_runs_is_read_without_a_restart_of_t
     assert capfd.readouterr().err.count("starts again") == len(tables)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_jobs_included_in_one_run_keep_their_names_checkpoints_and_settings(scratch: Scratch) -> None:
     topic = scratch.topic()
@@ -349,6 +352,7 @@ def test_a_range_is_exactly_its_records_in_a_folder_of_its_own_however_often_it_
     assert again[1:] == first[1:]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_outputs_that_read_different_topics_lie_in_one_range(scratch: Scratch) -> None:
     topics = [scratch.topic(), scratch.topic()]
@@ -365,6 +369,7 @@ def test_outputs_that_read_different_topics_lie_in_one_range(scratch: Scratch) -
         assert scratch.rows(f"{folder.name}/{table}") == [("a", 1)]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_of_two_outputs_into_one_table_of_a_range_the_second_stops_instead_of_vanishing(scratch: Scratch) -> None:
     topic = scratch.topic()
@@ -376,6 +381,7 @@ def test_of_two_outputs_into_one_table_of_a_range_the_second_stops_instead_of_va
         run.write_range()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_range_counts_its_rejects_and_puts_what_it_would_publish_into_a_table(scratch: Scratch) -> None:
     topic = scratch.topic()
@@ -421,6 +427,7 @@ def test_a_query_with_state_goes_on_after_a_crash_between_its_table_and_the_comm
     assert [row[0] for row in scratch.rows("once")] == ["0", "1", "2", "3"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_range_whose_records_are_all_rejected_merges_nothing_and_says_what_it_read(scratch: Scratch) -> None:
     topic = scratch.topic()

@@ -15,6 +15,7 @@ from jobs.pipeline import topic_sink
 from jobs.pipeline.run import Run
 from tests.faults.oracle import read_all
 from tests.jobs.scratch import Scratch
+from tests.kinds import of_a_kind
 
 ROWS = [(f"r{number}", number) for number in range(12)]
 
@@ -109,6 +110,7 @@ def test_a_ledger_that_is_new_in_an_old_query_begins_where_the_query_is(scratch:
     assert published(scratch, target) == [*ALL, "99"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_ledger_and_a_checkpoint_that_agree_are_left_as_they_are(scratch: Scratch, source: str) -> None:
     target = scratch.topic()
@@ -167,7 +169,7 @@ def test_a_table_and_a_topic_end_with_both_after_a_crash_between_them(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
+@pytest.mark.parametrize("delivery", of_a_kind(["at-least-once", "at-most-once"], ["at-most-once"]))
 def test_without_a_fault_every_delivery_publishes_each_record_once(
     delivery: str, scratch: Scratch, source: str
 ) -> None:

@@ -16,6 +16,7 @@ from jobs.pipeline.run import Run
 from local.processes import wait_for
 from tests.jobs.scratch import Scratch
 from tests.kafka_commands import follow
+from tests.kinds import of_a_kind
 from tests.sent import T0, Record, send
 
 MEGABYTE = 1_000_000
@@ -81,7 +82,7 @@ def test_a_record_of_five_megabytes_is_published_by_every_delivery_to_topics_tha
 
 @pytest.mark.parametrize(
     "how",
-    ["exactly-once", *(pytest.param(how, marks=pytest.mark.slow) for how in ("at-least-once", "headers", "table"))],
+    of_a_kind(["exactly-once", "at-least-once", "headers", "table"], ["exactly-once"]),
 )
 def test_a_record_larger_than_its_topic_takes_stops_by_name_and_goes_on_once_the_remedy_is_followed(
     how: str, scratch: Scratch, source: str
@@ -193,6 +194,7 @@ def test_an_event_time_that_the_frame_does_not_give_is_read_out_of_the_values(sc
         assert min(found[b"b"], found[b"c"]) >= before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_timestamp_ahead_of_what_the_topic_takes_stops_by_name_and_goes_on_with_another_limit(
     scratch: Scratch,

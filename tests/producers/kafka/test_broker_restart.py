@@ -120,6 +120,7 @@ def test_an_interrupt_within_a_transaction_whose_broker_is_away_aborts_it_after_
     assert read_all(cluster.bootstrap_servers, "t", committed=True) == ([], 0)
 
 
+@pytest.mark.exhaustive
 def test_a_broker_that_stays_away_is_a_failure_with_counts(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_publisher, "MESSAGE_TIMEOUT_MS", 2_000)
     publisher = publisher_to(cluster)
@@ -142,6 +143,7 @@ def test_a_broker_that_stays_away_is_a_failure_with_counts(cluster: Cluster, mon
         report.require_complete()
 
 
+@pytest.mark.exhaustive
 def test_an_interrupt_while_the_broker_is_away_gives_up_after_a_while_with_counts(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_every_value_of_every_type_is_fastavros(spark: SparkSession, example: An
     check(spark, schema, events, schema)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @examples(30)
 @given(records())
@@ -152,6 +153,7 @@ def test_every_value_in_a_newer_version_is_fastavros(spark: SparkSession, exampl
     check(spark, *example)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @examples(30)
 @given(evolved())

@@ -92,7 +92,7 @@ WAYS = (
 )
 
 
-@pytest.mark.parametrize("way", of_a_kind(WAYS, ("SCRAM-SHA-512", "certificate, encrypted key", "token")))
+@pytest.mark.parametrize("way", of_a_kind(WAYS, ("certificate, encrypted key", "token")))
 def test_both_clients_log_in_and_neither_shows_a_secret(
     way: str,
     spark: SparkSession,

@@ -97,6 +97,7 @@ def test_a_restore_of_bronze_is_named_and_silver_stays_well(scratch: Scratch, he
     assert here.check() == (0, [])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_transactions_in_a_topic_leave_no_holes(scratch: Scratch, here: Holdings) -> None:
     topic = scratch.topic()
@@ -121,6 +122,7 @@ def test_a_compacted_topic_and_one_of_several_events_are_well(scratch: Scratch, 
     assert here.check() == (0, [])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_table_whose_types_were_widened_and_whose_rows_are_deleted_by_vectors_is_read(
     scratch: Scratch, here: Holdings
@@ -146,6 +148,7 @@ def test_a_table_whose_types_were_widened_and_whose_rows_are_deleted_by_vectors_
     )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_bounded_range_is_checked_within_its_bounds(scratch: Scratch, here: Holdings) -> None:
     topic = scratch.topic(2)
@@ -200,6 +203,7 @@ def test_a_source_topic_that_was_created_again_is_named_for_tables_and_output_to
     assert named == {f"bronze/{source}:", f"silver/{source}:", f"{here.application}.probe.{target}:"}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_an_adopted_checkpoint_still_says_where_its_reading_began(scratch: Scratch, here: Holdings) -> None:
     source, target = scratch.topic(), scratch.topic()

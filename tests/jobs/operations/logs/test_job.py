@@ -102,6 +102,7 @@ def test_the_index_is_filled_once_also_where_opensearch_was_down(
     assert [(each["key"], each["doc_count"]) for each in bucket["3"]["buckets"]] == [("a.B", 2)]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_port_that_nobody_listens_on_is_said_and_stops_nothing(
     scratch: Scratch, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -145,6 +145,7 @@ def test_a_live_query_that_writes_during_the_cutover_loses_nothing(past: Past, m
     assert [row for row in rows if row[1] not in "yz"] == past.truth([*UNEQUAL, ("c", 7, 1, 70)])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_rows_that_changed_since_they_were_compared_are_not_replaced(past: Past) -> None:
     past.send(*UNEQUAL)
@@ -162,6 +163,7 @@ def test_rows_that_changed_since_they_were_compared_are_not_replaced(past: Past)
     assert [row for row in past.rows() if row[1] != "z"] == past.truth([*UNEQUAL, ("c", 7, 1, 70)])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_without_a_cause_a_difference_is_not_swapped_in(past: Past) -> None:
     past.send(*UNEQUAL[:6])
@@ -177,6 +179,7 @@ def test_without_a_cause_a_difference_is_not_swapped_in(past: Past) -> None:
     assert [row for row in past.rows() if row[1] != "z"] == past.truth(UNEQUAL[:6])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_what_cannot_be_planned_says_why(past: Past) -> None:
     with pytest.raises(TidemarkError, match="UNKNOWN_JOB"):
@@ -194,6 +197,7 @@ def test_what_cannot_be_planned_says_why(past: Past) -> None:
         past.plan("earliest", 60)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_replays_of_overlapping_ranges_end_in_the_same_table_whichever_comes_first(past: Past) -> None:
     past.send(*UNEQUAL)
@@ -261,6 +265,7 @@ def test_records_for_a_topic_are_sent_once_and_marked(past: Past) -> None:
     assert {tuple(map(tuple, record.headers)) for record in marked} == {(("tidemark-replay", replay.id.encode()),)}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_range_of_ingest_is_made_anew_to_the_record(past: Past) -> None:
     def build(run: Run) -> None:
@@ -299,6 +304,7 @@ def test_a_range_of_ingest_is_made_anew_to_the_record(past: Past) -> None:
     ]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_where_the_jobs_clock_is_another_one_the_watermark_is_held_and_nothing_is_late(past: Past) -> None:
     past.slice_records = 12

@@ -194,7 +194,7 @@ TRANSFORMS: dict[str, tuple[Transform, OutputMode]] = {
     "repeats of a function": (through_a_function, "append"),
     "python": (through_python, "append"),
 }
-OF_EACH_OPERATOR = ("repeats", "hours", "rolling hours", "all hours", "sessions", "join", "board", "python")
+OF_EACH_OPERATOR = ("hours", "sessions", "join", "board")
 
 
 @pytest.mark.slow
@@ -266,6 +266,7 @@ def test_what_a_run_left_unsettled_the_next_one_lists_though_nothing_has_come_si
     assert offsets(scratch) == [4, 5]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_rows_are_late_by_the_same_watermark_after_a_restart(scratch: Scratch) -> None:
     topic, _ = late_in_the_last_batch(scratch)
@@ -276,6 +277,7 @@ def test_rows_are_late_by_the_same_watermark_after_a_restart(scratch: Scratch) -
     assert sum(listed(scratch).values()) == 4
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_late_rows_whose_records_retention_has_taken_are_counted_without_them(
     scratch: Scratch, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -303,6 +305,7 @@ def test_an_event_of_1970_is_late_in_the_first_batch(scratch: Scratch) -> None:
     assert offsets(scratch) == [0, 1]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_rows_of_a_source_that_cannot_be_read_again_are_counted_with_the_reason(scratch: Scratch) -> None:
     topic, _ = late_in_the_last_batch(scratch)
