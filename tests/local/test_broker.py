@@ -169,6 +169,7 @@ def test_three_nodes_survive_one_and_refuse_with_one_left(three_nodes: Cluster) 
     assert consume(three_nodes.bootstrap_servers, "replicated")[0] == b"two left"
 
 
+@pytest.mark.exhaustive
 def test_a_cluster_id_that_begins_with_a_dash_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("local.broker._new_id", lambda: "-TCpg4ipTGSTmdJvEMM_HQ")
 

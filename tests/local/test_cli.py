@@ -60,6 +60,7 @@ def test_nothing_is_started_where_a_cluster_is_configured(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_start_status_stop_and_clean(tmp_path: Path) -> None:
     state = tmp_path / "state"
     (state / "jars").mkdir(parents=True)

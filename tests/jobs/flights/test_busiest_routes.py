@@ -91,6 +91,7 @@ def test_a_repeat_counts_once(feed: Feed) -> None:
     check(feed, [once, once], [("2013-01-05", 1, "JFK", "LAX", 1)])
 
 
+@pytest.mark.exhaustive
 def test_a_day_is_not_told_before_the_watermark_has_passed_its_end(stream: Feed) -> None:
     # Midnight in New York is 05:00 UTC; three hours later the day of the 5th is closed.
     for last, days in (("2013-01-06 07:59", 0), ("2013-01-06 08:00", 1)):

@@ -89,6 +89,7 @@ def test_nothing_is_told_while_one_topic_is_behind(rocksdb_stream: Feed) -> None
     assert told_ids(rocksdb_stream, departures, silent) == []
 
 
+@pytest.mark.slow
 def test_an_arrival_that_is_read_half_an_hour_too_late_is_dropped(rocksdb_stream: Feed) -> None:
     departures = [[left("a"), LATER[0]], [], []]
     arrivals: Sequence[Rows] = [[LATER[1]], [], [arrived("a", "01 13:00")]]
@@ -96,6 +97,7 @@ def test_an_arrival_that_is_read_half_an_hour_too_late_is_dropped(rocksdb_stream
     assert rocksdb_stream.late == 1
 
 
+@pytest.mark.exhaustive
 def test_state_and_timers_are_gone_when_all_deadlines_have_passed(rocksdb_stream: Feed, spark: SparkSession) -> None:
     departures = [[left("punctual"), left("late"), left("missing")], [left("second")], [LATER[0]]]
     arrivals = [

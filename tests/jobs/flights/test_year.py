@@ -52,8 +52,8 @@ class Days:
     batch: int
 
 
-# The weeks have each thing that is odd in the year: a wind that cannot be, a tail number that is not American. At the end
-# of either no delayed run is open, and no flight waited for that comes too late.
+# The weeks have each thing that is odd in the year: a wind that cannot be, a tail number that is not American. At
+# the end of either no delayed run is open, and no flight waited for that comes too late.
 WEEKS, YEAR = Days(date(2013, 2, 17), 12_000), Days(date(2014, 1, 1), 100_000)
 
 

@@ -49,6 +49,7 @@ def test_a_job_says_topic_subject_and_field_before_it_reads_anything(
     assert says in stopped.value.message
 
 
+@pytest.mark.slow
 def test_a_version_that_comes_while_a_job_runs_stops_it_by_name_and_a_better_one_mends_it(
     scratch: Scratch,
 ) -> None:

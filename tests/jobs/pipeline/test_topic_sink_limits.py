@@ -80,6 +80,7 @@ def test_a_record_of_five_megabytes_is_published_by_every_delivery_to_topics_tha
     assert {topic: sizes(scratch, topic, 3) for topic in topics} == {topic: [4, 5, 5 * MEGABYTE] for topic in topics}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     of_a_kind(["exactly-once", "at-least-once", "headers", "table"], ["exactly-once"]),
