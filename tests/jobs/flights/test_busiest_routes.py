@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from chispa import assert_df_equality
 
 from jobs.flights.busiest_routes import TOP, busiest_routes
