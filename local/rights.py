@@ -12,6 +12,7 @@ from conf.topics import load_topics
 from jobs.connectors.exactly_once.ledger_topic import sink_rights
 from jobs.connectors.kafka.rights import CLUSTER, EVERY, Right, publishing
 from jobs.operations.replay.replay_lock import lease_group, lease_topic
+from producers.auctions import model, transfers
 from producers.flights.events import TOPICS
 from producers.friendships.publish import TOPIC as FRIENDSHIPS
 from producers.kafka.publish_progress import publisher_id
@@ -49,6 +50,14 @@ def publish_flights(settings: Settings, words: Words) -> Found:
 
 def publish_friendships(settings: Settings, words: Words) -> Found:
     yield from publishing([FRIENDSHIPS])
+
+
+def publish_auctions(settings: Settings, words: Words) -> Found:
+    yield from publishing(model.TOPICS)
+
+
+def publish_transfers(settings: Settings, words: Words) -> Found:
+    yield from publishing([transfers.TOPIC])
 
 
 def publish_file(settings: Settings, words: Words) -> Found:
@@ -155,6 +164,8 @@ def acls(settings: Settings, words: Words) -> Found:
 COMMANDS: Mapping[str, Callable[[Settings, Words], Found]] = {
     "publish flights": publish_flights,
     "publish friendships": publish_friendships,
+    "publish auctions": publish_auctions,
+    "publish transfers": publish_transfers,
     "publish file": publish_file,
     "quarantine list": quarantine_look,
     "quarantine inspect": quarantine_look,

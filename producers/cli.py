@@ -10,6 +10,9 @@ from conf import command_line
 from conf.command_line import positive_count, positive_number
 from conf.errors import exit_on_error
 from conf.settings import Settings
+from producers.auctions.model import Model
+from producers.auctions.publish import publish_auctions, publish_transfers
+from producers.auctions.transfers import Bank
 from producers.files.arguments import FILE, add_exactly_once, add_file_arguments, file_request
 from producers.files.publish import infer_only, publish_files
 from producers.flights.events import END_DAY, FIRST_DAY
@@ -28,6 +31,13 @@ cancellations, hourly weather, and planes before all else. As fast as possible, 
 FRIENDSHIPS = """\
 Who became friends in the region `regions.here`, and who no longer are: events of a few people, drawn by a seed, in no
 order of time.
+"""
+AUCTIONS = """\
+An auction house by the model of the Nexmark benchmark: persons, auctions and bids, 1 : 3 : 46, drawn by a seed. As fast
+as possible, unless --speed or --rate say otherwise.
+"""
+TRANSFERS = """\
+The transfers of a bank, from account to account, drawn by a seed: whatever is read of them, all balances sum to zero.
 """
 
 
@@ -52,17 +62,18 @@ def finish(report: Report, interrupt: Interrupt) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
     parser = argparse.ArgumentParser(prog="local/tidemark publish", description=DESCRIPTION, epilog=EXIT_CODES)
-    sources = parser.add_subparsers(dest="source", required=True, metavar="flights|friendships|file")
+    sources = parser.add_subparsers(dest="source", required=True, metavar="flights|auctions|transfers|friendships|file")
     common = command_line.settings_options()
     add_file_arguments(sources.add_parser("file", parents=[common], help="any file", description=FILE), _run_file)
     _add_friendships(sources.add_parser("friendships", parents=[common], help="a region's", description=FRIENDSHIPS))
+    _add_auctions(sources.add_parser("auctions", parents=[common], help="an auction house", description=AUCTIONS))
+    _add_transfers(sources.add_parser("transfers", parents=[common], help="a bank's", description=TRANSFERS))
     _add_flights(sources.add_parser("flights", parents=[common], help="the flights of 2013", description=FLIGHTS))
     return parser
 
 
 def _add_friendships(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--count", type=positive_count, default=200, metavar="N", help="how many events; default 200")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same events; default 0")
+    _add_drawn(parser, 200)
     parser.set_defaults(run=_run_friendships)
 
 
@@ -76,14 +87,7 @@ def _add_flights(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--from", dest="first", type=_day, default=FIRST_DAY, metavar="DAY", help="default 2013-01-01")
     group.add_argument("--to", dest="end", type=_day, default=END_DAY, metavar="DAY", help="default 2014-01-01")
     add_exactly_once(parser, "the range")
-    group = parser.add_argument_group("pace")
-    group.add_argument(
-        "--speed",
-        type=positive_number,
-        metavar="N",
-        help="seconds of event time per second: 3600 is an hour a second",
-    )
-    group.add_argument("--rate", type=positive_number, metavar="N", help="at most N events per second")
+    _add_pace(parser)
     late = "so that lateness can be shown; records of one key may then change their order"
     group = parser.add_argument_group("disorder", late)
     group.add_argument(
@@ -92,6 +96,56 @@ def _add_flights(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--duplicates", type=_share, default=0.0, metavar="SHARE", help="repeat this share: 0.01")
     group.add_argument("--seed", type=int, default=0, help="the same seed gives the same disorder; default 0")
     parser.set_defaults(run=_run_flights)
+
+
+def _add_auctions(parser: argparse.ArgumentParser) -> None:
+    _add_drawn(parser, 1_000_000)
+    parser.add_argument(
+        "--events-per-second",
+        type=positive_number,
+        default=Model.events_per_second,
+        metavar="N",
+        help="how many fall into a second of event time; default 10000",
+    )
+    late = "events go out up to so long after they happened: 500ms, 30s; default 0"
+    parser.add_argument("--disorder", type=_duration, default=0.0, metavar="TIME", help=late)
+    _add_pace(parser)
+    parser.set_defaults(run=_run_auctions)
+
+
+def _add_transfers(parser: argparse.ArgumentParser) -> None:
+    _add_drawn(parser, 100_000)
+    parser.add_argument(
+        "--accounts", type=_several, default=Bank.accounts, metavar="N", help="two or more; default 100"
+    )
+    parser.set_defaults(run=_run_transfers)
+
+
+def _add_drawn(parser: argparse.ArgumentParser, count: int) -> None:
+    parser.add_argument(
+        "--count", type=positive_count, default=count, metavar="N", help=f"how many events; default {count}"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same events; default 0")
+
+
+def _add_pace(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pace")
+    group.add_argument(
+        "--speed",
+        type=positive_number,
+        metavar="N",
+        help="seconds of event time per second: 3600 is an hour a second",
+    )
+    group.add_argument("--rate", type=positive_number, metavar="N", help="at most N events per second")
+
+
+def _run_auctions(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
+    house = Model(arguments.seed, arguments.events_per_second, round(arguments.disorder * 1000))
+    return publish_auctions(settings, house, arguments.count, Pace(arguments.speed, arguments.rate), interrupt)
+
+
+def _run_transfers(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
+    return publish_transfers(settings, Bank(arguments.seed, arguments.accounts), arguments.count, interrupt)
 
 
 def _run_flights(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
@@ -117,6 +171,13 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no day like 2013-01-31") from None
+
+
+def _several(text: str) -> int:
+    count = positive_count(text)
+    if count < 2:
+        raise argparse.ArgumentTypeError("money needs two accounts to go from one to the other")
+    return count
 
 
 def _share(text: str) -> float:

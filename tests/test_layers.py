@@ -17,6 +17,7 @@ LAYERS = (
     "jobs.pipeline",
     "jobs.ingest",
     "jobs.flights",
+    "jobs.auctions",
     "jobs.regions",
     "jobs.catalog",
     "jobs.arguments",

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from conf.settings import Settings
 from conf.topics import load_topics
 from producers.flights.data_set import load_source, package_data
 from producers.flights.events import TOPICS, Events, flight_events
+from producers.kafka.merging import Encode, Integers, merged
 from producers.kafka.pacing import Interrupt, Pace, Pacer, Progress
 from producers.kafka.publish_progress import digest_of_files, earlier_runs
 from producers.kafka.publisher import Batch, Publisher, Report
@@ -22,8 +21,6 @@ from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
 from schemas.open_registry import open_registry
 
-Encode = Callable[[pa.Table], list[bytes]]
-Integers = npt.NDArray[np.int64]
 # A duplicate follows its original within the disorder, and within this where there is none.
 DUPLICATE_MS = 60_000
 
@@ -158,18 +155,11 @@ def batches(
     stopped: Callable[[], bool],
 ) -> Iterator[Batch]:
     """Yield the timeline, encoded, in batches as the pacer lets them go. `keys`: topic -> the field that is its key."""
-    names = np.array(timeline.topics, dtype=object)
     start = 0
     while start < len(timeline) and (end := pacer.end_of_batch(start, stopped)) > start:
         topic, row = timeline.topic[start:end], timeline.row[start:end]
-        values, texts = np.empty(len(row), dtype=object), np.empty(len(row), dtype=object)
-        for index, name in enumerate(timeline.topics):
-            lines = np.flatnonzero(topic == index)
-            table = events[name].table.take(row[lines])
-            values[lines] = encoders[name](table)
-            texts[lines] = table[keys[name]].to_pylist()
-        event_time = timeline.event_time[start:end].tolist()
-        yield Batch(names[topic].tolist(), values.tolist(), texts.tolist(), event_time)
+        tables = {name: events[name].table.take(row[topic == index]) for index, name in enumerate(timeline.topics)}
+        yield merged(tables, topic, timeline.event_time[start:end], encoders, keys)
         start = end
 
 

@@ -29,6 +29,15 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     | {"scheduled_arrival_at": None, "arrived_at": NOON, "delay_minutes": None, "air_time_minutes": 227},
     "friendship": {"event_id": "e-1", "pair": "ann+bob", "person": "ann", "friend": "bob"}
     | {"are_friends": True, "region": "us", "happened_at": NOON},
+    "person": {"person": 1000, "name": "Kate Smith", "email": "k@smith.com", "credit_card": "1234 5678 9012 3456"}
+    | {"city": "Boise", "state": "ID", "registered_at": NOON, "extra": "xyz"},
+    "auction": {"auction": 1000, "item": "vase", "description": "blue", "initial_bid": 100, "reserve": 2**40}
+    | {"opened_at": NOON, "expires_at": NOON, "seller": 1000, "category": 10, "extra": ""},
+    "bid": {"auction": 1000, "bidder": 1001, "price": 100, "channel": "Google", "url": "https://a.example/b/c/d"}
+    | {"bid_at": NOON, "extra": "xyz"},
+    "winning_bid": {"auction": 1000, "item": "vase", "category": 10, "seller": 1000, "bidder": 1001, "price": 100}
+    | {"opened_at": NOON, "expires_at": NOON, "bid_at": NOON},
+    "transfer": {"transfer": 0, "from_account": 1, "to_account": 2, "amount": 100, "transferred_at": NOON},
     "cancellation": NUMBERED | {"scheduled_departure_at": NOON, "cancelled_at": NOON},
     "weather_observation": {"station": "JFK", "observed_at": NOON, "temperature_f": Decimal("-9.94")}
     | {"dew_point_f": Decimal("100.04"), "humidity_percent": Decimal("59.37"), "wind_direction_degrees": 270}
