@@ -66,8 +66,10 @@ class ArrivalsBoard(StatefulProcessor):
                 departure, arrival = (report, other) if report.is_departure else (other, report)
                 if arrival.happened_ms > departure.waits_until_ms:
                     overdue.append(departure)
-        for flight_id in before.keys() - waiting.keys():
-            self._waiting.removeKey((flight_id,))
+        # A repeated arrival may wait under the id of the departure that the first one has met.
+        for flight_id, report in before.items():
+            if waiting.get(flight_id) is not report:
+                self._waiting.removeKey((flight_id,))
         new = [report for flight_id, report in waiting.items() if report is not before.get(flight_id)]
         overdue += self._keep(new, timerValues.getCurrentWatermarkInMs())
         yield from _frames(overdue)

@@ -32,7 +32,7 @@ POINTS: dict[str, dict[str, int]] = {
     "replay-before-swap": {},
     "replay-after-swap": {},
 }
-SOME = ["replay-slice-put-in", "replay-before-swap", "replay-after-swap"]
+SOME = ["replay-slice-put-in", "replay-after-swap"]
 
 
 @pytest.fixture

@@ -97,6 +97,13 @@ def test_an_arrival_that_is_read_half_an_hour_too_late_is_dropped(rocksdb_stream
     assert rocksdb_stream.late == 1
 
 
+@pytest.mark.slow
+def test_a_repeated_arrival_does_not_keep_a_departure_waiting_that_the_first_one_has_met(rocksdb_stream: Feed) -> None:
+    departures = [[left("a"), left("b"), LATER[0]], []]
+    arrivals: Sequence[Rows] = [[LATER[1]], [arrived("a", "01 13:00"), arrived("a", "01 13:00")]]
+    assert told_ids(rocksdb_stream, departures, arrivals) == ["b"]
+
+
 @pytest.mark.exhaustive
 def test_state_and_timers_are_gone_when_all_deadlines_have_passed(rocksdb_stream: Feed, spark: SparkSession) -> None:
     departures = [[left("punctual"), left("late"), left("missing")], [left("second")], [LATER[0]]]

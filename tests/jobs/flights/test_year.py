@@ -54,7 +54,7 @@ class Days:
 
 # The weeks have each thing that is odd in the year: a wind that cannot be, a tail number that is not American. At
 # the end of either no delayed run is open, and no flight waited for that comes too late.
-WEEKS, YEAR = Days(date(2013, 2, 17), 12_000), Days(date(2014, 1, 1), 100_000)
+WEEKS, YEAR = Days(date(2013, 2, 17), 25_000), Days(date(2014, 1, 1), 100_000)
 
 
 @pytest.fixture(scope="module", params=of_a_kind([WEEKS, YEAR], proven_by=[WEEKS]), ids=["six weeks", "the year"])
@@ -69,7 +69,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, days: Days) -> Iterator[S
     folder = tmp_path_factory.mktemp("year")
     with Cluster(folder / "broker", folder / "logs", attached=True) as broker:
         places = [f"paths.{name}={folder / name}" for name in ("tables", "checkpoints")]
-        batches = [f"jobs.{job}.max_offsets_per_trigger={days.batch}" for job in everything.JOBS]
+        batches = [f"jobs.{job}.max_offsets_per_trigger={days.batch}" for job in everything.JOBS if job != "ingest"]
         servers = f"kafka.bootstrap_servers={broker.bootstrap_servers}"
         year = load("local", [servers, *places, *batches])
         bring_in_step(connect(year.kafka), list(load_topics().values()), 1)
@@ -154,7 +154,7 @@ def test_no_record_came_too_late_in_any_job(progress: dict[str, list[StreamingQu
     }
     assert {"flights.hourly_delays", "flights.overdue", "flights.weather_impact"} <= late.keys()
     assert set(late.values()) == {0}
-    assert min(len(progress[job]) for job in everything.JOBS if job in progress and progress[job][0].stateOperators) > 3
+    assert min(len(progress[job]) for job in everything.JOBS if job in progress and progress[job][0].stateOperators) > 2
 
 
 def test_hourly_delays(files: Files) -> None:
@@ -197,12 +197,13 @@ def test_disruptions_none_of_which_is_still_open(files: Files) -> None:
     assert differences(files, "from sessions", "disruptions", "airport", "began_at") == []
 
 
-def test_busiest_routes_of_all_days_but_the_last_night(files: Files, days: Days) -> None:
-    last = days.end - timedelta(days=1)
-    still_open = files.execute(f"select distinct day from ranked where day >= date '{last}' order by day")
-    assert still_open.fetchall() == [(last,), (days.end,)]
-    closed = f"select * from ranked where day < date '{last}'"
-    assert differences(files, closed, "busiest_routes", "day", "rank") == []
+def test_busiest_routes_of_all_days_but_those_still_open(files: Files, days: Days) -> None:
+    watermark = "(select max(departed_at) - interval 3 hours from departures)"
+    is_closed = f"(day + 1)::timestamp at time zone 'America/New_York' <= {watermark}"
+    still_open = files.execute(f"select distinct day from ranked where not {is_closed} order by day").fetchall()
+    assert still_open[-1] == (days.end,)
+    assert still_open[0] >= (days.end - timedelta(days=1),)
+    assert differences(files, f"select * from ranked where {is_closed}", "busiest_routes", "day", "rank") == []
 
 
 def test_overdue_none_of_which_is_still_waited_for(files: Files) -> None:
