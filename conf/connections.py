@@ -108,6 +108,9 @@ class Ledger(Section):
 class Source(Section):
     starting_offsets: str
     max_offsets_per_trigger: int = Field(ge=1)
+    min_offsets_per_trigger: int = Field(ge=0)
+    max_trigger_delay: Duration
+    min_partitions: int = Field(ge=0)
     max_poll_records: int = Field(ge=1)
     receive_buffer_bytes: int
     fetch_min_bytes: int

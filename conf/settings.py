@@ -67,6 +67,7 @@ ENVIRONMENTS = ("local", "cluster")
 SAFE_KEEP = "7 days"  # Delta's own default
 StateStore = Literal["heap", "rocksdb"]
 OnFailure = Literal["stop-all", "isolate", "restart"]
+LIMITS = ("max_offsets_per_trigger", "min_offsets_per_trigger", "max_trigger_delay", "min_partitions")
 
 
 def _listed(value: Any) -> Any:
@@ -202,9 +203,17 @@ class Job(Section):
     state_store: StateStore | None = None
     shuffle_partitions: int | None = Field(default=None, ge=1)
     max_offsets_per_trigger: int | None = Field(default=None, ge=1)
+    min_offsets_per_trigger: int | None = Field(default=None, ge=0)
+    max_trigger_delay: Duration | None = None
+    min_partitions: int | None = Field(default=None, ge=0)
     trigger: str | None = None
     delivery: Delivery | None = None
     fresh_within: Duration | None = None
+
+    def source(self, general: Source) -> Source:
+        """The settings of the job's sources: `general`, and on it what the job sets apart."""
+        own = {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
+        return general.model_copy(update=own)
 
 
 def _by_name(jobs: Mapping[str, Any], within: str = "") -> dict[str, dict[str, Any]]:
@@ -246,6 +255,26 @@ class Settings(BaseSettings):
     search: Search
     regions: Regions
     jobs: Annotated[Mapping[str, Job], BeforeValidator(_by_name)]
+
+    @model_validator(mode="after")
+    def _leave_room_between_limits(self) -> "Settings":
+        for place, job in {"source": Job(), **{f"jobs.{name}": job for name, job in self.jobs.items()}}.items():
+            source = job.source(self.source)
+            least, most = source.min_offsets_per_trigger, source.max_offsets_per_trigger
+            if least > most:
+                message = f"{place}.min_offsets_per_trigger is {least:,}, above max_offsets_per_trigger = {most:,}"
+                raise ValueError(f"{message}: no batch can have both")
+        return self
+
+    def source_of(self, job: str) -> Source:
+        """The settings of the sources of `job`."""
+        return self.jobs.get(job, Job()).source(self.source)
+
+    def without_waiting(self) -> "Settings":
+        """These settings with no `min_offsets_per_trigger`: a run that catches up reads what is less, too."""
+        none = {"min_offsets_per_trigger": 0}
+        jobs = {name: job.model_copy(update=none) for name, job in self.jobs.items()}
+        return self.model_copy(update={"source": self.source.model_copy(update=none), "jobs": jobs})
 
 
 def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Settings:
@@ -294,7 +323,9 @@ def _explain(exc: ValidationError) -> TidemarkError:
     if problem["type"] == "missing":
         return TidemarkError("MISSING_SETTING", f"setting `{key}` is missing", "conf/base.toml must hold every key")
     what = problem["msg"].removeprefix("Value error, ")
-    return TidemarkError("BAD_SETTING", f"setting `{key}`: {what}", "see conf/base.toml for what it takes")
+    # What is said of several sections at once has no key, and names them itself.
+    place = f"setting `{key}`: " if key else "setting "
+    return TidemarkError("BAD_SETTING", f"{place}{what}", "see conf/base.toml for what it takes")
 
 
 def _resolved(settings: Settings) -> Settings:

@@ -39,6 +39,8 @@ def run_job(words: Sequence[str]) -> int:
     """Run one job, from its command line to its exit code."""
     args = arguments.parse_job(words)
     settings = arguments.settings_of(args)
+    if args.until_caught_up:
+        settings = settings.without_waiting()
     module = catalog.load(args.job)
     failures = Failures(settings.run, settings.kafka)
     try:

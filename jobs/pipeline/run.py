@@ -290,8 +290,11 @@ class Run(Sources):
         """As `start`, but by each query's name what starts it, or leaves it out; all outputs are opened before.
 
         Raises:
-            TidemarkError: what `Output.open` raises; why the query `only` is left out.
+            TidemarkError: what `Output.open` raises; why the query `only` is left out; BAD_SETTING, where a run that is
+                to catch up would leave records because they are fewer than `min_offsets_per_trigger`.
         """
+        if not continuous:
+            self._require_no_waiting()
         self.left_out.require_there(only)
         outputs = [output for output in self._declared() if only in ("", output.query)]
         for output in outputs:
@@ -300,6 +303,13 @@ class Run(Sources):
         if not only:
             self.left_out.tell()
         return {output.query: partial(start, output, self.checkpoint(output), continuous) for output in outputs}
+
+    def _require_no_waiting(self) -> None:
+        for job in sorted({output.job for output in self.outputs}):
+            if least := self.settings.source_of(job).min_offsets_per_trigger:
+                message = f"a run of {job} that ends when it is caught up would leave the last records unread"
+                why = f"its batches wait for {least:,} (min_offsets_per_trigger)"
+                raise TidemarkError("BAD_SETTING", f"{message}: {why}", "give the run `settings.without_waiting()`")
 
     def _start_sound(self, output: Output, folder: str, continuous: bool) -> StreamingQuery | None:
         """The query of `output`; None for an independent one that does not start and is left out, where that may be."""

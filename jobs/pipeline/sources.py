@@ -109,11 +109,11 @@ class Sources:
     def records(self, topic: str) -> DataFrame:
         """The records of `topic` as they are, in Kafka's eight columns."""
         source_sink.require_topics(self.settings.kafka, [topic])
-        subscription = source_sink.Subscription((topic,))
+        subscription, source = source_sink.Subscription((topic,)), self._source()
         if self._ranges is None:
-            return source_sink.read_stream(self.spark, self.settings.kafka, self._source(), subscription)
+            return source_sink.read_stream(self.spark, self.settings.kafka, source, subscription)
         start, end = self._ranges.of(topic)
-        return source_sink.read_batch(self.spark, self.settings.kafka, self._source(), subscription, start, end)
+        return source_sink.read_batch(self.spark, self.settings.kafka, source, subscription, start, end)
 
     def decode(self, records: DataFrame, topic: str, event: str | None = None) -> DataFrame:
         """`records` as `Validator.validate` gives them; rejects are counted, and shown with each micro-batch.
@@ -173,5 +173,4 @@ class Sources:
         return self.settings.jobs.get(job, Job())
 
     def _source(self) -> Source:
-        limit = self.job_settings(self.job).max_offsets_per_trigger
-        return self.settings.source.model_copy(update={"max_offsets_per_trigger": limit} if limit else {})
+        return self.settings.source_of(self.job)

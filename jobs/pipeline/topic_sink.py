@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf import code_version
+from conf.errors import TidemarkError
 from conf.settings import Delivery, Settings
 from conf.topics import Topic
 from jobs.connectors.avro import decode
@@ -137,8 +138,13 @@ class TopicOutput(Output):
 
         Raises:
             TidemarkError: TOPIC_MISSING, NOT_AUTHORIZED, BROKER_UNREACHABLE, BROKER_REFUSES;
-                TRANSACTION_TIMEOUT_ABOVE_CAP, TOO_MANY_SHARDS, KAFKA_FAILED.
+                TRANSACTION_TIMEOUT_ABOVE_CAP, TOO_MANY_SHARDS, KAFKA_FAILED; BAD_SETTING, where several tasks would
+                read one partition of the source.
         """
+        if (tasks := self.settings.source_of(self.job).min_partitions) > 0:
+            message = f"{self.job} publishes to topic {self.topic}, and with min_partitions = {tasks} several tasks"
+            remedy = f"set jobs.{self.job}.min_partitions to 0: it is for jobs that write tables alone"
+            raise TidemarkError("BAD_SETTING", f"{message} may read one partition, whose order would be lost", remedy)
         source_sink.require_topics(self.settings.kafka, [self.topic], to_write=True)
         if self.keeps_ledger:
             self.sink.open()

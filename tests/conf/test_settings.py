@@ -84,6 +84,17 @@ def test_a_jobs_settings_merge_key_by_key_from_files_variables_and_overrides(
     assert job == expected
 
 
+def test_a_job_has_the_limits_of_its_own_on_the_general_ones_and_a_run_that_catches_up_waits_for_none() -> None:
+    own = ["jobs.probe.min_offsets_per_trigger=7", "jobs.probe.max_trigger_delay=2 minutes"]
+    loaded = load(overrides=["source.min_offsets_per_trigger=5", "source.min_partitions=3", *own])
+    probe, other = loaded.source_of("probe"), loaded.source_of("other")
+    assert (probe.min_offsets_per_trigger, probe.max_trigger_delay, probe.min_partitions) == (7, "2 minutes", 3)
+    assert (other.min_offsets_per_trigger, other.max_trigger_delay, other.min_partitions) == (5, "1 minute", 3)
+    caught_up = loaded.without_waiting()
+    assert [caught_up.source_of(job).min_offsets_per_trigger for job in ("probe", "other")] == [0, 0]
+    assert caught_up.source_of("probe").min_partitions == 3
+
+
 def test_settings_cannot_be_changed() -> None:
     loaded = load()
     with pytest.raises(ValidationError, match="frozen"):
@@ -151,6 +162,17 @@ def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
         (
             "registry.username=ann",
             "`registry`: username needs a password: set TIDEMARK_REGISTRY__PASSWORD, or ..._FILE",
+        ),
+        ("source.min_offsets_per_trigger=-1", "`source.min_offsets_per_trigger`: Input should be greater than"),
+        ("source.max_trigger_delay=soon", "`source.max_trigger_delay`: 'soon' is no duration"),
+        ("jobs.ingest.min_partitions=many", "`jobs.ingest.min_partitions`: Input should be a valid integer"),
+        (
+            "source.min_offsets_per_trigger=1000001",
+            "setting source.min_offsets_per_trigger is 1,000,001, above max_offsets_per_trigger = 1,000,000",
+        ),
+        (
+            "jobs.flights.overdue.min_offsets_per_trigger=100001",
+            "setting jobs.flights.overdue.min_offsets_per_trigger is 100,001, above",
         ),
         ("jobs.ingest.state_store=disk", "`jobs.ingest.state_store`: Input should be 'heap' or 'rocksdb'"),
     ],

@@ -13,6 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, StringType
 
+from conf import durations
 from conf.errors import TidemarkError, nearest
 from conf.settings import Batching, Kafka, Source
 from jobs.connectors.causes import KAFKA, causes
@@ -58,12 +59,23 @@ def read_stream(spark: SparkSession, kafka: Kafka, source: Source, subscription:
     timestampType int, headers array<struct<key string, value binary>>.
 
     It starts at `source.starting_offsets` where there is no checkpoint; a batch has `source.max_offsets_per_trigger`
-    records at most.
+    records at most, and, where `source.min_offsets_per_trigger` is set, waits `source.max_trigger_delay` for so many.
     """
     options = source_options(kafka, source, subscription)
     options |= _position("starting", parse_position(source.starting_offsets))
-    options["maxOffsetsPerTrigger"] = str(source.max_offsets_per_trigger)
+    options |= stream_limits(source)
     return spark.readStream.format("kafka").options(**options).load().select(*COLUMNS)
+
+
+def stream_limits(source: Source) -> dict[str, str]:
+    """Options of Spark's Kafka source that bound a micro-batch, and cut it into tasks."""
+    limits = {"maxOffsetsPerTrigger": str(source.max_offsets_per_trigger)}
+    if source.min_offsets_per_trigger:
+        limits["minOffsetsPerTrigger"] = str(source.min_offsets_per_trigger)
+        limits["maxTriggerDelay"] = f"{durations.milliseconds(source.max_trigger_delay)}ms"
+    if source.min_partitions:
+        limits["minPartitions"] = str(source.min_partitions)
+    return limits
 
 
 def read_batch(

@@ -24,7 +24,7 @@ UNEXPLAINED, LOCKED = 3, 4
 def main(words: Sequence[str]) -> int:
     """Carry out one step, under the lock of its job."""
     options = arguments.parse_replay(words)
-    settings = arguments.settings_of(options)
+    settings = arguments.settings_of(options).without_waiting()
     replays = Replays(settings)
     planned = replays.require(options.id) if "id" in options else replays.find(options.job)
     job = planned.job if planned else catalog.require(options.job)

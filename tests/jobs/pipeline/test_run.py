@@ -276,6 +276,22 @@ def test_jobs_included_in_one_run_keep_their_names_checkpoints_and_settings(scra
     assert scratch.rows("levels") == scratch.rows("tides") == [("a", 1), ("b", 2), ("c", 3)]
 
 
+def test_a_run_that_is_to_catch_up_leaves_no_records_because_they_are_few(scratch: Scratch) -> None:
+    topic = scratch.topic()
+    waiting = scratch.run("jobs.probe.min_offsets_per_trigger=5")
+    waiting.append(waiting.read(topic), "levels")
+    with pytest.raises(TidemarkError, match=r"probe .* its batches wait for 5 \(min_offsets_per_trigger\)"):
+        waiting.starts(continuous=False)
+
+
+def test_several_tasks_for_a_partition_are_refused_where_its_order_would_be_lost(scratch: Scratch) -> None:
+    topic, target = scratch.topic(), scratch.topic()
+    run = scratch.run("source.min_partitions=4")
+    run.publish(run.read(topic).selectExpr("CAST(id AS BINARY) AS value"), target)
+    with pytest.raises(TidemarkError, match=r"min_partitions = 4 .* set jobs\.probe\.min_partitions to 0"):
+        run.starts(continuous=True)
+
+
 @pytest.mark.slow
 def test_a_job_has_the_state_store_and_partitions_that_it_is_given(scratch: Scratch) -> None:
     topic = scratch.topic()

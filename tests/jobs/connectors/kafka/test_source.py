@@ -152,11 +152,22 @@ def test_a_stream_starts_where_it_is_told_and_then_where_it_stopped(
 def test_a_backlog_is_admitted_in_bounded_micro_batches(
     spark: SparkSession, settings: Settings, numbered: str, tmp_path: Path
 ) -> None:
-    source = settings.source.model_copy(update={"max_offsets_per_trigger": 4})
+    source = settings.source.model_copy(update={"max_offsets_per_trigger": 4, "min_partitions": 3})
     batches = drain(source_sink.read_stream(spark, settings.kafka, source, Subscription((numbered,))), tmp_path)
     assert len(batches) >= 3
     assert max(map(len, batches)) <= 4
     assert sorted(map(int, chain(*batches))) == list(range(10))
+
+
+def test_limits_are_options_of_the_source_where_they_are_set(settings: Settings) -> None:
+    set_ones = {"min_offsets_per_trigger": 5, "max_trigger_delay": "2 minutes", "min_partitions": 3}
+    assert source_sink.stream_limits(settings.source) == {"maxOffsetsPerTrigger": "1000000"}
+    assert source_sink.stream_limits(settings.source.model_copy(update=set_ones)) == {
+        "maxOffsetsPerTrigger": "1000000",
+        "minOffsetsPerTrigger": "5",
+        "maxTriggerDelay": "120000ms",
+        "minPartitions": "3",
+    }
 
 
 def test_records_of_an_aborted_transaction_are_not_seen(
