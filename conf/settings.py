@@ -33,6 +33,7 @@ __all__ = [
     "CLIENT_LOG",
     "ENVIRONMENTS",
     "SAFE_KEEP",
+    "SPARK_SECRET",
     "Batching",
     "Broker",
     "CompatibilityLevel",
@@ -60,11 +61,16 @@ __all__ = [
     "embedded_bootstrap_servers",
     "load",
     "require_certificates",
+    "secret_variables",
     "show",
+    "without_secrets",
 ]
 
 ENVIRONMENTS = ("local", "cluster")
 SAFE_KEEP = "7 days"  # Delta's own default
+# Who has the secret alone speaks to a driver and its executors; what they send, and what they spill, is encrypted.
+SPARK_SECRET = "spark.authenticate.secret"
+ENCRYPTION = ("spark.authenticate", "spark.network.crypto.enabled", "spark.io.encryption.enabled")
 StateStore = Literal["heap", "rocksdb"]
 OnFailure = Literal["stop-all", "isolate", "restart"]
 LIMITS = ("max_offsets_per_trigger", "min_offsets_per_trigger", "max_trigger_delay", "min_partitions")
@@ -102,6 +108,19 @@ class Spark(Section):
     driver_java_options: str
     state_store: StateStore
     trigger: str
+    ui: bool
+    encryption: bool
+    secret: SecretStr
+
+    def properties(self) -> dict[str, str]:
+        """Spark's properties that say who sees its pages and what is encrypted; a secret is among them: never to be
+        printed."""
+        found = {} if self.ui else {"spark.ui.enabled": "false"}
+        if self.encryption:
+            found |= dict.fromkeys(ENCRYPTION, "true")
+            if secret := self.secret.get_secret_value():
+                found[SPARK_SECRET] = secret
+        return found
 
 
 class PersonalData(Section):
@@ -301,6 +320,18 @@ def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Setti
     except ValidationError as exc:
         raise _explain(exc) from exc
     return _resolved(settings)
+
+
+def secret_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return the names of the variables in `environ` that hold a secret of the settings."""
+    names = [setting_sources.variable_of(key) for key in setting_sources.secret_keys(Settings)]
+    return [name for name in environ if name.upper() in names]
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return `environ` for a program that need not know the secrets of the settings: without the variables that hold
+    one."""
+    return {name: value for name, value in environ.items() if name not in secret_variables(environ)}
 
 
 def show(settings: Settings) -> str:

@@ -21,6 +21,8 @@ if [[ $TIDEMARK_STATE == "~" || $TIDEMARK_STATE == "~/"* ]]; then
 fi
 [[ $TIDEMARK_STATE == /* ]] || TIDEMARK_STATE=$PWD/$TIDEMARK_STATE
 export TIDEMARK_STATE
+# A core dump would have every secret that was in memory. Whoever looks for a crash may raise it again.
+ulimit -S -c 0
 # Records lie there as they came, personal data too. A folder that is not ours is left as it is.
 if [[ -d $TIDEMARK_STATE && -O $TIDEMARK_STATE && (-e $TIDEMARK_STATE/.tidemark-state || $TIDEMARK_STATE == "$TIDEMARK_ROOT/.tidemark") ]]; then
     chmod go-rwx "$TIDEMARK_STATE"

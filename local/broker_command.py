@@ -1,6 +1,7 @@
 """Runs `local/tidemark broker start|stop|status|logs`, and Kafka's own tools from the embedded broker's jars."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import psutil
 
 from conf import command_line, state_dir
 from conf.errors import exit_on_error
-from conf.settings import Settings, embedded_bootstrap_servers
+from conf.settings import Settings, embedded_bootstrap_servers, without_secrets
 from local import jars
 from local.broker import Cluster
 from local.processes import java
@@ -70,7 +71,7 @@ def kafka_tools(argv: Sequence[str]) -> int:
     parser.add_argument("options", nargs=argparse.REMAINDER, help="what the tool takes")
     arguments = parser.parse_args(argv)
     command = [java(), "-XX:TieredStopAtLevel=1", "-cp", jars.class_path("broker"), TOOLS[arguments.tool]]
-    return subprocess.run([*command, *arguments.options], check=False).returncode
+    return subprocess.run([*command, *arguments.options], env=without_secrets(os.environ), check=False).returncode
 
 
 def _start(settings: Settings) -> int:

@@ -1,5 +1,6 @@
 """Runs Kafka's MirrorMaker 2 as a process of its own: copies topics between the clusters of two regions, both ways."""
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from itertools import permutations
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from conf.settings import without_secrets
 from local import jars
 from local.node import LOG_CONFIG
 from local.processes import ending_with_us, java
@@ -55,7 +57,8 @@ class MirrorMaker:
         command += ["-cp", jars.class_path("mirror"), "org.apache.kafka.connect.mirror.MirrorMaker"]
         command = ending_with_us([*command, str(self._properties)])
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            own = without_secrets(os.environ)
+            self._process = subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def stop(self) -> None:
         """End it in order, by force where that takes too long."""

@@ -13,6 +13,7 @@ import psutil
 
 from conf import ROOT
 from conf.errors import TidemarkError
+from conf.settings import without_secrets
 from local import jars
 from local.processes import ending_with_us, java
 
@@ -59,7 +60,8 @@ class Node:
             return
         tool = [java(), "-XX:TieredStopAtLevel=1", "-cp", jars.class_path("broker"), "kafka.tools.StorageTool"]
         command = [*tool, "format", "--ignore-formatted", f"--cluster-id={cluster_id}", "-c", str(self.properties)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        own = without_secrets(os.environ)
+        done = subprocess.run(command, env=own, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             output = (done.stderr or done.stdout).strip().splitlines() or ["nothing"]
             raise TidemarkError("BROKER_FORMAT", f"node {self.id}: {output[0]}", f"look at {self.properties}")
@@ -70,7 +72,8 @@ class Node:
         Args:
             attached: the system ends the broker when this process dies, however it dies (Linux with util-linux).
         """
-        command = [java(), f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true", *options]
+        command = [java(), f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError", "-XX:-CreateCoredumpOnCrash"]
+        command += ["-Djava.awt.headless=true", *options]
         command += [f"-Dlog4j2.configurationFile={LOG_CONFIG}", "-cp", jars.class_path("broker")]
         command += ["kafka.Kafka", str(self.properties)]
         if attached:
@@ -83,7 +86,13 @@ class Node:
             log.flush()
             # A session of its own: Ctrl-C in the terminal that started it must not end a broker that runs on.
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.home, start_new_session=True
+                command,
+                env=without_secrets(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                start_new_session=True,
             )
         self._pid_file.write_text(f"{process.pid}\n")
         return process

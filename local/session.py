@@ -9,6 +9,7 @@ from pyspark.sql import SparkSession
 
 from conf import ROOT, state_dir
 from conf.settings import Settings
+from jobs.pipeline.session import hide_secrets
 from local import clean, driver, object_store
 from local.processes import require_account
 
@@ -41,4 +42,8 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
         os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*words, "pyspark-shell"])
         builder = SparkSession.builder.appName(name).master(settings.spark.master)
         builder = builder.config("spark.sql.shuffle.partitions", settings.spark.shuffle_partitions)
-        return builder.config("spark.sql.warehouse.dir", str(state_dir() / "warehouse")).getOrCreate()
+        for key, value in settings.spark.properties().items():
+            builder = builder.config(key, value)
+        spark = builder.config("spark.sql.warehouse.dir", str(state_dir() / "warehouse")).getOrCreate()
+        hide_secrets(spark)
+        return spark

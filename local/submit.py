@@ -10,7 +10,7 @@ from pathlib import Path
 from conf import ROOT, code_version, state_dir
 from conf.command_line import refuse_secrets, refuse_spark_secrets
 from conf.errors import exit_on_error
-from conf.settings import Settings
+from conf.settings import Settings, without_secrets
 from jobs import arguments as jobs_arguments
 from jobs import catalog
 from local import clean, driver, object_store
@@ -88,7 +88,8 @@ def _filter_stderr() -> None:
             os.dup2(reader, 0)
             os.dup2(2, 1)
             os.closerange(3, writer + 1)
-            os.execvp("grep", ["grep", "--line-buffered", "-v", "-F", "-x", START_OF_JVM])
+            words = ["grep", "--line-buffered", "-v", "-F", "-x", START_OF_JVM]
+            os.execvpe("grep", words, without_secrets(os.environ))
         finally:
             os._exit(127)  # where there is no grep
     os.dup2(writer, 2)

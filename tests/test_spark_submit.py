@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,9 @@ from local.topics import bring_in_step
 from producers import cli
 from producers.flights.data_set import package_data
 from tests.jvm import OPTIONS, SERVER_OPTIONS
-from tests.standalone import free_port, standalone_cluster
+from tests.leaks.search import LOOPBACK, of_folder, told
+from tests.leaks.watch import watched
+from tests.standalone import SPILLS, free_port, standalone_cluster
 
 DAYS = ["--from", "2013-01-01", "--to", "2013-01-08"]
 
@@ -201,17 +204,52 @@ def test_a_corrupt_record_goes_to_quarantine_and_the_job_goes_on(flights: Cluste
 def test_a_standalone_cluster_gives_the_rows_that_one_machine_gives(
     flights: Cluster, tmp_path: Path, job: str, rows_of: Callable[[Path, str], list[tuple[str, ...]]]
 ) -> None:
-    alone, spread = tmp_path / "alone", tmp_path / "spread"
+    alone, spread, secret = tmp_path / "alone", tmp_path / "spread", f"canary-{uuid.uuid4().hex}"
     assert submit(job, *arguments(flights.bootstrap_servers, alone, "--until-caught-up")).returncode == 0
 
-    with standalone_cluster(tmp_path, workers=2) as master:
+    with standalone_cluster(tmp_path, workers=2, secret=secret) as master, watched(tmp_path / SPILLS) as seen:
         options = ["--master", master, "--executor-memory", "700m", "--conf", "spark.driver.host=127.0.0.1"]
         options += ["--conf", f"spark.executor.extraJavaOptions={' '.join(SERVER_OPTIONS)}"]
-        ran = submit(job, *arguments(flights.bootstrap_servers, spread, "--until-caught-up"), "--", *options)
+        words = [*arguments(flights.bootstrap_servers, spread, "--until-caught-up"), "--set", "spark.encryption=true"]
+        ran = submit(job, *words, "--", *options, TIDEMARK_SPARK__SECRET=secret)
 
     assert ran.returncode == 0, ran.stdout
     table = job.split(".")[1]
     assert rows_of(spread, table) == rows_of(alone, table) != []
+    executors = [line for line in seen.lines if b"ExecutorBackend" in line]
+    assert len(executors) >= 2
+    for option in (b"-Dspark.authenticate=true", b"-Dspark.network.crypto.enabled=true"):
+        assert all(option in line for line in executors)
+    assert set(seen.spilled.values()) == {False}
+    told_by = [ran.stdout.encode(), *seen.lines, *seen.workers, *of_folder(spread), *of_folder(tmp_path / SPILLS)]
+    assert told({"secret": secret}, told_by) == set()
+    assert {address for address, _ in seen.addresses} <= LOOPBACK
+
+
+@pytest.mark.cluster
+@pytest.mark.exhaustive
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("secret", ["", "another-secret"])
+def test_a_cluster_with_a_secret_lets_nobody_else_in(flights: Cluster, tmp_path: Path, secret: str) -> None:
+    settings = ["--set", "spark.encryption=true"] if secret else []
+    with standalone_cluster(tmp_path, workers=1, secret="the-clusters-secret") as master:
+        words = [*arguments(flights.bootstrap_servers, tmp_path, "--until-caught-up"), *settings]
+        options = ["--master", master, "--conf", "spark.driver.host=127.0.0.1"]
+        ran = submit("flights.hourly_delays", *words, "--", *options, TIDEMARK_SPARK__SECRET=secret)
+    assert ran.returncode == 1
+    assert not (tmp_path / "tables" / "hourly_delays").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+def test_encryption_without_the_secret_of_the_cluster_is_one_line(flights: Cluster, tmp_path: Path) -> None:
+    words = arguments(flights.bootstrap_servers, tmp_path, "--until-caught-up", "--set", "spark.encryption=true")
+    ran = submit("flights.hourly_delays", *words, "--", "--master", f"spark://127.0.0.1:{free_port()}")
+    assert ran.returncode == 1
+    [error] = errors(ran.stdout)
+    assert (
+        error.startswith("error: BAD_SETTING: spark.encryption needs the secret") and "TIDEMARK_SPARK__SECRET" in error
+    )
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 
 from py4j.java_gateway import get_field, is_instance_of  # type: ignore[import-untyped]
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
-from pyspark import SparkContext, inheritable_thread_target
+from pyspark import SparkConf, SparkContext, inheritable_thread_target
 from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
@@ -42,6 +42,12 @@ class _Package:
     def __getattr__(self, part: str) -> Any:
         name = f"{self._name}.{part}" if self._name else part
         return _Package(self._classes, name) if part[0].islower() else getattr(self._classes, name)
+
+
+def submitted_conf() -> SparkConf:
+    """What spark-submit was given, as the configuration of a context that is still to be made."""
+    SparkContext._ensure_initialized()
+    return SparkConf()
 
 
 def hadoop_conf(spark: SparkSession) -> Any:

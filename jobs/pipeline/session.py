@@ -16,17 +16,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from conf.durations import milliseconds
-from conf.errors import Interrupted
-from conf.settings import Settings
-from jobs.connectors.spark_internals import jvm, start_callback_server
+from conf.errors import Interrupted, TidemarkError
+from conf.settings import SPARK_SECRET, Settings, secret_variables
+from jobs.connectors.spark_internals import jvm, start_callback_server, submitted_conf
 from jobs.pipeline.log_labels import log_to_file
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A terminal's Ctrl-C comes twice: to the script, and by way of the JVM.
 SAME_SIGNAL_SECONDS = 1.0
+# The variable by which an executor gets the secret that it shows the driver.
+OF_EXECUTOR = "_SPARK_AUTH_SECRET"
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +47,12 @@ def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
     """
     log_to_file(settings, log_path(settings, log), name)
     stopping = _Stopping(milliseconds(settings.run.stop_within) / 1000)
-    spark = SparkSession.builder.appName(name).getOrCreate()
+    conf = submitted_conf().setAppName(name)
+    _complete(conf, settings)
+    SparkContext.getOrCreate(conf)
+    spark = SparkSession.builder.getOrCreate()
     try:
+        hide_secrets(spark)
         _send_errors_to(spark, _errors_path(settings, log))
         stopping.listen(spark)
         yield spark
@@ -57,6 +64,21 @@ def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
     finally:
         with suppress(Exception) if stopping.number else _unchanged():
             spark.stop()
+
+
+def _complete(conf: SparkConf, settings: Settings) -> None:
+    """Add what the settings say, where spark-submit's own options do not; raises TidemarkError BAD_SETTING."""
+    for key, value in settings.spark.properties().items():
+        conf.setIfMissing(key, value)
+    is_standalone = (conf.get("spark.master") or "").startswith("spark://")
+    if is_standalone and settings.spark.encryption and not conf.contains(SPARK_SECRET):
+        remedy = "set the variable TIDEMARK_SPARK__SECRET, or TIDEMARK_SPARK__SECRET_FILE to its file"
+        raise TidemarkError("BAD_SETTING", "spark.encryption needs the secret of the standalone cluster", remedy)
+
+
+def hide_secrets(spark: SparkSession) -> None:
+    """Start Python workers without the secrets that stand in variables of this process, or of their executor."""
+    spark.sparkContext.environment |= dict.fromkeys([*secret_variables(os.environ), OF_EXECUTOR], "")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ A worker that dies leaves its record to be taken by another one when the lock ha
 """
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ import confluent_kafka
 from confluent_kafka import KafkaException, Message, ShareConsumer
 
 from conf.errors import TidemarkError
-from conf.settings import Settings
+from conf.settings import Settings, without_secrets
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.kafka.rights import Right
@@ -285,4 +286,5 @@ def _by_code(code: int) -> Kind:
 
 def _run(argv: Sequence[str], text: str) -> "subprocess.CompletedProcess[str]":
     output = subprocess.PIPE
-    return subprocess.run(argv, input=text, stdout=output, stderr=subprocess.STDOUT, text=True, check=False)
+    own = without_secrets(os.environ)
+    return subprocess.run(argv, env=own, input=text, stdout=output, stderr=subprocess.STDOUT, text=True, check=False)
