@@ -11,7 +11,7 @@ import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import psutil
 from confluent_kafka.admin import AclOperation, ResourceType
 from fastavro import parse_schema, schemaless_writer
 
-from conf import ROOT, setting_sources
+from conf import ROOT, setting_sources, state_dir
 from conf.settings import Settings
 from local.processes import HOST, end_group, wait_for
 from schemas.codec import frame
@@ -77,6 +77,8 @@ class Seen:
         addresses: on which the job's processes listened; `expected`: ports that must be among them.
         core_limits: the bytes that each process may leave when it crashes.
         children: command lines of the processes that need not know a secret.
+        code: by which the job ended.
+        for_others: the rights of other accounts on folders that only their owner may read.
     """
 
     decoy: str
@@ -86,7 +88,7 @@ class Seen:
     core_limits: set[int] = field(default_factory=set)
     children: list[bytes] = field(default_factory=list)
     code: int | None = None
-    temporary: Path = Path()
+    for_others: dict[Path, int] = field(default_factory=dict)
 
 
 class SecuredJob:
@@ -235,12 +237,16 @@ class SecuredJob:
         self.seen.places["command lines"] = [command_line(each) for each in family]
         self.seen.places["environments"] = [environment(each) for each in others]
         self.seen.addresses = listening(family)
-        self.seen.core_limits = {each.rlimit(psutil.RLIMIT_CORE)[0] for each in family}
-        self.seen.temporary = Path(driver.environ()["TMPDIR"])
-        self.seen.places["temporary files"] = list(of_folder(self.seen.temporary))
+        for each in family:
+            with suppress(psutil.NoSuchProcess):
+                self.seen.core_limits.add(each.rlimit(psutil.RLIMIT_CORE)[0])
+        temporary = Path(driver.environ()["TMPDIR"])
+        (temporary / "decoy").write_text(self.seen.decoy)
+        self.seen.places["temporary files"] = list(of_folder(temporary))
+        self.seen.for_others = {path: path.stat().st_mode & 0o077 for path in (state_dir(), temporary.resolve())}
 
     def _look_at_pages(self, metrics: int, ui: int) -> None:
-        self.seen.places["metrics"] = [_get(metrics, "metrics"), _get(metrics, "healthz"), _get(metrics, "readyz")]
+        self.seen.places["metrics"] = [_get(metrics, "metrics"), _get(metrics, "healthz")]
         self.seen.places["UI"] = [_get(ui, view) for view in VIEWS]
         [application] = json.loads(_get(ui, "api/v1/applications"))
         rest = f"api/v1/applications/{application['id']}"

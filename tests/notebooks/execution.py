@@ -4,27 +4,35 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 from conf import ROOT
+from tests.leaks.search import listening
 
 NOTEBOOKS = ROOT / "notebooks"
 CELL_SECONDS = 400
 
 
 class Execution(NotebookClient):
-    """A run of a notebook that keeps every picture which replaced another, in base64."""
+    """A run of a notebook that keeps every picture which replaced another, in base64, and on which addresses the
+    kernel and what it has started took connections when a cell began."""
 
     def __init__(self, notebook: NotebookNode, kernel: AsyncKernelManager, start_in: Path) -> None:
         super().__init__(notebook, km=kernel, timeout=CELL_SECONDS, resources={"metadata": {"path": str(start_in)}})
+        self._kernel: Any = kernel
         self.replacements: list[str] = []
+        self.addresses: set[tuple[str, int]] = set()
 
     def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         """Called for everything that the kernel says."""
         if msg["msg_type"] == "update_display_data":
             self.replacements.append(msg["content"]["data"]["image/png"])
+        if msg["msg_type"] == "execute_input":
+            running = psutil.Process(self._kernel.provisioner.pid)
+            self.addresses |= listening([running, *running.children(recursive=True)])
         return super().process_message(msg, cell, cell_index)
 
 

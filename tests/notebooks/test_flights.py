@@ -18,6 +18,7 @@ from local import topics
 from local.broker import Cluster
 from producers import cli
 from tests.jvm import OPTIONS
+from tests.leaks.search import LOOPBACK
 from tests.notebooks.execution import NOTEBOOKS, Execution, code_cells, pictures, read
 
 FLIGHTS = NOTEBOOKS / "flights.ipynb"
@@ -54,6 +55,8 @@ def test_it_runs_from_top_to_bottom(kernel: AsyncKernelManager, environment: dic
     notebook = read(FLIGHTS)
     execution = Execution(notebook, kernel, start_in=NOTEBOOKS)
     execution.execute(env=os.environ | environment)
+    assert len(execution.addresses) > 5  # the kernel's own, and those of its JVM
+    assert {address for address, _ in execution.addresses} <= LOOPBACK
     cells = {cell.id: cell for cell in code_cells(notebook)}
     assert [cell.execution_count for cell in cells.values()] == list(range(1, len(cells) + 1))
     assert {name: len(pictures(cell)) for name, cell in cells.items() if "with sheet(" in cell.source} == {
