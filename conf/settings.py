@@ -110,7 +110,7 @@ class Spark(Section):
     trigger: str
     ui: bool
     encryption: bool
-    secret: SecretStr
+    encryption_secret: SecretStr
 
     def properties(self) -> dict[str, str]:
         """Spark's properties that say who sees its pages and what is encrypted; a secret is among them: never to be
@@ -118,7 +118,7 @@ class Spark(Section):
         found = {} if self.ui else {"spark.ui.enabled": "false"}
         if self.encryption:
             found |= dict.fromkeys(ENCRYPTION, "true")
-            if secret := self.secret.get_secret_value():
+            if secret := self.encryption_secret.get_secret_value():
                 found[SPARK_SECRET] = secret
         return found
 

@@ -211,7 +211,7 @@ def test_a_standalone_cluster_gives_the_rows_that_one_machine_gives(
         options = ["--master", master, "--executor-memory", "700m", "--conf", "spark.driver.host=127.0.0.1"]
         options += ["--conf", f"spark.executor.extraJavaOptions={' '.join(SERVER_OPTIONS)}"]
         words = [*arguments(flights.bootstrap_servers, spread, "--until-caught-up"), "--set", "spark.encryption=true"]
-        ran = submit(job, *words, "--", *options, TIDEMARK_SPARK__SECRET=secret)
+        ran = submit(job, *words, "--", *options, TIDEMARK_SPARK__ENCRYPTION_SECRET=secret)
 
     assert ran.returncode == 0, ran.stdout
     table = job.split(".")[1]
@@ -235,7 +235,7 @@ def test_a_cluster_with_a_secret_lets_nobody_else_in(flights: Cluster, tmp_path:
     with standalone_cluster(tmp_path, workers=1, secret="the-clusters-secret") as master:
         words = [*arguments(flights.bootstrap_servers, tmp_path, "--until-caught-up"), *settings]
         options = ["--master", master, "--conf", "spark.driver.host=127.0.0.1"]
-        ran = submit("flights.hourly_delays", *words, "--", *options, TIDEMARK_SPARK__SECRET=secret)
+        ran = submit("flights.hourly_delays", *words, "--", *options, TIDEMARK_SPARK__ENCRYPTION_SECRET=secret)
     assert ran.returncode == 1
     assert not (tmp_path / "tables" / "hourly_delays").exists()
 
@@ -247,9 +247,8 @@ def test_encryption_without_the_secret_of_the_cluster_is_one_line(flights: Clust
     ran = submit("flights.hourly_delays", *words, "--", "--master", f"spark://127.0.0.1:{free_port()}")
     assert ran.returncode == 1
     [error] = errors(ran.stdout)
-    assert (
-        error.startswith("error: BAD_SETTING: spark.encryption needs the secret") and "TIDEMARK_SPARK__SECRET" in error
-    )
+    assert error.startswith("error: BAD_SETTING: spark.encryption needs the secret")
+    assert "TIDEMARK_SPARK__ENCRYPTION_SECRET" in error
 
 
 @pytest.fixture

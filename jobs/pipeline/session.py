@@ -72,7 +72,7 @@ def _complete(conf: SparkConf, settings: Settings) -> None:
         conf.setIfMissing(key, value)
     is_standalone = (conf.get("spark.master") or "").startswith("spark://")
     if is_standalone and settings.spark.encryption and not conf.contains(SPARK_SECRET):
-        remedy = "set the variable TIDEMARK_SPARK__SECRET, or TIDEMARK_SPARK__SECRET_FILE to its file"
+        remedy = "set TIDEMARK_SPARK__ENCRYPTION_SECRET, or ..._FILE to its file"
         raise TidemarkError("BAD_SETTING", "spark.encryption needs the secret of the standalone cluster", remedy)
 
 

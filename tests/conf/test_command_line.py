@@ -36,6 +36,7 @@ SECRETS = {
     "registry.password": "TIDEMARK_REGISTRY__PASSWORD",
     "personal_data.hash_key": "TIDEMARK_PERSONAL_DATA__HASH_KEY",
     "page.token": "TIDEMARK_PAGE__TOKEN",
+    "spark.encryption_secret": "TIDEMARK_SPARK__ENCRYPTION_SECRET",
     "search.password": "TIDEMARK_SEARCH__PASSWORD",
 }
 

@@ -88,7 +88,12 @@ def test_no_secret_is_told_by_a_job_that_knows_all_of_them_and_it_listens_on_loo
 
 def test_every_secret_of_the_settings_is_planted() -> None:
     assert make_secrets().keys() == set(setting_sources.secret_keys(Settings))
-    assert {"kafka.sasl_password", "personal_data.hash_key", "spark.secret", "page.token"} <= make_secrets().keys()
+    assert {
+        "kafka.sasl_password",
+        "personal_data.hash_key",
+        "spark.encryption_secret",
+        "page.token",
+    } <= make_secrets().keys()
 
 
 PACKED: dict[str, Callable[[Path], object]] = {
