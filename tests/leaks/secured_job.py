@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from confluent_kafka.admin import AclOperation, ResourceType
 from fastavro import parse_schema, schemaless_writer
 
 from conf import ROOT, setting_sources, state_dir
+from conf.certificates import key_for_java
 from conf.settings import Settings
 from local.processes import HOST, end_group, wait_for
 from schemas.codec import frame
@@ -96,6 +97,9 @@ class SecuredJob:
 
     Args:
         planted: the secrets, by their keys.
+
+    Attributes:
+        sought: those, and a line of the private key that `kafka.ssl_key_password` opens.
     """
 
     def __init__(self, secured: SecuredCluster, folder: Path, hidden: Path, planted: Mapping[str, str]) -> None:
@@ -103,6 +107,7 @@ class SecuredJob:
         self.seen = Seen(f"Decoy{secrets.token_hex(12)}")
         self.user = f"leak-{uuid.uuid4().hex[:8]}"
         self.sets: dict[str, str] = {}
+        self.sought = dict(planted)
 
     @contextmanager
     def surroundings(self, way: Way) -> Iterator[dict[str, str]]:
@@ -111,6 +116,7 @@ class SecuredJob:
             self.secured.allow(kind, "*", AclOperation.ALL, user=self.user)
         self.secured.set_password(self.planted["kafka.sasl_password"], self.user)
         certificate, key = self.secured.clients.issue(self.hidden, self.user, self.planted["kafka.ssl_key_password"])
+        self.sought["private key"] = str(key_for_java(key, self.planted["kafka.ssl_key_password"])).splitlines()[1]
         registry = FileRegistry(self.hidden / "registry")
         departure = json.loads(contract("departure"))
         next(each for each in departure["fields"] if each["name"] == "tail_number")["pii"] = "hash"
@@ -185,8 +191,11 @@ class SecuredJob:
             )
             try:
                 self._await_batches(process, printed)
-                self._look_at_processes(psutil.Process(process.pid), way)
+                driver = psutil.Process(process.pid)
+                family = [driver, *driver.children(recursive=True)]
                 self._look_at_pages(metrics, ui)
+                # What Java starts for a moment, such as chmod, has its environment, and is gone by now.
+                self._look_at_processes(driver, [each for each in family if each.is_running()], way)
                 self.seen.expected = {metrics, ui}
                 os.kill(process.pid, signal.SIGTERM)
                 self.seen.code = process.wait(SECONDS)
@@ -211,6 +220,7 @@ class SecuredJob:
         properties = {
             "spark.ui.port": str(ui),
             "spark.eventLog.enabled": "true",
+            "spark.eventLog.compress": "false",
             "spark.eventLog.dir": (self.folder / "events").as_uri(),
             "spark.tidemark.decoy": self.seen.decoy,
         }
@@ -225,9 +235,8 @@ class SecuredJob:
         wait_for(is_done, SECONDS, lambda: AssertionError(f"no batches: {printed.read_text()}"))
         assert process.poll() is None, printed.read_text()
 
-    def _look_at_processes(self, driver: psutil.Process, way: Way) -> None:
+    def _look_at_processes(self, driver: psutil.Process, family: Sequence[psutil.Process], way: Way) -> None:
         """The JVM, which spark-submit has become, and Python's driver know what variables say; no other does."""
-        family = [driver, *driver.children(recursive=True)]
         others = [
             each
             for each in family

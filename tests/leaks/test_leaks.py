@@ -71,7 +71,7 @@ def test_no_secret_is_told_by_a_job_that_knows_all_of_them_and_it_listens_on_loo
     seen.places["topic"] = [part for key, value, _ in published for part in (key, value)]
 
     assert seen.code == 0, seen.places["output"]
-    assert {place: names for place, contents in seen.places.items() if (names := told(planted, contents))} == {}
+    assert {place: names for place, contents in seen.places.items() if (names := told(job.sought, contents))} == {}
     known = {"decoy": seen.decoy, "topic": TOPIC}
     found = {place: told(known, contents) for place, contents in seen.places.items()}
     assert [place for place, names in found.items() if not names] == []
