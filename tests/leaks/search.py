@@ -5,9 +5,11 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import struct
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +48,14 @@ def told(secrets: Mapping[str, str], contents: Iterable[bytes]) -> set[str]:
 def of_folder(folder: Path) -> Iterator[bytes]:
     """The names and contents of all files under `folder`, as they are and unpacked; files that vanish meanwhile are
     passed over."""
-    for path in sorted(folder.rglob("*")):
-        yield str(path.relative_to(folder)).encode()
-        if path.is_file():
-            try:
-                content = path.read_bytes()
-            except FileNotFoundError:
-                continue
-            yield from unpacked(content)
+    for place, folders, files in os.walk(folder):
+        yield from (name.encode() for name in folders)
+        for name in files:
+            yield name.encode()
+            path = Path(place, name)
+            if path.is_file():
+                with suppress(FileNotFoundError):
+                    yield from unpacked(path.read_bytes())
 
 
 def unpacked(content: bytes) -> Iterator[bytes]:

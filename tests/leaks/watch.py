@@ -1,8 +1,10 @@
 """What a test's child processes show, and spill, from moment to moment while something runs."""
 
+import fnmatch
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,13 +37,11 @@ class Watched:
         self.lines |= set(lines.values())
         self.workers |= {environment(child) for child, line in lines.items() if b"pyspark.daemon" in line}
         self.addresses |= listening(children)
-        for path in spills.rglob("shuffle_*.data"):
-            try:
-                head = path.read_bytes()[: len(LZ4_MAGIC)]
-            except FileNotFoundError:
-                continue
-            if head:
-                self.spilled[path.name] = head == LZ4_MAGIC
+        for place, _, files in os.walk(spills):
+            for name in fnmatch.filter(files, "shuffle_*.data"):
+                with suppress(FileNotFoundError):
+                    if head := Path(place, name).read_bytes()[: len(LZ4_MAGIC)]:
+                        self.spilled[name] = head == LZ4_MAGIC
 
 
 @contextmanager
