@@ -47,7 +47,7 @@ def secured_topics(secured: SecuredCluster) -> SecuredCluster:
 @pytest.mark.parametrize(
     "way",
     [
-        Way(),
+        pytest.param(Way(), marks=pytest.mark.exhaustive),
         pytest.param(Way(by_files=True, encrypted=True), marks=pytest.mark.exhaustive),
         pytest.param(Way(by_token=True), marks=pytest.mark.exhaustive),
         pytest.param(Way(by_token=True, by_files=True, encrypted=True), marks=pytest.mark.exhaustive),
