@@ -1,15 +1,18 @@
-"""Encodes Arrow columns as framed Avro bytes, all rows at once: the fast way for flat records of known types.
+"""Encodes Arrow columns as framed Avro bytes, all rows at once, into the bytes that fastavro writes row by row.
 
-Each field becomes a block of bytes, one line per record, and a mask of the bytes that count; the blocks side
-by side, masked, are the records one after the other. Types must match exactly, so nothing is coerced.
+A field becomes parts: narrow ones of a few bytes (a block with one line per record, and a mask of the bytes that
+count), and wide ones (an Arrow column of byte strings). All parts side by side are the records one after the other,
+so that memory grows with the bytes of the records only. Types must match exactly, so nothing is coerced.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from conf.errors import TidemarkError
 from schemas.codec import HEADER, MAGIC
@@ -17,22 +20,40 @@ from schemas.validity import load_schema
 
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
-Block = tuple[Bytes, Mask]
-Column = Callable[[pa.Array], Iterator[Block]]
+# A block and its mask, or a column of byte strings (pa.Array).
+Part = Any
+Encode = Callable[[pa.Array], list[Part]]
+# A decimal of so many digits is a whole number of 64 bits.
+DECIMAL_DIGITS = 18
+TIME_UNITS = {"millis": "ms", "micros": "us", "nanos": "ns"}
+LOGICAL = ("decimal", "date", "uuid")
+
+
+@dataclass(frozen=True)
+class ColumnType:
+    """What a column of an Avro type is: its Arrow type, and the parts of its values.
+
+    `branches`: of a union with null, the numbers of null's branch and of the value's; None where null is not allowed.
+    `encode` is given nulls too, and may make anything of them.
+    """
+
+    arrow: pa.DataType
+    encode: Encode
+    branches: tuple[int, int] | None = None
 
 
 class ColumnarEncoder:
-    """Encodes a table as a list of framed bytes, one per row, by one flat record schema.
+    """Encodes a table as a list of framed bytes, one per row, by one record schema.
 
-    Takes string, int, long, double, timestamp-millis, timestamp-micros and decimals of up to 18 digits, each
-    also in a union with null, from Arrow columns of the same name and exactly that type.
+    Takes every type but unions of several types and references to a type by its name; from Arrow columns of the
+    same name and of exactly the type that `arrow_schema` has.
     """
 
     def __init__(self, schema_id: int, text: str) -> None:
         """Raises TidemarkError UNSUPPORTED_SCHEMA, where a field is of another type."""
         self._header = np.frombuffer(HEADER.pack(MAGIC, schema_id), dtype=np.uint8)
-        schema = load_schema(text)
-        self._fields = [(field["name"], *_column(field)) for field in schema["fields"]]
+        self._fields = [(field["name"], _column_type(field)) for field in load_schema(text)["fields"]]
+        self.arrow_schema = pa.schema([(name, kind.arrow) for name, kind in self._fields])
 
     def __call__(self, table: pa.Table) -> list[bytes]:
         """Return the framed bytes of every row, in order.
@@ -40,116 +61,289 @@ class ColumnarEncoder:
         Raises:
             TidemarkError: COLUMN_MISMATCH, where a column is missing, of another type, or wrongly null.
         """
+        return [] if table.num_rows == 0 else self.column(table).to_pylist()
+
+    def column(self, table: pa.Table) -> pa.Array:
+        """Return the framed bytes of every row, as a column; raises what a call does."""
         count = table.num_rows
-        if count == 0:
-            return []
-        blocks = [(np.broadcast_to(self._header, (count, len(self._header))), _all(count, len(self._header)))]
-        for name, arrow_type, nullable, encode in self._fields:
-            blocks += _field_blocks(_checked(table, name, arrow_type, nullable), nullable, encode)
-        mask = np.concatenate([mask for _, mask in blocks], axis=1)
-        records = np.concatenate([block for block, _ in blocks], axis=1)[mask].tobytes()
-        ends = np.cumsum(mask.sum(axis=1)).tolist()
-        return [records[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        parts: list[Part] = [(np.broadcast_to(self._header, (count, len(self._header))), _all(count, 5))]
+        for name, kind in self._fields:
+            parts += _parts(_checked(table, name, kind), kind)
+        return _joined(parts, count)
 
 
-def _checked(table: pa.Table, name: str, arrow_type: pa.DataType, nullable: bool) -> pa.Array:
+def _checked(table: pa.Table, name: str, kind: ColumnType) -> pa.Array:
     index = table.schema.get_field_index(name)
-    if index < 0 or table.schema.field(index).type != arrow_type:
+    if index < 0 or table.schema.field(index).type != kind.arrow:
         actual = "missing" if index < 0 else str(table.schema.field(index).type)
-        raise _mismatch(f"column `{name}` is {actual}, the schema needs {arrow_type}")
+        raise _mismatch(f"column `{name}` is {actual}, the schema needs {kind.arrow}")
     column = table.column(index).combine_chunks()
-    if column.null_count and not nullable:
-        raise _mismatch(f"column `{name}` has {column.null_count} nulls, the schema allows none")
+    return _filled(column, kind, f"column `{name}`")
+
+
+def _filled(column: pa.Array, kind: ColumnType, what: str, allowed: int = 0) -> pa.Array:
+    """Return the column; raises COLUMN_MISMATCH where more than `allowed` values are null that must not be."""
+    nulls = column.null_count - allowed
+    if nulls > 0 and kind.branches is None:
+        raise _mismatch(f"{what} has {nulls} nulls, the schema allows none")
     return column
 
 
-def _field_blocks(column: pa.Array, nullable: bool, encode: Column) -> list[Block]:
-    if not nullable:
-        return list(encode(column))
-    present = ~column.is_null().to_numpy(zero_copy_only=False)
-    # A union starts with its branch as a varint: null is branch 0 (byte 0), the value branch 1 (byte 2).
-    branch = (np.where(present, 2, 0).astype(np.uint8)[:, None], _all(len(column), 1))
-    return [branch, *((block, mask & present[:, None]) for block, mask in encode(column))]
+def _parts(column: pa.Array, kind: ColumnType) -> list[Part]:
+    if kind.branches is None:
+        return kind.encode(column)
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    # A union starts with the number of its branch, as a varint: twice the number.
+    null, value = (2 * branch for branch in kind.branches)
+    branch = (np.where(present, value, null).astype(np.uint8)[:, None], _all(len(column), 1))
+    return [branch, *(_only(part, present) for part in kind.encode(column))]
 
 
-def _varints(column: pa.Array) -> Iterator[Block]:
-    yield _varint_block(column.view(_integer(column.type)).fill_null(0).to_numpy(zero_copy_only=False))
+def _only(part: Part, present: Mask) -> Part:
+    if isinstance(part, tuple):
+        block, mask = part
+        return block, mask & present[:, None]
+    return part if present.all() else pc.if_else(pa.array(present), part, None)
 
 
-def _varint_block(values: npt.NDArray[Any]) -> Block:
+def _joined(parts: Sequence[Part], count: int) -> pa.Array:
+    """Return the parts of each row, one behind the other, as a column of byte strings; a null is nothing."""
+    columns: list[pa.Array] = []
+    narrow: list[tuple[Bytes, Mask]] = []
+    for part in [*parts, None]:
+        if isinstance(part, tuple):
+            narrow.append(part)
+            continue
+        if narrow:
+            columns.append(_packed(narrow))
+            narrow = []
+        if part is not None:
+            columns.append(part)
+    if len(columns) == 1 and not columns[0].null_count:
+        return columns[0]
+    return pc.binary_join_element_wise(*columns, b"", null_handling="replace", null_replacement=b"")
+
+
+def _packed(narrow: Sequence[tuple[Bytes, Mask]]) -> pa.Array:
+    mask = np.concatenate([mask for _, mask in narrow], axis=1)
+    data = np.concatenate([block for block, _ in narrow], axis=1)[mask]
+    return _byte_strings(np.count_nonzero(mask, axis=1), data)
+
+
+def _byte_strings(lengths: npt.NDArray[Any], data: Bytes) -> pa.Array:
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(lengths, out=offsets[1:])
+    return pa.Array.from_buffers(pa.binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
+def _varints(column: pa.Array) -> list[Part]:
+    width = pa.int32() if column.type.bit_width == 32 else pa.int64()
+    return [_varint_block(column.view(width).fill_null(0).to_numpy(zero_copy_only=False))]
+
+
+def _varint_block(values: npt.NDArray[Any]) -> tuple[Bytes, Mask]:
     signed = values.astype(np.int64)
-    zigzag = ((signed << 1) ^ (signed >> 63)).view(np.uint64)
-    width = max(1, -(-int(zigzag.max()).bit_length() // 7))
-    shifted = zigzag[:, None] >> (np.arange(width, dtype=np.uint64) * np.uint64(7))[None, :]
-    mask = shifted > 0
-    mask[:, 0] = True
-    more = np.zeros_like(mask)
-    more[:, :-1] = mask[:, 1:]
-    return ((shifted & np.uint64(0x7F)) | (more * np.uint64(0x80))).astype(np.uint8), mask
+    rest = ((signed << 1) ^ (signed >> 63)).view(np.uint64)
+    width = max(1, -(-int(rest.max(initial=0)).bit_length() // 7))
+    if width == 1:
+        return rest.astype(np.uint8)[:, None], _all(len(values), 1)
+    block, mask = np.empty((len(values), width), np.uint8), np.empty((len(values), width), np.bool_)
+    goes_on: Any = True
+    for place in range(width):
+        low, rest = rest.astype(np.uint8) & 0x7F, rest >> np.uint64(7)
+        mask[:, place] = goes_on
+        goes_on = rest > 0
+        block[:, place] = low | (goes_on.view(np.uint8) << 7)
+    return block, mask
 
 
-def _strings(column: pa.Array) -> Iterator[Block]:
-    filled = column.fill_null("")
-    _, offset_buffer, data = filled.buffers()
-    window = slice(filled.offset, filled.offset + len(filled) + 1)
-    offsets = np.frombuffer(offset_buffer, dtype=np.int32)[window]
-    lengths = np.diff(offsets)
-    yield _varint_block(lengths)
-    mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    block = np.zeros(mask.shape, dtype=np.uint8)
-    if block.size:
-        block[mask] = np.frombuffer(data, dtype=np.uint8)[offsets[0] : offsets[-1]]
-    yield block, mask
+def _texts(column: pa.Array) -> list[Part]:
+    lengths = pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+    return [_varint_block(lengths), column.cast(pa.binary())]
 
 
-def _doubles(column: pa.Array) -> Iterator[Block]:
-    values = column.fill_null(0.0).to_numpy(zero_copy_only=False).astype("<f8")
-    yield values.view(np.uint8).reshape(len(column), 8), _all(len(column), 8)
+def _fixed(column: pa.Array) -> list[Part]:
+    return [column.cast(pa.binary())]
 
 
-def _decimals(column: pa.Array) -> Iterator[Block]:
+def _enum(symbols: list[str]) -> Encode:
+    values = pa.array(symbols, pa.string())
+
+    def encode(column: pa.Array) -> list[Part]:
+        places = pc.index_in(column, values)
+        if places.null_count > column.null_count:
+            raise _mismatch(f"a value is none of {', '.join(symbols)}")
+        return _varints(places)
+
+    return encode
+
+
+def _booleans(column: pa.Array) -> list[Part]:
+    values = column.fill_null(False).cast(pa.uint8()).to_numpy(zero_copy_only=False)
+    return [(values[:, None], _all(len(column), 1))]
+
+
+def _numbers(layout: str, width: int) -> Encode:
+    def encode(column: pa.Array) -> list[Part]:
+        values = column.fill_null(0.0).to_numpy(zero_copy_only=False).astype(layout)
+        return [(values.view(np.uint8).reshape(len(column), width), _all(len(column), width))]
+
+    return encode
+
+
+def _unscaled(column: pa.Array) -> npt.NDArray[np.int64]:
     filled = column.fill_null(0)
     words = np.frombuffer(filled.buffers()[1], dtype="<i8")
-    unscaled = words[2 * filled.offset : 2 * (filled.offset + len(filled)) : 2]
+    return words[2 * filled.offset : 2 * (filled.offset + len(filled)) : 2]
+
+
+def _decimals(column: pa.Array) -> list[Part]:
+    unscaled = _unscaled(column)
     limits = 1 << (8 * np.arange(1, 8, dtype=np.int64) - 1)
-    lengths = 1 + ((unscaled[:, None] >= limits) | (unscaled[:, None] < -limits)).sum(axis=1)
-    yield _varint_block(lengths)
+    # -128 takes two bytes, though one would do: so does fastavro.
+    lengths = 1 + ((unscaled[:, None] >= limits) | (unscaled[:, None] <= -limits)).sum(axis=1)
     mask = np.arange(8) >= 8 - lengths[:, None]
-    yield unscaled.astype(">i8").view(np.uint8).reshape(len(column), 8), mask
+    return [_varint_block(lengths), (unscaled.astype(">i8").view(np.uint8).reshape(len(column), 8), mask)]
 
 
-def _column(field: dict[str, Any]) -> tuple[pa.DataType, bool, Column]:
-    avro_type, nullable = field["type"], False
-    if isinstance(avro_type, list) and len(avro_type) == 2 and avro_type[0] == "null":
-        avro_type, nullable = avro_type[1], True
-    physical = _physical(avro_type)
-    if physical is None:
+def _fixed_decimals(size: int) -> Encode:
+    def encode(column: pa.Array) -> list[Part]:
+        unscaled = _unscaled(column)
+        low = unscaled.astype(">i8").view(np.uint8).reshape(len(column), 8)[:, max(0, 8 - size) :]
+        sign = np.repeat(np.where(unscaled < 0, 255, 0).astype(np.uint8)[:, None], max(0, size - 8), axis=1)
+        return [(np.concatenate([sign, low], axis=1), _all(len(column), size))]
+
+    return encode
+
+
+def _record(names: list[str], kinds: list[ColumnType]) -> Encode:
+    def encode(column: pa.Array) -> list[Part]:
+        parts: list[Part] = []
+        for name, kind, child in zip(names, kinds, column.flatten(), strict=True):
+            parts += _parts(_filled(child, kind, f"field `{name}`", column.null_count), kind)
+        return parts or [(np.zeros((len(column), 0), np.uint8), _all(len(column), 0))]
+
+    return encode
+
+
+def _array(item: ColumnType) -> Encode:
+    def encode(column: pa.Array) -> list[Part]:
+        items = _filled(column.flatten(), item, "an array")
+        return _blocks(column, len(items), _parts(items, item))
+
+    return encode
+
+
+def _map(item: ColumnType) -> Encode:
+    def encode(column: pa.Array) -> list[Part]:
+        entries = pa.ListArray.from_arrays(*_list_parts(column)).flatten()
+        keys, values = entries.flatten()
+        parts = [*_texts(keys), *_parts(_filled(values, item, "a map"), item)]
+        return _blocks(column, len(entries), parts)
+
+    return encode
+
+
+def _list_parts(column: pa.MapArray) -> tuple[pa.Array, pa.Array]:
+    """The offsets and the entries of maps; those of a null are left out, as `flatten` does for lists."""
+    lengths = _lengths(column)
+    starts = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column)]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    entries = pa.StructArray.from_arrays(
+        [child.take(pa.array(places)) for child in (column.keys, column.items)], ["key", "value"]
+    )
+    return pa.array(offsets), entries
+
+
+def _lengths(column: pa.Array) -> npt.NDArray[Any]:
+    if pa.types.is_map(column.type):
+        offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset :][: len(column) + 1]
+        return np.where(column.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
+    return np.asarray(pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False))
+
+
+def _blocks(column: pa.Array, count: int, parts: list[Part]) -> list[Part]:
+    """The parts of lists: how many items, the items, and 0 for the end; where there is none, the end alone."""
+    lengths = _lengths(column)
+    joined = _joined(parts, count)
+    at = np.concatenate([[0], np.cumsum(lengths)])
+    offsets = np.frombuffer(joined.buffers()[1], dtype=np.int32)[joined.offset : joined.offset + count + 1]
+    spans = pa.py_buffer(offsets[at] if count else np.zeros(len(at), dtype=np.int32))
+    items = pa.Array.from_buffers(pa.binary(), len(column), [None, spans, joined.buffers()[2]])
+    end = (np.zeros((len(column), 1), dtype=np.uint8), (lengths > 0)[:, None])
+    return [_varint_block(lengths), items, end]
+
+
+def _column_type(field: dict[str, Any]) -> ColumnType:
+    kind = column_type(field["type"])
+    if kind is None:
         what = f"field `{field['name']}` of type {field['type']} has no columnar encoding"
         raise TidemarkError("UNSUPPORTED_SCHEMA", what, "encode it row by row, with schemas.codec.Encoder")
-    arrow_type, encode = physical
-    return arrow_type, nullable, encode
+    return kind
 
 
-def _physical(avro_type: Any) -> tuple[pa.DataType, Column] | None:
+def column_type(avro_type: Any) -> ColumnType | None:
+    """Return what a column of the type is; None where it has no columnar encoding."""
     if isinstance(avro_type, list):
-        return None
+        others = [branch for branch in avro_type if branch != "null"]
+        kind = column_type(others[0]) if len(others) == 1 and len(avro_type) == 2 else None
+        branches = (avro_type.index("null"), avro_type.index(others[0])) if kind else None
+        return ColumnType(kind.arrow, kind.encode, branches) if kind else None
     declared: dict[str, Any] = {"type": avro_type} if isinstance(avro_type, str) else avro_type
-    logical = declared.get("logicalType", declared["type"])
-    if logical == "decimal" and declared["type"] == "bytes" and declared["precision"] <= 18:
-        return pa.decimal128(declared["precision"], declared.get("scale", 0)), _decimals
-    plain: dict[str, tuple[pa.DataType, Column]] = {
-        "string": (pa.string(), _strings),
-        "int": (pa.int32(), _varints),
-        "long": (pa.int64(), _varints),
-        "double": (pa.float64(), _doubles),
-        "timestamp-millis": (pa.timestamp("ms", "UTC"), _varints),
-        "timestamp-micros": (pa.timestamp("us", "UTC"), _varints),
-    }
-    return plain.get(str(logical))
+    return _scalar(declared) or _nested(declared)
 
 
-def _integer(arrow_type: pa.DataType) -> pa.DataType:
-    return pa.int32() if arrow_type == pa.int32() else pa.int64()
+def _scalar(declared: dict[str, Any]) -> ColumnType | None:
+    kind, logical = declared["type"], str(declared.get("logicalType", ""))
+    base, _, unit = logical.rpartition("-")
+    if base in ("timestamp", "local-timestamp") and unit in TIME_UNITS and kind == "long":
+        return ColumnType(pa.timestamp(TIME_UNITS[unit], "UTC" if base == "timestamp" else None), _varints)
+    if (base, kind, unit) in (("time", "int", "millis"), ("time", "long", "micros")):
+        return ColumnType(pa.time32("ms") if kind == "int" else pa.time64("us"), _varints)
+    if (logical, kind) == ("date", "int"):
+        return ColumnType(pa.date32(), _varints)
+    if logical == "decimal" and kind in ("bytes", "fixed") and declared["precision"] <= DECIMAL_DIGITS:
+        arrow = pa.decimal128(declared["precision"], declared.get("scale", 0))
+        return ColumnType(arrow, _decimals if kind == "bytes" else _fixed_decimals(declared["size"]))
+    if (logical, kind) == ("uuid", "string"):
+        return ColumnType(pa.string(), _texts)
+    if base in ("timestamp", "local-timestamp", "time") or logical in LOGICAL:
+        return None
+    if kind == "enum":
+        return ColumnType(pa.string(), _enum(declared["symbols"]))
+    if kind == "fixed":
+        return ColumnType(pa.binary(declared["size"]), _fixed) if declared["size"] else None
+    return PLAIN.get(kind) if isinstance(kind, str) else None
+
+
+def _nested(declared: dict[str, Any]) -> ColumnType | None:
+    if declared["type"] == "record":
+        names = [field["name"] for field in declared["fields"]]
+        kinds = [column_type(field["type"]) for field in declared["fields"]]
+        known = [kind for kind in kinds if kind]
+        if len(known) < len(kinds) or not kinds:
+            return None
+        arrow = pa.struct([(name, kind.arrow) for name, kind in zip(names, known, strict=True)])
+        return ColumnType(arrow, _record(names, known))
+    inner = {"array": "items", "map": "values"}.get(declared["type"])
+    item = column_type(declared[inner]) if inner else None
+    if item is None:
+        return None
+    if inner == "items":
+        return ColumnType(pa.list_(item.arrow), _array(item))
+    return ColumnType(pa.map_(pa.string(), item.arrow), _map(item))
+
+
+PLAIN = {
+    "string": ColumnType(pa.string(), _texts),
+    "bytes": ColumnType(pa.binary(), _texts),
+    "boolean": ColumnType(pa.bool_(), _booleans),
+    "int": ColumnType(pa.int32(), _varints),
+    "long": ColumnType(pa.int64(), _varints),
+    "float": ColumnType(pa.float32(), _numbers("<f4", 4)),
+    "double": ColumnType(pa.float64(), _numbers("<f8", 8)),
+}
 
 
 def _all(count: int, width: int) -> Mask:

@@ -82,7 +82,8 @@ def _decimal(precision: int, scale: int) -> Convert:
             raise ValueError(f"{shown(value)} does not fit decimal({precision}, {scale})") from exc
         if not fitted.is_finite():
             raise ValueError(f"{shown(value)} does not fit decimal({precision}, {scale})")
-        return fitted
+        # Into a fixed, fastavro writes the zero of -0 as another number.
+        return fitted or fitted.copy_abs()
 
     return convert
 

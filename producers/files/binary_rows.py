@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
@@ -15,9 +15,13 @@ import pyarrow.parquet as pq
 from fastavro import schemaless_reader
 from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 
-from producers.files.rows import READ_ERRORS, Row, bad_file, unique_columns
+from producers.files.rows import LEAST_ROWS, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, unique_columns
 
 BATCH_ROWS = 5_000
+# Of rows that are worked on at a time.
+PIECE_BYTES = 1 << 22
+# Without it, a column of a row group is read whole.
+BUFFER_BYTES = 1 << 20
 LAST_NANOS = 2**63 - 1
 FINER = "a time of it is finer than microseconds, which is what a table holds"
 NOT_HELD = "it holds a time finer than microseconds or outside the years 1 to 9999, or text that is not UTF-8"
@@ -36,13 +40,13 @@ class ParquetInput:
         self.name = name
         try:
             # Read in nanoseconds, as is the default, a time after the year 2262 would become another one.
-            self._file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us")
+            self._file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us", buffer_size=BUFFER_BYTES)
             self._int96 = [
                 column.name
                 for column in map(self._file.schema.column, range(len(self._file.schema)))
                 if column.physical_type == "INT96"
             ]
-            self._finer = pq.ParquetFile(path) if self._int96 else None
+            self._finer = pq.ParquetFile(path, buffer_size=BUFFER_BYTES) if self._int96 else None
         except (OSError, pa.ArrowException) as exc:
             raise bad_file(name, f"it is no Parquet file: {exc}") from exc
         self._columns, self.notes = unique_columns(name, self._file.schema_arrow.names)
@@ -59,16 +63,74 @@ class ParquetInput:
 
     def rows(self) -> Iterator[Row]:
         """Yield every row."""
-        read = 0
+        for piece in self.pieces():
+            yield from piece.rows()
+
+    def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
+        """Return the file's own types."""
+        return self.schema
+
+    def pieces(self) -> Iterator["ParquetPiece"]:
+        """Yield the rows, some at a time: fewer where they are large."""
+        read, size = 0, self._rows_at_a_time()
         try:
-            finer = self._finer.iter_batches(batch_size=BATCH_ROWS) if self._finer else repeat(None)
-            for batch, fine in zip(self._file.iter_batches(batch_size=BATCH_ROWS), finer, strict=False):
+            finer = self._finer.iter_batches(batch_size=size) if self._finer else repeat(None)
+            for batch, fine in zip(self._file.iter_batches(batch_size=size), finer, strict=False):
                 cut = _cut_rows(batch, fine, self._int96)
-                for row in _batch_rows(batch.rename_columns(self._columns), read + 1):
-                    yield replace(row, values=None, problem=FINER) if row.line - read - 1 in cut else row
+                yield from ParquetPiece(batch.rename_columns(self._columns), read + 1, cut).small()
                 read += len(batch)
         except (OSError, pa.ArrowException) as exc:
             raise bad_file(self.name, f"unreadable after row {read}: {exc}") from exc
+
+    def _rows_at_a_time(self) -> int:
+        metadata = self._file.metadata
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        largest = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+        return max(1, min(BATCH_ROWS, PIECE_BYTES // max(1, largest)))
+
+
+class ParquetPiece:
+    """Rows of a Parquet file: a batch, the number of its first row, and the rows whose times were cut."""
+
+    def __init__(self, batch: pa.RecordBatch, first: int, cut: Set[int]) -> None:
+        self._batch, self._first, self._cut = batch, first, cut
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every row."""
+        for row in _batch_rows(self._batch, self._first):
+            yield replace(row, values=None, problem=FINER) if row.line - self._first in self._cut else row
+
+    def row(self, index: int) -> Row:
+        """Return one row."""
+        return next(self._part(index, 1).rows())
+
+    def columns(self, types: pa.Schema) -> pa.Table:
+        """Return the columns that `types` names; raises pa.ArrowInvalid where a time was cut, or text is no UTF-8."""
+        if self._cut:
+            raise pa.ArrowInvalid(FINER)
+        table = pa.Table.from_batches([self._batch]).select(types.names)
+        table.validate(full=True)
+        return table
+
+    def halves(self) -> Sequence["ParquetPiece"]:
+        """Return the rows in two pieces."""
+        return self._halves() if len(self._batch) >= 2 * LEAST_ROWS else ()
+
+    def small(self) -> Iterator["ParquetPiece"]:
+        """Yield the rows in pieces that memory can hold several copies of, unless a row alone is larger."""
+        if self._batch.nbytes <= PIECE_BYTES or len(self._batch) == 1:
+            yield self
+            return
+        for half in self._halves():
+            yield from half.small()
+
+    def _halves(self) -> Sequence["ParquetPiece"]:
+        middle = len(self._batch) // 2
+        return self._part(0, middle), self._part(middle, len(self._batch) - middle)
+
+    def _part(self, start: int, count: int) -> "ParquetPiece":
+        cut = {index - start for index in self._cut if start <= index < start + count}
+        return ParquetPiece(self._batch.slice(start, count), self._first + start, cut)
 
 
 class AvroInput:
@@ -97,6 +159,14 @@ class AvroInput:
     def columns(self) -> list[str] | None:
         """Return the names of the fields."""
         return [field["name"] for field in self.schema["fields"]]
+
+    def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
+        """Raise NotColumnarError."""
+        raise NotColumnarError("an Avro file has rows only")
+
+    def pieces(self) -> Iterator[Piece | Iterator[Row]]:
+        """Yield the rows: the file has no columns."""
+        yield self.rows()
 
     def rows(self) -> Iterator[Row]:
         """Yield every row; a block that is damaged ends the file."""

@@ -1,17 +1,27 @@
-"""Reads CSV files row by row, with the line each row starts on, whatever its cells hold."""
+"""Reads CSV files row by row, with the line each row starts on, whatever its cells hold; or many rows as columns."""
 
+import codecs
 import csv
+import functools
 import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from producers.files.rows import NOT_UTF8, READ_ERRORS, Row, bad_file, is_utf8, unique_columns
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from producers.files.line_blocks import LineBlocks, lines_of
+from producers.files.rows import LEAST_ROWS, NOT_UTF8, READ_ERRORS, Piece, Row, bad_file, is_utf8, unique_columns
 
 DELIMITERS = ",;\t|"
 SNIFFED_BYTES = 65_536
 SNIFFED_ROWS = 100
 # As long as a record may be by default; a quote that is never closed is noticed after so many characters.
 MAX_CELL_CHARACTERS = 1_000_000
+QUOTE, LINE_FEED, CARRIAGE_RETURN = b'"\n\r'
 
 
 class CsvInput:
@@ -29,8 +39,7 @@ class CsvInput:
         self.name = name
         start = stream.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]
         self.delimiter = delimiter or sniff_delimiter(start.decode("utf-8-sig", "replace"))
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        self._lines = _Lines(text)
+        self._lines = _Lines(LineBlocks(name, stream, carriage_returns=True))
         self._columns, self.notes = unique_columns(name, self._header())
 
     def columns(self) -> list[str] | None:
@@ -39,25 +48,63 @@ class CsvInput:
 
     def rows(self) -> Iterator[Row]:
         """Yield every row but the header and blank lines."""
-        width = len(self._columns)
-        for line, raw, cells, problem in self._records(width):
+        return self._rows(self._lines)
+
+    def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
+        """Return all columns as text."""
+        return pa.schema([(name, pa.string()) for name in self._columns])
+
+    def pieces(self) -> Iterator[Piece | Iterator[Row]]:
+        """Yield the rows, as pieces wherever no row has a line end in it and all is read without a doubt."""
+        lines, delimiter = self._lines, self.delimiter.encode()
+        block = "".join(lines.returned).encode("utf-8", "surrogateescape")  # what is behind the header
+        lines.returned.clear()
+        while True:
+            if lines.returned:  # of a block that is not regular
+                yield self._rows(lines, returned_only=True)
+            try:
+                block = block or lines.next_block()
+            except READ_ERRORS as exc:
+                raise bad_file(self.name, f"unreadable after line {lines.number}: {exc}") from exc
+            if not block:
+                return
+            if is_regular(block, delimiter):
+                piece = CsvPiece(self, block, lines.number)
+                lines.number += block.count(b"\n") + (not block.endswith(b"\n"))
+                yield piece
+            else:
+                lines.returned.extend(lines_of(block))
+            block = b""
+
+    def rows_of(self, block: bytes, number: int) -> Iterator[Row]:
+        """Yield the rows of a block of whole rows, behind so many lines."""
+        lines = _Lines(None, number)
+        lines.returned.extend(lines_of(block))
+        return self._rows(lines)
+
+    def _rows(self, lines: "_Lines", returned_only: bool = False) -> Iterator[Row]:
+        for line, raw, cells, problem in self._records(lines, len(self._columns), returned_only):
             if problem or not is_utf8(raw):
                 yield Row(line, raw, None, problem or NOT_UTF8)
             else:
                 yield Row(line, raw, dict(zip(self._columns, cells, strict=True)))
 
     def _header(self) -> list[str]:
-        for line, raw, cells, problem in self._records(None):
+        for line, raw, cells, problem in self._records(self._lines, None):
             if problem or not is_utf8(raw):
                 raise bad_file(self.name, f"its header, line {line}, cannot be read: {problem or NOT_UTF8}")
             return [cell.strip() for cell in cells]
         return []
 
-    def _records(self, width: int | None) -> Iterator[tuple[int, str, list[str], str]]:
-        """Line, raw text, cells, and what is wrong, for every record that is no blank line."""
-        lines = self._lines
+    def _records(
+        self, lines: "_Lines", width: int | None, returned_only: bool = False
+    ) -> Iterator[tuple[int, str, list[str], str]]:
+        """Line, raw text, cells, and what is wrong, for every record that is no blank line.
+
+        `returned_only`: of the lines that were given back, and what else belongs to the last record of those.
+        """
         reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
-        while True:
+        while lines.returned or not returned_only:
             lines.taken.clear()
             line, problem, cells = lines.number + 1, "", list[str]()
             try:
@@ -78,27 +125,111 @@ class CsvInput:
                 yield line, "".join(lines.taken).rstrip("\r\n"), cells, ""
 
 
+class CsvPiece:
+    """Whole rows of a CSV file, one a line, behind so many lines."""
+
+    def __init__(self, file: CsvInput, block: bytes, number: int) -> None:
+        self._file, self._block, self._number = file, block, number
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every row."""
+        return self._file.rows_of(self._block, self._number)
+
+    def row(self, index: int) -> Row:
+        """Return one row."""
+        number, line = self._filled[index]
+        return next(self._file.rows_of(line, self._number + number))
+
+    def columns(self, types: pa.Schema) -> pa.Table:
+        """Return the cells, which `types` has as text; raises pa.ArrowInvalid where a row has more or fewer."""
+        table = pa_csv.read_csv(
+            pa.BufferReader(self._block),
+            # Longer than the block: a file of one block is read without threads of its own.
+            pa_csv.ReadOptions(use_threads=False, block_size=len(self._block) + 1, column_names=types.names),
+            pa_csv.ParseOptions(delimiter=self._file.delimiter),
+            pa_csv.ConvertOptions(check_utf8=False, column_types=types, strings_can_be_null=False),
+        )
+        if table.num_rows != self._block.count(b"\n") and table.num_rows != len(self._filled):
+            raise pa.ArrowInvalid("it takes other lines for blank")
+        return table
+
+    def halves(self) -> Sequence[Piece]:
+        """Return the rows in two pieces."""
+        if self._block.count(b"\n") < 2 * LEAST_ROWS:
+            return ()
+        middle = self._block.find(b"\n", len(self._block) // 2) + 1
+        first, second = self._block[:middle], self._block[middle:]
+        if not first or not second:
+            return ()
+        behind = self._number + first.count(b"\n")
+        return CsvPiece(self._file, first, self._number), CsvPiece(self._file, second, behind)
+
+    @functools.cached_property
+    def _filled(self) -> list[tuple[int, bytes]]:
+        lines = self._block.split(b"\n")
+        return [(number, line) for number, line in enumerate(lines) if line not in (b"", b"\r")]
+
+
+def is_regular(block: bytes, delimiter: bytes) -> bool:
+    """Return whether each line of a block is a row to any reader of CSV: every quote opens or closes a whole cell, or
+    is doubled in one, none is open where a line ends, and all is UTF-8.
+    """
+    if len(delimiter) > 1 or delimiter in b'"\r\n' or b"\0" in block or len(block) > MAX_CELL_CHARACTERS:
+        return False
+    if block.count(b"\r") != block.count(b"\r\n"):
+        return False
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return b'"' not in block or _has_regular_quotes(np.frombuffer(block, dtype=np.uint8), delimiter)
+
+
+def _has_regular_quotes(block: npt.NDArray[np.uint8], delimiter: bytes) -> bool:
+    quotes = np.flatnonzero(block == QUOTE)
+    ends = np.flatnonzero(block == LINE_FEED)
+    if len(quotes) % 2 or (np.searchsorted(quotes, ends) % 2).any():
+        return False
+    opening, closing = quotes[::2], quotes[1::2]
+    edges = (delimiter[0], LINE_FEED, CARRIAGE_RETURN)
+    before = np.where(opening > 0, block[opening - 1], LINE_FEED)
+    after = np.where(closing + 1 < len(block), block[np.minimum(closing + 1, len(block) - 1)], LINE_FEED)
+    # A carriage return is before a line feed only, so that a cell does not begin behind it.
+    is_cell = np.isin(before, edges[:2]) | (before == QUOTE)
+    return bool((is_cell & (np.isin(after, edges) | (after == QUOTE))).all())
+
+
 class _Lines:
     """The lines of a file, counted; what was taken for a record can be given back."""
 
-    def __init__(self, text: io.TextIOWrapper) -> None:
-        self._text = text
-        self._returned: deque[str] = deque()
-        self.number = 0
+    def __init__(self, blocks: LineBlocks | None, number: int = 0) -> None:
+        """`blocks` None: there are none but what is given back; `number`: how many lines lie before."""
+        self._blocks = blocks
+        self.returned: deque[str] = deque()
+        self.number = number
         self.taken: list[str] = []
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
-        line = self._returned.popleft() if self._returned else next(self._text)
+        if not self.returned:
+            self.returned.extend(lines_of(self.next_block()))
+        if not self.returned:
+            raise StopIteration
+        line = self.returned.popleft()
         self.number += 1
         self.taken.append(line)
         return line
 
+    def next_block(self) -> bytes:
+        """Return the next lines as bytes, without a byte order mark, and not counted yet."""
+        block = self._blocks.next() if self._blocks else b""
+        return block.removeprefix(codecs.BOM_UTF8) if self.number == 0 else block
+
     def give_back(self, lines: list[str]) -> None:
         """Make `lines` the next ones again."""
-        self._returned.extendleft(reversed(lines))
+        self.returned.extendleft(reversed(lines))
         self.number -= len(lines)
 
 

@@ -1,19 +1,26 @@
 """Reads JSON files: one object a line, an array of objects, or objects one after the other."""
 
 import codecs
+import functools
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, DecimalException
 from typing import Any
 
-from producers.files.rows import NOT_UTF8, READ_ERRORS, Row, bad_file, is_utf8
+import pyarrow as pa
+import pyarrow.json as pa_json
+
+from producers.files.line_blocks import LONGEST, LineBlocks
+from producers.files.rows import LEAST_ROWS, NOT_UTF8, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, is_utf8
+from schemas.columnar import column_type
 from schemas.scalars import is_printed_alike
+from schemas.values import source_name
 
 CHUNK_BYTES = 1 << 16
-# Past this a value cannot become a record, and reading on would only take memory.
-LONGEST = 1 << 26
+# Numbers of so many characters that a double may not hold them all, or with an exponent.
+LONG_NUMBER = re.compile(rb"[:,\[]\s*(-?(?:[0-9.]{15,}|[0-9.]+[eE])[0-9.eE+-]*)")
 SPACE = re.compile(r"[ \t\r\n]*")
 # A value cut short is noticed this far before the end, at most: at the start of `-Infinity`, or within an escape.
 TAIL = 12
@@ -52,21 +59,56 @@ class JsonInput:
             for line, raw, value in JsonValues(self.name, self._stream, self._decoder):
                 yield self._row_of(line, raw, value)
             return
-        for number, data in enumerate(self._lines(), start=1):
-            line_data = data.removeprefix(codecs.BOM_UTF8) if number == 1 else data
-            if line_data.strip():
-                yield self._row(number, line_data)
+        for block, before in self._blocks():
+            yield from self.rows_of(block, before)
 
-    def _lines(self) -> Iterator[bytes]:
-        read = 0
+    def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
+        """Return the types of the schema's fields, of times as the first object has them; raises NotColumnarError."""
+        if self._spans_lines:
+            raise NotColumnarError("its objects are not one a line")
+        first = self._first_values()
+        types = []
+        for field in schema["fields"]:
+            kind = _column_type(field["type"], first.get(source_name(field)))
+            if kind is None:
+                raise NotColumnarError(f"field `{source_name(field)}` is {field['type']}")
+            types.append((source_name(field), kind))
+        return pa.schema(types)
+
+    def pieces(self) -> Iterator[Piece | Iterator[Row]]:
+        """Yield the rows, as pieces wherever each line holds an object."""
+        if self._spans_lines:
+            yield self.rows()
+            return
+        for block, before in self._blocks():
+            yield JsonPiece(self, block, before) if is_regular(block) else self.rows_of(block, before)
+
+    def rows_of(self, block: bytes, before: int) -> Iterator[Row]:
+        """Yield the rows of whole lines, behind so many others."""
+        for number, data in enumerate(block.split(b"\n"), start=before + 1):
+            if data.strip():
+                yield self.row_of(number, data)
+
+    def _first_values(self) -> Mapping[str, Any]:
+        """Return the first object near the beginning, without reading it; empty where there is none."""
+        for line in self._stream.peek(SNIFFED_BYTES).removeprefix(codecs.BOM_UTF8).splitlines():
+            values = self.row_of(1, line).values if line.strip() else None
+            if values is not None:
+                return values
+        return {}
+
+    def _blocks(self) -> Iterator[tuple[bytes, int]]:
+        """Blocks of lines, and how many lines lie before each."""
+        blocks, before = LineBlocks(self.name, self._stream, carriage_returns=False), 0
         try:
-            for line in self._stream:
-                read += 1
-                yield line
+            while block := blocks.next():
+                yield block.removeprefix(codecs.BOM_UTF8) if before == 0 else block, before
+                before += block.count(b"\n")
         except READ_ERRORS as exc:
-            raise bad_file(self.name, f"unreadable after line {read}: {exc}") from exc
+            raise bad_file(self.name, f"unreadable after line {before}: {exc}") from exc
 
-    def _row(self, number: int, data: bytes) -> Row:
+    def row_of(self, number: int, data: bytes) -> Row:
+        """Return the row that a line holds."""
         raw = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
         try:
             value = self._decoder.decode(data.decode("utf-8"))
@@ -100,6 +142,113 @@ class JsonInput:
 def _number(text: str) -> float | Decimal:
     number = float(text)
     return number if is_printed_alike(number, text) else Decimal(text)
+
+
+class JsonPiece:
+    """Lines of a JSON-lines file, an object in each, behind so many others."""
+
+    def __init__(self, file: JsonInput, block: bytes, before: int) -> None:
+        self._file, self._block, self._before = file, block, before
+
+    def rows(self) -> Iterator[Row]:
+        """Yield every row."""
+        return self._file.rows_of(self._block, self._before)
+
+    def row(self, index: int) -> Row:
+        """Return one row."""
+        number, line = self._filled[index]
+        return self._file.row_of(self._before + number, line)
+
+    def columns(self, types: pa.Schema) -> pa.Table:
+        """Return the values; raises pa.ArrowException where one is of another type, or a number is not kept.
+
+        A field that is missing is null, as one that is null. A field that `types` does not have is an error.
+        """
+        if any(map(_holds_a_double, types.types)) and not _are_doubles(self._block):
+            raise pa.ArrowInvalid("a number is not the double that is nearest to it")
+        table = pa_json.read_json(
+            pa.BufferReader(self._block),
+            pa_json.ReadOptions(use_threads=False, block_size=len(self._block) + 1),
+            pa_json.ParseOptions(types, newlines_in_values=False, unexpected_field_behavior="error"),
+        )
+        if table.num_rows != _count(self._block) and table.num_rows != len(self._filled):
+            raise pa.ArrowInvalid("a line has several values")
+        return table
+
+    def halves(self) -> Sequence[Piece]:
+        """Return the rows in two pieces."""
+        if self._block.count(b"\n") < 2 * LEAST_ROWS:
+            return ()
+        middle = self._block.find(b"\n", len(self._block) // 2) + 1
+        first, second = self._block[:middle], self._block[middle:]
+        if not first or not second:
+            return ()
+        return JsonPiece(self._file, first, self._before), JsonPiece(
+            self._file, second, self._before + first.count(b"\n")
+        )
+
+    @functools.cached_property
+    def _filled(self) -> list[tuple[int, bytes]]:
+        return [(number, line) for number, line in enumerate(self._block.split(b"\n"), start=1) if line.strip()]
+
+
+def _column_type(avro_type: Any, first: Any) -> pa.DataType | None:
+    kind = column_type(avro_type)
+    if kind is None:
+        return None
+    declared = next(branch for branch in avro_type if branch != "null") if isinstance(avro_type, list) else avro_type
+    arrow = kind.arrow
+    if pa.types.is_temporal(arrow):
+        return pa.int64() if isinstance(first, int) else pa.string()
+    if pa.types.is_integer(arrow):
+        return pa.int64()
+    if pa.types.is_floating(arrow):
+        return pa.float64()
+    if pa.types.is_string(arrow) or pa.types.is_boolean(arrow) or pa.types.is_decimal(arrow):
+        return arrow
+    if pa.types.is_list(arrow):
+        items = _column_type(declared["items"], None)
+        return pa.list_(items) if items else None
+    if not pa.types.is_struct(arrow):
+        return None
+    inner = [(source_name(field), _column_type(field["type"], None)) for field in declared["fields"]]
+    return pa.struct(inner) if all(kind for _, kind in inner) else None
+
+
+def is_regular(block: bytes) -> bool:
+    """Return whether each line that is not empty begins and ends as an object does, and all is UTF-8.
+
+    Then no object goes on in the next line: behind what ends an object there would have to be a comma before another.
+    """
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    if _count(block) and block.startswith(b"{") and block.rstrip(b"\n").endswith(b"}"):
+        return True
+    lines = [line.rstrip(b"\r") for line in block.split(b"\n")]
+    return all(line.startswith(b"{") and line.endswith(b"}") for line in lines if line)
+
+
+def _count(block: bytes) -> int:
+    """How many lines there are, where each joins the next one as objects do, and none is empty; otherwise 0."""
+    joints = block.rstrip(b"\n").count(b"\n")
+    return joints + 1 if block.count(b"}\n{") == joints else 0
+
+
+def _holds_a_double(kind: pa.DataType) -> bool:
+    inner = [kind.field(index).type for index in range(kind.num_fields)]
+    return bool(pa.types.is_floating(kind)) or any(map(_holds_a_double, inner))
+
+
+def _are_doubles(block: bytes) -> bool:
+    """Return whether every number is printed as its double is; what looks like one within a text counts, too."""
+    if b"NaN" in block or b"Inf" in block:
+        return False
+    try:
+        return all(repr(float(number)) == number.decode() for number in LONG_NUMBER.findall(block))
+    except ValueError:  # it was no number, but a part of a text
+        return False
 
 
 class JsonValues:

@@ -26,7 +26,6 @@ from producers.kafka.preflight import create_topic, is_missing
 from producers.kafka.publish_progress import digest_of_files, earlier_runs
 from producers.kafka.publisher import Publisher, Report, connection_config
 from producers.kafka.transactional import TransactionalPublisher
-from schemas.codec import Encoder
 from schemas.contracts import FOLDER, contract_path, require_event, subject_for
 from schemas.open_registry import open_registry
 from schemas.registry import fingerprint
@@ -62,7 +61,7 @@ def publish_files(settings: Settings, request: FileRequest, interrupt: Interrupt
     if publisher is None:
         _create(settings, new)
         publisher = _publisher(settings, request)
-    codec = Codec(reader, Encoder(schema_id, text), publisher.limits[request.topic])
+    codec = Codec(reader, schema_id, text, publisher.limits[request.topic])
     if isinstance(publisher, TransactionalPublisher):
         return _publish_once(publisher, request, codec, file_identity(request, schema_id, text), interrupt)
     return _publish(publisher, request, codec, interrupt)
@@ -115,7 +114,7 @@ def _require_rows(request: FileRequest, reader: RowReader, text: str) -> None:
     """
     rejects = Rejects(_reject_files(request), request.limit, reported=0)
     try:
-        next(FileRows(request, Codec(reader, Encoder(0, text), Limits()), rejects).batches(), None)
+        next(FileRows(request, Codec(reader, 0, text, Limits()), rejects).batches(), None)
     finally:
         rejects.close()
     rejects.discard()

@@ -5,16 +5,20 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.topic_limits import Limits, record_bytes
+from producers.files.columns import ColumnReader, Records
 from producers.files.inputs import Opening, open_inputs
 from producers.files.record_parts import Parts, PartsReader
 from producers.files.rejects import RejectLimit, Rejects
-from producers.files.rows import Input, Row
+from producers.files.rows import Input, NotColumnarError, Piece, Row
 from producers.kafka.publish_progress import Position
 from producers.kafka.publisher import Batch, Headers
 from schemas.codec import CodecError, Encoder
@@ -23,6 +27,10 @@ from schemas.validity import load_schema
 from schemas.values import Reading, UnfitError, record_converter, source_name
 
 BATCH_ROWS = 2_000
+# Rows may be large: a batch is handed over no later than at this size.
+FULL_BYTES = 1 << 22
+# Of a piece: more of them are found sooner by reading all.
+FEW_ROWS = 50
 
 # Value, key, timestamp, headers.
 Event = tuple[bytes, str | bytes | None, int, Headers]
@@ -99,11 +107,16 @@ class RowReader:
 
 @dataclass(frozen=True)
 class Codec:
-    """What makes rows into records that the topic takes."""
+    """What makes rows into records that the topic takes: the schema `text`, registered as `schema_id`.
+
+    `by_columns`: whether many rows are read at once where their columns' types allow it; the records are the same.
+    """
 
     reader: RowReader
-    encode: Encoder
+    schema_id: int
+    text: str
     limits: Limits
+    by_columns: bool = True
 
 
 class FileRows:
@@ -111,9 +124,12 @@ class FileRows:
 
     def __init__(self, request: FileRequest, codec: Codec, rejects: Rejects, done: int = 0) -> None:
         """`done`: how many rows earlier runs have dealt with."""
-        self._request, self._rejects = request, rejects
-        self._reader, self._encode, self._limits = codec.reader, codec.encode, codec.limits
-        self.read = self._done = done
+        self._request, self._rejects, self._codec = request, rejects, codec
+        self._reader, self._limits = codec.reader, codec.limits
+        self._encode = Encoder(codec.schema_id, codec.text)
+        self.read = self._done = self._skip = done
+        self._events: list[Event] = []
+        self._bytes = 0
         self.notes: Counter[str] = Counter()
         self._first: dict[str, str] = {}
 
@@ -129,29 +145,111 @@ class FileRows:
 
     def batches(self) -> Iterator[Batch]:
         """The accepted rows; raises TidemarkError of the files, and TOO_MANY_REJECTS, after the rows before it."""
-        events: list[Event] = []
         cause = None
         try:
             if self._done:
                 self._rejects.check(self._done)
-            for file, row in islice(self._rows(), self._done, None):
-                self._take(file, row, events)
-                if len(events) >= BATCH_ROWS:
-                    yield self._batch(events)
-                    events = []
+            opening = replace(self._request.opening, exact=self._reader.exact)
+            for file in open_inputs(self._request.paths, opening):
+                self._reader.check_columns(file)
+                if file.columns() == []:
+                    print(f"note: {file.name} is empty", file=sys.stderr)
+                yield from self._file(file)
             self._rejects.check_all(self.read)
         except TidemarkError as error:
             cause = error
-        if events:
-            yield self._batch(events)
+        yield from self._taken()
         if cause:
             raise cause
 
-    def _take(self, file: Input, row: Row, events: list[Event]) -> None:
+    def _file(self, file: Input) -> Iterator[Batch]:
+        columns = self._columns(file)
+        if columns is None:
+            yield from self._by_rows(file, file.rows())
+            return
+        for piece in file.pieces():
+            if isinstance(piece, Iterator):
+                yield from self._by_rows(file, piece)
+            elif columns.is_fruitless():
+                yield from self._by_rows(file, piece.rows())
+            else:
+                yield from self._by_columns(file, columns, piece)
+
+    def _columns(self, file: Input) -> ColumnReader | None:
+        if not self._codec.by_columns:
+            return None
+        request, codec = self._request, self._codec
+        try:
+            columns = ColumnReader(file, codec.schema_id, codec.text, request.parts, request.reading, codec.limits)
+        except NotColumnarError as reason:
+            print(f"reading {file.name} row by row: {reason}")
+            return None
+        print(f"reading {file.name} by columns")
+        return columns
+
+    def _by_rows(self, file: Input, rows: Iterator[Row]) -> Iterator[Batch]:
+        for row in rows:
+            if self._skip:
+                self._skip -= 1
+                continue
+            self._take(file, row)
+            if self._is_full():
+                yield from self._taken()
+
+    def _by_columns(self, file: Input, columns: ColumnReader, piece: Piece) -> Iterator[Batch]:
+        try:
+            records = columns.read(piece)
+        except (pa.ArrowException, ValueError, OverflowError):
+            halves = piece.halves()
+            for half in halves:
+                yield from self._by_columns(file, columns, half)
+            if not halves:
+                yield from self._by_rows(file, piece.rows())
+            return
+        if len(records.places) < records.count or self._skip:
+            yield from self._in_order(file, piece, records)
+            return
+        yield from self._taken()
+        self.read += records.count
+        headers = self._reader.parts.headers({})
+        yield Batch(
+            [self._request.topic] * records.count,
+            records.values,
+            records.keys,
+            records.timestamps,
+            [headers] * records.count if headers else None,
+        )
+
+    def _in_order(self, file: Input, piece: Piece, records: Records) -> Iterator[Batch]:
+        """The records of a piece, and the rows in doubt between them."""
+        start = min(self._skip, records.count)
+        self._skip -= start
+        first_read = self.read - start
+        done = np.searchsorted(records.places, start)
+        doubts = np.setdiff1d(np.arange(start, records.count), records.places[done:]).tolist()
+        rows = _rows_at(piece, doubts)
+        for place in [*doubts, records.count]:
+            until = np.searchsorted(records.places, place)
+            self._add_records(records, slice(done, until))
+            self.read, done = first_read + place, until
+            if self._is_full():
+                yield from self._taken()
+            if place < records.count:
+                self._take(file, next(rows))
+                done = until
+
+    def _add_records(self, records: Records, part: slice) -> None:
+        headers, values = self._reader.parts.headers({}), records.values[part]
+        self._events += zip(values, records.keys[part], records.timestamps[part], repeat(headers), strict=False)
+        self._bytes += sum(map(len, values))
+
+    def _take(self, file: Input, row: Row) -> None:
         self.read += 1
         notes = self._reader.notes
         try:
-            events.append(self._event(row, file.from_text))
+            event = self._event(row, file.from_text)
+            self._events.append(event)
+            self._bytes += len(event[0])
             if notes:
                 self._note(notes, f"{file.name} line {row.line}")
         except (UnfitError, CodecError) as exc:
@@ -165,15 +263,6 @@ class FileRows:
         for note in notes:
             self._first.setdefault(note, place)
 
-    def _rows(self) -> Iterator[tuple[Input, Row]]:
-        opening = replace(self._request.opening, exact=self._reader.exact)
-        for file in open_inputs(self._request.paths, opening):
-            self._reader.check_columns(file)
-            if file.columns() == []:
-                print(f"note: {file.name} is empty", file=sys.stderr)
-            for row in file.rows():
-                yield file, row
-
     def _event(self, row: Row, from_text: bool) -> Event:
         value, parts = self._reader.value(row, from_text), self._reader.parts
         key, timestamp, headers = parts.key(value), parts.timestamp(value), parts.headers(value)
@@ -185,9 +274,23 @@ class FileRows:
             raise UnfitError(f"its event time lies further ahead than the topic takes ({self._limits.ahead_ms:,} ms)")
         return encoded, key, timestamp, headers
 
-    def _batch(self, events: list[Event]) -> Batch:
-        values, keys, timestamps, headers = (list(column) for column in zip(*events, strict=True))
-        return Batch([self._request.topic] * len(events), values, keys, timestamps, headers)
+    def _is_full(self) -> bool:
+        return len(self._events) >= BATCH_ROWS or self._bytes >= FULL_BYTES
+
+    def _taken(self) -> Iterator[Batch]:
+        """The rows that were taken one by one since the last batch, if any."""
+        if self._events:
+            values, keys, timestamps, headers = (list(column) for column in zip(*self._events, strict=True))
+            self._events, self._bytes = [], 0
+            yield Batch([self._request.topic] * len(values), values, keys, timestamps, headers)
+
+
+def _rows_at(piece: Piece, places: Sequence[int]) -> Iterator[Row]:
+    """Some rows of a piece, in order."""
+    if len(places) <= FEW_ROWS:
+        return (piece.row(place) for place in places)
+    wanted = frozenset(places)
+    return (row for place, row in enumerate(piece.rows()) if place in wanted)
 
 
 def _names(names: Sequence[str]) -> str:

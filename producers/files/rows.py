@@ -3,9 +3,11 @@
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import pyarrow as pa
 
 from conf.errors import TidemarkError
 
@@ -33,6 +35,26 @@ class Row:
         return self.raw or json.dumps(self.values, default=str)
 
 
+class NotColumnarError(Exception):
+    """Rows are to be read one by one: why."""
+
+
+class Piece(Protocol):
+    """Some rows of a file, one after the other, which can be read as columns or as rows."""
+
+    def rows(self) -> Iterator[Row]:
+        """Every row, once."""
+
+    def row(self, index: int) -> Row:
+        """Return one of the rows, by its place among the columns' values."""
+
+    def columns(self, types: pa.Schema) -> pa.Table:
+        """Return all rows as columns of these types; raises pa.ArrowException where not every row can be read so."""
+
+    def halves(self) -> Sequence["Piece"]:
+        """Return two pieces with the same rows; none where there are too few."""
+
+
 class Input(Protocol):
     """One open file, or one member of an archive."""
 
@@ -47,6 +69,19 @@ class Input(Protocol):
 
     def rows(self) -> Iterator[Row]:
         """Every row, once; raises TidemarkError BAD_FILE, after the rows before it, where the rest cannot be read."""
+
+    def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
+        """Return the types in which `pieces` are read as columns, for an Avro schema; raises NotColumnarError."""
+
+    def pieces(self) -> Iterator[Piece | Iterator[Row]]:
+        """Every row, once, as pieces, or as rows where there are no columns; raises what `rows` does.
+
+        Of each the rows are to be taken before the next one is asked for.
+        """
+
+
+# A piece of fewer rows is not worth its columns.
+LEAST_ROWS = 32
 
 
 def bad_file(name: str, what: str, remedy: str = "mend or leave out the file") -> TidemarkError:

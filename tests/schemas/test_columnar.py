@@ -16,6 +16,7 @@ from schemas.registry_folder import FileRegistry
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 AMOUNT = {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 2}
+LONG_DECIMAL = AMOUNT | {"precision": 19}
 MOMENT = datetime(2013, 7, 1, 12, 30, 15, 250_000, tzinfo=UTC)
 EDGES: list[tuple[Any, pa.DataType, list[Any]]] = [
     ("int", pa.int32(), [0, -1, 1, 63, 64, -64, -65, 2**31 - 1, -(2**31)]),
@@ -82,7 +83,9 @@ def test_a_missing_column_is_named() -> None:
         ColumnarEncoder(1, schema("int"))(pa.table({"w": [1]}))
 
 
-@pytest.mark.parametrize("avro_type", ["bytes", {"type": "array", "items": "int"}, ["null", "int", "string"]])
+@pytest.mark.parametrize(
+    "avro_type", [["null", "int", "string"], {"type": "array", "items": ["int", "string"]}, LONG_DECIMAL]
+)
 def test_a_type_without_columnar_encoding_is_refused(avro_type: Any) -> None:
     with pytest.raises(TidemarkError, match="UNSUPPORTED_SCHEMA: field `v`"):
         ColumnarEncoder(1, schema(avro_type))

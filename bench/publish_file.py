@@ -1,0 +1,210 @@
+"""How fast does a file get into a topic, beside the loop that one would write with fastavro? Prints events/s.
+
+    local/tidemark setup
+    .tidemark/venv/bin/python -m bench.publish_file [--thousands 400] [--rounds 3]
+
+Bids as in Nexmark (127 bytes of Avro) lie in a Parquet, a CSV and a JSON-lines file, and go into a topic of a broker of
+its own: by `publish file`, with key, event time, all checks and rejects, and by a plain loop that reads the file with
+pyarrow, csv or json, encodes with fastavro, produces with the same settings, checks nothing, and counts what was
+acknowledged. Every way's records are checked first: they must be the same bytes under the same keys and timestamps. The
+ways take turns within a round, in the other order in every second round; a ratio is of one round. The first is cold:
+shown, but not in the medians.
+"""
+
+import argparse
+import csv
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from fastavro import parse_schema, schemaless_writer
+
+from conf.errors import exit_on_error
+from conf.settings import Settings, load
+from local.broker import Cluster
+from producers.files.publish import publish_files
+from producers.files.record_parts import Parts
+from producers.files.records import FileRequest
+from producers.kafka.pacing import Interrupt
+from producers.kafka.publisher import connection_config, producer_config
+from schemas.codec import HEADER, MAGIC
+
+AT = {"type": "long", "logicalType": "timestamp-millis"}
+FIELDS = {"auction": "long", "bidder": "long", "price": "long", "channel": "string", "url": "string", "at": AT}
+SCHEMA: dict[str, Any] = {
+    "type": "record",
+    "name": "Bid",
+    "fields": [{"name": name, "type": kind} for name, kind in {**FIELDS, "extra": "string"}.items()],
+}
+KINDS = {"parquet": 400_000, "csv": 200_000, "jsonl": 150_000}  # events/s that are wanted of an idle machine
+RATIO = 1.5
+CHECKED = 2_000
+TOPIC = "bids"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--thousands", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Cluster(Path(scratch) / "broker", Path(scratch) / "logs", attached=True) as cluster,
+    ):
+        folder = Path(scratch) / "files"
+        registry = Path(scratch) / "registry"
+        overrides = [f"kafka.bootstrap_servers={cluster.bootstrap_servers}", f"registry.path={registry}"]
+        settings = load(overrides=overrides)
+        for name, count in (("checked", CHECKED), ("all", options.thousands * 1000)):
+            write_bids(folder / name, count)
+        for kind in KINDS:
+            _require_same(settings, folder / "checked" / f"bids.{kind}")
+        print("both ways give the same records of every file")
+        for kind, wanted in KINDS.items():
+            _measure(settings, folder / "all" / f"bids.{kind}", options.thousands * 1000, options.rounds, wanted)
+    return 0
+
+
+def write_bids(folder: Path, count: int) -> None:
+    """Write the same bids as bids.parquet, bids.csv and bids.jsonl, and their schema."""
+    folder.mkdir(parents=True)
+    chance = np.random.default_rng(1)
+    names = [f"channel-{number}" for number in range(10_000)]
+    urls = [f"https://www.nexmark.com/{number:08}/item.htm?query=1" for number in range(1_000)]
+    at = pa.array(1_577_836_800_000 + np.arange(count)).cast(pa.timestamp("ms", "UTC"))
+    bids = pa.table(
+        {
+            "auction": chance.integers(1_000, 100_000, count),
+            "bidder": chance.integers(1_000, 100_000, count),
+            "price": chance.integers(1, 10**8, count),
+            "channel": pa.array(names).take(pa.array(chance.integers(0, len(names), count))),
+            "url": pa.array(urls).take(pa.array(chance.integers(0, len(urls), count))),
+            "at": at,
+            "extra": pc.binary_repeat("x", pa.array(chance.integers(25, 50, count))),
+        }
+    )
+    pq.write_table(bids, folder / "bids.parquet")
+    texts = bids.set_column(5, "at", pc.strftime(at, "%Y-%m-%dT%H:%M:%SZ"))
+    pa_csv.write_csv(texts, folder / "bids.csv", pa_csv.WriteOptions(quoting_style="needed"))
+    with (folder / "bids.jsonl").open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for row in bids.set_column(5, "at", at.cast(pa.int64())).to_pylist())
+    (folder / "bid.avsc").write_text(json.dumps(SCHEMA))
+
+
+def publish(settings: Settings, path: Path) -> None:
+    """Publish a file as `publish file` does."""
+    request = FileRequest(TOPIC, [path], Parts("auction", "at"), schema=path.parent / "bid.avsc")
+    with redirect_stdout(io.StringIO()):
+        publish_files(settings, request, Interrupt(), path.parent).require_complete()
+
+
+def plain_loop(settings: Settings, path: Path) -> None:
+    """Publish a file as a script would, and wait for every acknowledgement."""
+    failed: list[object] = []
+    producer = Producer(
+        {
+            **connection_config(settings.kafka, failed.append),
+            **producer_config(settings.producer, []),
+            "delivery.report.only.error": True,
+            "on_delivery": lambda error, _: failed.append(error) if error else None,
+        }
+    )
+    schema, header = parse_schema(SCHEMA), HEADER.pack(MAGIC, 1)
+    for bid in _bids(path):
+        buffer = io.BytesIO()
+        buffer.write(header)
+        schemaless_writer(buffer, schema, bid)
+        while True:
+            try:
+                producer.produce(TOPIC, buffer.getvalue(), str(bid["auction"]), timestamp=bid["at"])
+                break
+            except BufferError:
+                producer.poll(0.1)
+        producer.poll(0)
+    producer.flush()
+    if failed:
+        raise SystemExit(f"{len(failed):,} records failed: {failed[0]}")
+
+
+def _bids(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        for batch in pq.ParquetFile(path).iter_batches():
+            place = batch.schema.get_field_index("at")
+            yield from batch.set_column(place, "at", batch.column(place).cast(pa.int64())).to_pylist()
+    elif path.suffix == ".csv":
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                numbers = {name: int(row[name]) for name in ("auction", "bidder", "price")}
+                at = datetime.fromisoformat(row["at"]).astimezone(UTC)
+                yield {**row, **numbers, "at": round(at.timestamp() * 1000)}
+    else:
+        with path.open() as file:
+            yield from map(json.loads, file)
+
+
+def _require_same(settings: Settings, path: Path) -> None:
+    answers = []
+    for way in (publish, plain_loop):
+        _empty(settings)
+        way(settings, path)
+        answers.append(_records(settings))
+    if answers[0] != answers[1] or len(answers[0]) != CHECKED:
+        raise SystemExit(f"{path.name}: `publish file` and the loop give other records")
+
+
+def _records(settings: Settings) -> list[tuple[object, ...]]:
+    consumer = Consumer({**settings.kafka.client_config(), "group.id": "bench", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(TOPIC, 0, 0)])
+    records: list[tuple[object, ...]] = []
+    deadline = time.monotonic() + 60
+    while len(records) < CHECKED and time.monotonic() < deadline:
+        taken = consumer.consume(CHECKED, 1.0)
+        records += [(record.key(), record.value()[5:], record.timestamp()[1]) for record in taken if not record.error()]
+    consumer.close()
+    return records
+
+
+def _empty(settings: Settings) -> None:
+    admin = AdminClient({**settings.kafka.client_config(), "log_level": 0})
+    if TOPIC in admin.list_topics(timeout=10).topics:
+        admin.delete_topics([TOPIC])[TOPIC].result()
+        while TOPIC in admin.list_topics(timeout=10).topics:
+            time.sleep(0.1)
+    topic = NewTopic(TOPIC, 1, 1, config={"retention.ms": "-1"})
+    admin.create_topics([topic])[TOPIC].result()
+
+
+def _measure(settings: Settings, path: Path, count: int, rounds: int, wanted: int) -> None:
+    ways = {"publish file": publish, "fastavro loop": plain_loop}
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    print(f"\n{path.name}: {count:,} bids\n{'round':<8}" + "".join(f"{name:>16}" for name in ways) + f"{'ratio':>8}")
+    for number in range(rounds + 1):
+        for name in ways if number % 2 else reversed(ways):
+            _empty(settings)
+            began = time.monotonic()
+            ways[name](settings, path)
+            speeds[name].append(count / (time.monotonic() - began))
+        ours, theirs = (listed[-1] for listed in speeds.values())
+        print(f"{number or 'cold':<8}{ours:>16,.0f}{theirs:>16,.0f}{ours / theirs:>8.2f}", flush=True)
+    warm = [listed[1:] or listed for listed in speeds.values()]
+    ratios = [ours / theirs for ours, theirs in zip(*warm, strict=True)]
+    medians = "".join(f"{statistics.median(listed):>16,.0f}" for listed in warm)
+    print(f"median  {medians}{statistics.median(ratios):>8.2f}   (wanted: {wanted:,} and {RATIO})")
+
+
+if __name__ == "__main__":
+    exit_on_error(main)
