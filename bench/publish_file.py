@@ -94,7 +94,7 @@ def write_bids(folder: Path, count: int) -> None:
             "channel": pa.array(names).take(pa.array(chance.integers(0, len(names), count))),
             "url": pa.array(urls).take(pa.array(chance.integers(0, len(urls), count))),
             "at": at,
-            "extra": pc.binary_repeat("x", pa.array(chance.integers(25, 50, count))),
+            "extra": pc.binary_repeat("x", pa.array(chance.integers(30, 55, count))),
         }
     )
     pq.write_table(bids, folder / "bids.parquet")

@@ -250,3 +250,8 @@ def test_the_branch_that_fits_is_the_branch_that_is_written(tmp_path: Path, valu
     encode = Encoder(registry.register("r-value", text), text)
     decoded = Decoder(registry)(encode(record_converter(text, Reading())({"v": value})))["v"]
     assert decoded == value
+
+
+def test_a_decimal_of_minus_zero_is_zero() -> None:
+    decimal = {"type": "fixed", "name": "D", "size": 5, "logicalType": "decimal", "precision": 9, "scale": 2}
+    assert not convert(decimal, Decimal("-0.00")).is_signed()
