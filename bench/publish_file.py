@@ -186,6 +186,8 @@ def _empty(settings: Settings) -> None:
             time.sleep(0.1)
     topic = NewTopic(TOPIC, 1, 1, config={"retention.ms": "-1"})
     admin.create_topics([topic])[TOPIC].result()
+    while TOPIC not in admin.list_topics(timeout=10).topics:
+        time.sleep(0.1)
 
 
 def _measure(settings: Settings, path: Path, count: int, rounds: int, wanted: int) -> None:

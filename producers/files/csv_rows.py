@@ -176,7 +176,7 @@ def is_regular(block: bytes, delimiter: bytes) -> bool:
     """
     if len(delimiter) > 1 or delimiter in b'"\r\n' or b"\0" in block or len(block) > MAX_CELL_CHARACTERS:
         return False
-    if block.count(b"\r") != block.count(b"\r\n"):
+    if b"\r" in block and block.count(b"\r") != block.count(b"\r\n"):
         return False
     try:
         block.decode()

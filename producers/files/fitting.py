@@ -187,8 +187,11 @@ def _cast_before(fit: Fit, arrow: pa.DataType) -> Fit:
 
 def _without_nulls(fit: Fit, nulls: frozenset[str]) -> Fit:
     listed = pa.array(sorted(nulls), pa.string())
+    longest = max((len(null.encode()) for null in nulls), default=-1)
 
     def without(column: pa.Array) -> Fitted:
+        if _lengths(column).min(initial=longest + 1) > longest:
+            return fit(column)
         is_null = pc.is_in(column, listed)
         return fit(pc.if_else(is_null, None, column) if pc.any(is_null).as_py() else column)
 

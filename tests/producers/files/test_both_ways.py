@@ -383,8 +383,28 @@ def test_a_file_of_good_and_hostile_rows(tmp_path_factory: Any, seed: int, hosti
             patch.setattr(line_blocks, "BLOCK_BYTES", 4_000)
             rows = FileRows(request, Codec(RowReader(text, request), 1, text, Limits(10**6), by_columns), rejects, done)
             events = [event[1:4] for batch in rows.batches() for event in batch.events()]
+        position = rows.position()
         rejects.close()
         reasons = rejects.path.read_text() if rejects.path else ""
-        results.append((events, reasons, rows.position()))
+        results.append((events, reasons, position))
     assert results[0] == results[1]
     assert results[0][0]
+
+
+def test_large_rows_come_a_few_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    size = binary_rows.PIECE_BYTES // 8
+    pq.write_table(pa.table({"v": [f"{number}" * size for number in range(10)] * 4}), path)
+    pieces = list(binary_rows.ParquetInput(str(path), path).pieces())
+    assert sum(len(list(piece.rows())) for piece in pieces) == 40
+    assert max(piece.columns(pa.schema([("v", pa.string())])).nbytes for piece in pieces) <= binary_rows.PIECE_BYTES
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_line_without_end_ends_its_file(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line_blocks, "LONGEST", 1_000)
+    path = tmp_path / f"in.{kind}"
+    good = "v\nx\n" if kind == "csv" else '{"v": "x"}\n'
+    path.write_text(good + "y" * 5_000)
+    listed, cause = accounts(path, "string", True, NO_KEY, Reading())
+    assert (len(listed), cause) == (1, "BAD_FILE")
