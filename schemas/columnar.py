@@ -191,14 +191,15 @@ def _numbers(layout: str, width: int) -> Encode:
     return encode
 
 
-def _unscaled(column: pa.Array) -> npt.NDArray[np.int64]:
+def unscaled_numbers(column: pa.Array) -> npt.NDArray[np.int64]:
+    """Return decimals of no more than 64 bits without their points; 0 for null."""
     filled = column.fill_null(0)
     words = np.frombuffer(filled.buffers()[1], dtype="<i8")
     return words[2 * filled.offset : 2 * (filled.offset + len(filled)) : 2]
 
 
 def _decimals(column: pa.Array) -> list[Part]:
-    unscaled = _unscaled(column)
+    unscaled = unscaled_numbers(column)
     limits = 1 << (8 * np.arange(1, 8, dtype=np.int64) - 1)
     # -128 takes two bytes, though one would do: so does fastavro.
     lengths = 1 + ((unscaled[:, None] >= limits) | (unscaled[:, None] <= -limits)).sum(axis=1)
@@ -208,7 +209,7 @@ def _decimals(column: pa.Array) -> list[Part]:
 
 def _fixed_decimals(size: int) -> Encode:
     def encode(column: pa.Array) -> list[Part]:
-        unscaled = _unscaled(column)
+        unscaled = unscaled_numbers(column)
         low = unscaled.astype(">i8").view(np.uint8).reshape(len(column), 8)[:, max(0, 8 - size) :]
         sign = np.repeat(np.where(unscaled < 0, 255, 0).astype(np.uint8)[:, None], max(0, size - 8), axis=1)
         return [(np.concatenate([sign, low], axis=1), _all(len(column), size))]

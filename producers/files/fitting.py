@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.columnar import column_type
+from schemas.columnar import column_type, unscaled_numbers
 from schemas.timestamps import DAY_NS, DAYS, UNIT_NS
 from schemas.values import Reading, source_name
 from schemas.wire import DAY, FIRST, INT, LAST, LONG
@@ -148,7 +148,7 @@ def _scalar(declared: Mapping[str, Any], arrow: pa.DataType, is_utc: bool) -> Fi
     if logical == "date":
         return _dates(arrow)
     if logical == "decimal":
-        return (lambda column: (column.cast(target), _all(column))) if _is_decimal(arrow) else None
+        return (lambda column: _decimals(column.cast(target))) if _is_decimal(arrow) else None
     if avro in ("int", "long") and pa.types.is_integer(arrow):
         low, high = INT if avro == "int" else LONG
         return lambda column: (column, _all(column)) if column.type == target else _bounded(column, low, high, target)
@@ -171,6 +171,13 @@ def _all(column: pa.Array) -> Mask:
 
 def _present(column: pa.Array) -> Mask:
     return np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+
+
+def _decimals(column: pa.Array) -> Fitted:
+    """Decimals, those in doubt that have too many digits, which Arrow does not look for wherever it scales them up."""
+    unscaled = unscaled_numbers(column)
+    sure = np.abs(unscaled) < 10**column.type.precision
+    return _kept(column, sure), sure
 
 
 def _required(fit: Fit) -> Fit:

@@ -20,6 +20,8 @@ from schemas.values import source_name
 
 CHUNK_BYTES = 1 << 16
 # Numbers of so many characters that a double may not hold them all, or with an exponent.
+# A whole number, of which there is one zero only.
+WHOLE_MINUS_ZERO = re.compile(rb"-0(?![.0-9eE])")
 LONG_NUMBER = re.compile(rb"[:,\[]\s*(-?(?:[0-9.]{15,}|[0-9.]+[eE])[0-9.eE+-]*)")
 SPACE = re.compile(r"[ \t\r\n]*")
 # A value cut short is noticed this far before the end, at most: at the start of `-Infinity`, or within an escape.
@@ -243,7 +245,7 @@ def _holds_a_double(kind: pa.DataType) -> bool:
 
 def _are_doubles(block: bytes) -> bool:
     """Return whether every number is printed as its double is; what looks like one within a text counts, too."""
-    if b"NaN" in block or b"Inf" in block:
+    if b"NaN" in block or b"Inf" in block or WHOLE_MINUS_ZERO.search(block):
         return False
     try:
         return all(repr(float(number)) == number.decode() for number in LONG_NUMBER.findall(block))
