@@ -10,6 +10,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from conf.errors import TidemarkError, nearest
 from conf.settings import Registry as RegistrySettings
+from schemas import answer_bounds
 from schemas.compatibility import require_compatible
 from schemas.registry import RegisteredSchema, RetryPolicy, UnavailableError
 from schemas.schema_text import normalized
@@ -31,12 +32,18 @@ class HttpRegistry:
     def __init__(self, settings: RegistrySettings, retry: RetryPolicy) -> None:
         self._url, self._level, self._retry = settings.url, settings.compatibility, retry
         # Retries are ours: the client's own say nothing, and end.
-        config = {"url": settings.url, "timeout": REQUEST_SECONDS, "max.retries": 0}
+        config: dict[str, object] = {"url": settings.url, "timeout": REQUEST_SECONDS, "max.retries": 0}
         if settings.username:
             config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
         if settings.ca_location:
             config["ssl.ca.location"] = settings.ca_location
-        self._client = SchemaRegistryClient(config)
+        self._config = config
+        self._client = self._connected()
+
+    def _connected(self) -> SchemaRegistryClient:
+        client = SchemaRegistryClient(self._config)
+        answer_bounds.bound(client._rest_client.session)  # there is no other way to it
+        return client
 
     def register(self, subject: str, text: str) -> int:
         """See `Registry`."""
@@ -77,7 +84,7 @@ class HttpRegistry:
 
     def _versions(self, subject: str) -> list[RegisteredSchema]:
         try:
-            numbers = self._ask(f"the versions of {subject}", lambda: _list_of(int, self._client.get_versions(subject)))
+            numbers = self._ask(f"the versions of {subject}", lambda: _numbers(self._client.get_versions(subject)))
         except _MissingError:
             return []
         return [self._version(subject, number) for number in sorted(numbers)]
@@ -94,12 +101,19 @@ class HttpRegistry:
 
         def ask_once() -> Answer:
             try:
-                return ask()
+                return answer_bounds.within_time(ask)
+            except TimeoutError as exc:
+                # The thread that still waits for it is cut off, and the next question does not queue behind it.
+                self._client._rest_client.session.close()
+                self._client = self._connected()
+                raise UnavailableError(f"no whole answer within {answer_bounds.ANSWER_SECONDS:.0f} s") from exc
+            except answer_bounds.UnfitAnswerError as exc:
+                raise self._not_a_registry(str(exc)) from exc
             except SchemaRegistryError as exc:
                 raise self._error(what, exc) from exc
             except httpx2.TransportError as exc:
                 raise self._unreachable(exc) from exc
-            except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
                 raise self._not_a_registry(f"no JSON of a registry: {type(exc).__name__}") from exc
 
         return self._retry.ask(self._url, what, ask_once)
@@ -147,6 +161,13 @@ def _list_of(kind: type[Answer], answer: object) -> list[Answer]:
     if not isinstance(answer, list) or not all(isinstance(item, kind) for item in answer):
         raise TypeError("not the list that was asked for")
     return answer
+
+
+def _numbers(answer: object) -> list[int]:
+    numbers = _list_of(int, answer)
+    if len(numbers) > answer_bounds.MOST_VERSIONS:
+        raise answer_bounds.UnfitAnswerError(f"more than {answer_bounds.MOST_VERSIONS:,} versions of a subject")
+    return numbers
 
 
 def _id(answer: int | None) -> int:

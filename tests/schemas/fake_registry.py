@@ -13,7 +13,8 @@ Answer = tuple[int, object]
 class FakeRegistry(ThreadingHTTPServer):
     """Gives `answers` in turn, the last one forever; a text goes out as HTML, all else as JSON.
 
-    `requests` are the paths that were asked for; `authorization` is the last header of that name.
+    `requests` are the paths that were asked for; `authorization` is the last header of that name. `headers` go out
+    with each answer; with `drip` an answer's bytes go out one by one, so many seconds apart.
     """
 
     daemon_threads = True
@@ -21,7 +22,8 @@ class FakeRegistry(ThreadingHTTPServer):
     def __init__(self, *answers: Answer, context: ssl.SSLContext | None = None, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.answers, self.requests, self.authorization = list(answers), list[str](), ""
-        self.hold = Event()
+        self.headers, self.drip = dict[str, str](), 0.0
+        self.hold, self.ended = Event(), Event()
         self.hold.set()
         self._scheme = "https" if context else "http"
         if context:
@@ -48,8 +50,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text)))
+        for name, value in server.headers.items():
+            self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(text.encode())
+        if not server.drip:
+            self.wfile.write(text.encode())
+        for byte in text.encode() if server.drip else b"":
+            if not server.ended.wait(server.drip):
+                self.wfile.write(bytes([byte]))
 
     do_POST = do_GET  # noqa: N815
 
@@ -67,6 +75,7 @@ def answering(*answers: Answer, context: ssl.SSLContext | None = None, port: int
         yield server
     finally:
         server.hold.set()
+        server.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -3,6 +3,7 @@
 import ssl
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -13,8 +14,8 @@ from conf import ROOT
 from conf.errors import TidemarkError
 from conf.settings import load
 from local.processes import wait_for
+from schemas import answer_bounds, registry_http
 from schemas import registry as registry_module
-from schemas import registry_http
 from schemas.open_registry import open_registry
 from schemas.registry import Registry, RetryPolicy
 from tests.certificates import certify
@@ -122,6 +123,68 @@ def test_user_and_password_are_sent_as_basic_authentication(monkeypatch: pytest.
     with answering(SUBJECTS) as server:
         registry(server.url, "registry.username=ann").subjects()
     assert server.authorization == "Basic YW5uOmh1bnRlcjI="
+
+
+@pytest.mark.parametrize("answer", [SUBJECTS, (500, ["x" * 1000])])
+def test_an_answer_is_no_longer_than_its_bound(answer: tuple[int, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_bounds, "ANSWER_BYTES", 10)
+    with answering(answer) as server, pytest.raises(TidemarkError, match=r"NOT_A_REGISTRY: .*longer than 10 bytes"):
+        registry(server.url).subjects()
+
+
+def test_an_answer_without_end_takes_no_more_memory_than_its_bound() -> None:
+    with answering((200, "x" * (4 * answer_bounds.ANSWER_BYTES))) as server:
+        asked = registry(server.url)
+        tracemalloc.start()
+        with pytest.raises(TidemarkError, match=r"NOT_A_REGISTRY: .*longer than 16,777,216 bytes"):
+            asked.subjects()
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    # The server's own copy of the text is in it.
+    assert most < 6 * answer_bounds.ANSWER_BYTES
+
+
+def test_an_answer_that_comes_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_bounds, "ANSWER_SECONDS", 0.2)
+    with answering((200, ["a" * 100])) as server:
+        asked = registry(server.url)
+        server.drip = 0.05
+        with pytest.raises(TidemarkError, match=r"REGISTRY_UNAVAILABLE.*no whole answer within 0 s"):
+            asked.subjects()
+        server.drip = 0.0
+        assert asked.subjects() == ["a" * 100]
+
+
+def test_a_compressed_answer_is_not_unpacked() -> None:
+    with answering(SUBJECTS) as server:
+        server.headers = {"Content-Encoding": "gzip"}
+        with pytest.raises(TidemarkError, match=r"NOT_A_REGISTRY: .*compressed \(gzip\)"):
+            registry(server.url).subjects()
+
+
+def test_json_that_lies_too_deep_is_no_answer() -> None:
+    with answering((200, "[" * 100_000)) as server, pytest.raises(TidemarkError, match=r"NOT_A_REGISTRY: .*no JSON"):
+        registry(server.url).subjects()
+
+
+def test_a_subject_has_no_more_versions_than_can_be_asked_for() -> None:
+    with answering((200, list(range(10_001)))) as server:
+        with pytest.raises(TidemarkError, match=r"NOT_A_REGISTRY: .*more than 10,000 versions"):
+            registry(server.url).versions("a-value")
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_not_followed_and_no_other_host_sees_the_login(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMARK_REGISTRY__PASSWORD", PASSWORD)
+    with answering(SUBJECTS) as other, answering((status, "<html>moved</html>")) as server:
+        server.headers = {"Location": f"{other.url}/subjects"}
+        with pytest.raises(TidemarkError, match=f"NOT_A_REGISTRY: .*HTTP {status}, a redirect, which is not followed"):
+            registry(server.url, "registry.username=ann").subjects()
+        assert server.authorization
+        assert (other.requests, other.authorization) == ([], "")
 
 
 STRANGERS = [
