@@ -1,8 +1,10 @@
 """Loads the data rules that `rules.toml` declares: what each asks of a topic's events, not how it is checked."""
 
+import re
 import sys
 import tomllib
 from collections.abc import Collection, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,14 +16,17 @@ from pydantic import (
     FiniteFloat,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from conf import ROOT
 from conf.durations import Duration
 from conf.errors import TidemarkError, nearest
+from conf.regex_growth import LONGEST_TEXT, growth
 
 LARGEST = sys.float_info.max
+HEADER = re.compile(r"""\s*\[\[\s*("[^"]+"|'[^']+'|[\w-]+)\s*\]\]""")
 Action = Literal["warn", "quarantine", "stop"]
 # A dot leads into a record: `position.latitude`.
 FieldPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
@@ -74,6 +79,21 @@ class Pattern(_Rule):
     kind: Literal["pattern"] = "pattern"
     field: FieldPath
     pattern: str
+
+    @field_validator("pattern")
+    @classmethod
+    def _require_bounded(cls, pattern: str) -> str:
+        kind = growth(pattern)
+        if kind in ("exponential", "polynomial"):
+            how = "each character doubles" if kind == "exponential" else "the cube of its length measures"
+            what = f"{pattern!r} runs away: a text can be read in ever more ways, and {how} the time that it takes"
+            raise ValueError(f"{what}; let its repeated parts begin, or be parted, by what they do not hold")
+        return pattern
+
+    @property
+    def longest(self) -> int | None:
+        """How many characters a text may have that is matched at all; None: any number."""
+        return LONGEST_TEXT if growth(self.pattern) == "bounded" else None
 
     def __str__(self) -> str:
         return f"{self.field} does not match {self.pattern}"
@@ -131,25 +151,38 @@ def load_rules(topics: Collection[str], path: Path | None = None) -> dict[str, t
         topics: those that may have rules.
 
     Raises:
-        TidemarkError: BAD_RULES, with the file, the topic, the rule and the key.
+        TidemarkError: BAD_RULES, with the file, the line, the topic, the rule and the key.
     """
     path = path or ROOT / "conf" / "rules.toml"
     try:
-        declared = tomllib.loads(path.read_text())
+        text = path.read_text()
+        declared = tomllib.loads(text)
     except (OSError, tomllib.TOMLDecodeError) as exc:
         raise TidemarkError("BAD_RULES", f"{path}: {exc}", "mend the file") from exc
+    lines = _lines_of_rules(text)
     for topic in declared.keys() - set(topics):
         what = f"{path}: `{topic}` is neither in conf/topics.toml nor in ingest.topics"
         raise TidemarkError("BAD_RULES", what, nearest(topic, sorted(topics)))
-    return {topic: _rules(f"{path}: topic `{topic}`", tables) for topic, tables in declared.items()}
+    return {topic: _rules(path, topic, tables, lines.get(topic, [])) for topic, tables in declared.items()}
 
 
-def _rules(where: str, tables: Any) -> tuple[Rule, ...]:
+def _lines_of_rules(text: str) -> dict[str, list[int]]:
+    """On which lines the rules of each topic begin, in order; tomllib does not tell."""
+    lines: dict[str, list[int]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if found := HEADER.match(line):
+            lines.setdefault(found[1].strip("\"'"), []).append(number)
+    return lines
+
+
+def _rules(path: Path, topic: str, tables: Any, lines: list[int]) -> tuple[Rule, ...]:
+    where = f"{path}: topic `{topic}`"
     if not isinstance(tables, list):
         raise TidemarkError(
             "BAD_RULES", f"{where} is not a list of rules", "write each as [[topic]] with its keys below"
         )
-    rules = tuple(_rule(where, table) for table in tables)
+    places = [f"{path}, line {line}: topic `{topic}`" for line in lines] if len(lines) == len(tables) else []
+    rules = tuple(_rule(place, table) for place, table in zip(places or repeat(where), tables, strict=False))
     names = [rule.name for rule in rules]
     for name in names:
         if names.count(name) > 1:

@@ -64,6 +64,15 @@ def require_storable(text: str) -> None:
         storable.type(field["type"], field["name"], in_list=False)
 
 
+def require_finite(schema: Any) -> None:
+    """Raise TidemarkError BAD_SCHEMA, with the field, where a few bytes may claim to be any number of values.
+
+    Args:
+        schema: in fastavro's parsed form.
+    """
+    _Finite(NamedTypes(schema)).type(schema, "", ())
+
+
 class _Storable:
     """Delta stores no struct without fields, where one of type null is none, and nothing of type null in a list."""
 
@@ -104,9 +113,8 @@ class _Check:
             self._record(declared, path, outer)
         elif kind in ("array", "map"):
             items = declared["items" if kind == "array" else "values"]
-            if kind == "array" and self._is_nothing(items, outer):
-                remedy = "say how many there are in a field of type long"
-                raise _bad(path, "array of items that take no bytes", remedy)
+            if kind == "array":
+                self._require_items(items, path, outer)
             self.type(items, path, outer)
         elif declared.get("logicalType") == "decimal" and declared["precision"] > DIGITS:
             what = f"a decimal of {declared['precision']} digits, and Spark's have {DIGITS}"
@@ -114,12 +122,7 @@ class _Check:
 
     def _record(self, declared: dict[str, Any], path: str, outer: tuple[str, ...]) -> None:
         name = declared["name"]
-        if name in outer:
-            raise _bad(
-                path,
-                f"record `{name}` holds itself, for which Spark has no type",
-                "hold the inner one as JSON in a string",
-            )
+        self._require_no_loop(declared, path, outer)
         fields = [field["name"].lower() for field in declared["fields"]]
         twice = next((field for field in fields if fields.count(field) > 1), None)
         if twice:
@@ -129,6 +132,15 @@ class _Check:
         for field in declared["fields"]:
             self.type(field["type"], f"{path}.{field['name']}".lstrip("."), (*outer, name))
 
+    def _require_no_loop(self, declared: dict[str, Any], path: str, outer: tuple[str, ...]) -> None:
+        if declared["name"] in outer:
+            what = f"record `{declared['name']}` holds itself, for which Spark has no type"
+            raise _bad(path, what, "hold the inner one as JSON in a string")
+
+    def _require_items(self, items: Any, path: str, outer: tuple[str, ...]) -> None:
+        if self._is_nothing(items, outer):
+            raise _bad(path, "array of items that take no bytes", "say how many there are in a field of type long")
+
     def _is_nothing(self, schema: Any, outer: tuple[str, ...]) -> bool:
         if isinstance(schema, list):
             return False
@@ -137,6 +149,23 @@ class _Check:
             inner = (*outer, declared["name"])
             return all(self._is_nothing(field["type"], inner) for field in declared["fields"])
         return declared["type"] == "null" or declared.get("size") == 0
+
+
+class _Finite(_Check):
+    """Of the checks, those without which a few bytes may claim any number of values, or any depth."""
+
+    def type(self, schema: Any, path: str, outer: tuple[str, ...]) -> None:
+        for branch in schema if isinstance(schema, list) else [schema]:
+            declared = self._names.of(branch)
+            if declared["type"] in ("record", "error"):
+                self._require_no_loop(declared, path, outer)
+                for field in declared["fields"]:
+                    self.type(field["type"], f"{path}.{field['name']}".lstrip("."), (*outer, declared["name"]))
+            elif declared["type"] == "array":
+                self._require_items(declared["items"], path, outer)
+                self.type(declared["items"], path, outer)
+            elif declared["type"] == "map":
+                self.type(declared["values"], path, outer)
 
 
 def _bad(path: str, what: str, remedy: str) -> TidemarkError:

@@ -74,6 +74,8 @@ def holds(rule: Stateless, event: DataType, within: str = "") -> str:
     elif isinstance(rule, Pattern):
         quoted = rule.pattern.replace("\\", "\\\\").replace("'", "\\'")
         condition = f"{field} RLIKE '\\\\A(?:{quoted})\\\\z'"
+        if rule.longest is not None:
+            condition = f"char_length({field}) <= {rule.longest} AND {condition}"
     else:
         condition = f"{field} >= `timestamp` - INTERVAL {rule.max_age}"
     return f"({field} IS NULL OR ({condition}))"

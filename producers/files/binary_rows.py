@@ -8,14 +8,16 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import fastavro
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fastavro import schemaless_reader
 from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 
+from conf.errors import TidemarkError
+from producers.files.avro_container import BLOCK_BYTES, LIST_BLOCK_BYTES, UNPACK_ERRORS, Container
 from producers.files.rows import LEAST_ROWS, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, unique_columns
+from schemas.spark_limits import require_finite
 
 BATCH_ROWS = 5_000
 # Of rows that are worked on at a time.
@@ -27,7 +29,10 @@ FINER = "a time of it is finer than microseconds, which is what a table holds"
 NOT_HELD = "it holds a time finer than microseconds or outside the years 1 to 9999, or text that is not UTF-8"
 CODECS = ("null", "deflate", "snappy", "zstandard", "bzip2", "xz", "lz4")
 # fastavro has no error class of its own for bytes that are no Avro.
-AVRO_ERRORS = (*READ_ERRORS, ValueError, LookupError, TypeError, SchemaParseException, UnknownType)
+AVRO_ERRORS = (
+    *(*READ_ERRORS, *UNPACK_ERRORS, ValueError, LookupError, TypeError, MemoryError, OverflowError),
+    *(RecursionError, SchemaParseException, UnknownType),
+)
 
 
 class ParquetInput:
@@ -147,10 +152,14 @@ class AvroInput:
         self.name = name
         self.notes: list[str] = []
         try:
-            self._blocks = fastavro.block_reader(stream)
-            _require_codec(name, self._blocks.metadata.get("avro.codec", "null"))
-            self.schema: Any = json.loads(self._blocks.metadata["avro.schema"])
+            self._container = Container(stream)
+            _require_codec(name, self._container.metadata.get("avro.codec", b"null").decode())
+            self.schema: Any = json.loads(self._container.metadata["avro.schema"])
             self._stored = parse_schema(_without_logical_types(self.schema))
+            # What a few bytes claim without end is no row of a table either.
+            require_finite(self._stored)
+        except TidemarkError as exc:
+            raise bad_file(name, f"its rows have no bound: {exc.message}", exc.remedy) from exc
         except AVRO_ERRORS as exc:
             raise bad_file(name, f"it is no Avro container file: {exc}") from exc
         if not isinstance(self.schema, dict) or self.schema.get("type") != "record":
@@ -178,10 +187,10 @@ class AvroInput:
             raise bad_file(self.name, f"unreadable after row {number}: {exc}") from exc
 
     def _records(self) -> Iterator[Any]:
-        block: Any
-        for block in self._blocks:
-            for _ in range(block.num_records):
-                yield schemaless_reader(block.bytes_, self._stored, None, return_named_type=True)
+        has_lists = any(f'"{kind}"' in json.dumps(self._stored) for kind in ("array", "map"))
+        for count, data in self._container.blocks(LIST_BLOCK_BYTES if has_lists else BLOCK_BYTES):
+            for _ in range(count):
+                yield schemaless_reader(data, self._stored, None, return_named_type=True)
 
 
 def _require_codec(name: str, codec: str) -> None:

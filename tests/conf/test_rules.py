@@ -62,6 +62,12 @@ def test_rules_are_typed_and_keep_their_order(tmp_path: Path) -> None:
         ),
         ('[readings]\nname = "r"', "topic `readings` is not a list of rules; write each as [[topic]]"),
         ("[[readings", "rules.toml: "),
+        (
+            f'\n# x\n{HEAD}kind = "pattern"\nfield = "x"\npattern = "(a+)+"',
+            "rules.toml, line 3: topic `readings`, rule `r`",
+        ),
+        (f'{HEAD}kind = "pattern"\nfield = "x"\npattern = "(a+)+"', "'(a+)+' runs away: a text can be read"),
+        (f'{HEAD}kind = "pattern"\nfield = "x"\npattern = ".*a.*b.*"', "the cube of its length measures the time"),
     ],
 )
 def test_what_is_no_rule_is_refused_with_file_topic_rule_and_key(tmp_path: Path, text: str, expected: str) -> None:

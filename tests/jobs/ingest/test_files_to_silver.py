@@ -39,6 +39,8 @@ from tests.producers.files.test_text_types import CELLS, as_written, says_the_sa
 
 ROWS = 4
 TEXT_CELLS = st.one_of(TEXTS, st.sampled_from(['"', 'a "b", c', "two\nlines", " ", "\ufeff", "0x1F", "=1+1", "é;"]))
+# What spreadsheets take for formulas.
+FORMULAS = ["=1+1", '=HYPERLINK("http://example.invalid","x")', "+1-2", "@SUM(A1:A9)"]
 GIVEN = {
     "f": "float",
     "x": "double",
@@ -119,11 +121,12 @@ def publish_csv(files: Files) -> None:
     columns = {f"v{number}": column for number, column in enumerate(drawn(cells, 25))}
     text, line, lines = io.StringIO(newline=""), 2, {}
     writer = csv.writer(text)
-    writer.writerow(["n", *columns])
+    writer.writerow(["n", "formula", *columns])
     for row in range(ROWS):
         before = text.tell()
-        writer.writerow([row, *(column[row] for column in columns.values())])
+        writer.writerow([row, FORMULAS[row], *(column[row] for column in columns.values())])
         lines[line] = {name: cell_says(column[row]) for name, column in columns.items()}
+        lines[line]["formula"] = equal(FORMULAS[row])
         line += len(re.findall(r"\r\n|\r|\n", text.getvalue()[before:]))
     files.publish("inferred.csv", text.getvalue().encode(), lines)
 

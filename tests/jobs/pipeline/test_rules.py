@@ -84,6 +84,13 @@ def test_a_rule_fails_for_the_events_that_break_it_and_for_no_null_unless_requir
     assert failing(decoded(spark, *EVENTS), kind(name="rule", on_failure="warn", **options)) == expected
 
 
+@pytest.mark.parametrize("pattern", [r".*@.*", r"[^@]+@[^@]+\.[^@]+|.*", r"(?:a|@|\.)*"])
+def test_a_pattern_that_a_text_could_keep_busy_matches_none_beyond_its_bound(spark: SparkSession, pattern: str) -> None:
+    texts = ["a@" + "." * length for length in (10, 998, 999, 1_000_000)]
+    rule = Pattern(name="rule", on_failure="warn", field="id", pattern=pattern)
+    assert failing(decoded(spark, *((text, 0, at(9), None) for text in texts)), rule) == [2, 3]
+
+
 NUMBERS = (
     (0.0, 0.1, 0, Decimal("0.1")),
     (-0.0, -0.0, 10**16 + 1, Decimal("-0.1")),
