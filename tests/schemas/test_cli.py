@@ -34,7 +34,8 @@ def test_register_is_idempotent_and_numbers_topics_as_declared(
     listed = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     topics = [topic for topic in load_topics().values() if topic.streams]
     numbers = {schema: str(number) for number, schema in enumerate(dict.fromkeys(t.schema for t in topics), start=1)}
-    assert listed == sorted([numbers[topic.schema], topic.subject, "1"] for topic in topics)
+    expected = [[numbers[topic.schema], topic.subject, "1"] for topic in topics]
+    assert listed == sorted(expected, key=lambda row: (int(row[0]), row[1]))
 
 
 def test_show_prints_a_subject_or_an_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

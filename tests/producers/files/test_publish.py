@@ -284,7 +284,7 @@ def test_a_missing_topic_is_created_on_request_only(desk: Desk, capsys: pytest.C
         ("in.csv", "id,colour\n1,red\n", {}, "UNKNOWN_COLUMNS"),
         ("in.csv", HEADER + "bad\n" * 3, {}, "TOO_MANY_REJECTS"),
         ("in.csv", HEADER + GOOD, {"parts": Parts("nope")}, "UNKNOWN_FIELD"),
-        ("in.csv", HEADER + GOOD, {"topic": "no topic!"}, "TOPIC_NOT_CREATED"),
+        ("in.csv", HEADER + GOOD, {"topic": "no topic!"}, "BAD_NAME"),
     ],
 )
 def test_a_refusal_leaves_no_topic_and_no_schema_behind(
