@@ -102,7 +102,7 @@ def _fill(kafka: Kafka, count: int, available: int) -> int:
     held = records_in(settings, TOPIC)
     if held >= count:
         return held
-    values = _read_all(kafka, available)
+    values = read_all(kafka, available)
     producer = Producer({**kafka.client_config(), "linger.ms": 50, "batch.size": 1_000_000, "compression.type": "lz4"})
     for number in range(count - held):
         value, key = values[number % len(values)]
@@ -116,7 +116,8 @@ def _fill(kafka: Kafka, count: int, available: int) -> int:
     return records_in(settings, TOPIC)
 
 
-def _read_all(kafka: Kafka, count: int) -> list[tuple[bytes, bytes]]:
+def read_all(kafka: Kafka, count: int) -> list[tuple[bytes, bytes]]:
+    """The first `count` records of the topic departures, each as value and key."""
     consumer = Consumer({**kafka.client_config(), "group.id": "bench", "enable.auto.commit": False})
     partitions = consumer.list_topics("departures", timeout=10).topics["departures"].partitions
     consumer.assign([TopicPartition("departures", partition, 0) for partition in partitions])

@@ -327,6 +327,8 @@ def decompressed(spark: SparkSession, stream: Any, codec: str) -> Any:
 
 # Delta tables.
 
+EXPIRY_OF_IDS = "delta.setTransactionRetentionDuration"
+
 
 class DeltaSnapshot:
     """The newest version of the table at `path` as Delta itself knows it; `version` is -1 where there is no table."""
@@ -351,8 +353,22 @@ class DeltaSnapshot:
 
     def transaction(self, app_id: str) -> int | None:
         """The last version that `app_id` committed; None for none."""
-        recorded = self._snapshot.transactions().get(app_id)
-        return int(recorded.get()) if recorded.isDefined() else None
+        # Delta would replay the log in a Spark job. Each commit's checksum lists the ids, too; an id that is not among
+        # them may still be in the log.
+        listed_there = self._listed_in_checksum()
+        return listed_there[app_id] if app_id in listed_there else self.transactions().get(app_id)
+
+    def _listed_in_checksum(self) -> dict[str, int]:
+        """The last version of each application id, as the checksum of this version has them; empty without one."""
+        checksum = self._snapshot.checksumOpt()
+        # Where ids expire, the checksum still has those that have.
+        if not checksum.isDefined() or self._snapshot.metadata().configuration().contains(EXPIRY_OF_IDS):
+            return {}
+        recorded = checksum.get().setTransactions()
+        if not recorded.isDefined():
+            return {}
+        actions = json.loads(self._delta.util.JsonUtils.mapper().writeValueAsString(recorded.get()))
+        return {action["appId"]: int(action["version"]) for action in actions}
 
     def transactions(self) -> dict[str, int]:
         """The last version that each application id committed."""
@@ -374,6 +390,33 @@ class DeltaSnapshot:
             return None
         info = self._delta.DeltaHistoryManager.getCommitInfoOpt(self._log.store(), file, conf)
         return dict(json.loads(info.get().json())["commitInfo"]) if info.isDefined() else {}
+
+    def append(self, frame: DataFrame, app_id: str, version: int, metadata: str) -> None:
+        """Append `frame` and record `version` for `app_id` in one commit; nothing where that is recorded already.
+
+        It does what Delta's own append with `txnAppId` and `txnVersion` does, whose look at what is recorded would
+        replay the log.
+
+        Args:
+            metadata: what the commit says of itself.
+        """
+        recorded = self.transaction(app_id)
+        if recorded is not None and recorded >= version:
+            return
+        none, some = jvm(self._spark).scala.Option.empty(), jvm(self._spark).scala.Option.apply
+        options = {"txnAppId": app_id, "txnVersion": str(version), "userMetadata": metadata, "mergeSchema": "true"}
+        session = self._spark._jsparkSession
+        how = self._delta.DeltaOptions(_map(self._spark, options), session.sessionState().conf())
+        mode = jvm(self._spark).org.apache.spark.sql.SaveMode.Append
+        transaction = self._log.startTransaction(none, some(self._snapshot))
+        # A commit of the same id that came between fails this one.
+        transaction.readTxn().addOne(app_id)
+        columns = self._snapshot.metadata().partitionColumns()
+        rows = self._log, mode, how, columns, _map(self._spark, {}), frame._jdf, none, none, False
+        data = self._delta.commands.WriteIntoDelta(*rows).writeAndReturnCommitData(transaction, session, none, False)
+        arguments = none, some(metadata), none, none, some(True), none, none
+        operation = getattr(self._delta, "DeltaOperations$Write")(mode, some(columns), *arguments)
+        transaction.commitIfNeeded(data.actions(), operation, data.stringTags())
 
     def replace_rows(self, frame: DataFrame, condition: str, version: int, metadata: str) -> int:
         """Swap the rows that meet the SQL `condition` for those of `frame`; the new version.

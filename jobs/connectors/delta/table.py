@@ -39,10 +39,9 @@ __all__ = [
     "write",
 ]
 
-APP_ID = "txnAppId"
-VERSION = "txnVersion"
 METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
-TXN_CONF = "spark.databricks.delta.write."
+APP_ID = "spark.databricks.delta.write.txnAppId"
+VERSION = "spark.databricks.delta.write.txnVersion"
 MERGE_ATTEMPTS = 3
 COMMITS_SINCE = 20  # that others may have made in the moment since ours
 PLACE, ROWS, ROW = "tidemark_place", "tidemark_rows", "tidemark_row"
@@ -160,13 +159,7 @@ def _quoted(name: str) -> Column:
 
 
 def _append(frame: DataFrame, table: Table, commit: Commit) -> None:
-    options = {
-        APP_ID: commit.app_id(table),
-        VERSION: str(commit.version),
-        "userMetadata": commit.metadata(),
-        "mergeSchema": "true",
-    }
-    frame.write.format("delta").mode("append").options(**options).save(table.path)
+    snapshot(frame.sparkSession, table.path).append(frame, commit.app_id(table), commit.version, commit.metadata())
 
 
 def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
@@ -174,8 +167,8 @@ def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
     spark = frame.sparkSession
     conf = {
         METADATA_CONF: commit.metadata(),
-        TXN_CONF + APP_ID: commit.app_id(table),
-        TXN_CONF + VERSION: str(commit.version),
+        APP_ID: commit.app_id(table),
+        VERSION: str(commit.version),
     }
     for name, value in conf.items():
         spark.conf.set(name, value)

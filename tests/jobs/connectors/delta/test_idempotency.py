@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from delta.exceptions import ConcurrentTransactionException
 from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
 from jobs.connectors.delta import table as delta_table
+from jobs.connectors.delta.log import snapshot
 from jobs.connectors.delta.table import RANGE, Attempt, Commit, Table
 from tests.jobs.connectors.delta.delta_tables import batch, events, stored
 
@@ -157,6 +159,36 @@ def test_a_batch_whose_commit_has_left_the_log_is_skipped_and_the_next_one_writt
     assert not write(appended, batch(0, offsets=covering(0, 6)))
     assert write(appended, batch(1))
     assert ids(appended) == [0, 0, 1]
+
+
+@pytest.mark.parametrize("lost", [[-1], [-2, -1]], ids=["the newest", "all"])
+def test_where_a_checksum_is_missing_the_log_itself_says_what_is_recorded(
+    lost: list[int], write: Write, ids: Ids, spark: SparkSession, appended: Table
+) -> None:
+    for number in (0, 1):
+        write(appended, batch(number))
+    checksums = sorted(Path(appended.path, "_delta_log").glob("0*.crc"))
+    assert "setTransactions" in checksums[-1].read_text()
+    for place in lost:
+        checksums[place].unlink()
+    deltas: Any = spark._jvm.org.apache.spark.sql.delta  # type: ignore[union-attr]
+    deltas.DeltaLog.clearCache()
+    assert not write(appended, batch(1))
+    assert write(appended, batch(2))
+    assert ids(appended) == [0, 1, 2]
+
+
+def test_of_two_writers_that_append_one_batch_at_the_same_moment_one_fails(
+    write: Write, ids: Ids, spark: SparkSession, appended: Table
+) -> None:
+    write(appended, batch(0))
+    id, text = batch(1).app_id(appended), batch(1).metadata()
+    first, second = snapshot(spark, appended.path), snapshot(spark, appended.path)
+    first.append(events(spark, (1, 1, "x")), id, 1, text)
+    with pytest.raises(ConcurrentTransactionException):
+        second.append(events(spark, (1, 1, "x")), id, 1, text)
+    snapshot(spark, appended.path).append(events(spark, (1, 1, "x")), id, 1, text)  # what is recorded is left out
+    assert ids(appended) == [0, 1]
 
 
 def test_a_second_write_of_one_statement_in_one_batch_stops_instead_of_vanishing(
