@@ -23,7 +23,7 @@ from typing import TextIO
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / ".ci" / "results"
 POLL_SECONDS = 0.2
-SLOWEST = 25  # tests whose durations a stage prints
+SLOWEST = 60  # tests whose durations a stage prints
 COLUMNS = ("stage", "minutes", "passed", "failed", "skipped")
 
 
