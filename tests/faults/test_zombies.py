@@ -13,7 +13,6 @@ from tests.faults.conftest import SceneOf
 from tests.faults.host import SECONDS, Driver, Hosts
 from tests.faults.report import named
 from tests.faults.scene import Scene, finish_together, start_together
-from tests.kinds import of_a_kind
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
@@ -87,8 +86,10 @@ def races(scene: SceneOf, hosts: Hosts, copies: tuple[str, str]) -> tuple[list[S
 
 @pytest.mark.parametrize(
     "copies",
-    of_a_kind([("one", "other"), ("checkpoints", "checkpoints")], [("checkpoints", "checkpoints")]),
-    ids=["two copies", "the same checkpoint"],
+    [
+        pytest.param(("one", "other"), id="two copies", marks=pytest.mark.exhaustive),
+        pytest.param(("checkpoints", "checkpoints"), id="the same checkpoint"),
+    ],
 )
 def test_two_drivers_at_once_lose_and_double_nothing_and_a_third_run_finishes(
     copies: tuple[str, str], scene: SceneOf, hosts: Hosts

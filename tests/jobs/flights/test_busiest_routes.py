@@ -100,6 +100,7 @@ def test_a_day_is_not_told_before_the_watermark_has_passed_its_end(stream: Feed)
         assert stream.table(busiest_routes(stream.rows(DEPARTURES, *departures))).count() == days
 
 
+@pytest.mark.slow
 def test_a_departure_three_hours_after_its_day_is_dropped(stream: Feed) -> None:
     early, late = flights("2013-01-05", "15:00"), flights("2013-01-05", "16:00")
     check(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from chispa import assert_df_equality
 
 from jobs.flights.disruptions import MIN_DEPARTURES, disruptions
@@ -70,6 +71,7 @@ def test_a_late_departure_joins_two_runs_into_one(feed: Feed) -> None:
     check(feed, departures, [("EWR", "2013-01-01 10:00", "2013-01-01 11:15", 6, 40.0, 40)])
 
 
+@pytest.mark.slow
 def test_a_session_that_the_watermark_has_not_passed_is_not_told(stream: Feed) -> None:
     # It ends at 10:50, the watermark after the last batch is 10:49.
     departures = [at(0, 5, 10, 15, 20), [("later", "2013-01-01 11:49", "JFK", 30)]]
@@ -80,6 +82,7 @@ def test_a_session_that_the_watermark_has_not_passed_is_not_told(stream: Feed) -
     assert told.count() == 1
 
 
+@pytest.mark.slow
 def test_a_departure_more_than_an_hour_late_is_dropped(stream: Feed) -> None:
     departures = [at(0, 5, 10, 15), [("later", "2013-01-01 12:00", "JFK", 30)], [], at(20)]
     check(stream, departures, [])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from chispa import assert_df_equality
 
 from jobs.flights.hourly_delays import KEYS, hourly_delays
@@ -73,6 +74,7 @@ def test_the_hours_of_the_change_to_standard_time_stay_apart(feed: Feed) -> None
     check(feed, departures, hours)
 
 
+@pytest.mark.slow
 def test_a_departure_counts_until_it_is_three_hours_late_and_not_after(stream: Feed) -> None:
     # Spark drops what is older than the watermark before the last: the one after the batch before the one before.
     departures = [

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+import pytest
 from chispa import assert_df_equality
 
 from jobs.flights.unique_departures import COLUMNS, unique_departures
@@ -40,6 +41,7 @@ def test_a_missing_tail_number_stays_missing(feed: Feed) -> None:
     check(feed, [[unknown], [unknown]], [unknown])
 
 
+@pytest.mark.slow
 def test_a_repeat_that_comes_after_its_key_was_forgotten_is_dropped_as_late(stream: Feed) -> None:
     first, tomorrow = departure("a", "2013-01-01 10:17"), departure("b", "2013-01-02 10:18")
     check(

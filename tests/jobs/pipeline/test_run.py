@@ -41,6 +41,7 @@ def test_a_stream_is_appended_once_over_several_runs(scratch: Scratch) -> None:
         assert scratch.rows("levels") == sorted(sent[:count], key=str)
 
 
+@pytest.mark.slow
 def test_a_stream_is_merged_and_an_event_that_comes_late_loses(scratch: Scratch) -> None:
     topic = scratch.topic()
     send(scratch, topic, ("a", 5), ("b", 1), ("a", 4), ("b", 2), ("a", 4))

@@ -47,18 +47,18 @@ def run_of(scratch: Scratch, source: str, target: str, *settings: str, how: Call
 ALL = [str(level) for _, level in ROWS]
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        as_records,
-        lambda readings: as_records(readings).repartition(3, "key"),
-        lambda readings: as_records(readings).withColumn("partition", F.lit(0)),
-        lambda readings: as_records(readings).withColumn(
-            "headers", F.array(F.struct(F.lit("k").alias("key"), F.lit(b"v").alias("value")))
-        ),
-        lambda readings: as_records(readings).select("value"),
-    ],
-)
+HOWS = [
+    as_records,
+    lambda readings: as_records(readings).repartition(3, "key"),
+    lambda readings: as_records(readings).withColumn("partition", F.lit(0)),
+    lambda readings: as_records(readings).withColumn(
+        "headers", F.array(F.struct(F.lit("k").alias("key"), F.lit(b"v").alias("value")))
+    ),
+    lambda readings: as_records(readings).select("value"),
+]
+
+
+@pytest.mark.parametrize("how", of_a_kind(HOWS, HOWS[:1]))
 def test_every_record_is_published_once_over_batches_and_runs(
     how: Callable[[DataFrame], DataFrame], scratch: Scratch, source: str
 ) -> None:
@@ -68,6 +68,7 @@ def test_every_record_is_published_once_over_batches_and_runs(
     assert published(scratch, target) == ALL
 
 
+@pytest.mark.slow
 def test_the_commit_log_lost_after_the_last_batch_changes_nothing(scratch: Scratch, source: str) -> None:
     target = scratch.topic()
     scratch.catch_up(run_of(scratch, source, target, how=as_records))
@@ -144,6 +145,7 @@ def test_a_plan_that_is_not_deterministic_is_refused_and_frozen_by_an_outbox(scr
     assert published(scratch, target) == ALL
 
 
+@pytest.mark.slow
 def test_a_table_and_a_topic_end_with_both_after_a_crash_between_them(
     scratch: Scratch, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

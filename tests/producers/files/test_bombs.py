@@ -78,7 +78,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("codec", PACK)
+@pytest.mark.parametrize("codec", of_a_kind(PACK, ["null", "deflate", "snappy"]))
 def test_a_block_is_unpacked_to_its_bound_and_no_further(codec: str, tmp_path: Path) -> None:
     fits = long(BLOCK_BYTES - 4) + bytes(BLOCK_BYTES - 4)
     (tmp_path / "in.avro").write_bytes(container(BYTES, PACK[codec](fits[:BLOCK_BYTES]), 1, codec))

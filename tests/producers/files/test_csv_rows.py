@@ -70,6 +70,7 @@ def test_a_quote_that_is_never_closed_costs_its_own_line_only(tmp_path: Path, re
     assert [values[0] for _, values in good(found)] == ["2", "3"]
 
 
+@pytest.mark.slow
 def test_an_open_quote_does_not_swallow_a_large_file(tmp_path: Path) -> None:
     found = read(tmp_path, b'id,note\n1,"open\n' + b"2,b\n" * 400_000)
     assert (len(bad(found)), len(good(found))) == (1, 400_000)

@@ -30,6 +30,7 @@ def test_a_batch_written_again_changes_nothing(keys: tuple[str, ...], spark: Spa
     assert len(commits(spark, table)) == made == 2
 
 
+@pytest.mark.slow
 def test_two_statements_of_a_sink_and_two_sinks_share_a_table_and_a_batch_number(
     spark: SparkSession, appended: Table
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_key_that_a_batch_has_twice_stops_the_write_by_name_before_anything_is
     assert stored(spark, table) == [(1, 1, None), (2, 1, "x"), (None, 3, None)]
 
 
+@pytest.mark.slow
 def test_of_a_key_that_a_batch_has_twice_the_last_row_stays_where_rows_come_in_order(
     spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_short_keep_that_is_allowed_is_taken(spark: SparkSession, aged: Path, 
     assert (done.failed, data_files(old)) == ("", 1)
 
 
+@pytest.mark.slow
 def test_a_table_is_not_vacuumed_where_a_replay_needs_what_its_log_no_longer_has(
     spark: SparkSession, aged: Path, tmp_path: Path
 ) -> None:

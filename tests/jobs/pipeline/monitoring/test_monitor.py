@@ -77,6 +77,7 @@ def test_each_batch_leaves_a_row_and_the_group_is_where_the_query_is(scratch: Sc
     assert f'./spark-submit.sh probe --from \'{{"{topic}": {{"0": 2}}}}\' --to \'{{"{topic}": {{"0": 3}}}}\'' in text
 
 
+@pytest.mark.slow
 def test_rejects_are_told_by_code_and_rows_by_the_table_that_they_went_to(scratch: Scratch) -> None:
     topic = scratch.topic()
     scratch.send(topic, scratch.reading(topic, "a", 1), Record(b"bad"), Record(b"bad"))
@@ -109,6 +110,7 @@ def stop() -> None:
     raise TidemarkError("DISK_FULL", "no space is left", "make room")
 
 
+@pytest.mark.slow
 def test_a_falsified_group_changes_nothing_but_what_it_shows(scratch: Scratch) -> None:
     topic = scratch.topic()
     scratch.send(topic, *(scratch.reading(topic, str(number), number) for number in range(2)))
