@@ -328,6 +328,8 @@ def decompressed(spark: SparkSession, stream: Any, codec: str) -> Any:
 # Delta tables.
 
 EXPIRY_OF_IDS = "delta.setTransactionRetentionDuration"
+# Of Delta's own objects, one a table: those whose whole log was replayed.
+REPLAYED: set[int] = set()
 
 
 class DeltaSnapshot:
@@ -352,11 +354,19 @@ class DeltaSnapshot:
         return self._python(self._snapshot.metadata().configuration())
 
     def transaction(self, app_id: str) -> int | None:
-        """The last version that `app_id` committed; None for none."""
-        # Delta would replay the log in a Spark job. Each commit's checksum lists the ids, too; an id that is not among
-        # them may still be in the log.
-        listed_there = self._listed_in_checksum()
-        return listed_there[app_id] if app_id in listed_there else self.transactions().get(app_id)
+        """The last version that `app_id` committed; None for none.
+
+        Delta replays the whole log for it in a Spark job. So does the first question, which names a log that is
+        damaged before a job writes. Later ones read each commit's checksum, which lists the ids, too.
+        """
+        log = int(jvm(self._spark).java.lang.System.identityHashCode(self._log))
+        # An id that is not listed may still be in the log.
+        listed_there = self._listed_in_checksum() if log in REPLAYED else {}
+        if app_id in listed_there:
+            return listed_there[app_id]
+        recorded = self.transactions().get(app_id)
+        REPLAYED.add(log)
+        return recorded
 
     def _listed_in_checksum(self) -> dict[str, int]:
         """The last version of each application id, as the checksum of this version has them; empty without one."""

@@ -24,13 +24,14 @@ KEYS, ROWS, CHUNK = 50, 900, 300
 PARTITIONS = 3
 SCHEMA = """{"type": "record", "name": "Row", "fields":
 [{"name": "key", "type": "string"}, {"name": "number", "type": "int"}]}"""
-# The command, in transactions of so few rows that a small file has several; and the plain publisher, with a point.
+# The command, in transactions of so few rows that a small file has several; and the plain publisher, with a point. Read
+# row by row, so that it is known how many rows a transaction has; or by columns.
 PROGRAM = f"""
 import sys
 from conf.errors import exit_on_error
 from jobs.connectors.exactly_once.fail_points import fail_point
 from producers import cli
-from producers.files import records
+from producers.files import line_blocks, records
 from producers.kafka import pacing, publisher, transactional
 records.BATCH_ROWS = pacing.MAX_BATCH = transactional.MAX_RECORDS = {CHUNK}
 send = publisher.Publisher._send
@@ -38,8 +39,9 @@ def send_and_stop(self, batch):
     send(self, batch)
     fail_point("plain-sent", rows=self._handed_over.total())
 publisher.Publisher._send = send_and_stop
-exit_on_error(lambda: cli.main(sys.argv[1:]))
 """
+BY_ROWS, BY_COLUMNS = "records.FileRows._columns = lambda self, file: None", "line_blocks.BLOCK_BYTES = 2_000"
+RUN = "exit_on_error(lambda: cli.main(sys.argv[1:]))"
 CLAIM, SECOND = -1, 2
 STEPS = ["before-fence", "after-fence", "after-barrier", "mid-produce", "after-flush", "after-commit"]
 # Without a fence, with nothing sent, with a part of a transaction, and with all of it.
@@ -53,6 +55,7 @@ class Publication(Command):
 
     topic: str
     exactly_once: bool = True
+    by_columns: bool = False
 
     def __post_init__(self) -> None:
         rows = [f"k{number % KEYS},{number}\n" for number in range(ROWS)]
@@ -62,7 +65,7 @@ class Publication(Command):
 
     @property
     def program(self) -> str:
-        return PROGRAM
+        return "\n".join([PROGRAM, BY_COLUMNS if self.by_columns else BY_ROWS, RUN])
 
     @property
     def sink(self) -> str:
@@ -114,8 +117,8 @@ def publication(tmp_path: Path, broker: Cluster, new_topic: Callable[[int], str]
     """Makes publications on the one-node broker; ends what still runs in them."""
     made: list[Publication] = []
 
-    def make(exactly_once: bool = True) -> Publication:
-        made.append(Publication(tmp_path, broker.bootstrap_servers, new_topic(PARTITIONS), exactly_once))
+    def make(exactly_once: bool = True, by_columns: bool = False) -> Publication:
+        made.append(Publication(tmp_path, broker.bootstrap_servers, new_topic(PARTITIONS), exactly_once, by_columns))
         return made[-1]
 
     yield make
@@ -142,8 +145,11 @@ def test_a_publisher_killed_at_any_step_and_started_again_publishes_each_row_onc
     assert own.numbers() == EXPECTED
 
 
-def test_a_publisher_killed_again_and_again_publishes_each_row_once(publication: PublicationOf) -> None:
-    own = publication()
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_a_publisher_killed_again_and_again_publishes_each_row_once(
+    by_columns: bool, publication: PublicationOf
+) -> None:
+    own = publication(by_columns=by_columns)
     for step in STEPS:
         kill(own.held_at(f"publish-{step}", '{"transaction": -1}' if step != "mid-produce" else "{}"))
     own.finish()
