@@ -125,6 +125,7 @@ def test_the_stack_is_shown_where_it_is_asked_for(broker: Cluster, tmp_path: Pat
     assert "Traceback" in ran.stdout and "TOPIC_MISSING" in ran.stdout
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_range_of_days_is_one_batch_in_a_folder_of_its_own_and_the_same_again(
     flights: Cluster, tmp_path: Path

@@ -89,6 +89,7 @@ def test_a_query_goes_on_when_the_leader_of_the_metadata_quorum_is_killed(trio: 
     assert nodes.controller(trio) != killed
 
 
+@pytest.mark.exhaustive
 def test_a_query_stops_by_name_while_two_of_three_nodes_are_down_and_a_later_run_finishes(
     trio: Cluster, scene: SceneOf
 ) -> None:

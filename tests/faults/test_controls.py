@@ -68,6 +68,7 @@ def careless_hosts(points: Path, tmp_path: Path) -> Iterator[Hosts]:
     made.close()
 
 
+@pytest.mark.exhaustive
 def test_without_the_barrier_a_transaction_that_hangs_in_the_ledger_doubles_a_shard_and_with_it_none(
     scene: SceneOf, careless_hosts: Hosts
 ) -> None:

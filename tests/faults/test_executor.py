@@ -69,6 +69,7 @@ def kill(executor: psutil.Process) -> None:
     assert not alive
 
 
+@pytest.mark.exhaustive
 def test_another_executor_takes_over_the_shard_of_one_that_was_killed(scene: SceneOf, tmp_path: Path) -> None:
     crime = scene(settings=["source.max_offsets_per_trigger=300"])
     crime.fill(900)

@@ -156,6 +156,7 @@ def test_a_publisher_killed_again_and_again_publishes_each_row_once(
     assert own.numbers() == EXPECTED
 
 
+@pytest.mark.exhaustive
 def test_flights_killed_between_transactions_and_within_one_are_there_once(tmp_path: Path) -> None:
     with Cluster(tmp_path / "broker", tmp_path / "logs", attached=True) as cluster:
         servers = cluster.bootstrap_servers
@@ -203,6 +204,7 @@ def test_a_publisher_that_was_thought_dead_is_fenced(publication: PublicationOf)
     assert own.numbers() == EXPECTED
 
 
+@pytest.mark.exhaustive
 def test_without_the_option_the_same_kill_doubles_rows(publication: PublicationOf) -> None:
     own = publication(exactly_once=False)
     process = own.held_at("plain-sent", f'{{"rows": {2 * CHUNK}}}')

@@ -30,6 +30,7 @@ def test_after_a_kill_between_sink_and_commit_log_only_exactly_once_neither_lose
     assert counters == {"exactly-once": (0, 0), "at-least-once": (0, 300), "at-most-once": (0, 0)}
 
 
+@pytest.mark.exhaustive
 def test_at_most_once_loses_what_a_kill_after_the_marker_leaves_unsent_and_doubles_nothing(scene: SceneOf) -> None:
     steps = ("shard-mid-produce", "shard-after-commit")
     crimes = [scene(delivery="at-most-once", label=step, settings=[BATCH, UNSENT]) for step in steps]

@@ -104,6 +104,7 @@ class Desk:
         return sum(each.get("statement") == "cutover" for each in said)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("points", of_a_kind([SOME, list(POINTS)], [SOME]), ids=["some", "each"])
 def test_a_replay_that_is_killed_in_each_phase_swaps_its_rows_in_once(
     points: list[str], flights: Cluster, tmp_path: Path

@@ -217,6 +217,7 @@ def test_a_lost_checkpoint_with_state_cannot_be_adopted_and_goes_on_once_restore
     assert_clean(crime)
 
 
+@pytest.mark.exhaustive
 def test_a_plan_with_random_keys_is_refused_and_in_mode_outbox_survives_a_kill_between_two_shards(
     scene: SceneOf,
 ) -> None:

@@ -57,6 +57,7 @@ def test_another_shard_count_after_each_run_leaves_each_record_once(scene: Scene
     assert_clean(crime)
 
 
+@pytest.mark.exhaustive
 def test_another_shard_count_in_the_middle_of_a_batch_leaves_each_record_once(scene: SceneOf) -> None:
     changes = [(4, 2), (2, 4)]
     crimes = [scene(query="shuffled", label=f"{before} to {after}") for before, after in changes]

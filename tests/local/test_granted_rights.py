@@ -151,6 +151,7 @@ ACTS: dict[str, Callable[[Person], None]] = {
 }
 
 
+@pytest.mark.exhaustive
 def test_with_the_plan_alone_a_user_publishes_ingests_and_publishes_exactly_once(
     person: Person, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ def run(*options: str) -> None:
     assert done.returncode == 0, f"{done.stdout[-10_000:]}\n{done.stderr[-3_000:]}"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_jobs_run_on_an_object_store_and_a_killed_driver_loses_nothing() -> None:

@@ -146,6 +146,7 @@ def test_a_batch_that_is_run_again_later_is_judged_by_the_clock_of_its_first_tim
     assert len(scratch.rows(f"silver/{topic}")) == 1
 
 
+@pytest.mark.exhaustive
 def test_a_reference_holds_for_values_that_the_other_table_has(scratch: Scratch) -> None:
     sites, topic = scratch.topic(compacted=True), scratch.topic()
     readings(scratch, sites, 1, 2)

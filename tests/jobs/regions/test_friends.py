@@ -49,6 +49,7 @@ def build(spark: SparkSession, regions: Regions, name: str) -> pa.Table:
     return DeltaTable(regions.table(name)).to_pyarrow_table()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_regions_whose_link_was_cut_end_with_the_same_rows(spark: SparkSession, tmp_path: Path) -> None:
     sent: list[Event] = []

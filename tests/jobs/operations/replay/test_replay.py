@@ -215,6 +215,7 @@ def test_replays_of_overlapping_ranges_end_in_the_same_table_whichever_comes_fir
     assert [row for row in past.rows() if row[1] != "z"] == past.truth([*UNEQUAL, *late])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_a_new_job_is_begun_with_its_whole_history_and_goes_on_to_the_offset(past: Past) -> None:
     past.send(*UNEQUAL)
