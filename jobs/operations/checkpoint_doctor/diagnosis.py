@@ -116,11 +116,11 @@ class Doctor:
         return OldQuery(self._sources(folder, batch), known, operators, record, table)
 
     def _table(self, output: Output, was_named: str) -> StructType | None:
+        if not output.table:
+            return None
         name = was_named if output.table == output.name else output.table
         path = paths.table(self._settings.paths.tables, name)
-        if not output.table or not delta_table.exists(self._spark, path):
-            return None
-        return delta_table.read(self._spark, path).schema
+        return delta_table.read(self._spark, path).schema if delta_table.exists(self._spark, path) else None
 
     def _sources(self, folder: str, batch: int) -> tuple[tuple[str, ...] | None, ...]:
         text = pipeline_checkpoint.entry(self._spark, folder, batch)
