@@ -5,6 +5,8 @@
 Each line of output begins with the stage that printed it. In .ci/results/ each stage leaves its output (STAGE.log) and,
 where it runs tests, a JUnit file (STAGE.xml) that names the command which repeats a failed one, and the logs that were
 written while one failed (STAGE-logs). A stage that fails does not keep the others from running; the exit code is 1.
+A few tests that failed are run once more at the end, alone and with the same random choices: on a machine that does
+several things at once, one may wait longer than it is willing to. The table says which stages passed only so.
 Needs nothing but Python's standard library.
 """
 
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / ".ci" / "results"
 POLL_SECONDS = 0.2
 SLOWEST = 60  # tests whose durations a stage prints
+MOST_REPEATED = 5  # failed tests of a stage; more of them have a cause that stays
 COLUMNS = ("stage", "minutes", "passed", "failed", "skipped")
 
 
@@ -81,11 +84,14 @@ class Result:
     seconds: float
     cases: dict[str, int] = field(default_factory=dict)
     again: list[str] = field(default_factory=list)
+    alone: int = 0  # failed cases that passed when they were run once more
 
     @property
     def row(self) -> tuple[str, ...]:
         counts = [str(self.cases[name]) if self.cases else "-" for name in COLUMNS[2:]]
         name = self.stage.name if self.code == 0 else f"{self.stage.name}: FAILED"
+        if self.alone:
+            name += f": {self.alone} passed when run alone"
         return (name, f"{self.seconds / 60:.1f}", *counts)
 
 
@@ -143,6 +149,20 @@ def read_cases(result: Result) -> None:
     result.again = [each.attrib["value"] for each in properties if each.attrib["name"] == "again"]
 
 
+def run_alone(result: Result) -> None:
+    """Run the cases that failed once more, one after the other; the stage has passed if all of them do."""
+    if result.code == 0 or not 0 < len(result.again) == result.cases.get("failed", 0) <= MOST_REPEATED:
+        return
+    passed = 0
+    for command in result.again:
+        print(f"=== {result.stage.name} runs alone: {command}", flush=True)
+        passed += (
+            subprocess.run(["bash", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode == 0
+        )
+    if passed == len(result.again):
+        result.code, result.alone = 0, passed
+
+
 def table(results: Sequence[Result], seconds: float) -> str:
     """One row for each stage and one for all of them; below it, how to repeat each case that failed."""
     total = [str(sum(result.cases.get(name, 0) for result in results)) for name in COLUMNS[2:]]
@@ -172,6 +192,8 @@ def main(names: Sequence[str]) -> int:
         with ThreadPoolExecutor(len(lanes)) as pool:
             for of_lane in pool.map(run_all, chosen):
                 results += of_lane
+    for result in results:
+        run_alone(result)
     print(f"\n{table(results, time.monotonic() - began)}", flush=True)
     return int(any(result.code for result in results))
 

@@ -62,6 +62,27 @@ def test_cases_are_counted_and_what_failed_can_be_repeated(
     assert (results / "checked.log").read_text() == "told\n"
 
 
+@pytest.mark.parametrize(("command", "code"), [("true", 0), ("false", 1)])
+def test_a_few_failed_cases_are_run_once_more_alone_and_the_table_says_so(
+    command: str,
+    code: int,
+    stages: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    junit = JUNIT.replace('errors="1" ', 'errors="0" ').replace("REPEAT", command)
+    write = ("sh", "-c", f"echo '{junit}' >{tmp_path}/results/checked.xml; exit 1")
+    monkeypatch.setattr(stages, "STEPS", (((stages.Stage("checked", (write,), tests=True),),),))
+    assert stages.main([]) == code
+    name = "checked: FAILED" if code else "checked: 1 passed when run alone"
+    out = capsys.readouterr().out
+    assert rows(out)[name][1:] == ["6", "1", "2"]
+    assert f"=== checked runs alone: {command}" in out
+    monkeypatch.setattr(stages, "MOST_REPEATED", 0)
+    assert stages.main([]) == 1
+
+
 def test_all_well_is_exit_code_0_and_what_is_not_there_is_named(
     stages: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
