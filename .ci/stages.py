@@ -153,14 +153,11 @@ def run_alone(result: Result) -> None:
     """Run the cases that failed once more, one after the other; the stage has passed if all of them do."""
     if result.code == 0 or not 0 < len(result.again) == result.cases.get("failed", 0) <= MOST_REPEATED:
         return
-    passed = 0
     for command in result.again:
         print(f"=== {result.stage.name} runs alone: {command}", flush=True)
-        passed += (
-            subprocess.run(["bash", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode == 0
-        )
-    if passed == len(result.again):
-        result.code, result.alone = 0, passed
+        if subprocess.run(["bash", "-c", command], cwd=ROOT, stdin=subprocess.DEVNULL, check=False).returncode:
+            return
+    result.code, result.alone = 0, len(result.again)
 
 
 def table(results: Sequence[Result], seconds: float) -> str:

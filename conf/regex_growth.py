@@ -70,7 +70,7 @@ def _parts(tree: Node) -> tuple[Node, ...]:
 
 
 def _atomic(tree: Node) -> Iterator[Node]:
-    """What is matched in one way only, wherever it lies: it is judged by itself."""
+    """A part that is matched in one way only, wherever it lies, and so is judged by itself."""
     if isinstance(tree, Atomic):
         yield tree.part
     for part in _parts(tree):

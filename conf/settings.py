@@ -331,7 +331,8 @@ def secret_variables(environ: Mapping[str, str]) -> list[str]:
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Return `environ` for a program that need not know the secrets of the settings: without the variables that hold
     one."""
-    return {name: value for name, value in environ.items() if name not in secret_variables(environ)}
+    secret = secret_variables(environ)
+    return {name: value for name, value in environ.items() if name not in secret}
 
 
 def show(settings: Settings) -> str:

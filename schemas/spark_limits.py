@@ -152,7 +152,7 @@ class _Check:
 
 
 class _Finite(_Check):
-    """Of the checks, those without which a few bytes may claim any number of values, or any depth."""
+    """Makes only the checks without which a few bytes may claim any number of values, or any depth."""
 
     def type(self, schema: Any, path: str, outer: tuple[str, ...]) -> None:
         for branch in schema if isinstance(schema, list) else [schema]:

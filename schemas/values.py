@@ -81,6 +81,11 @@ def record_converter(
     return checked
 
 
+def branches(avro_type: Any) -> list[Any]:
+    """Return the types that a value may have beside null: those of a union, or the one that it is."""
+    return [branch for branch in avro_type if branch != "null"] if isinstance(avro_type, list) else [avro_type]
+
+
 def source_name(field: Mapping[str, Any]) -> str:
     """Return the name under which the input has this field."""
     return str(field.get("source", field["name"]))

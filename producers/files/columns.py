@@ -17,14 +17,12 @@ from producers.files.record_parts import LOGICAL_PER_MS, MS_NS, UNIT_NS, Parts
 from producers.files.rows import Input, NotColumnarError, Piece
 from schemas.columnar import ColumnarEncoder
 from schemas.validity import load_schema
-from schemas.values import Reading, source_name
+from schemas.values import Reading, branches, source_name
 
 # What a record has beyond its key, value and headers is less than this.
 OVERHEAD = BATCH_BYTES + 64
 # No timestamp that is meant; beyond it, arithmetic would not be exact.
 LAST_MS = 1 << 52
-
-
 # Halves are pieces, too: of one in 100 rows that cannot be read, the smallest halves make more than every other bad.
 TRIED_PIECES, LEAST_SHARE = 200, 0.2
 
@@ -150,9 +148,7 @@ def _fit(fitting: Fitting, field: Mapping[str, Any], source: str, types: pa.Sche
 
 def _declared(field: Mapping[str, Any]) -> Mapping[str, Any]:
     """The field's type, without null."""
-    kind = field["type"]
-    if isinstance(kind, list):
-        kind = next(branch for branch in kind if branch != "null")
+    kind = branches(field["type"])[0]
     return {"type": kind} if isinstance(kind, str) else dict(kind)
 
 

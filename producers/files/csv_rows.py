@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from producers.files.line_blocks import LineBlocks, lines_of
-from producers.files.rows import LEAST_ROWS, NOT_UTF8, READ_ERRORS, Piece, Row, bad_file, is_utf8, unique_columns
+from producers.files.line_blocks import LineBlocks, halved, lines_of
+from producers.files.rows import NOT_UTF8, READ_ERRORS, Piece, Row, bad_file, is_utf8, unique_columns
 
 DELIMITERS = ",;\t|"
 SNIFFED_BYTES = 65_536
@@ -155,14 +155,7 @@ class CsvPiece:
 
     def halves(self) -> Sequence[Piece]:
         """Return the rows in two pieces."""
-        if self._block.count(b"\n") < 2 * LEAST_ROWS:
-            return ()
-        middle = self._block.find(b"\n", len(self._block) // 2) + 1
-        first, second = self._block[:middle], self._block[middle:]
-        if not first or not second:
-            return ()
-        behind = self._number + first.count(b"\n")
-        return CsvPiece(self._file, first, self._number), CsvPiece(self._file, second, behind)
+        return [CsvPiece(self._file, half, self._number + behind) for half, behind in halved(self._block)]
 
     @functools.cached_property
     def _filled(self) -> list[tuple[int, bytes]]:

@@ -15,22 +15,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from producers.files import record_parts
 from schemas.columnar import column_type, unscaled_numbers
 from schemas.timestamps import DAY_NS, DAYS, UNIT_NS
-from schemas.values import Reading, source_name
+from schemas.values import Reading, branches, source_name
 from schemas.wire import DAY, FIRST, INT, LAST, LONG
 
 Mask = npt.NDArray[np.bool_]
 # The values, and which of them are beyond doubt.
 Fitted = tuple[pa.Array, Mask]
 Fit = Callable[[pa.Array], Fitted]
-ARROW_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 # As near to the first and the last of all times, a zone's offset may lead beyond them.
 MARGIN_MS = 2 * DAY
 EXACT_INTEGERS = {"double": 1 << 53, "float": 1 << 24}
 EXACT_CHARACTERS = 15  # of a number, which a double keeps
 LONGEST_INTEGER = 64  # characters: so many leading zeros are nobody's number
-NUMBER_CHARACTERS = np.frombuffer(b"0123456789+-.", dtype=np.uint8)
 TRUE, FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
 VIEWS = {pa.large_string(): pa.string(), pa.string_view(): pa.string()} | {
@@ -68,7 +67,7 @@ class Fitting:
     def of(self, avro_type: Any, arrow: pa.DataType, cells: bool = False) -> Fit | None:
         """Return the fit of a type; None where there is none."""
         nullable = isinstance(avro_type, list)
-        others = [branch for branch in avro_type if branch != "null"] if nullable else [avro_type]
+        others = branches(avro_type)
         if column_type(avro_type) is None:
             return None
         plain = VIEWS.get(arrow.value_type if pa.types.is_dictionary(arrow) else arrow) or (
@@ -248,7 +247,7 @@ def _instants(base: str, unit: str, arrow: pa.DataType, target: pa.DataType, is_
     if pa.types.is_timestamp(arrow) and (arrow.tz is not None or is_utc or base == "local-timestamp"):
         if base == "local-timestamp" and arrow.tz is not None:
             return None
-        return lambda column: _scaled(column, ARROW_NS[arrow.unit], to_ns, low, high, target)
+        return lambda column: _scaled(column, record_parts.UNIT_NS[arrow.unit], to_ns, low, high, target)
     if not pa.types.is_string(arrow):
         return None
 
@@ -277,7 +276,7 @@ def _times(unit: str, arrow: pa.DataType, target: pa.DataType) -> Fit | None:
     if pa.types.is_integer(arrow):
         return lambda column: _bounded(column, 0, last, target)
     if pa.types.is_time(arrow):
-        return lambda column: _scaled(column, ARROW_NS[arrow.unit], to_ns, 0, last, target)
+        return lambda column: _scaled(column, record_parts.UNIT_NS[arrow.unit], to_ns, 0, last, target)
     return None
 
 

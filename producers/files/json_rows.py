@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from producers.files.line_blocks import LONGEST, LineBlocks
-from producers.files.rows import LEAST_ROWS, NOT_UTF8, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, is_utf8
+from producers.files.line_blocks import LONGEST, LineBlocks, halved
+from producers.files.rows import NOT_UTF8, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, is_utf8
 from schemas.columnar import column_type
 from schemas.scalars import is_printed_alike
-from schemas.values import source_name
+from schemas.values import branches, source_name
 
 CHUNK_BYTES = 1 << 16
 # Numbers of so many characters that a double may not hold them all, or with an exponent.
@@ -179,15 +179,7 @@ class JsonPiece:
 
     def halves(self) -> Sequence[Piece]:
         """Return the rows in two pieces."""
-        if self._block.count(b"\n") < 2 * LEAST_ROWS:
-            return ()
-        middle = self._block.find(b"\n", len(self._block) // 2) + 1
-        first, second = self._block[:middle], self._block[middle:]
-        if not first or not second:
-            return ()
-        return JsonPiece(self._file, first, self._before), JsonPiece(
-            self._file, second, self._before + first.count(b"\n")
-        )
+        return [JsonPiece(self._file, half, self._before + behind) for half, behind in halved(self._block)]
 
     @functools.cached_property
     def _filled(self) -> list[tuple[int, bytes]]:
@@ -198,7 +190,7 @@ def _column_type(avro_type: Any, first: Any) -> pa.DataType | None:
     kind = column_type(avro_type)
     if kind is None:
         return None
-    declared = next(branch for branch in avro_type if branch != "null") if isinstance(avro_type, list) else avro_type
+    declared = branches(avro_type)[0]
     arrow = kind.arrow
     if pa.types.is_temporal(arrow):
         return pa.int64() if isinstance(first, int) else pa.string()

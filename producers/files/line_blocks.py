@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator
 
-from producers.files.rows import READ_ERRORS, bad_file
+from producers.files.rows import LEAST_ROWS, READ_ERRORS, bad_file
 
 # Some thousand rows: enough to read them by columns, and little enough to have several copies of.
 BLOCK_BYTES = 1 << 19
@@ -68,3 +68,12 @@ class LineBlocks:
 def lines_of(block: bytes) -> Iterator[str]:
     """Return the lines of a block, with their ends; bytes that are no UTF-8 are lone surrogates."""
     return iter(io.StringIO(block.decode("utf-8", "surrogateescape"), newline=""))
+
+
+def halved(block: bytes) -> list[tuple[bytes, int]]:
+    """Return two blocks with the lines of one, and how many lines lie before each; none where there are too few."""
+    if block.count(b"\n") < 2 * LEAST_ROWS:
+        return []
+    middle = block.find(b"\n", len(block) // 2) + 1
+    first, second = block[:middle], block[middle:]
+    return [(first, 0), (second, first.count(b"\n"))] if first and second else []

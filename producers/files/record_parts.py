@@ -9,7 +9,7 @@ from typing import Any
 from conf.errors import TidemarkError, nearest
 from producers.kafka.publisher import Headers
 from schemas.timestamps import EPOCH, EPOCH_DAY, LOCAL_EPOCH, Ambiguous, WallClock, instant
-from schemas.values import UnfitError, source_name
+from schemas.values import UnfitError, branches, source_name
 
 # Units of a number that stands for a time, in nanoseconds: whole numbers all the way, so that none is a little short.
 UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
@@ -84,8 +84,8 @@ class _Part:
         self.name = str(fields[name]["name"])
         self._default = fields[name].get("default")
         avro_type = fields[name]["type"]
-        branches = [branch for branch in avro_type if branch != "null"] if isinstance(avro_type, list) else [avro_type]
-        shape = form(branches[0]) if len(branches) == 1 else None
+        kinds = branches(avro_type)
+        shape = form(kinds[0]) if len(kinds) == 1 else None
         if shape is None:
             what = f"field `{name}` is {avro_type}, which cannot be the {role}"
             raise TidemarkError("UNFIT_FIELD", what, "name another field")

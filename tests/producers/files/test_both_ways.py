@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.topic_limits import Limits
-from producers.files import binary_rows, csv_rows, json_rows, line_blocks
+from producers.files import binary_rows, json_rows, line_blocks
 from producers.files.fitting import Fitting
 from producers.files.record_parts import Parts
 from producers.files.records import Codec, FileRequest, FileRows, RowReader
@@ -187,7 +187,7 @@ def assert_same(path: Path, avro_type: Any, parts: Parts = NO_KEY, zone: Any = d
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every value ends up alone in its piece, so that each is tried as a column."""
-    for module in (binary_rows, csv_rows, json_rows):
+    for module in (line_blocks, binary_rows):
         monkeypatch.setattr(module, "LEAST_ROWS", 1)
     monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 40)
     # One line of several values would have the whole file read as such.
