@@ -102,6 +102,7 @@ class Ledger(Section):
     application: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     shards: int = Field(ge=1)
     max_shards: int = Field(ge=1)
+    small_batch_records: int = Field(ge=0)
     transaction_timeout_ms: int = Field(ge=1000)
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.apicurio import Apicurio
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def one_apicurio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apicurio]:
     with Apicurio(tmp_path_factory.mktemp("apicurio")) as server:
         yield server

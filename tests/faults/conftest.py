@@ -14,15 +14,15 @@ from tests.faults.scene import Scene
 SceneOf = Callable[..., Scene]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where fail points are armed."""
     return tmp_path_factory.mktemp("points")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hosts(points: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """Hosts for all tests."""
+    """Hosts for the tests of this folder; each has half a gigabyte, which others may need once these are over."""
     made = Hosts(tmp_path_factory.mktemp("hosts"), points)
     yield made
     made.close()

@@ -98,6 +98,7 @@ class Scene:
         own = {
             "kafka.bootstrap_servers": self.servers,
             "kafka.replication_factor": self.replication,
+            "ledger.small_batch_records": 0,  # few records are cut into shards, too, where a scene does not say else
             "paths.tables": self.folder / "tables",
             "paths.checkpoints": self.folder / "checkpoints",
             "spark.driver_memory": "700m",

@@ -3,7 +3,7 @@
     local/tidemark setup
     .tidemark/venv/bin/python -m tests.faults.schedule --minutes 10 [--seed 7] [--folder FOLDER]
 
-Each round fills the source of one of four queries that go on from round to round, starts a driver, waits for a random
+Each round fills the source of one of five queries that go on from round to round, starts a driver, waits for a random
 fail point or a random time, does a random fault, lets a driver finish, and judges the output as a whole. The seed is
 the first line: it draws the same rounds again, though not the same instants. The first unclean verdict ends the
 schedule with exit code 1.
@@ -29,10 +29,18 @@ from tests.faults import nodes
 from tests.faults.host import SECONDS, Driver, Hosts
 from tests.faults.oracle import Verdict
 from tests.faults.scene import Scene
-from tests.faults.steps import DRIVER, SHARD
+from tests.faults.steps import DRIVER, SHARD, WHOLE
 
 BATCH = 300
-QUERIES = (("stateless", "direct"), ("shuffled", "direct"), ("windowed", "direct"), ("random_key", "outbox"))
+SMALL = "ledger.small_batch_records=5000"
+# The name, the mode and a further setting.
+QUERIES = (
+    ("stateless", "direct", ""),
+    ("stateless", "direct", SMALL),
+    ("shuffled", "direct", ""),
+    ("windowed", "direct", SMALL),
+    ("random_key", "outbox", ""),
+)
 # What can be done, and the points at which it may be.
 FAULTS = {
     "kill driver": DRIVER,
@@ -66,12 +74,14 @@ class Round:
     def draw(cls, seed: int, number: int) -> "Round":
         rng = random.Random(f"{seed}/{number}")
         fault, records = rng.choice(list(FAULTS)), rng.randint(BATCH, 3 * BATCH)
+        query = rng.randrange(len(QUERIES))
+        points = WHOLE if QUERIES[query][-1] and FAULTS[fault] == DRIVER else FAULTS[fault]
         return cls(
             number=number,
-            query=rng.randrange(len(QUERIES)),
+            query=query,
             records=records,
             fault=fault,
-            point=rng.choice(FAULTS[fault]) if rng.random() < 0.7 else None,
+            point=rng.choice(points) if rng.random() < 0.7 else None,
             batch=rng.randrange(-(-records // BATCH)),
             after=rng.uniform(0, LONGEST_WAIT_SECONDS),
             pause=rng.uniform(0.1, LONGEST_PAUSE_SECONDS),
@@ -92,9 +102,10 @@ class Result:
     seconds: float
 
     def __str__(self) -> str:
-        query, mode = QUERIES[self.round.query]
-        what = f"{self.round.number:>3}  {query + ' ' + mode:<18}{self.round.fault:<36}{self.round.where:<36}"
-        return f"{what}{self.driver:<14}{self.seconds:>4.0f} s  {self.verdict}, rows {self.verdict.rows}"
+        query, mode, setting = QUERIES[self.round.query]
+        what = f"{query} {mode}{' small' if setting else ''}"
+        fault = f"{self.round.number:>3}  {what:<24}{self.round.fault:<36}{self.round.where:<36}"
+        return f"{fault}{self.driver:<14}{self.seconds:>4.0f} s  {self.verdict}, rows {self.verdict.rows}"
 
 
 @dataclass
@@ -126,11 +137,11 @@ class Schedule:
 
     def _scene(self, query: int) -> Scene:
         if query not in self.scenes:
-            name, mode = QUERIES[query]
-            limit = [f"source.max_offsets_per_trigger={BATCH}"]
+            name, mode, setting = QUERIES[query]
+            limit = [f"source.max_offsets_per_trigger={BATCH}", *filter(None, [setting])]
             self.scenes[query] = Scene(
                 self.cluster,
-                self.folder / name,
+                self.folder / f"{query}-{name}",
                 query=name,
                 settings=limit,
                 replication=3,

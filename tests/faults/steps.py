@@ -10,3 +10,13 @@ SHARD = (
     "shard-after-commit",
 )
 DRIVER = (*PLAN, *SHARD, "batch-before-commit-log")
+# A small batch, which the driver publishes itself.
+WHOLE = (
+    "whole-before-fence",
+    "whole-after-fence",
+    "whole-after-barrier",
+    "shard-mid-produce",
+    "whole-after-flush",
+    "whole-after-commit",
+    "batch-before-commit-log",
+)

@@ -5,7 +5,7 @@ from deltalake import DeltaTable
 
 from tests.faults.conftest import SceneOf
 from tests.faults.scene import finish_together, kill_together
-from tests.faults.steps import DRIVER, SHARD
+from tests.faults.steps import DRIVER, SHARD, WHOLE
 from tests.kinds import of_a_kind
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -38,6 +38,32 @@ def test_a_driver_killed_at_any_step_leaves_each_record_once(
         verdict = crime.verdict()
         assert verdict.clean, f"{crime.label}: {verdict}"
         assert verdict.rows == 900
+
+
+@pytest.mark.parametrize(
+    ("records", "steps"),
+    [
+        pytest.param(90, WHOLE, id="small before and after"),
+        pytest.param(300, ("whole-after-flush", "whole-after-commit"), id="in shards after"),
+    ],
+)
+def test_a_driver_killed_while_it_publishes_a_small_batch_itself_leaves_each_record_once(
+    records: int, steps: tuple[str, ...], scene: SceneOf
+) -> None:
+    # A new driver takes only a batch of less than a hundred records for small, as long as it has seen none.
+    settings = [f"source.max_offsets_per_trigger={records}", "ledger.small_batch_records=5000"]
+    crimes = [scene(label=step, settings=settings) for step in steps]
+    for crime in crimes:
+        crime.fill(4 * records)
+        crime.arm(crime.label, batch=2)
+    kill_together(crimes)
+
+    finish_together(crimes)
+
+    for crime in crimes:
+        verdict = crime.verdict()
+        assert verdict.clean, f"{crime.label}: {verdict}"
+        assert verdict.rows == 4 * records
 
 
 @pytest.mark.parametrize(

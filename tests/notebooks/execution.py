@@ -22,6 +22,7 @@ class Execution(NotebookClient):
 
     def __init__(self, notebook: NotebookNode, kernel: AsyncKernelManager, start_in: Path) -> None:
         super().__init__(notebook, km=kernel, timeout=CELL_SECONDS, resources={"metadata": {"path": str(start_in)}})
+        self.owns_km = True  # so that the kernel, and its JVM, end with the run, though the manager is given
         self._kernel: Any = kernel
         self.replacements: list[str] = []
         self.addresses: set[tuple[str, int]] = set()

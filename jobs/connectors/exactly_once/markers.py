@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.authors import Author, this_process
 
-Layout = Literal["source", "key"]
+Layout = Literal["source", "key", "whole"]
 PLAN = "plan"
 DONE = "done"
 OPEN = "open"
@@ -42,7 +42,8 @@ class Plan:
     """How a batch is cut into shards, committed before any shard writes, and taken over by every later attempt.
 
     Args:
-        layout: "source": a shard is a range of one source partition; "key": a shard is a hash of the record key.
+        layout: "source": a shard is a range of one source partition; "key": a shard is a hash of the record key;
+            "whole": the only shard has all records, and its marker is in the plan's own transaction.
         shards: how many there are.
         fingerprint: of the source ranges, where they are the shards; empty otherwise.
         topics: the output topics' ids by name, as far as they were known.

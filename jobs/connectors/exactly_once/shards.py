@@ -38,7 +38,8 @@ SMALL_BYTES = 2_048
 class ShardPlan:
     """`order[i]` is the shard that Spark's partition i holds; empty where partition and shard have the same number.
 
-    `origins` says for people what each shard is made of, where that is a range of a source partition.
+    `origins` says for people what each shard is made of, where that is a range of a source partition; `read` is how
+    many offsets of the source those are, None where that is not known.
     """
 
     layout: Layout
@@ -46,18 +47,20 @@ class ShardPlan:
     fingerprint: str = ""
     order: tuple[int, ...] = ()
     origins: tuple[str, ...] = ()
+    read: int | None = None
 
 
 def plan_shards(frame: DataFrame, shards: int, most: int) -> ShardPlan:
     """The cut of a batch that nobody has planned: by its source partitions, `most` at most, or into `shards` by key."""
     ranges = source_ranges(frame)
+    read = None if ranges is None else sum(end - first for _, first, end in ranges)
     if not ranges or len(ranges) > most:
-        return ShardPlan("key", shards)
+        return ShardPlan("key", shards, read=read)
     ranked = sorted(ranges)
     fingerprint = hashlib.sha256(json.dumps(ranked).encode()).hexdigest()
     origins = tuple(f"made of {place} from offset {first} to before {end}" for place, first, end in ranked)
     order = tuple(ranked.index(source_range) for source_range in ranges)
-    return ShardPlan("source", len(ranges), fingerprint, order, origins)
+    return ShardPlan("source", len(ranges), fingerprint, order, origins, read)
 
 
 def source_ranges(frame: DataFrame) -> list[tuple[str, int, int]] | None:
@@ -93,7 +96,7 @@ def cut_frame(frame: DataFrame, layout: Layout, shards: int, order_by: str | Non
     Args:
         order_by: a column by which the rows of a shard are sorted, and which is no part of the record.
     """
-    if layout == "key":
+    if layout != "source":
         frame = frame.repartitionById(shards, F.pmod(F.xxhash64(*_key(frame.columns)), F.lit(shards)).cast("int"))
     if order_by:
         frame = frame.sortWithinPartitions(order_by).drop(order_by)
@@ -244,16 +247,31 @@ def _exactly_once(assignment: ShardTask, shard: int, rows: Iterable[pa.RecordBat
         if is_done(done, assignment.id, assignment.sink):
             assert done is not None
             return _found(assignment, done, rows)
-        sent = assignment.sent(shard)
-        try:
-            with transaction.named():
-                sent.produce(transaction.producer, rows, assignment.topic, assignment.writers[shard].timeout_ms / 1000)
-            transaction.commit(sent.done.to_json(), DONE)
-        except TidemarkError as error:
-            if (stop := sent.refusal or error).code in PASSING:
-                raise
-            return ShardResult(shard, topics=list(sent.done.topics), stop=[stop.code, stop.message, stop.remedy])
-        return ShardResult(shard, sent.done.n, sent.size, topics=list(sent.done.topics), oldest=sent.oldest)
+        return send(assignment, shard, transaction, rows, lambda sent: transaction.commit(sent.to_json(), DONE))
+
+
+def send(
+    assignment: ShardTask,
+    shard: int,
+    transaction: Transaction,
+    rows: Iterable[pa.RecordBatch],
+    commit: Callable[[Done], None],
+) -> ShardResult:
+    """Publish `rows` in a transaction that has begun, and let `commit` end it with the shard's marker.
+
+    Raises:
+        TidemarkError: KAFKA_FAILED, FENCED, which another attempt may get past; any other stop is in the result.
+    """
+    sent = assignment.sent(shard)
+    try:
+        with transaction.named():
+            sent.produce(transaction.producer, rows, assignment.topic, assignment.writers[shard].timeout_ms / 1000)
+        commit(sent.done)
+    except TidemarkError as error:
+        if (stop := sent.refusal or error).code in PASSING:
+            raise
+        return ShardResult(shard, topics=list(sent.done.topics), stop=[stop.code, stop.message, stop.remedy])
+    return ShardResult(shard, sent.done.n, sent.size, topics=list(sent.done.topics), oldest=sent.oldest)
 
 
 def _read_ahead(rows: Iterable[pa.RecordBatch], enough: Callable[[], bool]) -> Iterator[pa.RecordBatch]:

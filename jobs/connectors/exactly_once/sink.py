@@ -2,13 +2,16 @@
 
 Used from `foreachBatch`, whose batch Spark takes for done only after `write` has returned: a batch that was cut short
 is written again, and the ledger says what of it is in the topic already. For each batch the driver commits a plan, then
-the shards publish in parallel, each in a Kafka transaction that holds its records and its marker.
+the shards publish in parallel, each in a Kafka transaction that holds its records and its marker. A small batch the
+driver publishes itself, in the transaction of its plan.
 """
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TypeVar
 
 from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame
@@ -27,6 +30,7 @@ from jobs.connectors.exactly_once.shards import (
     plan_shards,
     publish_shards,
 )
+from jobs.connectors.exactly_once.small_batch import Published, collected, is_small, publish_whole
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
 from jobs.connectors.kafka.topic_limits import Limits as TopicLimits
 from jobs.connectors.kafka.topic_limits import SizeLimits, retention_warning, size_config, topic_limits
@@ -42,6 +46,9 @@ QUEUE = {
     "queue.buffering.max.kbytes": 2_000_000,
     "batch.num.messages": 100_000,  # under `batch_bytes` all the same
 }
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class LedgerSink:
     takes: dict[str, TopicLimits] = field(default_factory=dict, compare=False)  # what the topics and the ledger take
     sizes: dict[int, float] = field(default_factory=dict, compare=False)  # bytes of a mean record, by shard
     warned: set[str] = field(default_factory=set, compare=False)  # topics whose retention was warned of
+    before: list[Published] = field(default_factory=list, compare=False)  # the last batch that published something
     admin: AdminClient = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -128,19 +136,61 @@ class LedgerSink:
         tally = tally or Tally()
         with tally.phase("plan in ledger"):
             cut = plan_shards(frame, self.limits.shards, self.limits.max_shards)
-            plan = self._planned(facts, cut)
+        wanted = Plan(
+            facts.id,
+            cut.layout,
+            cut.shards,
+            cut.fingerprint,
+            checkpoint=dict(facts.files),
+            stateful=facts.stateful,
+            code=facts.code,
+        )
+        answers = self._publish_whole(frame, wanted, cut.read, order_by, tally)
+        if not answers:
+            answers = self._publish_in_shards(frame, wanted, cut, order_by, tally)
+        for answer in answers:
+            answer.require_no_stop()
+            self.sizes.update({answer.shard: answer.size / answer.n} if answer.size else {})
+        self._learn_from(answers)
+        self._warn_of_retention(answers)
+        published, size = sum(answer.n for answer in answers), sum(answer.size for answer in answers)
+        self.before[:] = [Published(cut.read, published, size)] if size else self.before
+        return published
+
+    def _publish_whole(
+        self, frame: DataFrame, wanted: Plan, read: int | None, order_by: str | None, tally: Tally
+    ) -> list[ShardResult]:
+        """Publish a small batch from this process; nothing, and no result, where it needs shards."""
+        before = self.before[0] if self.before else None
+        if self.delivery != "exactly-once" or not is_small(read, before, self.limits.small_batch_records):
+            return []
+        rows = cache(lambda: collected(frame, order_by))
+        whole = replace(wanted, layout="whole", shards=1, fingerprint="")
+
+        def due(last: Plan | None) -> Plan | None:
+            found = self._due(last, wanted)
+            return None if found is last else replace(whole, topics=found.topics)
+
+        writer = self.writer(None, wanted.id.batch)
+        writer = replace(writer, topics=tuple(sorted(self.topics)), where={**writer.where, "step": "whole"})
+        task, partition = self._assignment(whole, ShardPlan("whole", 1)), self.ledger.partition_of(0)
+        with tally.phase("publish"):
+            answer = _passing_again(lambda: publish_whole(writer, partition, task, rows, due))
+        # A shard knows by its source partition which record stopped it, and learns what the topics of rows take.
+        return [answer] if answer is not None and not answer.stop else []
+
+    def _publish_in_shards(
+        self, frame: DataFrame, wanted: Plan, cut: ShardPlan, order_by: str | None, tally: Tally
+    ) -> list[ShardResult]:
+        with tally.phase("plan in ledger"):
+            plan = _passing_again(lambda: self._plan(wanted))
             self.ledger.require_shards(self.admin, plan.shards, self.kafka.client_config())
         with tally.phase("publish"):
             answers = self._publish(frame, plan, cut, order_by)
             if any(answer.stop[:1] == ["RECORD_TOO_LARGE"] for answer in answers) and self._learn_from(answers):
                 # Rows that name their topic: only now it is known which topics those are, and what they take.
                 answers = self._publish(frame, plan, cut, order_by)
-        for answer in answers:
-            answer.require_no_stop()
-            self.sizes.update({answer.shard: answer.size / answer.n} if answer.size else {})
-        self._learn_from(answers)
-        self._warn_of_retention(answers)
-        return sum(answer.n for answer in answers)
+        return answers
 
     def _warn_of_retention(self, answers: Iterable[ShardResult]) -> None:
         oldest = min((answer.oldest for answer in answers if answer.oldest is not None), default=None)
@@ -184,35 +234,30 @@ class LedgerSink:
             where={"sink": self.id, "step": "plan" if shard is None else "shard", "shard": shard, "batch": batch},
         )
 
-    def _planned(self, facts: BatchFacts, cut: ShardPlan) -> Plan:
-        wanted = Plan(
-            facts.id,
-            cut.layout,
-            cut.shards,
-            cut.fingerprint,
-            checkpoint=dict(facts.files),
-            stateful=facts.stateful,
-            code=facts.code,
-        )
-        for _ in range(PLAN_ATTEMPTS - 1):
-            try:
-                return self._plan(wanted)
-            except TidemarkError as error:
-                if error.code not in PASSING:
-                    raise
-        return self._plan(wanted)
-
     def _plan(self, wanted: Plan) -> Plan:
         with Transaction(self.writer(None, wanted.id.batch)) as transaction:
             marker = transaction.last_marker()
             last = marker if isinstance(marker, Plan) else None
-            known = {*self.topics, *(last.topics if last else ())}
-            ids = topic_ids(self.admin, known, self.kafka.client_config())
-            due = plan_due(last, replace(wanted, topics=ids), self.id)
+            due = self._due(last, wanted)
             if due is not last:
                 transaction.commit(due.to_json(), PLAN)
             return due
 
+    def _due(self, last: Plan | None, wanted: Plan) -> Plan:
+        known = {*self.topics, *(last.topics if last else ())}
+        ids = topic_ids(self.admin, known, self.kafka.client_config())
+        return plan_due(last, replace(wanted, topics=ids), self.id)
+
     def _publish(self, frame: DataFrame, plan: Plan, cut: ShardPlan, order_by: str | None) -> list[ShardResult]:
         record_bytes = max(self.sizes.values(), default=None)
         return publish_shards(frame, plan.layout, self._assignment(plan, cut), order_by, record_bytes)
+
+
+def _passing_again(attempt: Callable[[], T]) -> T:
+    for _ in range(PLAN_ATTEMPTS - 1):
+        try:
+            return attempt()
+        except TidemarkError as error:
+            if error.code not in PASSING:
+                raise
+    return attempt()

@@ -134,19 +134,24 @@ class Transaction:
         self._reach("after-barrier")
         return barrier
 
+    def mark(self, marker: bytes, key: str, partition: int) -> None:
+        """Put a further marker into another partition of the ledger, which is committed with all else."""
+        with self.named():
+            self._mark(marker, key, partition)
+
     def commit(self, marker: bytes, key: str) -> None:
         """Put the marker behind what was produced, and commit both."""
         with self.named():
-            self._mark(marker, key)
+            self._mark(marker, key, self._writer.partition)
             self._flush()
             self._reach("after-flush")
             self._commit()
         self._open = False
         self._reach("after-commit")
 
-    def _mark(self, marker: bytes, key: str) -> None:
+    def _mark(self, marker: bytes, key: str, partition: int) -> None:
         try:
-            self.producer.produce(self._writer.ledger, marker, key, self._writer.partition)
+            self.producer.produce(self._writer.ledger, marker, key, partition)
         except KafkaException as exc:
             if exc.args[0].code() == KafkaError._STATE:
                 self._commit()  # which cannot succeed either, and says why: a record was refused, or we are fenced

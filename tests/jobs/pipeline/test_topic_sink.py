@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def run_of(scratch: Scratch, source: str, target: str, *settings: str, how: Call
 
 
 ALL = [str(level) for _, level in ROWS]
+IN_SHARDS, WHOLE = "ledger.small_batch_records=0", "ledger.small_batch_records=5000"
 
 
 HOWS = [
@@ -63,20 +65,29 @@ def test_every_record_is_published_once_over_batches_and_runs(
     how: Callable[[DataFrame], DataFrame], scratch: Scratch, source: str
 ) -> None:
     target = scratch.topic(partitions=2)
+    scratch.catch_up(run_of(scratch, source, target, IN_SHARDS, how=how))
+    assert published(scratch, target) == ALL
+    scratch.send(source, scratch.reading(source, "new", 99))
     for _ in range(2):
         scratch.catch_up(run_of(scratch, source, target, how=how))
-    assert published(scratch, target) == ALL
+    assert published(scratch, target) == [*ALL, "99"]
+
+
+CHANGES = [(IN_SHARDS, WHOLE), (WHOLE, IN_SHARDS)]
 
 
 @pytest.mark.slow
-def test_the_commit_log_lost_after_the_last_batch_changes_nothing(scratch: Scratch, source: str) -> None:
+@pytest.mark.parametrize(("before", "after"), of_a_kind(list(product([IN_SHARDS, WHOLE], repeat=2)), CHANGES))
+def test_the_commit_log_lost_after_the_last_batch_changes_nothing(
+    before: str, after: str, scratch: Scratch, source: str
+) -> None:
     target = scratch.topic()
-    scratch.catch_up(run_of(scratch, source, target, how=as_records))
+    scratch.catch_up(run_of(scratch, source, target, before, how=as_records))
     commits = scratch.folder / "checkpoints" / "probe" / target / "commits"
     last = max(int(path.name) for path in commits.iterdir() if path.name.isdecimal())
     for path in (commits / str(last), commits / f".{last}.crc"):
         path.unlink()
-    scratch.catch_up(run_of(scratch, source, target, how=as_records))
+    scratch.catch_up(run_of(scratch, source, target, after, how=as_records))
     assert published(scratch, target) == ALL
 
 
@@ -181,9 +192,12 @@ def test_without_a_fault_every_delivery_publishes_each_record_once(
 
 
 @pytest.mark.slow
-def test_the_ledger_counts_what_was_published_and_names_query_and_code(scratch: Scratch, source: str) -> None:
+@pytest.mark.parametrize(("setting", "layout"), [(IN_SHARDS, "source"), (WHOLE, "whole")])
+def test_the_ledger_counts_what_was_published_and_names_query_and_code(
+    setting: str, layout: str, scratch: Scratch, source: str
+) -> None:
     target = scratch.topic()
-    run = run_of(scratch, source, target, how=as_records)
+    run = run_of(scratch, source, target, setting, how=as_records)
     scratch.catch_up(run)
     ledger = f"__tidemark.probe.{target}.ledger"
     assert [output.topics for output in run.outputs] == [(target, ledger)]
@@ -195,7 +209,7 @@ def test_the_ledger_counts_what_was_published_and_names_query_and_code(scratch: 
     assert sum(marker["n"] for marker in done) == len(ROWS)
     assert {plan["id"]["query_id"] for plan in plans} == {metadata["id"]}
     assert [plan["id"]["batch"] for plan in plans] == list(range(len(plans)))
-    assert {plan["layout"] for plan in plans} == {"source"}
+    assert {plan["layout"] for plan in plans} == {layout}
     assert all(plan["code"] and "offsets/0" in plans[0]["checkpoint"] for plan in plans)
     config = AdminClient({"bootstrap.servers": servers, "log_level": 0}).list_topics(timeout=10).topics
     assert ledger in config

@@ -1,0 +1,136 @@
+"""How long after it was produced is a record in the output topic? Prints milliseconds for each way to publish.
+
+    local/tidemark setup
+    .tidemark/venv/bin/python -m bench.latency [--seconds 40] [--rate 1000] [--rounds 1]
+
+A process of its own produces records of 127 bytes to a topic of four partitions, at a steady rate, each with the moment
+at which it was produced, and reads the output topic as `read_committed` readers do. A stateless query brings them
+from one to the other with a trigger of 0 seconds: each micro-batch has what came during the one before. The ways take
+turns in one warm JVM, in the other order in every second round; the first seconds of each turn are not counted. Every
+record must be in the output topic once before its turn counts.
+"""
+
+import argparse
+import json
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from pyspark.sql import SparkSession
+
+from conf import ROOT
+from conf.errors import exit_on_error
+from conf.settings import load
+from jobs.pipeline.run import Run
+from local.broker import Cluster
+from local.session import spark_session
+
+PARTITIONS = 4
+WARM_SECONDS = 10
+LATEST_SECONDS = 60  # after the last record was produced
+PADDING = b"x" * (127 - struct.calcsize("<qd"))
+PERCENTILES = (50, 90, 99, 100)
+WAYS = {
+    "exactly once": ["sink.delivery=exactly-once"],
+    "exactly once, shards": ["sink.delivery=exactly-once", "ledger.small_batch_records=0"],
+    "Spark's own sink": ["sink.delivery=at-least-once"],
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=40)
+    parser.add_argument("--rate", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--load", nargs=3, metavar=("SERVERS", "SOURCE", "TARGET"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.load:
+        print(json.dumps(_latencies(*options.load, options.rate, options.seconds)))
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
+            sets = [f"kafka.bootstrap_servers={cluster.bootstrap_servers}", f"paths.logs={folder / 'logs'}"]
+            spark = spark_session(load(overrides=sets), "bench")
+            print(f"{options.rate:,} records/s for {options.seconds} s, of which the first {WARM_SECONDS} do not count")
+            names = "".join(f"{f'p{each}' if each < 100 else 'max':>8}" for each in PERCENTILES)
+            print(f"{'':<24}{names}{'batches':>9}   ms", flush=True)
+            for number in range(options.rounds):
+                for way in list(WAYS) if number % 2 == 0 else reversed(WAYS):
+                    _measure(spark, folder, [*sets, *WAYS[way]], way, options.rate, options.seconds)
+            spark.stop()
+    return 0
+
+
+def _measure(spark: SparkSession, folder: Path, sets: Sequence[str], way: str, rate: int, seconds: int) -> None:
+    own = folder / uuid.uuid4().hex
+    paths = [f"paths.{name}={own / name}" for name in ("tables", "checkpoints")]
+    settings = load(overrides=[*sets, *paths, "spark.trigger=0 seconds"])
+    source, target = f"in-{own.name[:8]}", f"out-{own.name[:8]}"
+    admin = AdminClient(settings.kafka.client_config())
+    for created in admin.create_topics([NewTopic(each, PARTITIONS, 1) for each in (source, target)]).values():
+        created.result()
+    run = Run(spark, settings, "bench")
+    run.publish(run.records(source).select("key", "value"), target)
+    (query,) = run.start(continuous=True)
+    command = [sys.executable, "-m", "bench.latency", "--rate", str(rate), "--seconds", str(seconds)]
+    command += ["--load", settings.kafka.bootstrap_servers, source, target]
+    said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
+    batches = query.lastProgress.batchId if query.lastProgress else 0
+    query.stop()
+    if error := query.exception():
+        raise error
+    found = json.loads(said)
+    print(f"{way:<24}" + "".join(f"{each:>8,.0f}" for each in found) + f"{batches:>9}", flush=True)
+
+
+def _latencies(servers: str, source: str, target: str, rate: int, seconds: int) -> list[float]:
+    """Percentiles, in ms, of the time from producing a record to reading it; raises SystemExit, if one is not there."""
+    sent: Counter[int] = Counter()
+    thread = threading.Thread(target=_produce, args=(servers, source, rate, seconds, sent))
+    consumer = Consumer(
+        {"bootstrap.servers": servers, "group.id": "bench", "fetch.wait.max.ms": 10, "enable.auto.commit": False}
+    )
+    consumer.assign([TopicPartition(target, number, 0) for number in range(PARTITIONS)])
+    seen: Counter[int] = Counter()
+    took: list[float] = []
+    began = time.time()
+    thread.start()
+    while len(seen) < rate * seconds and time.time() < began + seconds + LATEST_SECONDS:
+        for record in consumer.consume(1_000, 0.02):
+            if record.error() is None:
+                number, at = struct.unpack_from("<qd", record.value() or b"")
+                seen[number] += 1
+                if at > began + WARM_SECONDS:
+                    took.append((time.time() - at) * 1000)
+    thread.join()
+    consumer.close()
+    if seen != sent:
+        raise SystemExit(f"{len(sent - seen):,} records are missing and {len(seen - sent):,} are there twice")
+    return [float(each) for each in np.percentile(took, PERCENTILES)]
+
+
+def _produce(servers: str, topic: str, rate: int, seconds: int, sent: Counter[int]) -> None:
+    producer = Producer({"bootstrap.servers": servers, "linger.ms": 0, "acks": "all"})
+    began = time.monotonic()
+    for number in range(rate * seconds):
+        ahead = began + number / rate - time.monotonic()
+        if ahead > 0.001:
+            producer.poll(ahead)
+        producer.produce(topic, struct.pack("<qd", number, time.time()) + PADDING, str(number % 1000))
+        sent[number] += 1
+    producer.flush()
+
+
+if __name__ == "__main__":
+    exit_on_error(main)
