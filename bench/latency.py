@@ -125,8 +125,9 @@ def _produce(servers: str, topic: str, rate: int, seconds: int, sent: Counter[in
     began = time.monotonic()
     for number in range(rate * seconds):
         ahead = began + number / rate - time.monotonic()
-        if ahead > 0.001:
-            producer.poll(ahead)
+        if ahead > 0:
+            time.sleep(ahead)
+            producer.poll(0)
         producer.produce(topic, struct.pack("<qd", number, time.time()) + PADDING, str(number % 1000))
         sent[number] += 1
     producer.flush()

@@ -44,7 +44,9 @@ def test_a_driver_killed_at_any_step_leaves_each_record_once(
     ("records", "steps"),
     [
         pytest.param(90, WHOLE, id="small before and after"),
-        pytest.param(300, ("whole-after-flush", "whole-after-commit"), id="in shards after"),
+        pytest.param(
+            300, ("whole-after-flush", "whole-after-commit"), id="in shards after", marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_a_driver_killed_while_it_publishes_a_small_batch_itself_leaves_each_record_once(
