@@ -126,7 +126,7 @@ class Output(ABC):
 
     @property
     def is_independent(self) -> bool:
-        """Whether the other outputs of a run are to go on where this one's query cannot start."""
+        """Whether a run's other outputs go on where this one's query cannot start, or fails before their turn."""
         return False
 
     def open(self) -> None:

@@ -1,7 +1,7 @@
 """What becomes of a query that has failed, and of the others of its run: decided by settings, code and past alone."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,7 @@ from conf.errors import TidemarkError
 from conf.settings import Kafka, Running
 from jobs.pipeline.errors import WORKER_LATE
 from jobs.pipeline.guards import SCHEMA_ADDED
+from jobs.pipeline.left_out import OUTAGES
 from jobs.pipeline.termination import BATCH_FAILED, QUERY_FAILED, query_failed
 
 # Under every setting, so often within so many seconds: a machine that is too busy for longer needs its owner.
@@ -84,6 +85,8 @@ class Failures:
 
     Attributes:
         isolated: what stopped each query that is not started again, by its name.
+        taking_turns: names of queries that have nothing to do with each other and wait for each other's end: the rest
+            would never be run, if one failed in each run.
     """
 
     def __init__(self, settings: Running, kafka: Kafka | None = None) -> None:
@@ -92,11 +95,14 @@ class Failures:
         self._planned_with: dict[str, str] = {}
         self._restarted: dict[str, list[float]] = defaultdict(list)
         self.isolated: dict[str, TidemarkError] = {}
+        self.taking_turns: Collection[str] = ()
 
     def decide(self, query: str, stop: TidemarkError, now: float) -> Decision:
         """Decide about a failure, and remember it; see `decide` of this module."""
         restarted = [at for at in self._restarted[query] if at > now - LIMIT_SECONDS]
         decision = decide(self._settings, stop.code, restarted, now, self._login(query))
+        if decision.action == "stop-all" and query in self.taking_turns and stop.code not in OUTAGES:
+            decision = Decision("isolate")
         if decision.action == "restart" and stop.code != SCHEMA_ADDED:
             restarted.append(now)
         if decision.action == "isolate":

@@ -116,6 +116,16 @@ def test_a_run_with_isolated_queries_names_them_at_its_end() -> None:
     assert "2 queries stopped: a (DATA_LOST), b (DISK_FULL); " in str(failures.error())
 
 
+def test_those_that_take_turns_go_on_where_one_fails_but_not_without_what_all_need() -> None:
+    failures = Failures(running("stop-all"))
+    failures.taking_turns = ["a", "b"]
+    assert failures.decide("a", stop("RULE_STOPPED"), NOW) == Decision("isolate")
+    assert list(failures.isolated) == ["a"]
+    for query, code in (("b", "BROKER_UNREACHABLE"), ("b", "DISK_FULL"), ("c", "RULE_STOPPED")):
+        assert failures.decide(query, stop(code), NOW) == Decision("stop-all")
+    assert list(failures.isolated) == ["a"]
+
+
 def test_a_worker_that_did_not_connect_in_time_has_a_name() -> None:
     frames = ("java.nio.channels.ServerSocketChannel", "org.apache.spark.api.python.PythonWorkerFactory")
     outer = Cause("org.apache.spark.SparkException", "Python worker failed to connect back.")
