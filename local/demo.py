@@ -100,7 +100,9 @@ def _show(answer: Callable[[Settings], str]) -> int:
 def _next_steps() -> str:
     return "\n".join(
         [
-            f"tables: {load().paths.tables}    logs: {state_dir() / 'logs'}    topics: {', '.join(load_topics())}",
+            f"tables: {load().paths.tables}",
+            f"logs:   {state_dir() / 'logs'}",
+            f"topics: {', '.join(load_topics())}",
             "go on:  ./spark-submit.sh                    the jobs and their questions",
             "        local/tidemark publish file --help   bring data of your own",
             "        local/tidemark notebook              look at the tables and a live topic",

@@ -279,7 +279,7 @@ def _blocks(column: pa.Array, count: int, parts: list[Part]) -> list[Part]:
 def _column_type(field: dict[str, Any]) -> ColumnType:
     kind = column_type(field["type"])
     if kind is None:
-        what = f"field `{field['name']}` of type {field['type']} has no columnar encoding"
+        what = f"field `{field['name']}` is of a type without a columnar encoding"
         raise TidemarkError("UNSUPPORTED_SCHEMA", what, "encode it row by row, with schemas.codec.Encoder")
     return kind
 

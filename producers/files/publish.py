@@ -114,7 +114,7 @@ def _require_rows(request: FileRequest, reader: RowReader, text: str) -> None:
     """
     rejects = Rejects(_reject_files(request), request.limit, reported=0)
     try:
-        next(FileRows(request, Codec(reader, 0, text, Limits()), rejects).batches(), None)
+        next(FileRows(request, Codec(reader, 0, text, Limits()), rejects, is_trial=True).batches(), None)
     finally:
         rejects.close()
     rejects.discard()
@@ -180,4 +180,5 @@ def _create(settings: Settings, topic: Topic) -> None:
     admin = AdminClient(connection_config(settings.kafka, lambda error: None))
     if create_topic(admin, topic, settings.kafka.replication_factor, None, settings.kafka.client_config()):
         kept = "forever" if topic.retention_ms < 0 else f"for {topic.retention_ms:,} ms"
-        print(f"topic: created {topic.name}, {topic.partitions} partitions, records kept {kept}")
+        size = "1 partition" if topic.partitions == 1 else f"{topic.partitions} partitions"
+        print(f"topic: created {topic.name}, {size}, records kept {kept}")

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from textwrap import shorten
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ from schemas.validity import load_schema
 from schemas.values import Reading, UnfitError, record_converter, source_name
 
 BATCH_ROWS = 2_000
+WHY_LENGTH = 100  # types may be long
 # Rows may be large: a batch is handed over no later than at this size.
 FULL_BYTES = 1 << 22
 # Of a piece: more of them are found sooner by reading all.
@@ -122,11 +124,14 @@ class Codec:
 class FileRows:
     """The rows of all files of a request, accepted or rejected; counted as they are read."""
 
-    def __init__(self, request: FileRequest, codec: Codec, rejects: Rejects, done: int = 0) -> None:
-        """`done`: how many rows earlier runs have dealt with."""
+    def __init__(
+        self, request: FileRequest, codec: Codec, rejects: Rejects, done: int = 0, is_trial: bool = False
+    ) -> None:
+        """`done`: how many rows earlier runs have dealt with; `is_trial`: nothing is told, the files are read again."""
         self._request, self._rejects, self._codec = request, rejects, codec
         self._reader, self._limits = codec.reader, codec.limits
         self._encode = Encoder(codec.schema_id, codec.text)
+        self._is_trial = is_trial
         self.read = self._done = self._skip = done
         self._events: list[Event] = []
         self._bytes = 0
@@ -153,7 +158,7 @@ class FileRows:
             for file in open_inputs(self._request.paths, opening):
                 self._reader.check_columns(file)
                 if file.columns() == []:
-                    print(f"note: {file.name} is empty", file=sys.stderr)
+                    self._tell(f"note: {file.name} is empty", sys.stderr)
                 yield from self._file(file)
             self._rejects.check_all(self.read)
         except TidemarkError as error:
@@ -182,10 +187,15 @@ class FileRows:
         try:
             columns = ColumnReader(file, codec.schema_id, codec.text, request.parts, request.reading, codec.limits)
         except NotColumnarError as reason:
-            print(f"reading {file.name} row by row: {reason}")
+            why = shorten(str(reason), WHY_LENGTH, placeholder=" ...")
+            self._tell(f"reading {file.name} row by row: {why}")
             return None
-        print(f"reading {file.name} by columns")
+        self._tell(f"reading {file.name} by columns")
         return columns
+
+    def _tell(self, line: str, stream: TextIO | None = None) -> None:
+        if not self._is_trial:
+            print(line, file=stream)
 
     def _by_rows(self, file: Input, rows: Iterator[Row]) -> Iterator[Batch]:
         for row in rows:

@@ -13,7 +13,8 @@ from conf.errors import TidemarkError
 
 # What reading a damaged or vanished file was seen to raise, archives included.
 READ_ERRORS = (OSError, EOFError, UnicodeError, zlib.error, zipfile.BadZipFile)
-NOT_UTF8 = "it is not UTF-8: say what it is with --encoding"
+SAY_ENCODING = "say what it is with --encoding"
+NOT_UTF8 = f"it is not UTF-8: {SAY_ENCODING}"
 
 
 @dataclass(frozen=True, slots=True)

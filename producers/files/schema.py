@@ -15,7 +15,7 @@ from producers.files.avro_fields import Field, avro_fields, record, renamed, req
 from producers.files.binary_rows import AvroInput, ParquetInput
 from producers.files.csv_rows import CsvInput
 from producers.files.json_types import JsonTypes
-from producers.files.rows import Input
+from producers.files.rows import SAY_ENCODING, Input
 from producers.files.text_types import CellTypes
 from schemas.contracts import FOLDER, contract, contract_path
 from schemas.validity import load_schema
@@ -98,7 +98,9 @@ def infer_schema(topic: str, inputs: Iterable[Input], nulls: frozenset[str]) -> 
         notes += file.notes
     problems = types.problems if types else []
     if types and not types.count and problems:
-        raise TidemarkError("BAD_FILE", f"no row can be read: {problems[0]}", "mend the file")
+        what, of_encoding, _ = problems[0].partition(f": {SAY_ENCODING}")
+        remedy = f"{SAY_ENCODING}, as in --encoding cp1252" if of_encoding else "mend the file"
+        raise TidemarkError("BAD_FILE", f"no row can be read: {what}", remedy)
     if types is None or not types.count:
         what = f"there is no row to infer a schema from in {', '.join(names) or 'no file'}"
         raise TidemarkError("NO_ROWS", what, "give the schema with --schema")

@@ -106,8 +106,8 @@ class Accounts:
     def __str__(self) -> str:
         return (
             f"{self.rows:,} flights = {self.departures:,} departures + {self.cancellations:,} cancellations; "
-            f"{self.arrivals:,} arrivals ({self.arrivals_without_delay:,} of them diverted, without a delay), "
-            f"{self.never_arrived:,} never arrived; {self.weather:,} weather observations; {self.planes:,} planes"
+            f"{self.arrivals:,} arrivals ({self.arrivals_without_delay:,} diverted), {self.never_arrived:,} "
+            f"never arrived; {self.weather:,} weather observations; {self.planes:,} planes"
         )
 
 

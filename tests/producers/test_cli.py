@@ -78,8 +78,8 @@ def test_a_day_of_flights_arrives_whole_and_the_summary_says_so(flight_topics: C
     assert (done.returncode, done.stderr) == (0, "")
     read, published = done.stdout.splitlines()
     assert read == (
-        "read 908 flights = 903 departures + 5 cancellations; 902 arrivals (0 of them diverted, without a delay), "
-        "1 never arrived; 69 weather observations; 3,322 planes"
+        "read 908 flights = 903 departures + 5 cancellations; 902 arrivals (0 diverted), 1 never arrived; "
+        "69 weather observations; 3,322 planes"
     )
     arrived = offsets(flight_topics) - before
     assert arrived == {"planes": 3322, "departures": 903, "arrivals": 902, "cancellations": 5, "weather": 69}

@@ -271,7 +271,9 @@ def test_a_missing_topic_is_created_on_request_only(desk: Desk, capsys: pytest.C
     with pytest.raises(TidemarkError, match="NO_TOPIC"):
         desk.publish(path)
     desk.publish(path, create_partitions=1)
-    assert "created" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"created {desk.topic}, 1 partition, " in told
+    assert told.count("reading ") == 1  # though its first rows were read before, for the sake of the topic
     assert desk.values(1) == [ORDER]
 
 
