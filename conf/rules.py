@@ -69,8 +69,10 @@ class Range(_Rule):
         return self
 
     def __str__(self) -> str:
-        bounds = (("below", self.min), ("above", self.max))
-        return f"{self.field} is " + " or ".join(f"{side} {bound}" for side, bound in bounds if bound is not None)
+        # NaN fails too, and is not below anything.
+        if self.max is None:
+            return f"{self.field} is not {self.min} or more"
+        return f"{self.field} is " + (f"above {self.max}" if self.min is None else f"not {self.min} to {self.max}")
 
 
 class Pattern(_Rule):
@@ -162,7 +164,7 @@ def load_rules(topics: Collection[str], path: Path | None = None) -> dict[str, t
     lines = _lines_of_rules(text)
     for topic in declared.keys() - set(topics):
         what = f"{path}: `{topic}` is neither in conf/topics.toml nor in ingest.topics"
-        raise TidemarkError("BAD_RULES", what, nearest(topic, sorted(topics)))
+        raise TidemarkError("BAD_RULES", what, f"declare it in conf/topics.toml; {nearest(topic, sorted(topics))}")
     return {topic: _rules(path, topic, tables, lines.get(topic, [])) for topic, tables in declared.items()}
 
 

@@ -58,7 +58,8 @@ def test_rules_are_typed_and_keep_their_order(tmp_path: Path) -> None:
         (f'{HEAD}kind = "required"\nfield = "x"\n' * 2, "topic `readings` has two rules `r`"),
         (
             '[reedings]\nname = "r"',
-            "`reedings` is neither in conf/topics.toml nor in ingest.topics; did you mean `readings`",
+            "`reedings` is neither in conf/topics.toml nor in ingest.topics; declare it in conf/topics.toml; "
+            "did you mean `readings`",
         ),
         ('[readings]\nname = "r"', "topic `readings` is not a list of rules; write each as [[topic]]"),
         ("[[readings", "rules.toml: "),
@@ -77,3 +78,15 @@ def test_what_is_no_rule_is_refused_with_file_topic_rule_and_key(tmp_path: Path,
     assert refused.value.code == "BAD_RULES"
     assert str(path) in str(refused.value)
     assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [
+        ({"min": 0}, "x is not 0 or more"),
+        ({"max": 0.5}, "x is above 0.5"),
+        ({"min": -1, "max": 2}, "x is not -1 to 2"),
+    ],
+)
+def test_the_reason_of_a_range_is_true_of_nan_too(bounds: dict[str, float], reason: str) -> None:
+    assert str(Range.model_validate({"name": "r", "on_failure": "warn", "field": "x", **bounds})) == reason
