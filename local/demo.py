@@ -14,7 +14,8 @@ from conf import ROOT, command_line, state_dir
 from conf.settings import Settings, load
 from conf.topics import load_topics
 from jobs.connectors.files import table_uri
-from jobs.connectors.kafka.offsets import count_committed, resolve_offsets
+from jobs.connectors.kafka.committed import count_committed
+from jobs.connectors.kafka.offsets import resolve_offsets
 from jobs.pipeline import paths
 from local import broker_command, doctor, driver, regions, topics
 from local.processes import wait_in_order

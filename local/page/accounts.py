@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.files import table_uri
-from jobs.connectors.kafka.consumer import ReadCommittedConsumer
+from jobs.connectors.kafka.committed import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges, edges
 from jobs.operations.coverage import check
 from jobs.operations.coverage.check import Coverage, CoverageReport

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from conf.errors import TidemarkError
 from conf.settings import Kafka
 from jobs.connectors.kafka.access import Connection
-from jobs.connectors.kafka.consumer import MESSAGES, ReadCommittedConsumer, is_end, messages, open_consumer
+from jobs.connectors.kafka.consumer import MESSAGES, is_end, messages, open_consumer
 from jobs.connectors.kafka.rights import reading
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -230,10 +230,3 @@ class OffsetLookup:
 
 def _time(record: Message) -> int:
     return int(record.timestamp()[1])
-
-
-def count_committed(kafka: Kafka, topic: str) -> int:
-    """Records of `topic` that a `read_committed` reader finds; counted, since transactions take offsets too."""
-    ends = resolve_offsets(kafka, topic, "latest")[topic]
-    with ReadCommittedConsumer(kafka.client_config()) as consumer:
-        return sum(len(consumer.records_within(topic, partition, [(0, end)])) for partition, end in ends.items() if end)
