@@ -13,9 +13,8 @@ import pyarrow.compute as pc
 from conf import command_line
 from conf.durations import milliseconds
 from conf.errors import TidemarkError, exit_on_error
-from conf.settings import Settings
 from jobs.pipeline.monitoring import journal
-from jobs.pipeline.monitoring.definitions import COLUMNS, TIME
+from jobs.pipeline.monitoring.definitions import COLUMNS
 
 DESCRIPTION = "What each micro-batch read, rejected and took, and how it ended; see docs/operate.md."
 EXIT_CODES = "exit code: 0, or 1 for a failure, 2 for wrong usage"
@@ -62,25 +61,24 @@ def _explain_parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> int:
-    batches = matching(command_line.settings_of(options), options.name, since_time(options.since), options.failed)
+    settings, where = command_line.settings_of(options), wanted(options.name, options.since, options.failed)
     if options.json:
-        for row in rows_of(batches):
+        for row in rows_of(journal.micro_batches(settings, where)):
             print(json.dumps(row, default=_as_text))
         return 0
+    batches = journal.newest(settings, SHOWN + 1, where)
     if not batches.num_rows:
         whose = f" of {options.name}" if options.name else ""
         print(f"no micro-batch{whose} failed or was killed" if options.failed else f"no micro-batch{whose} is known")
         return 0
     print("\n".join(lines(rows_of(batches.slice(max(0, batches.num_rows - SHOWN))))))
     if batches.num_rows > SHOWN:
-        print(f"the newest {SHOWN} of {batches.num_rows:,}; --since shows fewer, --json all")
+        print(f"these are the newest {SHOWN}; --since shows fewer, --json all")
     return 0
 
 
 def _explain(options: argparse.Namespace) -> int:
-    settings = command_line.settings_of(options)
-    batches = journal.micro_batches(settings)
-    rows = rows_of(batches.filter((pc.field("query") == options.query) & (pc.field("batch") == options.batch)))
+    rows = rows_of(journal.micro_batches(command_line.settings_of(options), numbered(options.query, options.batch)))
     if not rows:
         what = f"no micro-batch {options.batch} of {options.query} is known"
         raise TidemarkError("UNKNOWN_BATCH", what, f"see local/tidemark history {options.query}")
@@ -88,14 +86,23 @@ def _explain(options: argparse.Namespace) -> int:
     return 0
 
 
-def matching(settings: Settings, name: str | None, since: datetime | None, failed: bool) -> pa.Table:
-    """The micro-batches of a job or query, from a time on; columns as `definitions.SCHEMA`."""
-    batches = journal.micro_batches(settings)
-    if name is not None:
-        batches = batches.filter((pc.field("job") == name) | (pc.field("query") == name))
-    if since is not None:
-        batches = batches.filter(pc.field("began_at") >= pa.scalar(since, TIME))
-    return batches.filter(pc.field("outcome") != "done") if failed else batches
+def wanted(name: str | None, since: str | None, failed: bool) -> pc.Expression:
+    """Whether a micro-batch is of that job or query, began since then, and did not end well, as far as that is asked.
+
+    Raises:
+        TidemarkError: BAD_ARGUMENTS, where `since` is neither a duration nor a time.
+    """
+    where = journal.ALL
+    if name:
+        where &= (pc.field("job") == name) | (pc.field("query") == name)
+    if since:
+        where &= journal.since(_time(since))
+    return where & (pc.field("outcome") != "done") if failed else where
+
+
+def numbered(query: str, batch: int) -> pc.Expression:
+    """Whether a micro-batch is that one of a query, in whichever attempt."""
+    return (pc.field("query") == query) & (pc.field("batch") == batch)
 
 
 def rows_of(batches: pa.Table) -> list[dict[str, Any]]:
@@ -165,14 +172,7 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def since_time(text: str | None) -> datetime | None:
-    """The time that `--since` names.
-
-    Raises:
-        TidemarkError: BAD_ARGUMENTS.
-    """
-    if text is None:
-        return None
+def _time(text: str) -> datetime:
     try:
         return datetime.now(UTC) - timedelta(milliseconds=milliseconds(text))
     except ValueError:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 from pyspark.sql.streaming.listener import (
     QueryIdleEvent,
     QueryProgressEvent,
@@ -22,6 +24,7 @@ from pyspark.sql.streaming.listener import (
 SIZE = "bytes"  # of keys and values
 REJECTED = "rejected"
 REJECTED_AS = "rejected_"  # begins the name of the count of a code
+PUBLISHED, PUBLISH = "published", "publish "  # the count of records, and what begins its name, before that of the topic
 NO_WATERMARK = "1970-01-01T00:00:00.000Z"
 SAY_IDLE_EVERY = timedelta(minutes=1)
 
@@ -120,6 +123,17 @@ def counts_of(progress: StreamingQueryProgress, counted: Counted | None) -> Coun
     sizes = [int(counts[SIZE] or 0) for counts in observed if SIZE in counts]
     size = sum(sizes) if sizes else None
     return counted or Counted(progress.numInputRows, rejected(observed), {}, rejects_by_code(observed), size)
+
+
+def counting_published(records: DataFrame, topic: str) -> DataFrame:
+    """`records` of a stream, which Spark counts while it publishes them: its own sink does not say how many."""
+    return records.observe(f"{PUBLISH}{topic}", F.count("*").alias(PUBLISHED))
+
+
+def published(progress: StreamingQueryProgress) -> dict[str, int]:
+    """Records of the micro-batch by the topic that they were published to, as `counting_published` has counted them."""
+    metrics = progress.observedMetrics.items()
+    return {name.removeprefix(PUBLISH): int(row[PUBLISHED]) for name, row in metrics if name.startswith(PUBLISH)}
 
 
 def watermark_of(progress: StreamingQueryProgress) -> datetime | None:

@@ -34,7 +34,7 @@ from jobs.pipeline.outputs import (
     query_name,
     require_columns,
 )
-from jobs.pipeline.progress import Counted
+from jobs.pipeline.progress import Counted, counting_published
 from jobs.pipeline.remedies import with_rights
 from jobs.pipeline.sources import Sources
 from jobs.pipeline.termination import single_line_errors
@@ -130,6 +130,8 @@ class Run(Sources):
             self.declare(TableOutput(self.job, topic, frame, output_mode, RowSelector(topic), topic))
             return
         frame = self._timing(frame, topic, delivery)(frame)
+        if self._delivery(delivery) == "at-least-once":
+            frame = counting_published(frame, topic)
         self.declare(self._topic_output(frame, topic, topic, delivery, mode, output_mode))
 
     def write_and_publish(

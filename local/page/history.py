@@ -3,11 +3,9 @@
 import shlex
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
-
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.operations.history import HEADINGS, NUMBERS, SHOWN, cells, explained, matching, rows_of, since_time
+from jobs.operations.history import HEADINGS, NUMBERS, SHOWN, cells, explained, numbered, rows_of, wanted
 from jobs.pipeline.monitoring import journal
 
 COMMAND = "local/tidemark history"
@@ -39,29 +37,28 @@ class Row:
 
 @dataclass(frozen=True)
 class Listed:
-    """The newest SHOWN of `total`, newest first."""
+    """The newest SHOWN, newest first; `has_more` where there are older ones."""
 
     rows: tuple[Row, ...]
-    total: int
+    has_more: bool
     headings: tuple[str, ...] = HEADINGS
     numbers: tuple[str, ...] = NUMBERS
 
 
 def read_history(settings: Settings, chosen: Chosen) -> Listed:
     """Read the micro-batches that are chosen; raises TidemarkError BAD_ARGUMENTS."""
-    batches = matching(settings, chosen.name or None, since_time(chosen.since or None), chosen.failed)
-    newest = rows_of(batches.slice(max(0, batches.num_rows - SHOWN)))
+    where = wanted(chosen.name, chosen.since, chosen.failed)
+    newest = rows_of(journal.newest(settings, SHOWN + 1, where))
     rows = (
         Row(tuple(zip(HEADINGS, cells(row), strict=True)), row["query"], row["batch"], row["error"] or "")
-        for row in reversed(newest)
+        for row in reversed(newest[-SHOWN:])
     )
-    return Listed(tuple(rows), batches.num_rows)
+    return Listed(tuple(rows), len(newest) > SHOWN)
 
 
 def read_batch(settings: Settings, query: str, batch: int) -> list[list[str]]:
     """All that is known of a micro-batch, by its attempts; raises TidemarkError UNKNOWN_BATCH."""
-    batches = journal.micro_batches(settings)
-    rows = rows_of(batches.filter((pc.field("query") == query) & (pc.field("batch") == batch)))
+    rows = rows_of(journal.micro_batches(settings, numbered(query, batch)))
     if not rows:
         raise TidemarkError("UNKNOWN_BATCH", f"no micro-batch {batch} of {query} is known", "see the view History")
     return [explained(row) for row in rows]

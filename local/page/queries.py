@@ -1,20 +1,18 @@
 """The queries: what each does now, how far it is behind, and how its micro-batches went."""
 
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf.errors import TidemarkError
 from conf.settings import Job, Settings
+from jobs.connectors.exactly_once.authors import is_gone
 from jobs.operations.history import rows_of
 from jobs.pipeline.monitoring import journal
-from jobs.pipeline.monitoring.definitions import TIME
 from jobs.pipeline.monitoring.lag import PartitionLag, Positions, freshness
 from local.page.charts import Chart
 from local.page.cluster import Brokers
@@ -30,7 +28,7 @@ class Query:
     """A query as its newest micro-batch and the brokers tell of it.
 
     Args:
-        state: "elsewhere", where its driver is on another machine, of which nothing can be asked here.
+        state: "elsewhere", where its driver is on another machine or in another container: nothing is known of it here.
         last: the row of the newest micro-batch.
         lag_records: not read yet; as the last micro-batch said, where the brokers cannot be asked.
         lag_seconds: age of the first record that is not read; None where nobody can be asked.
@@ -66,7 +64,7 @@ class Queries:
 def read_queries(settings: Settings, brokers: Brokers) -> Queries:
     """Read the newest micro-batch of every query of the last DAYS, and ask the brokers how far each is behind."""
     by_query: dict[str, list[dict[str, Any]]] = {}
-    for row in rows_of(_newest_of_each(_streams(journal.micro_batches(settings)))):
+    for row in rows_of(_newest_of_each(settings)):
         by_query.setdefault(row["query"], []).append(row)
     lags, down = _lags(settings, brokers, by_query)
     watermarks = {
@@ -87,12 +85,11 @@ def read_charts(settings: Settings, query: str) -> tuple[Chart, ...]:
     Raises:
         TidemarkError: UNKNOWN_QUERY.
     """
-    batches = journal.micro_batches(settings)
-    batches = batches.filter((pc.field("query") == query) & (pc.field("outcome") == "done"))
-    if not batches.num_rows:
+    where = (pc.field("query") == query) & (pc.field("outcome") == "done")
+    rows = rows_of(journal.newest(settings, CHARTED, where))
+    if not rows:
         what = f"no micro-batch of a query `{query}` has been finished"
         raise TidemarkError("UNKNOWN_QUERY", what, "the view Queries has those that are known")
-    rows = rows_of(batches.slice(max(0, batches.num_rows - CHARTED)))
     return tuple(chart for chart in charts(rows) if chart.has_values)
 
 
@@ -147,16 +144,22 @@ def _watermark_hours(row: Mapping[str, Any]) -> float | None:
     return hours
 
 
-def _streams(batches: pa.Table) -> pa.Table:
-    """Those of queries that go on, of the last DAYS; where there are none, of all times."""
-    if "run" in batches.column_names:
-        batches = batches.filter((pc.field("run") == "stream") | pc.field("run").is_null())
-    recent = batches.filter(pc.field("began_at") >= pa.scalar(datetime.now(UTC) - timedelta(days=DAYS), TIME))
-    return recent if recent.num_rows else batches
+def _newest_of_each(settings: Settings) -> pa.Table:
+    """The newest finished micro-batch of each query that goes on, and the newest one of whatever outcome, oldest first.
+
+    They are of the last DAYS; where there are none, of all times.
+    """
+    where = (pc.field("run") == "stream") | pc.field("run").is_null()
+    recent, columns = where & journal.since(datetime.now(UTC) - timedelta(days=DAYS)), [*journal.ORDER, "outcome"]
+    known = journal.micro_batches(settings, recent, columns)
+    if not known.num_rows:
+        known = journal.micro_batches(settings, where, columns)
+    # All columns are read of these alone, and of the files alone that may have them.
+    times = pc.unique(_newest(known)["began_at"])
+    return _newest(journal.micro_batches(settings, where & pc.field("began_at").isin(times)))
 
 
-def _newest_of_each(batches: pa.Table) -> pa.Table:
-    """The newest finished micro-batch of each query, and the newest one of whatever outcome, oldest first."""
+def _newest(batches: pa.Table) -> pa.Table:
     numbered = batches.append_column("row", pa.array(range(batches.num_rows), pa.int64()))
     kept: set[int] = set()
     for some in (numbered, numbered.filter(pc.field("outcome") == "done")):
@@ -197,14 +200,7 @@ def _query(
 def _state(last: Mapping[str, Any]) -> State:
     if last["outcome"] in ("failed", "killed"):
         return "killed" if last["outcome"] == "killed" else "failed"
-    if last["host"] != socket.gethostname():
+    gone = is_gone(journal.process_of(last))
+    if gone is None:
         return "elsewhere"
-    return "running" if _is_alive(last["pid"], last["began_at"]) else "ended"
-
-
-def _is_alive(pid: int | None, at: datetime) -> bool:
-    """Whether the process that was there at that time is there still, and no later one with its number."""
-    try:
-        return pid is not None and bool(psutil.Process(pid).create_time() <= at.timestamp())
-    except psutil.Error:
-        return False
+    return "ended" if gone else "running"

@@ -63,6 +63,9 @@ COLUMNS = (
     Column("code_version", pa.string(), "", "of this code: package version and hash of its sources"),
     Column("host", pa.string(), "", "the machine of the driver"),
     Column("pid", pa.int64(), "", "the driver's process id"),
+    Column("boot", pa.string(), "", "Linux's id of the machine's boot; with the next two it names the process"),
+    Column("pid_namespace", pa.string(), "", "that the process id is of: a container has its own"),
+    Column("pid_started", pa.string(), "", "when that process began, in ticks after the boot"),
 )
 SCHEMA = pa.schema([pa.field(column.name, column.type) for column in COLUMNS])
 

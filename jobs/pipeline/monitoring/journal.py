@@ -6,16 +6,18 @@ it has been taken.
 
 import fcntl
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from conf.settings import Settings
+from jobs.connectors.exactly_once.authors import Author
 from jobs.connectors.files import table_uri
 from jobs.pipeline import paths
 from jobs.pipeline.monitoring.definitions import SCHEMA, TIME
@@ -24,6 +26,10 @@ from jobs.pipeline.monitoring.journal_file import BESIDE, SUFFIX, Journal, read_
 FOLDER = "micro_batches"  # beside the logs
 CUT_BYTES = 1_000_000  # some hundred micro-batches
 READ_ATTEMPTS = 3
+ORDER = ("began_at", "query", "batch")
+ALL = pc.scalar(True)
+# The newest micro-batches are looked for in so much of the past first: files that are older are not opened.
+NEWEST_WITHIN = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 
 
 def journal_folder(settings: Settings) -> Path:
@@ -70,12 +76,19 @@ def fold(settings: Settings, own: Journal | None = None) -> None:
             path.unlink()
 
 
-def micro_batches(settings: Settings) -> pa.Table:
-    """Every micro-batch that table and journals know, oldest first; columns as `definitions.SCHEMA`."""
+def micro_batches(settings: Settings, where: pc.Expression = ALL, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+    """The micro-batches that table and journals know, oldest first.
+
+    Args:
+        where: holds for those that are wanted. A file of the table that has none of them, as far as the table's log
+            tells, is not opened.
+        columns: of `definitions.SCHEMA`, ORDER among them.
+    """
     for _ in range(READ_ATTEMPTS):
-        table, found, is_whole = _table(settings), [SCHEMA.empty_table()], True
+        table, found, is_whole = _table(settings), [SCHEMA.empty_table().select(columns)], True
         if table is not None:
-            found.append(_with_all_columns(table.to_pyarrow_table()))
+            # A table that an older version has made gets nulls in the columns that it lacks.
+            found.append(table.to_pyarrow_dataset(schema=SCHEMA).to_table(columns=list(columns), filter=where))
         for path in _journals(journal_folder(settings)):
             try:
                 unfolded = read_journal(path, folded := _folded(table, path))
@@ -83,11 +96,43 @@ def micro_batches(settings: Settings) -> pa.Table:
                 is_whole = False
             else:
                 is_whole = is_whole and unfolded.start <= folded
-                found.append(as_table(unfolded.rows))
+                found.append(as_table(unfolded.rows).filter(where).select(columns))
         if is_whole:
             break
         # What is neither here nor there was folded between the two readings.
-    return pa.concat_tables(found).sort_by([("began_at", "ascending"), ("query", "ascending"), ("batch", "ascending")])
+    return pa.concat_tables(found).sort_by([(name, "ascending") for name in ORDER])
+
+
+def newest(settings: Settings, count: int, where: pc.Expression = ALL) -> pa.Table:
+    """The newest `count` of the micro-batches that `where` holds for, oldest first; columns as `definitions.SCHEMA`."""
+    now = datetime.now(UTC)
+    for age in NEWEST_WITHIN:
+        found = micro_batches(settings, where & since(now - age), ORDER)
+        if len(found) >= count:
+            break
+    else:
+        found = micro_batches(settings, where, ORDER)
+    if len(found) >= count:
+        where &= since(found["began_at"][-count].as_py())
+    rows = micro_batches(settings, where)
+    return rows.slice(max(0, len(rows) - count))
+
+
+def since(time: datetime) -> pc.Expression:
+    """Whether a micro-batch began at that time or later."""
+    return pc.field("began_at") >= pa.scalar(time, TIME)
+
+
+def process_columns(process: Author) -> dict[str, Any]:
+    """The columns that name the driver of a micro-batch."""
+    named = {"boot": process.boot, "pid_namespace": process.namespace, "pid_started": process.started}
+    return {"host": process.host, "pid": process.pid, **named}
+
+
+def process_of(row: Mapping[str, Any]) -> Author:
+    """The driver of a micro-batch; without what older versions did not note of it."""
+    host, boot, namespace, started = (row[name] or "" for name in ("host", "boot", "pid_namespace", "pid_started"))
+    return Author(host, boot, namespace, row["pid"] or 0, started)
 
 
 def expire(settings: Settings, before: datetime) -> None:
@@ -109,14 +154,6 @@ def as_table(rows: list[dict[str, Any]]) -> pa.Table:
             values = [None if value is None else list(value.items()) for value in values]
         columns.append(pa.array(values, field.type))
     return pa.table(columns, SCHEMA)
-
-
-def _with_all_columns(table: pa.Table) -> pa.Table:
-    """A table that an older version may have made, with nulls in the columns that it lacks."""
-    for field in SCHEMA:
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(SCHEMA.names).cast(SCHEMA)
 
 
 def _journals(folder: Path) -> list[Path]:

@@ -34,7 +34,7 @@ from jobs.pipeline.monitoring.exporter import Exporter
 from jobs.pipeline.monitoring.lag import Positions
 from jobs.pipeline.monitoring.recorder import Recorder, counts
 from jobs.pipeline.outputs import Batch
-from jobs.pipeline.progress import ProgressLines, counts_of, lag, offsets_of_batch, watermark_of
+from jobs.pipeline.progress import ProgressLines, counts_of, lag, offsets_of_batch, published, watermark_of
 from jobs.pipeline.run import Run
 
 FOLD_SECONDS = 60.0
@@ -130,6 +130,7 @@ class Monitor(StreamingQueryListener):
         key = (str(event.progress.runId), event.progress.batchId)
         with self._saying("the progress of a micro-batch"):
             # Who it is, and where it began, was noted then: of a query's first batch Spark does not say that.
+            self._recorder.wrote(key, published(event.progress))
             row = self._recorder.ended(key, self._outcome(event.progress))
             self._exporter.ended(row)
             tell_batch(row)

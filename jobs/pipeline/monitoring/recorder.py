@@ -3,8 +3,6 @@
 A row is what was noted when the batch began, what was counted while it was written, and how it ended.
 """
 
-import os
-import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from typing import Any, Literal, Self
 from conf import code_version
 from conf.errors import TidemarkError
 from conf.settings import Settings
+from jobs.connectors.exactly_once.authors import this_process
 from jobs.connectors.tally import Tally
 from jobs.pipeline.monitoring import journal
 from jobs.pipeline.monitoring.journal_file import BEGAN, ENDED, Journal
@@ -40,7 +39,7 @@ class Recorder:
         self._journal = Journal(journal.journal_folder(settings), run.job)
         self._begun: dict[Key, dict[str, Any]] = {}
         self._tallies: dict[Key, Tally] = {}
-        self._driver = {"code_version": code_version.version(), "host": socket.gethostname(), "pid": os.getpid()}
+        self._driver = {"code_version": code_version.version(), **journal.process_columns(this_process())}
 
     @property
     def is_waiting(self) -> bool:
@@ -63,6 +62,15 @@ class Recorder:
         }
         self._journal.append(BEGAN, self._begun[key])
         return key
+
+    def wrote(self, key: Key, rows: Mapping[str, int]) -> None:
+        """Note what a batch wrote, by table or topic, where that is known after its write alone.
+
+        Raises:
+            KeyError: where it is not known to have begun.
+        """
+        for place, count in rows.items():
+            self._tallies[key].wrote(place, count)
 
     def ended(self, key: Key, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """Note how a batch ended; its whole row. `forget` is left to the caller.

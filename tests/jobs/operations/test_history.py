@@ -47,7 +47,7 @@ def test_batches_are_chosen(
     assert [json.loads(line)["batch"] for line in capsys.readouterr().out.splitlines()] == batches
 
 
-def test_the_newest_are_shown_and_how_many_there_are(
+def test_the_newest_are_shown_and_that_there_are_more(
     sets: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "SHOWN", 2)
@@ -56,7 +56,7 @@ def test_the_newest_are_shown_and_how_many_there_are(
     assert heading.split()[:4] == ["BEGAN", "QUERY", "BATCH", "OUTCOME"]
     assert [row.split()[2:4] for row in rows if not row.startswith(" ")] == [["b.out", "2"], ["a.out", "1"]]
     assert rows[-1].strip() == "DISK_FULL: no"
-    assert end.startswith("the newest 2 of 3")
+    assert end.startswith("these are the newest 2;")
 
 
 def test_nothing_found_says_what_was_looked_for(sets: list[str], capsys: pytest.CaptureFixture[str]) -> None:

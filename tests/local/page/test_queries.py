@@ -1,9 +1,7 @@
 """The views of queries and history over journals: states, charts, failed micro-batches with their cause."""
 
 import json
-import os
 import re
-import socket
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jobs.connectors.exactly_once.authors import this_process
 from jobs.pipeline.monitoring import journal
 from jobs.pipeline.monitoring.journal_file import ENDED, Journal
 from local.page.queries import charts, rate
@@ -44,21 +43,22 @@ def states(browser: Browser) -> dict[str, str]:
 
 
 def test_the_state_of_each_query(browser: Browser) -> None:
-    here = {"host": socket.gethostname()}
+    here = journal.process_columns(this_process())
     note(
         browser,
-        here | {"query": "runs", "pid": os.getpid(), "began_at": NOW},
+        here | {"query": "runs", "began_at": NOW},
         here | {"query": "ended", "pid": 2**22 + 1},
-        {"query": "far"},
+        here | {"query": "far", "boot": "another"},
+        {"query": "older"},  # of a version that did not say more of its process than host and number
         {"query": "lost", "outcome": "killed", "error": "the process was gone"},
         {"query": "broken"},
         {"query": "broken", "outcome": "failed", "error": "DISK_FULL: <no> room", "phases": None, "rows_in": None},
     )
-    # One that began after its micro-batch is another process with the same number.
-    note(browser, here | {"query": "later", "pid": os.getpid(), "began_at": NOW - timedelta(days=6)})
+    # Another process with the same number.
+    note(browser, here | {"query": "later", "pid_started": "1", "began_at": NOW - timedelta(days=6)})
     assert states(browser) == {
-        **{"broken": "failed", "lost": "killed", "runs": "running", "far": "elsewhere", "ended": "ended"},
-        "later": "ended",
+        **{"broken": "failed", "lost": "killed", "runs": "running", "ended": "ended", "later": "ended"},
+        **{"far": "elsewhere", "older": "elsewhere"},
     }
     text = browser.text("/queries")
     assert "broken, lost ended badly" in text

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
@@ -252,3 +254,31 @@ def test_a_journal_that_cannot_be_written_is_said_once(tmp_path: Path, capsys: p
 def test_every_column_says_what_it_means() -> None:
     assert all(column.meaning for column in COLUMNS)
     assert len({column.name for column in COLUMNS}) == len(COLUMNS)
+
+
+def test_the_newest_are_found_in_journals_and_table_and_files_of_older_ones_are_not_opened(settings: Settings) -> None:
+    now = datetime.now(UTC)
+    ages = [timedelta(days=30), timedelta(days=3), timedelta(hours=2), timedelta(minutes=5)]
+    with closing(Journal(journal.journal_folder(settings), "j")) as writer:
+        for number, age in enumerate(ages):
+            fold(settings)  # each in a file of its own, the newest in the journal alone
+            writer.append(ENDED, row(number, began_at=(now - age).isoformat(), query=f"q{number % 2}"))
+
+        def newest(count: int, query: str | None = None) -> list[int]:
+            where = journal.ALL if query is None else pc.field("query") == query
+            numbers: list[int] = journal.newest(settings, count, where)["batch"].to_pylist()
+            return numbers
+
+        assert [newest(count) for count in (1, 2, 3, 4, 5)] == [[3], [2, 3], [1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]]
+        assert [newest(count, "q0") for count in (1, 2, 3)] == [[2], [0, 2], [0, 2]]
+        [oldest] = [
+            file
+            for file in DeltaTable(journal.table_path(settings)).file_uris()
+            if pq.read_table(file)["batch"].to_pylist() == [0]
+        ]
+        Path(oldest).write_bytes(b"not Parquet")
+        assert newest(2, "q1") == [1, 3]
+        recent = journal.micro_batches(settings, journal.since(now - timedelta(days=7)), journal.ORDER)
+        assert recent["batch"].to_pylist() == [1, 2, 3]
+        with pytest.raises(pa.ArrowInvalid, match="Parquet"):
+            newest(4)

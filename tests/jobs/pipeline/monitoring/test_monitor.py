@@ -90,6 +90,20 @@ def test_rejects_are_told_by_code_and_rows_by_the_table_that_they_went_to(scratc
     assert not run.counted  # a driver may run for months
 
 
+@pytest.mark.slow
+def test_records_that_are_published_at_least_once_are_counted(scratch: Scratch) -> None:
+    topic, target = scratch.topic(), scratch.topic()
+    scratch.send(topic, *(scratch.reading(topic, str(number), number) for number in range(5)), Record(b"bad"))
+    run = scratch.run("source.max_offsets_per_trigger=4")
+    records = run.read(topic).where("level > 0").selectExpr("id AS key", "cast(level AS string) AS value")
+    run.publish(records, target, delivery="at-least-once")
+    watch(run)
+    assert [(row["rows_in"], row["rejected"], row["rows_out"]) for row in rows(run)] == [
+        (4, 0, {target: 3}),
+        (2, 1, {target: 1}),
+    ]
+
+
 def test_a_range_leaves_a_row_and_so_does_one_that_fails(scratch: Scratch) -> None:
     topic = scratch.topic()
     scratch.send(topic, *(scratch.reading(topic, str(number), number) for number in range(3)))
