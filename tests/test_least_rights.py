@@ -1,4 +1,4 @@
-"""Users who may do what docs/rights.md lists and nothing else: a whole way of records, from a file to their coverage.
+"""Users who may do what `acls apply --least` grants and nothing else: a way of records, from a file to their coverage.
 
 Each logs in in another way: the one who publishes by a certificate, the job that publishes by a token, all others by
 passwords from files; the registry asks for a password, over TLS.
@@ -11,12 +11,17 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AclOperation, ResourceType
 from pyspark.sql import SparkSession
 
+from jobs.connectors.kafka.acls import Acls
+from jobs.connectors.kafka.rights import single
 from jobs.ingest import job as ingest
 from jobs.operations.coverage import cli as coverage
 from jobs.operations.replay.replay_lock import ReplayLock
+from jobs.pipeline.rights import DeclaredRun, job_rights
+from jobs.pipeline.run import Run
+from local import acls
+from local.rights import Who, Words, command_rights
 from producers import cli as producers
 from producers.quarantine import cli as quarantine
 from tests.faults.oracle import judge, read_all
@@ -29,10 +34,7 @@ from tests.tokens import SCOPE, token_endpoint
 
 pytestmark = pytest.mark.slow
 
-READ, WRITE, CREATE = AclOperation.READ, AclOperation.WRITE, AclOperation.CREATE
-TOPIC, GROUP, TRANSACTION = ResourceType.TOPIC, ResourceType.GROUP, ResourceType.TRANSACTIONAL_ID
 SECRET = "hunter2-canary"
-SPARK_GROUPS = (GROUP, "spark-kafka-source*", READ)
 
 
 class World:
@@ -50,11 +52,19 @@ class World:
         """What `user` sets beside the scratch's own."""
         return self._sets[user]
 
-    def grant(self, user: str, *rights: tuple[object, ...]) -> None:
-        """Let a user do what each (kind, name, operations…) says; APP stands for the application."""
-        principal = f"CN={user}" if user == "publisher" else user
-        for kind, name, *operations in rights:
-            self.secured.allow(kind, str(name).replace("APP", self.application), *operations, user=principal)  # type: ignore[arg-type]
+    def grant(self, user: str, command: str) -> None:
+        """Let a user do what a command needs, as an administrator does."""
+        assert "added: " in self.command(acls.main, "administrator", "apply", command, "--least", "--principal", user)
+
+    def grant_job(self, user: str, job: str, build: Callable[[Run], None], *sets: str, replay: bool = False) -> None:
+        """Let a user do what a job needs, and with `replay` a replay of it: `acls` knows the catalog's alone."""
+        settings = self.scratch.settings(*sets)
+        run = DeclaredRun(self.scratch.spark, settings, job)
+        run.topics |= self.scratch.declared
+        build(run)
+        rights = job_rights(run)
+        rights += command_rights(settings, Who("replay", "replay", Words(job))) if replay else []
+        Acls(settings.kafka).add(user, [right for right in single(rights) if not right.without])
 
     def command(self, main: Callable[[list[str]], int], user: str, *words: str) -> str:
         """Run a command as `user`, which succeeds; what it prints."""
@@ -90,6 +100,7 @@ def world(spark: SparkSession, secured: SecuredCluster, tmp_path: Path) -> Itera
         by_token += ["kafka.oauth_client_id=streams", f"kafka.oauth_client_secret{secret}"]
         by_token += [f"kafka.oauth_scope={SCOPE}", f"kafka.oauth_ca_location={secured.ca}"]
         sets = {"publisher": [*registry, *by_certificate], "streams": [*login, *by_token]}
+        sets["administrator"] = [f"kafka.bootstrap_servers={secured.bootstrap_servers}"]
         for user in ("ingester", "replayer", "redriver", "auditor"):
             secured.set_password(SECRET, user)
             by_password = ["kafka.sasl_mechanism=SCRAM-SHA-512", f"kafka.sasl_username={user}"]
@@ -106,12 +117,7 @@ def test_every_step_of_a_records_way_needs_the_rights_that_are_listed_and_no_oth
     folder = scratch.folder
 
     # publish file --exactly-once
-    world.grant(
-        "publisher",
-        (TOPIC, topic, WRITE),
-        (TOPIC, f"__APP.publish.{topic}.load.ledger", READ, WRITE, CREATE),
-        (TRANSACTION, f"APP.publish.{topic}.load", WRITE),
-    )
+    world.grant("User:CN=publisher", f"publish file {topic} --exactly-once load")
     (folder / "in.csv").write_text("id,level,at\n" + "".join(f"s{n},{n},2013-01-01T0{n}:00:00Z\n" for n in range(5)))
     (folder / "in.avsc").write_text(scratch.registry.latest(f"{topic}-value").text)
     words = ("--topic", topic, "--key", "id", "--event-time", "at", "--schema", str(folder / "in.avsc"))
@@ -122,31 +128,27 @@ def test_every_step_of_a_records_way_needs_the_rights_that_are_listed_and_no_oth
     scratch.send(topic, Record(b"bad", b"k"))
 
     # ingest
-    world.grant("ingester", (TOPIC, topic, READ), SPARK_GROUPS, (GROUP, "APP.ingest*", READ))
-    run = scratch.run(f"ingest.topics={topic}", *world.settings("ingester"), "quarantine.max_ratio=1", job="ingest")
+    of_ingest = (f"ingest.topics={topic}", "quarantine.max_ratio=1")
+    world.grant_job("User:ingester", "ingest", ingest.build, *of_ingest)
+    run = scratch.run(*of_ingest, *world.settings("ingester"), job="ingest")
     ingest.build(run)
     scratch.catch_up(run)
     assert len(scratch.rows(f"silver/{topic}")) == 5
     assert len(scratch.rows("quarantine")) == 1
 
     # a job that publishes exactly once
-    world.grant(
-        "streams",
-        *((TOPIC, topic, READ), SPARK_GROUPS, (TOPIC, alerts, WRITE), (GROUP, "APP.alerts*", READ)),
-        (TOPIC, f"__APP.alerts.{alerts}.ledger", READ, WRITE, CREATE),
-        (TRANSACTION, f"APP.alerts.{alerts}.*", WRITE),
-    )
+    def publish_levels(run: Run) -> None:
+        run.publish(run.read(topic).selectExpr("id AS key", "cast(level AS string) AS value"), alerts)
+
+    world.grant_job("User:streams", "alerts", publish_levels)
     run = scratch.run(*world.settings("streams"), job="alerts")
-    run.publish(run.read(topic).selectExpr("id AS key", "cast(level AS string) AS value"), alerts)
+    publish_levels(run)
     scratch.catch_up(run)
     ledger = f"__{world.application}.alerts.{alerts}.ledger"
     assert judge(secured.bootstrap_servers, alerts, range(5), ledger).clean
 
     # a job on a table, and its replay
-    world.grant(
-        "replayer",
-        *((TOPIC, topic, READ), SPARK_GROUPS, (TOPIC, "__APP.leases", READ, CREATE), (GROUP, "APP*", READ)),
-    )
+    world.grant_job("User:replayer", JOB, past.build, replay=True)
     past.live()
     before = past.rows()
     with ReplayLock(past.settings(), JOB) as lock:
@@ -156,18 +158,13 @@ def test_every_step_of_a_records_way_needs_the_rights_that_are_listed_and_no_oth
     assert past.rows() == before != []
 
     # redrive
-    world.grant(
-        "redriver",
-        (TOPIC, topic, WRITE),
-        (TOPIC, "APP.redriven", READ, WRITE, CREATE),
-        (TOPIC, "APP.quarantine.resolved", READ),
-        (TRANSACTION, "APP.redrive.*", WRITE),
-    )
+    world.grant("User:redriver", f"quarantine redrive {topic}")
     world.command(quarantine.main, "redriver", "redrive", "--all")
     assert len(read_all(secured.bootstrap_servers, topic, committed=True)[0]) == 7
 
     # coverage
-    world.grant("auditor", *((TOPIC, name, READ) for name in (topic, alerts, ledger)))
+    for name in (topic, alerts):
+        world.grant("User:auditor", f"coverage {name}")
     said = world.command(coverage.main, "auditor", "check", f"bronze/{topic}", alerts)
     assert "all well" in said
     assert SECRET not in "".join(capfd.readouterr())

@@ -22,6 +22,7 @@ from local.processes import end_group, wait_for
 from local.topics import bring_in_step
 from producers import cli
 from producers.flights.data_set import package_data
+from tests.faults.oracle import read_all
 from tests.jvm import OPTIONS, SERVER_OPTIONS
 from tests.leaks.search import LOOPBACK, of_folder, told
 from tests.leaks.watch import watched
@@ -176,6 +177,47 @@ def test_a_signal_amid_batches_ends_a_job_in_one_line_and_a_later_run_goes_on(
 
     assert again.returncode == 0, again.stdout
     assert sum(int(str(row[3])) for row in hours(tmp_path)) == departures_by_the_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_under_isolate_a_query_that_fails_leaves_the_others_at_work_and_the_run_ends_by_its_name(
+    flights: Cluster, tmp_path: Path
+) -> None:
+    [(key, value, _), *others], _ = read_all(flights.bootstrap_servers, "weather", committed=True)
+    known = len(others) + 1
+    producer = Producer({"bootstrap.servers": flights.bootstrap_servers, "log_level": 0})
+    producer.produce("planes", b"no framing at all", b"one")
+    producer.produce("planes", b"no framing at all", b"one")
+    assert producer.flush(30) == 0
+    sets = {"run.on_failure": "isolate", "spark.trigger": "1 second", "quarantine.max_consecutive": "1"}
+    words = [word for key, text in sets.items() for word in ("--set", f"{key}={text}")]
+    words += ["--set", "ingest.topics=planes,weather"]
+    command = [str(ROOT / "spark-submit.sh"), "ingest", *arguments(flights.bootstrap_servers, tmp_path, *words)]
+    printed, weather = tmp_path / "output", tmp_path / "tables" / "silver" / "weather"
+
+    def rows() -> int:
+        return int(DeltaTable(str(weather)).count()) if DeltaTable.is_deltatable(str(weather)) else 0
+
+    def await_in_output(told: Callable[[], bool]) -> None:
+        wait_for(told, 240, lambda: AssertionError(printed.read_text()))
+
+    with printed.open("w+") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, text=True, process_group=0)
+        try:
+            await_in_output(lambda: "; the other queries go on" in printed.read_text() and rows() == known)
+            producer.produce("weather", value, key)
+            assert producer.flush(30) == 0
+            await_in_output(lambda: rows() == known + 1)
+            assert process.poll() is None
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait(60) == 1
+        finally:
+            end_group(process)
+    first, last = errors(printed.read_text())
+    assert first.startswith("error: QUERY_FAILED: query ingest.planes stopped: REJECT_LIMIT: ")
+    assert first == f"{last}; the other queries go on"
+    assert "Z ingest.planes" not in printed.read_text()
 
 
 @pytest.mark.exhaustive
