@@ -30,7 +30,9 @@ from tests.leaks.secured_job import ALERTS, TOPIC, SecuredJob, Way, make_secrets
 from tests.local.page.browser import Browser
 from tests.secured import LOGIN, SecuredCluster
 
-WITH_DECOY = {"command lines", "environments", "temporary files", "UI", "REST", "events", "tables", "topic", "page"}
+# Elsewhere the topic's name has to be found: Spark's pages get their values by way of REST, and ours hides the bytes
+# of topics with personal data.
+WITH_DECOY = {"command lines", "environments", "temporary files", "REST", "events", "tables", "topic"}
 SECRET = "Canary0123456789abcdef"
 TEXT = b'{"before": "' + SECRET.encode() + b'"}'
 
@@ -47,8 +49,8 @@ def secured_topics(secured: SecuredCluster) -> SecuredCluster:
 @pytest.mark.parametrize(
     "way",
     [
-        pytest.param(Way(), marks=pytest.mark.exhaustive),
-        pytest.param(Way(by_files=True, encrypted=True), marks=pytest.mark.exhaustive),
+        Way(),
+        Way(by_files=True, encrypted=True),
         pytest.param(Way(by_token=True), marks=pytest.mark.exhaustive),
         pytest.param(Way(by_token=True, by_files=True, encrypted=True), marks=pytest.mark.exhaustive),
     ],
