@@ -11,12 +11,14 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AclOperation, ResourceType
 from deltalake import DeltaTable
 
 from conf import ROOT, state_dir
 from jobs import arguments
 from local import cli
 from tests.jvm import OPTIONS
+from tests.secured import LOGIN, SecuredCluster
 
 README = (ROOT / "README.md").read_text()
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
@@ -139,6 +141,35 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(state_dir() / "jars", copy / ".tidemark" / "jars")
     yield copy
     run(copy, "local/tidemark broker stop")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_cluster_with_tls_and_acls_is_used_as_written(checkout: Path, tmp_path: Path) -> None:
+    log_in, grant, use = (m["text"] for m in FENCE.finditer(section("Your own cluster")) if m["language"] == "bash")
+    with SecuredCluster(tmp_path / "broker") as brokers:
+        for user in ("admin", "tidemark"):
+            brokers.set_password(f"password of {user}", user)
+            (tmp_path / user).write_text(f"password of {user}\n")
+        brokers.allow(ResourceType.BROKER, "kafka-cluster", AclOperation.DESCRIBE, AclOperation.ALTER, user="admin")
+
+        # The tables of the checkout are those of another broker's topics.
+        folders = [f"TIDEMARK_PATHS__{name.upper()}={tmp_path}/{name}" for name in ("tables", "checkpoints")]
+        places = f"export {' '.join(folders)}\n"
+
+        def as_user(user: str, script: str) -> str:
+            there = {"kafka.example:9093": brokers.address(LOGIN), "/etc/ssl/kafka-ca.pem": str(brokers.ca)}
+            there |= {"/run/secrets/kafka-password": str(tmp_path / user), "USERNAME=tidemark": f"USERNAME={user}"}
+            own = log_in
+            for written, meant in there.items():
+                assert own.count(written) == 1
+                own = own.replace(written, meant)
+            return run(checkout, own + places + script)
+
+        assert "added: " in as_user("admin", grant)
+        assert "all well" in as_user("tidemark", use)
+    hours = DeltaTable(str(tmp_path / "tables" / "hourly_delays")).to_pyarrow_table()
+    assert sum(hours["departures"].to_pylist()) == 6064
 
 
 def run(checkout: Path, script: str) -> str:
