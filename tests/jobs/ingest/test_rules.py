@@ -1,6 +1,9 @@
 """Data rules in whole runs: what they reject, count, stop and write into the table as constraints."""
 
+import importlib
 import json
+import sys
+from argparse import Namespace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,8 +14,10 @@ from pyspark.sql import functions as F
 from conf.errors import TidemarkError
 from conf.rules import Action, Pattern, Range, Reference, Required, Unique
 from jobs.connectors.delta import table as delta_table
+from jobs.ingest import job as ingest_job
 from jobs.pipeline import rules, validation
 from jobs.pipeline.progress import Counted
+from jobs.pipeline.restarts import Failures
 from tests.jobs.ingest.test_job import coordinates, failing
 from tests.jobs.scratch import Row, Scratch
 from tests.sent import T0, Record
@@ -84,6 +89,35 @@ def test_a_rule_that_stops_lets_nothing_of_the_batch_pass_until_it_is_mended(scr
     assert coordinates(scratch, f"bronze/{topic}") == sent
     assert coordinates(scratch, f"silver/{topic}", "_") == sent[:1]
     assert coordinates(scratch, "quarantine") == sent[1:]
+
+
+def test_a_topic_that_a_rule_stops_does_not_keep_the_others_from_their_turn(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the module changes the first entry
+    main = importlib.import_module("jobs.main")
+    topics = [scratch.topic() for _ in range(3)]
+    for topic in topics[:2]:
+        scratch.declare(topic, low("stop"))
+    for topic in topics:
+        readings(scratch, topic, 11)
+    run = scratch.run(f"ingest.topics={','.join(topics)}", "spark.queries_at_once=1", job="ingest")
+    ingest_job.build(run)
+    failures = Failures(run.settings.run)
+    args = Namespace(start=None, end=None, adopt=False, until_caught_up=True)
+
+    main._execute(run.spark, run, args, ingest_job.build, failures)
+
+    assert [scratch.rows(f"silver/{topic}", "level") for topic in topics] == [[], [], [(11,)]]
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    for topic, line in zip(topics[:2], told, strict=True):
+        assert line.startswith(
+            f"error: QUERY_FAILED: query ingest.{topic} stopped: RULE_STOPPED: rule `low` of topic {topic}"
+        )
+        assert line.endswith("; the other queries go on")
+    ended = failures.error()
+    assert ended is not None
+    assert f"ingest.{topics[0]} (RULE_STOPPED), ingest.{topics[1]} (RULE_STOPPED)" in ended.message
 
 
 def test_jobs_that_read_the_topic_take_what_silver_holds_and_stop_where_it_stops(scratch: Scratch) -> None:

@@ -2,9 +2,11 @@
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from deltalake import DeltaTable
@@ -13,15 +15,23 @@ from pyspark.sql import functions as F
 from pytest import TempPathFactory
 
 from conf.errors import TidemarkError
+from jobs.connectors.spark_internals import jvm
 from jobs.ingest import job as ingest_job
 from jobs.pipeline.run import Run
 from local.broker import Cluster
+from local.processes import wait_for
 from tests.jobs.scratch import Scratch
 from tests.kinds import of_a_kind
 from tests.sent import Record
 
 Damage = Callable[[Path], object]
 NewTopicOf = Callable[[int], str]
+SECONDS = 60
+# A snapshot of each version, uploaded soon.
+UPLOADS = {
+    "spark.sql.streaming.stateStore.minDeltasForSnapshot": "1",
+    "spark.sql.streaming.stateStore.maintenanceInterval": "200ms",
+}
 
 
 @dataclass
@@ -40,18 +50,27 @@ class Pipeline:
 
     def run(self, job: str) -> None:
         """Run a job until it has caught up."""
+        self.scratch.catch_up(self._declared(job))
+
+    def run_until_there(self, job: str, *files: str) -> None:
+        """Run a job until these files are there."""
+        (query,) = self._declared(job).start(continuous=True)
+        try:
+            late = AssertionError(f"no {' and '.join(files)}")
+            wait_for(lambda: all((self.folder / file).exists() for file in files), SECONDS, lambda: late)
+        finally:
+            query.stop()
+
+    def _declared(self, job: str) -> Run:
         folders = f"paths.tables={self.folder}/tables", f"paths.checkpoints={self.folder}/checkpoints"
         own = f"ingest.topics={self.topic}", f"spark.state_store={self.store}"
         run = self.scratch.run(*own, *folders, job=job)
-        self._declare(run, job)
-        self.scratch.catch_up(run)
-
-    def _declare(self, run: Run, job: str) -> None:
         if job == "ingest":
             ingest_job.build(run)
-            return
-        totals = run.read(self.topic).groupBy("id").agg(F.sum("level").alias("total"))
-        run.upsert(totals, "totals", keys=("id",))
+        else:
+            totals = run.read(self.topic).groupBy("id").agg(F.sum("level").alias("total"))
+            run.upsert(totals, "totals", keys=("id",))
+        return run
 
     def stopped(self, job: str) -> TidemarkError:
         with pytest.raises(TidemarkError) as stopped:
@@ -88,12 +107,32 @@ def made_in_rocksdb(
     return two_batches(scratch, "rocksdb", ("probe",))
 
 
-def two_batches(scratch: Scratch, store: str, jobs: tuple[str, ...]) -> Pipeline:
+@pytest.fixture(scope="module")
+def made_with_snapshot(
+    spark: SparkSession, broker: Cluster, new_topic: NewTopicOf, tmp_path_factory: TempPathFactory
+) -> Iterator[Pipeline]:
+    """`made_in_rocksdb`, with snapshots of the state, which a query that goes on uploads between its batches."""
+    scratch = Scratch(spark, broker, new_topic, tmp_path_factory.mktemp("damage"))
+    stores = jvm(spark).org.apache.spark.sql.execution.streaming.state.StateStore
+    stores.stop()  # the first query of a JVM says how often it uploads
+    for name, value in UPLOADS.items():
+        spark.conf.set(name, value)
+    pipeline = two_batches(scratch, "rocksdb", ("probe",), uploading=True)
+    for name in UPLOADS:
+        spark.conf.unset(name)
+    stores.stop()
+    yield pipeline
+
+
+def two_batches(scratch: Scratch, store: str, jobs: tuple[str, ...], uploading: bool = False) -> Pipeline:
     pipeline = Pipeline(scratch, scratch.topic(), scratch.folder, store)
-    for levels in ((1, 2), (3, 4)):
+    for batch, levels in enumerate(((1, 2), (3, 4)), start=1):
         scratch.send(pipeline.topic, *(scratch.reading(pipeline.topic, f"k{level % 3}", level) for level in levels))
         for job in jobs:
-            pipeline.run(job)
+            if uploading:
+                pipeline.run_until_there(job, f"{STATE}/state/0/0/{batch}.zip", f"{STATE}/state/0/1/{batch}.zip")
+            else:
+                pipeline.run(job)
     scratch.send(pipeline.topic, *(scratch.reading(pipeline.topic, f"k{level % 3}", level) for level in (5, 6)))
     return pipeline
 
@@ -271,6 +310,38 @@ def test_a_damaged_changelog_of_rocksdb_is_named_too(damage: Damage, made_in_roc
     delete_all(said, file)
     pipeline.run("probe")
     assert pipeline.rows("probe") == RIGHT["probe"]
+
+
+SNAPSHOTS = list(product(["zip", "sst"], [cut, flip, lose]))
+
+
+@pytest.mark.parametrize(("kind", "damage"), of_a_kind(SNAPSHOTS, [("sst", flip)]))
+@pytest.mark.parametrize("has_older", [True, False], ids=["older files are there", "older files are gone"])
+def test_a_damaged_snapshot_of_rocksdb_is_made_up_for_by_older_files_and_is_told_where_there_are_none(
+    kind: str, damage: Damage, has_older: bool, made_with_snapshot: Pipeline, tmp_path: Path
+) -> None:
+    pipeline = copied(made_with_snapshot, tmp_path)
+    file = snapshot_file(pipeline, kind)
+    for older in pipeline.folder.glob(f"{STATE}/state/0/*/1.*") if not has_older else ():
+        older.unlink()
+    damage(file)
+
+    if not has_older:
+        said = pipeline.stopped("probe")
+        assert "STATE_DAMAGED" in str(said)
+        delete_all(said, file)
+    pipeline.run("probe")
+
+    assert pipeline.rows("probe") == RIGHT["probe"]
+
+
+def snapshot_file(pipeline: Pipeline, kind: str) -> Path:
+    """The newest snapshot of a store of the state (zip), or a file of tables that it is made of (sst)."""
+    archive = pipeline.folder / f"{STATE}/state/0/0/2.zip"
+    if kind == "zip":
+        return archive
+    [name, *_] = re.findall(r"\d+-[0-9a-f-]+\.sst", ZipFile(archive).read("metadata").decode())
+    return archive.parent / "SSTs" / str(name)
 
 
 @pytest.mark.slow
