@@ -12,17 +12,23 @@ from pyarrow import fs
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from jobs.arguments import parse_maintain
 from jobs.connectors.files import read_text, table_uri, write_text
 from jobs.connectors.hadoop_files import Folders
 from jobs.operations.coverage import cli as coverage
+from jobs.operations.maintenance import commands as maintain
+from jobs.operations.replay.record import Replays
+from jobs.operations.replay.request import ReplayRequest
 from jobs.pipeline import checkpoint
 from local.broker import Cluster
+from local.processes import wait_for
 from tests.faults.scene import Scene
-from tests.jobs.operations.replay.past import Past
+from tests.jobs.operations.replay.past import JOB, Past
 from tests.object_store.conftest import Stored
 from tests.object_store.s3proxy import BUCKET, S3Proxy
 
 LIMIT = "source.max_offsets_per_trigger=12"
+AT_ONCE = ("maintenance.keep=1 second", "maintenance.allow_short_keep=true")
 READINGS = [(f"{n % 3}", n, n % 2, n * 10) for n in range(20)]
 
 
@@ -75,6 +81,61 @@ def test_what_jobs_write_is_covered(stored: Stored, store: S3Proxy, capsys: pyte
         (f"silver/{past.topic}", 1, 0, 10),
     }
     assert_no_rename_and_no_key(stored, store)
+
+
+def test_a_replay_is_swapped_in_and_taken_back_and_old_files_are_cleaned_away(
+    stored: Stored, store: S3Proxy, capfd: pytest.CaptureFixture[str]
+) -> None:
+    past, late, end = Past(stored), [("0", 1000, 0, 5)], [("z", 0, 0, 3 * 24 * 60), ("z", 0, 1, 3 * 24 * 60)]
+    past.send(*READINGS, *end)
+    past.live(LIMIT)
+    past.send(*late, *end)
+    past.live(LIMIT)
+    without, closed = past.rows(), {id for id, *_ in READINGS}
+    replay = past.replayed(0, 60)
+    assert past.steps().cut_over(replay, accept=False).state == "done"
+    within = [row for row in past.rows() if row[1] in closed]
+    assert within == past.truth([*READINGS, *late])
+
+    def files(table: str) -> list[str]:
+        selector = fs.FileSelector(f"{stored.root.removeprefix('s3a://')}/tables/{table}", recursive=True)
+        return [each.path for each in store.files().get_file_info(selector) if each.path.endswith(".parquet")]
+
+    count, settings = len(files("hourly")), past.settings("maintenance.small_files=2", *AT_ONCE)
+
+    def maintained(action: str) -> str:
+        assert maintain.run(stored.spark, settings, parse_maintain([action])) == 0
+        return capfd.readouterr().out
+
+    assert count > 1
+    # What a compaction has replaced goes once it is a second old.
+    wait_for(lambda: "vacuumed" in maintained("tables") and len(files("hourly")) == 1, 60, lambda: AssertionError())
+    assert "removed" in maintained("checkpoints")
+    assert "probe" in maintained("state")
+    assert [row for row in past.rows() if row[1] in closed] == within
+
+    # What the table was before is gone with its files: a replay after that is taken back.
+    past.send(("1", 500, 0, 65), *end)
+    past.live(LIMIT)
+    again = past.replayed(60, 120)
+    before = past.rows()
+    past.steps().cut_over(again, accept=False)
+    assert past.rows() != before
+    undone = past.steps().undo(Replays(past.settings()).require(again.id))
+    assert (undone.state, past.rows()) == ("undone", before)
+    assert without != before
+
+
+def test_a_backfill_brings_its_checkpoint_and_the_job_goes_on(stored: Stored) -> None:
+    past, more = Past(stored), [("0", 5, 0, 24 * 60 + 1), ("1", 6, 1, 23 * 60)]
+    past.send(*READINGS)
+    replays = Replays(past.settings())
+    replay, _ = past.steps().verify(past.steps().run(replays.keep(past.steps().plan_backfill(ReplayRequest(JOB)))))
+    past.steps().cut_over(replay, accept=False)
+    assert past.rows() == past.truth(READINGS)
+    past.send(*more)
+    past.live()
+    assert past.rows() == past.truth([*READINGS, *more])
 
 
 def test_a_folder_whose_move_was_cut_short_is_moved_when_asked_again(

@@ -22,6 +22,6 @@ def run(*options: str) -> None:
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(700)
 def test_jobs_run_on_an_object_store_and_a_killed_driver_loses_nothing() -> None:
     run()
