@@ -11,6 +11,7 @@ from jobs.auctions import (
     annotated_bids,
     auction_bidding,
     balances,
+    bid_counts,
     bid_log,
     bidder_sessions,
     bids_by_arrival,
@@ -58,6 +59,7 @@ JOBS = {
     "auctions.channel_ids": channel_ids.build,
     "auctions.url_folders": url_folders.build,
     "auctions.balances": balances.build,
+    "auctions.bid_counts": bid_counts.build,
     "auctions.category_prices": category_prices.build,
     "auctions.seller_prices": seller_prices.build,
 }

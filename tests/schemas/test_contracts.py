@@ -37,6 +37,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     | {"bid_at": NOON, "extra": "xyz"},
     "winning_bid": {"auction": 1000, "item": "vase", "category": 10, "seller": 1000, "bidder": 1001, "price": 100}
     | {"opened_at": NOON, "expires_at": NOON, "bid_at": NOON},
+    "bid_count": {"auction": 1000, "window_start": NOON, "bids": 3},
     "transfer": {"transfer": 0, "from_account": 1, "to_account": 2, "amount": 100, "transferred_at": NOON},
     "cancellation": NUMBERED | {"scheduled_departure_at": NOON, "cancelled_at": NOON},
     "weather_observation": {"station": "JFK", "observed_at": NOON, "temperature_f": Decimal("-9.94")}

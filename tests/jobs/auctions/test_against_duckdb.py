@@ -16,6 +16,7 @@ from jobs.auctions import (
     annotated_bids,
     auction_bidding,
     balances,
+    bid_counts,
     bid_log,
     bidder_sessions,
     bids_by_arrival,
@@ -273,6 +274,13 @@ def test_q22_url_folders(duck: Duck, frames: dict[str, DataFrame]) -> None:
     folders = ", ".join(f"string_split(url, '/')[{3 + number}] as folder{number}" for number in (1, 2, 3))
     expected = f"select auction, bidder, price, channel, {folders}, bid_at from bids"
     check(duck, url_folders.url_folders(frames["bids"]), expected)
+
+
+def test_bid_counts(duck: Duck, frames: dict[str, DataFrame]) -> None:
+    expected = """
+        select auction, time_bucket(interval 10 seconds, bid_at) as window_start, count(*) as bids
+        from bids group by all"""
+    check(duck, bid_counts.bid_counts(frames["bids"]), expected)
 
 
 def test_balances_sum_to_zero(duck: Duck, frames: dict[str, DataFrame]) -> None:
