@@ -5,7 +5,9 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from conf.errors import TidemarkError
@@ -15,6 +17,7 @@ from schemas.contracts import contract
 from schemas.open_registry import open_registry
 from schemas.registry import Registry
 from tests.contracts.apicurio import Apicurio
+from tests.leaks.search import LOOPBACK, listening
 
 Opener = Callable[[CompatibilityLevel], Registry]
 
@@ -50,6 +53,13 @@ def registry(opened: Opener) -> Registry:
 def subject() -> str:
     """A new one: the server is shared."""
     return f"{uuid.uuid4().hex[:12]}-value"
+
+
+@pytest.mark.registry
+def test_the_server_listens_on_loopback_alone(apicurio: Apicurio) -> None:
+    addresses = listening(psutil.Process().children(recursive=True))
+    assert urlsplit(apicurio.url).port in {port for _, port in addresses}
+    assert {address for address, _ in addresses} <= LOOPBACK
 
 
 def test_registering_twice_gives_the_same_id_and_one_version(registry: Registry, subject: str) -> None:
