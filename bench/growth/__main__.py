@@ -7,10 +7,10 @@ appended to a file of JSON lines, which `python -m bench.growth.plot` draws. doc
 """
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,25 +37,26 @@ def main() -> int:
     parser.add_argument("--points", nargs="+", type=int, help="others than the curve's own")
     parser.add_argument("--results", type=Path, default=state_dir() / "growth.jsonl")
     options = parser.parse_args()
-    for name in options.names:
-        curve = curves[name]
-        points = options.points or (curve.SMALL if options.small else curve.POINTS)
-        print(f"{name}: {questions[name]}", flush=True)
-        for arm in options.arms or curve.ARMS:
-            # A process of its own: one has but one JVM, which the arm before would have warmed and filled.
-            measured = get_context("spawn").Process(target=_measure, args=(name, arm, points, options.results))
-            measured.start()
-            measured.join()
-            if measured.exitcode:
-                return 1
+    arms = [(name, arm) for name in options.names for arm in options.arms or curves[name].ARMS]
+    if len(arms) > 1:
+        # A process for each: one has but one JVM, which the arm before would have warmed and filled.
+        commands = [[*_command(options), name, "--arms", arm] for name, arm in arms]
+        return next((code for command in commands if (code := subprocess.run(command).returncode)), 0)
+    [(name, arm)] = arms
+    print(f"{name}, {arm}: {questions[name]}", flush=True)
+    _measure(
+        name, arm, options.points or (curves[name].SMALL if options.small else curves[name].POINTS), options.results
+    )
     return 0
 
 
+def _command(options: argparse.Namespace) -> list[str]:
+    words = [sys.executable, "-m", "bench.growth", "--results", str(options.results)]
+    words += ["--small"] if options.small else []
+    return words + (["--points", *map(str, options.points)] if options.points else [])
+
+
 def _measure(name: str, arm: str, points: Sequence[int], file: Path) -> None:
-    exit_on_error(partial(_measured, name, arm, points, file))
-
-
-def _measured(name: str, arm: str, points: Sequence[int], file: Path) -> int:
     curve, results = import_module(f"bench.growth.{name}"), Results(file, name)
     with TemporaryDirectory(dir=state_dir()) as scratch:
         folder = Path(scratch)
@@ -66,7 +67,6 @@ def _measured(name: str, arm: str, points: Sequence[int], file: Path) -> int:
                     results.add(row)
             finally:
                 bench.close()
-    return 0
 
 
 if __name__ == "__main__":

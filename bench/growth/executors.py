@@ -18,6 +18,7 @@ from bench.growth.process import Watched
 from bench.growth.workbench import Row, Workbench
 from conf import ROOT
 from jobs.pipeline.monitoring.journal import micro_batches
+from local.processes import wait_for
 from tests.standalone import standalone_cluster
 
 POINTS, SMALL, ARMS = (1, 2, 3), (1, 2), ("ingest", "flights.hourly_delays")
@@ -43,7 +44,8 @@ def _run(bench: Workbench, job: str, executors: int, master: str) -> dict[str, f
     before = _cluster_seconds()
     with Watched([*command, "--", "--master", master, *OPTIONS], bench.folder / "said") as run:
         run.wait_for_end()
-    # Executors are children of the workers, which have waited for them.
+    # What they used is told once they have ended, and their workers have waited for them.
+    wait_for(lambda: not _executors(), 30, lambda: AssertionError("executors go on"))
     of_executors = _cluster_seconds() - before
     found = [row for row in micro_batches(bench.settings(*sets)).to_pylist() if row["query"].startswith(job)]
     first, *others = [row for row in found if row["rows_in"]]
@@ -57,6 +59,11 @@ def _run(bench: Workbench, job: str, executors: int, master: str) -> dict[str, f
         "executor_cpu_s": of_executors,
         "cpu_s_a_million": (run.cpu_seconds() + of_executors) / (records + first["rows_in"]) * 1e6,
     }
+
+
+def _executors() -> list[psutil.Process]:
+    family = psutil.Process().children(recursive=True)
+    return [each for each in family if "CoarseGrainedExecutorBackend" in " ".join(each.cmdline())]
 
 
 def _cluster_seconds() -> float:

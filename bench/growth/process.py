@@ -11,7 +11,7 @@ from typing import Self
 
 import psutil
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.5
 
 
 class Watched:
