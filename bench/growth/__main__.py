@@ -40,18 +40,17 @@ def main() -> int:
     arms = [(name, arm) for name in options.names for arm in options.arms or curves[name].ARMS]
     if len(arms) > 1:
         # A process for each: one has but one JVM, which the arm before would have warmed and filled.
-        commands = [[*_command(options), name, "--arms", arm] for name, arm in arms]
+        commands = (_command(options, name, arm) for name, arm in arms)
         return next((code for command in commands if (code := subprocess.run(command).returncode)), 0)
     [(name, arm)] = arms
+    points = options.points or (curves[name].SMALL if options.small else curves[name].POINTS)
     print(f"{name}, {arm}: {questions[name]}", flush=True)
-    _measure(
-        name, arm, options.points or (curves[name].SMALL if options.small else curves[name].POINTS), options.results
-    )
+    _measure(name, arm, points, options.results)
     return 0
 
 
-def _command(options: argparse.Namespace) -> list[str]:
-    words = [sys.executable, "-m", "bench.growth", "--results", str(options.results)]
+def _command(options: argparse.Namespace, name: str, arm: str) -> list[str]:
+    words = [sys.executable, "-m", "bench.growth", name, "--arms", arm, "--results", str(options.results)]
     words += ["--small"] if options.small else []
     return words + (["--points", *map(str, options.points)] if options.points else [])
 
