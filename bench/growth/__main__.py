@@ -18,6 +18,7 @@ from bench.growth.workbench import Results, Workbench
 from conf import state_dir
 from conf.errors import exit_on_error
 from local.broker import Cluster
+from local.processes import end_on_signal
 
 NAMES = ("keys", "partitions", "versions", "topics", "batches", "executors")
 
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--points", nargs="+", type=int, help="others than the curve's own")
     parser.add_argument("--results", type=Path, default=state_dir() / "growth.jsonl")
     options = parser.parse_args()
+    end_on_signal()
     arms = [(name, arm) for name in options.names for arm in options.arms or curves[name].ARMS]
     if len(arms) > 1:
         # A process for each: one has but one JVM, which the arm before would have warmed and filled.
