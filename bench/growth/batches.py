@@ -6,7 +6,7 @@ One query makes batch after batch: `ingest` of departures, or counts by key, whi
 from collections.abc import Iterator, Sequence
 
 from bench.growth.keys import declare
-from bench.growth.workbench import Row, Workbench, milliseconds, size, summary, until
+from bench.growth.workbench import Row, Workbench, milliseconds, size, stop, summary, until
 from jobs.ingest import job
 
 POINTS, SMALL, ARMS = (10, 50, 100, 200, 400, 600, 800, 1_000), (10, 20), ("ingest", "state")
@@ -43,4 +43,4 @@ def measure(bench: Workbench, arm: str, points: Sequence[int]) -> Iterator[Row]:
             "log_files": len(list((bench.folder / name / "tables").rglob("_delta_log/*"))),
             "table_files": tables["files"],
         }
-    query.stop()
+    stop(query)

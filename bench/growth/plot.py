@@ -66,7 +66,7 @@ def _draw(axis: Axes, rows: Sequence[dict[str, Any]], curve: str, line: str, x: 
 
 
 def _rows(rows: Sequence[dict[str, Any]], curve: str) -> Iterator[dict[str, Any]]:
-    return (row for row in rows if row["curve"] == curve and row.get("files") != "compacted")
+    return (row for row in rows if row["curve"] == curve and row.get("compacted") != "yes")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from bench.growth.workbench import Row, Workbench, milliseconds, size, summary, until
+from bench.growth.workbench import Row, Workbench, milliseconds, size, stop, summary, until
 from jobs.connectors.delta.maintenance import compact
 from jobs.ingest import job
 from jobs.pipeline import paths
@@ -37,20 +37,22 @@ def measure(bench: Workbench, arm: str, points: Sequence[int]) -> Iterator[Row]:
         tables = [str(bench.folder / name / "tables" / table) for table in (paths.bronze(topic), paths.silver(topic))]
         for table in tables:
             age(Path(table), versions)
-        yield _row(bench, arm, name, topic, versions, tables, "as they came")
+        yield _row(bench, arm, name, topic, versions, tables, "no")
         if versions == max(points):
             for table in tables:
                 compact(bench.spark, table, 16 * MB, 128 * MB)
-            yield _row(bench, arm, name, topic, versions, tables, "compacted")
+            yield _row(bench, arm, name, topic, versions, tables, "yes")
 
 
-def _row(bench: Workbench, arm: str, name: str, topic: str, versions: int, tables: Sequence[str], files: str) -> Row:
+def _row(
+    bench: Workbench, arm: str, name: str, topic: str, versions: int, tables: Sequence[str], compacted: str
+) -> Row:
     batches = small_batches(bench, name, topic)
     log = size(Path(tables[-1]) / "_delta_log")
     return {
         "arm": arm,
         "versions": versions,
-        "files": files,
+        "compacted": compacted,
         **summary(batches[WARM:]),
         "live_files": len(DeltaTable(tables[-1]).file_uris()),
         "log_files": log["files"],
@@ -67,7 +69,7 @@ def small_batches(bench: Workbench, name: str, topic: str, batches: int = BATCHE
     while not (seen := query.lastProgress):
         time.sleep(0.1)
     until(query, seen.batchId + batches - 1)
-    query.stop()
+    stop(query)
     return milliseconds(query.recentProgress)[:batches]
 
 

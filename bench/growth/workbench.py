@@ -1,6 +1,7 @@
 """What every curve stands on: a broker, a Spark session, runs with tables of their own, and the list of results."""
 
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -119,6 +120,13 @@ def until(query: StreamingQuery, batch: int) -> None:
         time.sleep(POLL_SECONDS)
     if error := query.exception():
         raise error
+
+
+def stop(query: StreamingQuery) -> None:
+    """Stop a query, whose micro-batch fails by that: nobody needs to read how."""
+    logging.disable()
+    query.stop()
+    logging.disable(logging.NOTSET)
 
 
 def caught_up(run: Run) -> list[StreamingQueryProgress]:
