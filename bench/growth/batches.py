@@ -27,14 +27,17 @@ def measure(bench: Workbench, arm: str, points: Sequence[int]) -> Iterator[Row]:
         bench.publish(topic, ((b"value", b"key-%08d" % (number % KEYS)) for number in range(records)))
         declare(run, topic)
     (query,) = run.start(continuous=False)
+    before, used = 0, bench.cpu_ms()
     for batches in points:
         until(query, batches - 1)
+        used_before, used = used, bench.cpu_ms()
         newest = milliseconds(query.recentProgress)[-NEWEST:]
         checkpoint, tables = (size(bench.folder / name / kind) for kind in ("checkpoints", "tables"))
         yield {
             "arm": arm,
             "batches": batches,
             **summary(newest),
+            "cpu_ms": (used - used_before) / (batches - before),
             "heap_mb": bench.heap_mb(),
             "resident_mb": bench.driver.memory_info().rss / 1e6,
             "threads": bench.driver.num_threads(),
@@ -43,4 +46,5 @@ def measure(bench: Workbench, arm: str, points: Sequence[int]) -> Iterator[Row]:
             "log_files": len(list((bench.folder / name / "tables").rglob("_delta_log/*"))),
             "table_files": tables["files"],
         }
+        before = batches
     stop(query)

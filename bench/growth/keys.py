@@ -32,7 +32,9 @@ def _rows(bench: Workbench, store: str, name: str, keys: int) -> Row:
     bench.publish(topic, _records(range(keys)))
     _caught_up(bench, store, name, topic, LOADING)
     bench.publish(topic, _records(number * STRIDE % keys for number in range(BATCH * BATCHES)))
+    used = bench.cpu_ms()
     batches = _caught_up(bench, store, name, topic, BATCH)
+    used = bench.cpu_ms() - used
     state = batches[-1].stateOperators[0]
     first, *others = milliseconds(batches)
     stored = size(bench.folder / name / "checkpoints")
@@ -41,6 +43,7 @@ def _rows(bench: Workbench, store: str, name: str, keys: int) -> Row:
         "keys": keys,
         "first_ms": first,
         **summary(others[WARM:]),
+        "cpu_ms": used / len(batches),
         "commit_ms": state.commitTimeMs / 2,  # of each of the two partitions
         "state_mb": state.memoryUsedBytes / 1e6,
         "heap_mb": bench.heap_mb() - before,

@@ -26,13 +26,17 @@ def _row(bench: Workbench, arm: str, partitions: int, label: str) -> Row:
     topic = bench.create(name.replace("/", "-"), partitions)
     bench.create(f"{topic}-out", 4)
     bench.publish(topic, _records(BACKLOG))
+    used = bench.cpu_ms()
     [backlog] = milliseconds(_caught_up(bench, arm, name, topic, BACKLOG))
+    used = bench.cpu_ms() - used
     row: dict[str, object] = {"arm": arm, "partitions": partitions, "backlog_records_s": BACKLOG / backlog * 1_000}
+    row["backlog_cpu_s"] = used / 1_000
     for records, batches in SMALL_BATCHES.items():
-        before = _files(bench, name)
+        before, used = _files(bench, name), bench.cpu_ms()
         bench.publish(topic, _records(records * batches))
         found = milliseconds(_caught_up(bench, arm, name, topic, records))
         row[f"ms_{records}"] = summary(found[WARM:])["ms"]
+        row[f"cpu_ms_{records}"] = (bench.cpu_ms() - used) / len(found)
         if arm == "table":
             row[f"files_{records}"] = (_files(bench, name) - before) / len(found)
     return row

@@ -47,13 +47,16 @@ def measure(bench: Workbench, arm: str, points: Sequence[int]) -> Iterator[Row]:
 def _row(
     bench: Workbench, arm: str, name: str, topic: str, versions: int, tables: Sequence[str], compacted: str
 ) -> Row:
+    used = bench.cpu_ms()
     batches = small_batches(bench, name, topic)
+    used = bench.cpu_ms() - used
     log = size(Path(tables[-1]) / "_delta_log")
     return {
         "arm": arm,
         "versions": versions,
         "compacted": compacted,
         **summary(batches[WARM:]),
+        "cpu_ms": used / len(batches),
         "live_files": len(DeltaTable(tables[-1]).file_uris()),
         "log_files": log["files"],
         "log_mb": log["mb"],

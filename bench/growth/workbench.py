@@ -107,6 +107,11 @@ class Workbench:
         limit = f"source.max_offsets_per_trigger={batch}"
         return Run(self.spark, self.settings(*self.places(name), limit, *overrides), name.partition("/")[0])
 
+    def cpu_ms(self) -> float:
+        """Milliseconds of processors that this process and the session's JVM have used so far."""
+        times = [each.cpu_times() for each in (psutil.Process(), self.driver)]
+        return sum(each.user + each.system for each in times) * 1_000
+
     def heap_mb(self) -> float:
         """Megabytes that the driver's JVM holds after a collection."""
         jvm(self.spark).java.lang.System.gc()
