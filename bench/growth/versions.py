@@ -5,7 +5,6 @@ as so many batches would have left them, with the checkpoint that Delta would ha
 """
 
 import json
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,8 +19,8 @@ from jobs.pipeline import paths
 
 POINTS, SMALL, ARMS = (1, 100, 1_000, 10_000), (1, 20), ("append", "upsert")
 TOPICS = {"append": "departures", "upsert": "planes"}
-BATCH, BATCHES = 40, 24
-WARM = 4  # batches that do not count; of the others two write a checkpoint of Delta's, as every tenth commit does
+BATCH, BATCHES = 40, 16
+WARM = 4  # batches that do not count; of the others one or two write a checkpoint of Delta's
 MB = 1024 * 1024
 WEEK = "2013-01-08"
 
@@ -69,9 +68,8 @@ def small_batches(bench: Workbench, name: str, topic: str, batches: int = BATCHE
     run = bench.run(name, BATCH, f"ingest.topics={topic}")
     job.build(run)
     (query,) = run.start(continuous=False)
-    while not (seen := query.lastProgress):
-        time.sleep(0.1)
-    until(query, seen.batchId + batches - 1)
+    first = until(query, 0)
+    until(query, first + batches - 1)
     stop(query)
     return milliseconds(query.recentProgress)[:batches]
 

@@ -119,12 +119,21 @@ class Workbench:
         return float(runtime.totalMemory() - runtime.freeMemory()) / 1e6
 
 
-def until(query: StreamingQuery, batch: int) -> None:
-    """Wait until the query has made the micro-batch of that number, or has ended; raises what it failed with."""
+def until(query: StreamingQuery, batch: int) -> int:
+    """Wait until the query has made the micro-batch of that number, or one after it, or has ended.
+
+    Returns:
+        the number of the newest that it has made.
+
+    Raises:
+        what it failed with.
+    """
     while query.isActive and not ((seen := query.lastProgress) and seen.batchId >= batch):
         time.sleep(POLL_SECONDS)
     if error := query.exception():
         raise error
+    newest = query.lastProgress
+    return newest.batchId if newest else -1
 
 
 def stop(query: StreamingQuery) -> None:
