@@ -1,6 +1,6 @@
 """What does a small micro-batch of `ingest` cost?
 
-    .tidemark/venv/bin/python -m bench.small_batches [--rounds 2] [--batches 20]
+    .tidemark/venv/bin/python -m bench.small_batches [--rounds 1] [--batches 20]
 
 It publishes a week of departures to a broker of its own, and prints milliseconds of a batch of 40 records, and
 CPU-seconds of JVM, broker and Python, with what an id has committed read from the table's checksum, and with the log
@@ -27,7 +27,7 @@ LISTED = DeltaSnapshot._listed_in_checksum
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--batches", type=int, default=20)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

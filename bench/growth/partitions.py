@@ -1,7 +1,7 @@
-"""What does a partition of the source cost, of a query that appends to a table and of one that publishes exactly once?
+"""What does a partition of the source cost?
 
-A backlog is read in one batch, then small batches follow. Each partition of a source is a task and a file of the table,
-and, up to `ledger.max_shards`, a shard of the output topic.
+A query appends to a table, another one publishes exactly once: a backlog in one batch, then small batches. Each
+partition of a source is a task and a file of the table, and, up to `ledger.max_shards`, a shard of the output topic.
 """
 
 from collections.abc import Iterator, Sequence

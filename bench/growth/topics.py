@@ -1,7 +1,8 @@
-"""How many topics may one `ingest` have? It is started as users start it, with so many topics of few records.
+"""How many topics may one `ingest` have?
 
-`catch-up`: `./spark-submit.sh ingest --until-caught-up`, whose queries take turns. `continuous`: all queries at once,
-for RUN_SECONDS from when each topic has had a batch; each topic gets PULSE records with each trigger.
+It is started as users start it, with so many topics of few records. `catch-up`: by
+`./spark-submit.sh ingest --until-caught-up`, whose queries take turns. `continuous`: all queries at once, for
+RUN_SECONDS from when each topic has had a batch; each topic gets PULSE records with each trigger.
 """
 
 import time

@@ -99,8 +99,8 @@ class Workbench:
         self._published.add(end)
 
     def places(self, name: str) -> list[str]:
-        """The settings that give runs of that name tables and checkpoints of their own."""
-        return [f"paths.{kind}={self.folder / name / kind}" for kind in ("tables", "checkpoints")]
+        """The settings that give runs of that name tables, checkpoints and logs of their own."""
+        return [f"paths.{kind}={self.folder / name / kind}" for kind in ("tables", "checkpoints", "logs")]
 
     def run(self, name: str, batch: int, *overrides: str) -> Run:
         """A run whose batches have so many records; another one of the same name goes on where it ended."""
