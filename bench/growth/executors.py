@@ -8,7 +8,8 @@ is as much faster as that stays the same.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -62,11 +63,19 @@ def _run(bench: Workbench, job: str, executors: int, master: str) -> dict[str, f
 
 
 def _executors() -> list[psutil.Process]:
-    family = psutil.Process().children(recursive=True)
-    return [each for each in family if "CoarseGrainedExecutorBackend" in " ".join(each.cmdline())]
+    return _named("CoarseGrainedExecutorBackend", psutil.Process().children(recursive=True))
 
 
 def _cluster_seconds() -> float:
     """What master, workers, and executors that have ended, used of processors."""
-    daemons = [each for each in psutil.Process().children() if "spark.deploy" in " ".join(each.cmdline())]
+    daemons = _named("org.apache.spark.deploy", psutil.Process().children())
     return sum(sum(each.cpu_times()[:4]) for each in daemons)
+
+
+def _named(word: str, processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that have a word in their command line, and have not ended."""
+    found = []
+    for each in processes:
+        with suppress(psutil.Error):
+            found += [each] if any(word in part for part in each.cmdline()) else []
+    return found

@@ -32,8 +32,8 @@ def _row(bench: Workbench, arm: str, partitions: int, label: str) -> Row:
     row: dict[str, object] = {"arm": arm, "partitions": partitions, "backlog_records_s": BACKLOG / backlog * 1_000}
     row["backlog_cpu_s"] = used / 1_000
     for records, batches in SMALL_BATCHES.items():
-        before, used = _files(bench, name), bench.cpu_ms()
         bench.publish(topic, _records(records * batches))
+        before, used = _files(bench, name), bench.cpu_ms()
         found = milliseconds(_caught_up(bench, arm, name, topic, records))
         row[f"ms_{records}"] = summary(found[WARM:])["ms"]
         row[f"cpu_ms_{records}"] = (bench.cpu_ms() - used) / len(found)
