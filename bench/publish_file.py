@@ -53,6 +53,7 @@ SCHEMA: dict[str, Any] = {
 KINDS = {"parquet": 400_000, "csv": 200_000, "jsonl": 150_000}  # events/s that are wanted of an idle machine
 RATIO = 1.5
 CHECKED = 2_000
+BEGAN_MS = 1_577_836_800_000
 TOPIC = "bids"
 
 
@@ -79,24 +80,29 @@ def main() -> int:
     return 0
 
 
-def write_bids(folder: Path, count: int) -> None:
-    """Write the same bids as bids.parquet, bids.csv and bids.jsonl, and their schema."""
-    folder.mkdir(parents=True)
+def bids_of(count: int, per_second: int = 1_000) -> pa.Table:
+    """Return bids in order of event time, by columns as FIELDS has them and `extra`, always the same."""
     chance = np.random.default_rng(1)
     names = [f"channel-{number}" for number in range(10_000)]
     urls = [f"https://www.nexmark.com/{number:08}/item.htm?query=1" for number in range(1_000)]
-    at = pa.array(1_577_836_800_000 + np.arange(count)).cast(pa.timestamp("ms", "UTC"))
-    bids = pa.table(
+    return pa.table(
         {
             "auction": chance.integers(1_000, 100_000, count),
             "bidder": chance.integers(1_000, 100_000, count),
             "price": chance.integers(1, 10**8, count),
             "channel": pa.array(names).take(pa.array(chance.integers(0, len(names), count))),
             "url": pa.array(urls).take(pa.array(chance.integers(0, len(urls), count))),
-            "at": at,
+            "at": pa.array(BEGAN_MS + np.arange(count) * 1_000 // per_second).cast(pa.timestamp("ms", "UTC")),
             "extra": pc.binary_repeat("x", pa.array(chance.integers(30, 55, count))),
         }
     )
+
+
+def write_bids(folder: Path, count: int) -> None:
+    """Write the same bids as bids.parquet, bids.csv and bids.jsonl, and their schema."""
+    folder.mkdir(parents=True)
+    bids = bids_of(count)
+    at = bids["at"]
     pq.write_table(bids, folder / "bids.parquet")
     texts = bids.set_column(5, "at", pc.strftime(at, "%Y-%m-%dT%H:%M:%SZ"))
     pa_csv.write_csv(texts, folder / "bids.csv", pa_csv.WriteOptions(quoting_style="needed"))

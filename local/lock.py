@@ -50,20 +50,22 @@ def lock_packages(upgrade: bool) -> None:
         print("making the lock tool's own virtual environment", file=sys.stderr)
         venv.create(folder, with_pip=True)
         tool = Path(folder) / "bin" / "python"
-        _run([str(tool), "-m", "pip", "install", "--quiet", PIP_TOOLS])
+        run([str(tool), "-m", "pip", "install", "--quiet", PIP_TOOLS])
         newest = ["--upgrade"] if upgrade else []
         for group, target in GROUP_LOCKS.items():
-            _compile(tool, ["-", *newest], target, stdin="\n".join(groups[group]))
+            compile_packages(tool, ["-", *newest], target, stdin="\n".join(groups[group]))
         for target, options in PACKAGE_LOCKS.items():
-            _compile(tool, ["pyproject.toml", *options, *newest], target)
+            compile_packages(tool, ["pyproject.toml", *options, *newest], target)
 
 
-def _compile(tool: Path, options: Sequence[str], target: str, stdin: str = "") -> None:
+def compile_packages(tool: Path, options: Sequence[str], target: str, stdin: str = "") -> None:
+    """Write the lock `target` by the pip-tools of the Python `tool`; raises what `run` does."""
     print(f"locking {target}: a minute or so", file=sys.stderr)
-    _run([str(tool), "-m", "piptools", "compile", *COMPILE.split(), *options, f"--output-file={target}"], stdin)
+    run([str(tool), "-m", "piptools", "compile", *COMPILE.split(), *options, f"--output-file={target}"], stdin)
 
 
-def _run(command: Sequence[str], stdin: str = "") -> None:
+def run(command: Sequence[str], stdin: str = "") -> None:
+    """Run a command in the checkout, without what this process's Python was told; raises TidemarkError LOCK_FAILED."""
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
     done = subprocess.run(command, input=stdin, text=True, cwd=ROOT, env=environment, check=False)
     if done.returncode != 0:
@@ -77,7 +79,7 @@ def lock_jars() -> None:
         TidemarkError: JAR_DOWNLOAD, where a root or something that it needs is not to be had.
     """
     declared = tomllib.loads(DECLARED.read_text())
-    jars = [jar for jar_set in (*SETS, *OPTIONAL_SETS) for jar in _resolve(jar_set, declared[jar_set])]
+    jars = [jar for jar_set in (*SETS, *OPTIONAL_SETS) for jar in resolve(jar_set, declared[jar_set])]
     names = max(len(jar.coordinate) for jar in jars)
     files = max(len(jar.file) for jar in jars)
     rows = [f"{jar.jar_set:8} {jar.coordinate:{names}} {jar.file:{files}} {jar.sha256}\n" for jar in sorted(jars)]
@@ -85,7 +87,15 @@ def lock_jars() -> None:
     print(f"{LOCK}: {len(jars)} jars")
 
 
-def _resolve(jar_set: str, declared: dict[str, Any]) -> list[Jar]:
+def resolve(jar_set: str, declared: dict[str, Any]) -> list[Jar]:
+    """Return the jars that a set's roots need, with their checksums.
+
+    Args:
+        declared: as conf/jars.toml has it: `roots`, and maybe `transitive`, `exclude`, `shipped_by_pyspark`.
+
+    Raises:
+        TidemarkError: JAR_DOWNLOAD.
+    """
     print(f"resolving the jars for {jar_set} with their poms: a minute or so", file=sys.stderr)
     out = state_dir() / "ivy" / "resolved" / jar_set
     shutil.rmtree(out, ignore_errors=True)

@@ -1,0 +1,162 @@
+"""Who counts the bids of each auction in ten-second windows fastest, and at what price? Prints a table of engines.
+
+    local/tidemark setup
+    .tidemark/venv/bin/python -m bench.peers [--millions 2] [--rounds 1] [--peers tidemark plain-loop]
+        [--results FILE.json]
+
+On a broker of its own lies one topic of Avro bids (127 bytes, Confluent framing, 4 partitions, keyed by auction, out of
+order by up to half a second). Each peer reads it from the beginning, counts by event time and waits 10 seconds for late
+bids, and writes a record for each window and auction into a topic, from an empty start, as one process started from
+its own environment. A peer's answer is compared with the exact one, row by row, before its figures count. Peers take
+turns; every second round goes in the other order. Where there are several rounds, a figure is the median of them.
+
+    rows/s       records from the first batch or record that the peer reads to its last answer in the topic
+    from start   the same from the start of its process
+    per CPU-s    records a CPU-second of all its processes, to their exit
+    memory       the most resident memory of all its processes at once, MB; pages that several share counted once
+    start        seconds from the start of its process to the first batch or record
+
+An answer counts as there when a consumer of committed records can read it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from bench.peers import bids
+from bench.peers.answers import WrongAnswerError
+from bench.peers.environments import UnavailableError
+from bench.peers.peers import PEERS, Peer
+from bench.peers.registry import served
+from bench.peers.turns import Arena, FailedError, Turn
+from conf import ROOT
+from conf.errors import exit_on_error
+from conf.settings import load
+from conf.topics import load_topics
+from local.broker import Cluster
+from local.processes import end_on_signal
+from schemas.registry_folder import FileRegistry
+
+COLUMNS = ("rows/s", "from start", "per CPU-s", "memory", "start")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--millions", type=float, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS], metavar="PEER", help=", ".join(PEERS))
+    parser.add_argument("--results", type=Path, help="a file for all figures, as bench.peers.plot reads it")
+    parser.add_argument("--seconds", type=float, default=600, help="a turn may take so long")
+    options = parser.parse_args()
+    end_on_signal()
+    versions = _available([PEERS[name] for name in dict.fromkeys(options.peers)])
+    turns: list[Turn] = []
+    try:
+        failures = measure([*versions], int(options.millions * 1_000_000), options.rounds, options.seconds, turns)
+    finally:
+        # What has been measured before somebody lost patience is shown, too.
+        _print(turns, versions)
+        if options.results:
+            _write(options.results, turns, versions)
+    return 1 if failures else 0
+
+
+def _available(peers: Sequence[Peer]) -> dict[str, str]:
+    """The versions of the peers that can be had, by name; those that cannot are named with the reason."""
+    versions = {}
+    for peer in peers:
+        try:
+            versions[peer.name] = peer.versions()
+        except UnavailableError as why:
+            print(f"{peer.title}: not to be had here: {why}", flush=True)
+    return versions
+
+
+def measure(names: Sequence[str], count: int, rounds: int, limit_s: float, turns: list[Turn]) -> int:
+    """Let the peers take turns on `count` bids, and return how many turns failed or gave a wrong answer.
+
+    Args:
+        limit_s: seconds that a turn may take.
+        turns: gets each turn with a right answer as it ends.
+    """
+    failures = 0
+    with tempfile.TemporaryDirectory(prefix="tidemark-peers-") as scratch:
+        folder = Path(scratch)
+        with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
+            shutil.copytree(ROOT / "schemas" / "registry", folder / "registry")
+            own = [f"kafka.bootstrap_servers={cluster.bootstrap_servers}", f"registry.path={folder / 'registry'}"]
+            settings = load(overrides=own)
+            made = bids.make(count)
+            bids.publish(settings, made)
+            exact, records = bids.answer(made), count + load_topics()[bids.TOPIC].partitions
+            del made
+            print(f"{count:,} bids, {exact.num_rows:,} counts", flush=True)
+            with served(FileRegistry(folder / "registry")) as registry:
+                arena = Arena(settings, folder, registry, exact, records, limit_s)
+                for number in range(rounds):
+                    for name in names if number % 2 == 0 else reversed(names):
+                        try:
+                            turns.append(arena.turn(PEERS[name]))
+                            print(f"round {number + 1}  {_line(PEERS[name].title, _figures(turns[-1:]))}", flush=True)
+                        except (FailedError, WrongAnswerError) as failure:
+                            failures += 1
+                            print(f"round {number + 1}  {PEERS[name].title}: {failure}", flush=True)
+    return failures
+
+
+def _print(turns: Sequence[Turn], versions: dict[str, str]) -> None:
+    print(f"\n{'':<24}" + "".join(f"{name:>12}" for name in COLUMNS) + "  guarantee")
+    for name in versions:
+        if own := [turn for turn in turns if turn.peer == name]:
+            print(f"{_line(PEERS[name].title, _figures(own))}  {PEERS[name].guarantee}")
+    print()
+    for name, version in versions.items():
+        print(f"{PEERS[name].title}: {version}; {PEERS[name].advice}")
+
+
+def _figures(turns: Sequence[Turn]) -> tuple[float, ...]:
+    """The medians of some turns of one peer, by COLUMNS."""
+    each = (
+        [turn.per_second_reading for turn in turns],
+        [turn.per_second for turn in turns],
+        [turn.per_cpu_second for turn in turns],
+        [turn.peak_bytes / 1e6 for turn in turns],
+        [turn.first_record for turn in turns],
+    )
+    return tuple(map(statistics.median, each))
+
+
+def _line(title: str, figures: tuple[float, ...]) -> str:
+    *large, start = figures
+    return f"{title:<24}" + "".join(f"{figure:>12,.0f}" for figure in large) + f"{start:>12.1f}"
+
+
+def _write(file: Path, turns: Sequence[Turn], versions: dict[str, str]) -> None:
+    peers = {
+        name: {"title": PEERS[name].title, "guarantee": PEERS[name].guarantee, "version": version}
+        for name, version in versions.items()
+    }
+    machine = {"cores": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total, "system": platform.platform()}
+    found = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": ["python", "-m", "bench.peers", *sys.argv[1:]],
+        "machine": machine,
+        "peers": peers,
+        "turns": [asdict(turn) for turn in turns],
+    }
+    file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    exit_on_error(main)

@@ -1,0 +1,62 @@
+"""Makes the locks of the peers' environments anew, from the roots named here.
+
+    .tidemark/venv/bin/python -m bench.peers.lock [PEER ...]
+
+Packages with the hashes of every file of each version, jars with their checksums; no address stands in either.
+"""
+
+import argparse
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+from bench.peers.environments import LOCKS
+from conf.errors import exit_on_error
+from local.jars import Jar
+from local.lock import PIP_TOOLS, compile_packages, resolve, run
+
+PACKAGES = {
+    "plain-loop": ["confluent-kafka==2.16.0", "fastavro==1.13.1"],
+    "quix": ["quixstreams==3.28.1", "fastavro==1.13.1"],
+}
+FLINK = "2.3.0"
+KAFKA = "4.3.1"  # the broker's
+JARS = {
+    "flink": [
+        *(f"org.apache.flink:{name}:{FLINK}" for name in ("flink-clients", "flink-table-api-java-bridge")),
+        *(f"org.apache.flink:{name}:{FLINK}" for name in ("flink-table-planner-loader", "flink-table-runtime")),
+        f"org.apache.flink:flink-sql-avro-confluent-registry:{FLINK}",
+        "org.apache.flink:flink-connector-base:" + FLINK,
+        "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",  # the newest; it says that it is for 2.2
+    ],
+    "kafka-streams": [f"org.apache.kafka:kafka-streams:{KAFKA}", "org.apache.avro:avro:1.12.1"],
+}
+HEADER = "# Written by `python -m bench.peers.lock`: set, group:artifact:version, file, sha256.\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peers", nargs="*", metavar="PEER", help=", ".join([*PACKAGES, *JARS]))
+    peers = parser.parse_args().peers or [*PACKAGES, *JARS]
+    with tempfile.TemporaryDirectory() as folder:
+        tool = Path(folder) / "bin" / "python"
+        if packages := [peer for peer in peers if peer in PACKAGES]:
+            venv.create(folder, with_pip=True)
+            run([str(tool), "-m", "pip", "install", "--quiet", PIP_TOOLS])
+        for peer in packages:
+            compile_packages(tool, ["-"], str(LOCKS / f"{peer}.txt"), stdin="\n".join(PACKAGES[peer]))
+    for peer in peers:
+        if peer in JARS:
+            rows = [" ".join((jar.jar_set, jar.coordinate, jar.file, jar.sha256)) for jar in _jars(peer)]
+            (LOCKS / f"{peer}.jars").write_text(HEADER + "".join(f"{row}\n" for row in rows))
+    print(f"locked: {', '.join(peers)}", file=sys.stderr)
+    return 0
+
+
+def _jars(peer: str) -> list[Jar]:
+    return sorted(resolve(peer, {"roots": JARS[peer]}))
+
+
+if __name__ == "__main__":
+    exit_on_error(main)
