@@ -50,7 +50,7 @@ def secured_topics(secured: SecuredCluster) -> SecuredCluster:
     "way",
     [
         Way(),
-        Way(by_files=True, encrypted=True),
+        pytest.param(Way(by_files=True, encrypted=True), marks=pytest.mark.exhaustive),
         pytest.param(Way(by_token=True), marks=pytest.mark.exhaustive),
         pytest.param(Way(by_token=True, by_files=True, encrypted=True), marks=pytest.mark.exhaustive),
     ],
