@@ -83,7 +83,8 @@ def _execute(spark: SparkSession, run: Run, args: Namespace, build: Callable[[Ru
     continuous = not args.until_caught_up
     # Those that catch up take turns: all at once would each wait for the others' plans to be compiled.
     at_once = None if continuous else run.settings.spark.queries_at_once
-    failures.taking_turns = () if continuous else [output.query for output in run.outputs if output.is_independent]
+    independent = [output.query for output in run.outputs if output.is_independent]
+    failures.taking_turns = independent if len(independent) > 1 and not continuous else ()
     with Monitor(run) as monitor:
         try:
             again = planned_anew(run, build, continuous)

@@ -46,6 +46,7 @@ def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
         log: the name of the log beside the JVM's, see `log_path`, which gets what libraries say.
     """
     log_to_file(settings, log_path(settings, log), name)
+    logging.captureWarnings(True)
     stopping = _Stopping(milliseconds(settings.run.stop_within) / 1000)
     conf = submitted_conf().setAppName(name)
     _complete(conf, settings)
