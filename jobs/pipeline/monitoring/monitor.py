@@ -40,7 +40,7 @@ from jobs.pipeline.run import Run
 FOLD_SECONDS = 60.0
 LAG_SECONDS = 15.0
 TICK_SECONDS = 1.0
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 20.0
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""A package for pytest: what its tests share ends with the last of them."""
