@@ -30,7 +30,7 @@ from local.demo import records_in
 from local.session import spark_session
 
 TOPIC = "departures"
-SIZES = {100_000: 300_000, 100: 6_000}  # records of a batch -> records that are read
+SIZES = {100_000: 300_000, 100: 2_000}  # records of a batch -> records that are read
 IN_THE_WAY, BESIDE, FOLD = "in the query's thread", "in other threads", "fold, once a minute"
 
 
@@ -105,6 +105,8 @@ def _caught_up(spark: SparkSession, size: int, observed: bool) -> tuple[list[flo
             if error := queries[0].exception():
                 raise error
             milliseconds = [float(each.durationMs["triggerExecution"]) for each in queries[0].recentProgress]
+        if isinstance(monitor, TimedMonitor):
+            spark.streams.removeListener(monitor)
         return milliseconds[1:], monitor.seconds if isinstance(monitor, TimedMonitor) else {}
 
 
