@@ -4,7 +4,7 @@ import pytest
 from deltalake import DeltaTable
 
 from tests.faults.conftest import SceneOf
-from tests.faults.scene import finish_together, kill_together
+from tests.faults.scene import assert_clean, finish_together, kill_together
 from tests.faults.steps import DRIVER, SHARD, WHOLE
 from tests.kinds import of_a_kind
 
@@ -35,9 +35,7 @@ def test_a_driver_killed_at_any_step_leaves_each_record_once(
     finish_together(crimes)
 
     for crime in crimes:
-        verdict = crime.verdict()
-        assert verdict.clean, f"{crime.label}: {verdict}"
-        assert verdict.rows == 900
+        assert_clean(crime)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +61,7 @@ def test_a_driver_killed_while_it_publishes_a_small_batch_itself_leaves_each_rec
     finish_together(crimes)
 
     for crime in crimes:
-        verdict = crime.verdict()
-        assert verdict.clean, f"{crime.label}: {verdict}"
-        assert verdict.rows == 4 * records
+        assert_clean(crime)
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,8 @@ EVEN = Published(1_000, 1_000, 100_000)
         (None, None, False),
         (MOST, EVEN, True),
         (MOST + 1, EVEN, False),
-        (
-            MOST,
-            Published(1_000, 10, 1_000),
-            True,
-        ),  # a filter may let more pass the next time, but not more than it reads
+        # A filter may let more pass the next time, but not more than it reads.
+        (MOST, Published(1_000, 10, 1_000), True),
         (MOST, Published(1_000, 2_000, 2_000), False),  # twice as many leave as come
         (MOST // 2, Published(1_000, 2_000, 2_000), True),
         (100, Published(1_000, 1_000, 1_000 * MOST_BYTES // 99), False),
