@@ -20,20 +20,15 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from pyspark.sql import SparkSession
 
+from bench.growth.workbench import Workbench
 from conf import ROOT
 from conf.errors import exit_on_error
-from conf.settings import load
-from jobs.pipeline.run import Run
 from local.broker import Cluster
-from local.session import spark_session
 
 PARTITIONS = 4
 WARM_SECONDS = 10
@@ -60,31 +55,25 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
-            sets = [f"kafka.bootstrap_servers={cluster.bootstrap_servers}", f"paths.logs={folder / 'logs'}"]
-            spark = spark_session(load(overrides=sets), "bench")
+            bench = Workbench(folder, cluster)
             print(f"{options.rate:,} records/s for {options.seconds} s, of which the first {WARM_SECONDS} do not count")
             names = "".join(f"{f'p{each}' if each < 100 else 'max':>8}" for each in PERCENTILES)
             print(f"{'':<24}{names}{'batches':>9}   ms", flush=True)
             for number in range(options.rounds):
                 for way in list(WAYS) if number % 2 == 0 else reversed(WAYS):
-                    _measure(spark, folder, [*sets, *WAYS[way]], way, options.rate, options.seconds)
-            spark.stop()
+                    _measure(bench, way, options.rate, options.seconds)
+            bench.close()
     return 0
 
 
-def _measure(spark: SparkSession, folder: Path, sets: Sequence[str], way: str, rate: int, seconds: int) -> None:
-    own = folder / uuid.uuid4().hex
-    paths = [f"paths.{name}={own / name}" for name in ("tables", "checkpoints")]
-    settings = load(overrides=[*sets, *paths, "spark.trigger=0 seconds"])
-    source, target = f"in-{own.name[:8]}", f"out-{own.name[:8]}"
-    admin = AdminClient(settings.kafka.client_config())
-    for created in admin.create_topics([NewTopic(each, PARTITIONS, 1) for each in (source, target)]).values():
-        created.result()
-    run = Run(spark, settings, "bench")
+def _measure(bench: Workbench, way: str, rate: int, seconds: int) -> None:
+    own = uuid.uuid4().hex[:8]
+    source, target = (bench.create(f"{side}-{own}", PARTITIONS) for side in ("in", "out"))
+    run = bench.run(f"bench/{own}", None, *WAYS[way], "spark.trigger=0 seconds")
     run.publish(run.records(source).select("key", "value"), target)
     (query,) = run.start(continuous=True)
     command = [sys.executable, "-m", "bench.latency", "--rate", str(rate), "--seconds", str(seconds)]
-    command += ["--load", settings.kafka.bootstrap_servers, source, target]
+    command += ["--load", run.settings.kafka.bootstrap_servers, source, target]
     said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
     batches = query.lastProgress.batchId if query.lastProgress else 0
     query.stop()

@@ -102,10 +102,10 @@ class Workbench:
         """The settings that give runs of that name tables, checkpoints and logs of their own."""
         return [f"paths.{kind}={self.folder / name / kind}" for kind in ("tables", "checkpoints", "logs")]
 
-    def run(self, name: str, batch: int, *overrides: str) -> Run:
-        """A run whose batches have so many records; another one of the same name goes on where it ended."""
-        limit = f"source.max_offsets_per_trigger={batch}"
-        return Run(self.spark, self.settings(*self.places(name), limit, *overrides), name.partition("/")[0])
+    def run(self, name: str, batch: int | None, *overrides: str) -> Run:
+        """A run whose batches have at most so many records, None for all there are; one of the same name goes on."""
+        limit = [f"source.max_offsets_per_trigger={batch}"] if batch else []
+        return Run(self.spark, self.settings(*self.places(name), *limit, *overrides), name.partition("/")[0])
 
     def cpu_ms(self) -> float:
         """Milliseconds of processors that this process and the session's JVM have used so far."""
