@@ -105,8 +105,6 @@ def _caught_up(spark: SparkSession, size: int, observed: bool) -> tuple[list[flo
             if error := queries[0].exception():
                 raise error
             milliseconds = [float(each.durationMs["triggerExecution"]) for each in queries[0].recentProgress]
-        if isinstance(monitor, TimedMonitor):
-            spark.streams.removeListener(monitor)
         return milliseconds[1:], monitor.seconds if isinstance(monitor, TimedMonitor) else {}
 
 

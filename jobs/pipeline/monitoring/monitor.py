@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark.sql.streaming.listener import (
     QueryIdleEvent,
     QueryProgressEvent,
@@ -84,6 +85,10 @@ class Monitor(StreamingQueryListener):
         with self._saying("the table of micro-batches"):
             self._recorder.fold()
         self._exporter.close(self._run.job)
+        # What is still on its way is told when the session ends.
+        if not (is_hurried or self._recorder.is_waiting):
+            with suppress(Py4JError, OSError):  # the JVM may be gone
+                self._run.spark.streams.removeListener(self)
 
     def _began(self, batch: Batch, run_id: str) -> None:
         """Note that a micro-batch is about to be written, and where a query stands that has finished none yet."""

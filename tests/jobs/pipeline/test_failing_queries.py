@@ -62,7 +62,6 @@ def test_one_is_restarted_one_isolated_and_the_third_goes_on_each_row_once(
         again = planned_anew(run, build, continuous=False)
         supervise(run.spark, run.starts(continuous=False), failures.decide, again, at_once=2, on_stop=monitor.stopped)
         metrics, ready, alive = (fetch(port, path) for path in ("/metrics", "/readyz", "/healthz"))
-    run.spark.streams.removeListener(monitor)
     run.settle(failures.isolated)
 
     everything = [(str(number), number) for number in range(4)]

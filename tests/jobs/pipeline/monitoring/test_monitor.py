@@ -35,10 +35,7 @@ def declared(scratch: Scratch, topic: str, write: Callable[[Batch], None] | None
 
 def watch(run: Run) -> None:
     with Monitor(run) as monitor:
-        try:
-            supervise(run.spark, run.starts(continuous=False), on_stop=monitor.stopped)
-        finally:
-            run.spark.streams.removeListener(monitor)
+        supervise(run.spark, run.starts(continuous=False), on_stop=monitor.stopped)
 
 
 def rows(run: Run) -> list[dict[str, Any]]:
@@ -57,7 +54,10 @@ def test_each_batch_leaves_a_row_and_the_group_is_where_the_query_is(scratch: Sc
     topic = scratch.topic()
     scratch.send(topic, *(scratch.reading(topic, str(number), number) for number in range(3)))
     run = declared(scratch, topic)
+    listeners = scratch.spark._jsparkSession.streams().listListeners
+    others = len(listeners())
     watch(run)
+    assert len(listeners()) == others
     found = rows(run)
     assert [(row["query"], row["batch"], row["outcome"], row["rows_in"]) for row in found] == [
         ("probe.readings", 0, "done", 2),
@@ -111,9 +111,8 @@ def test_a_range_leaves_a_row_and_so_does_one_that_fails(scratch: Scratch) -> No
         run = scratch.run(bounds=("earliest", "latest"))
         frame = run.read(topic)
         run.write(frame, "readings", write) if write else run.append(frame, "readings")
-        with Monitor(run) as monitor, suppress(TidemarkError):
+        with Monitor(run), suppress(TidemarkError):
             run.write_range()
-        run.spark.streams.removeListener(monitor)
     done, failed = rows(run)
     assert (done["run"], done["outcome"], done["rows_in"], done["rows_out"]) == ("range", "done", 3, {"readings": 3})
     assert done["offsets"] == [{"topic": topic, "partition": 0, "start": 0, "end": 3}]
