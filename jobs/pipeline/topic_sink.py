@@ -27,6 +27,7 @@ from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.topic_limits import Limits, topic_limits
 from jobs.pipeline import checkpoint, paths, plan_analysis
+from jobs.pipeline.checkpoint_format import entry_file
 from jobs.pipeline.outputs import Batch, Output, TableOutput
 from jobs.pipeline.validation import Versions
 
@@ -156,7 +157,8 @@ class TopicOutput(Output):
             with batch.tally.phase("publish"):
                 source_sink.write_batch(batch.frame, self.settings.kafka, self.settings.sink, self.topic, self.limits)
         else:
-            facts = BatchFacts(batch.query_id, batch.version, batch.files, batch.keeps_state, code_version.version())
+            id = BatchId(batch.query_id, batch.version, offsets_hash(batch.files[entry_file(batch.version)]))
+            facts = BatchFacts(id, batch.files, batch.keeps_state, code_version.version())
             if self.publishing == "outbox":
                 frozen = freeze(batch.frame, paths.outbox(batch.tables_root, self.query), batch.commit("outbox"))
                 records = self.sink.write(frozen, facts, POSITION, batch.tally)

@@ -21,7 +21,7 @@ from conf.settings import Batching, Delivery, Kafka
 from conf.settings import Ledger as Limits
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION, Ledger, require_timeout_below_cap, topic_ids
-from jobs.connectors.exactly_once.markers import PLAN, BatchId, Plan, offsets_hash, plan_due
+from jobs.connectors.exactly_once.markers import PLAN, BatchId, Plan, plan_due
 from jobs.connectors.exactly_once.shards import (
     PASSING,
     ShardPlan,
@@ -56,19 +56,15 @@ class BatchFacts:
     """What the checkpoint says of a micro-batch.
 
     Args:
-        files: the checkpoint's files that begin the batch, by path in it; `offsets/<batch>` names its offsets.
+        files: the checkpoint's files that begin the batch, by path in it.
         stateful: whether the query keeps state in its checkpoint.
+        code: the version of the code that plans it.
     """
 
-    query_id: str
-    batch: int
+    id: BatchId
     files: Mapping[str, str]
     stateful: bool = False
     code: str = ""
-
-    @property
-    def id(self) -> BatchId:
-        return BatchId(self.query_id, self.batch, offsets_hash(self.files[f"offsets/{self.batch}"]))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jobs.connectors.delta import table as delta_table
 from jobs.connectors.delta.log import History, snapshot
 from jobs.connectors.delta.table import CONFLICT, replace_rows
 from jobs.connectors.exactly_once.fail_points import fail_point
+from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.kafka import source_sink
@@ -91,7 +92,9 @@ class Cutover:
         id = f"{self._settings.ledger.application}.replay.{self._replay.id}.{part.query}"
         sink = LedgerSink(id, topic, self._settings.kafka, self._settings.sink, self._settings.ledger, "exactly-once")
         sink.open()
-        facts = BatchFacts(id, 0, {"offsets/0": json.dumps({"replay": self._replay.id})}, code=code_version.version())
+        entry = json.dumps({"replay": self._replay.id})
+        batch = BatchId(id, 0, offsets_hash(entry))
+        facts = BatchFacts(batch, {entry_file(0): entry}, code=code_version.version())
         return sink.write(_with_replay_header(records, self._replay.id), facts)
 
     def _swap(self, path: str, where: str, rows: DataFrame, commit_info: str, expected: tuple[int, ...]) -> int:
