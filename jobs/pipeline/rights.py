@@ -9,7 +9,7 @@ from jobs.connectors.exactly_once.ledger_topic import sink_rights
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.rights import Right, publishing
 from jobs.pipeline import plan_analysis
-from jobs.pipeline.monitoring.consumer_groups import group_of
+from jobs.pipeline.monitoring.lag import group_of
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.run import Run
 from jobs.pipeline.topic_sink import TableThenTopic, TopicOutput

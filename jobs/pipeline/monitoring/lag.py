@@ -1,20 +1,25 @@
-"""How far queries are behind their topics, in records and in seconds, asked of the brokers whatever the queries do.
+"""Measures how far queries are behind their topics, and commits where they stand to consumer groups.
 
-A query that stands still reports no progress: what it has not read grows all the same, and is seen here.
+The brokers are asked, whatever the queries do. A query that stands still reports no progress: what it has not read
+grows all the same, and is seen here.
 """
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from confluent_kafka import IsolationLevel
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from conf.settings import Kafka
-from jobs.connectors.kafka.access import LongLivedClient
+from conf.settings import Kafka, Settings
+from jobs.connectors.kafka.access import CODES, LongLivedClient, not_authorized
 from jobs.connectors.kafka.offsets import OffsetLookup, edges, list_offsets
+from jobs.connectors.kafka.rights import Right, reading
+
+COMMIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -114,3 +119,52 @@ def freshness(lags: list[PartitionLag], watermarks: Mapping[tuple[str, str], dat
         ages[key] = max(ages.get(key, 0.0), lag.seconds)
     now = time.time()
     return ages | {key: max(0.0, now - watermark.timestamp()) for key, watermark in watermarks.items()}
+
+
+def group_of(settings: Settings, query: str) -> str:
+    """The group that shows the lag of a query: the installation's name, then the query's."""
+    return f"{settings.ledger.application}.{query}"
+
+
+class ConsumerGroups:
+    """Commits the positions of queries that have changed; nothing where `source.commit_to_group` is off.
+
+    Tools that show the lag of groups read them (`kafka-consumer-groups.sh`, Burrow, KEDA). No query ever starts from
+    them: checkpoints alone say where.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings, self._client = settings, LongLivedClient(settings.kafka)
+        self._attempted: dict[str, Mapping[tuple[str, int], int]] = {}
+
+    def commit(self, positions: Mapping[tuple[str, str], Mapping[tuple[str, int], int]]) -> None:
+        """Commit offsets by topic and partition, of each job and query.
+
+        Raises:
+            TidemarkError, KafkaException: where the brokers refuse; the query's offsets are committed once they change.
+        """
+        if not self._settings.source.commit_to_group:
+            return
+        for (_, query), offsets in positions.items():
+            if self._attempted.get(query) != offsets:
+                self._attempted[query] = offsets
+                wanted = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+                request = [ConsumerGroupTopicPartitions(group_of(self._settings, query), wanted)]
+                answers = self._admin.alter_consumer_group_offsets(request, request_timeout=COMMIT_SECONDS)
+                with self._named(query, {topic for topic, _ in offsets}):
+                    for future in answers.values():
+                        future.result(COMMIT_SECONDS)
+
+    @contextmanager
+    def _named(self, query: str, topics: Iterable[str]) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as exc:
+            if exc.args[0].code() not in CODES:
+                raise
+            needed = [Right("group", group_of(self._settings, query), ("Read",)), *reading(topics)]
+            raise not_authorized(exc.args[0], needed, self._settings.kafka.client_config()) from exc
+
+    @property
+    def _admin(self) -> AdminClient:
+        return self._client.admin()

@@ -30,9 +30,8 @@ from conf.durations import milliseconds
 from conf.errors import TidemarkError
 from conf.settings import Job
 from jobs.pipeline.log_labels import tell_batch
-from jobs.pipeline.monitoring.consumer_groups import ConsumerGroups
 from jobs.pipeline.monitoring.exporter import Exporter
-from jobs.pipeline.monitoring.lag import Positions
+from jobs.pipeline.monitoring.lag import ConsumerGroups, Positions
 from jobs.pipeline.monitoring.recorder import Recorder, counts
 from jobs.pipeline.outputs import Batch
 from jobs.pipeline.progress import ProgressLines, counts_of, lag, offsets_of_batch, published, watermark_of
