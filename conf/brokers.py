@@ -13,7 +13,7 @@ from conf.certificates import require_certificates, require_key_pair
 from conf.client_properties import CLIENT, SPARK, allowed
 from conf.connections import CLIENT_LOG, Section
 from conf.errors import TidemarkError
-from conf.secret_files import SecretFile
+from conf.setting_sources import SecretFile
 
 OAUTHBEARER = "OAUTHBEARER"
 # Where a secret may pass without TLS: it leaves no machine.

@@ -5,6 +5,7 @@ pydantic-settings passes over a variable that it does not know: here every name 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -12,7 +13,6 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, TomlConfigSettingsSource
 
 from conf.errors import TidemarkError, nearest
-from conf.secret_files import SecretFile
 
 PREFIX = "TIDEMARK_"
 # Variables with our prefix that are not settings: they say where state lies, which overlay holds, and how setup runs.
@@ -25,6 +25,40 @@ Model = type[BaseSettings]
 NAME = "NAME"
 # Ends the name of a setting that says in which file a secret is, in place of the secret.
 FILE = "_file"
+
+
+class SecretFile(SecretStr):
+    """The text of a file, without the line break at its end; read again whenever it is asked for.
+
+    Kubernetes and Docker mount secrets so. A file that is written anew is empty or missing for a moment: then, the
+    secret is what was read last.
+    """
+
+    def __init__(self, path: str, setting: str) -> None:
+        """Read the file for the first time.
+
+        Raises:
+            TidemarkError: BAD_SETTING, with the `setting` that names the file.
+        """
+        try:
+            text = _text_of(path)
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "it is no text in UTF-8"
+            raise TidemarkError("BAD_SETTING", f"{setting} {path} cannot be read: {reason}", "mend it") from None
+        if not text:
+            raise TidemarkError("BAD_SETTING", f"{setting} {path} is empty", "write the secret into it")
+        super().__init__(text)
+        self.path = path
+
+    def get_secret_value(self) -> str:
+        """Return the secret as the file has it now."""
+        with suppress(OSError, UnicodeDecodeError):
+            self._secret_value = _text_of(self.path) or self._secret_value
+        return self._secret_value
+
+
+def _text_of(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
 
 
 def file(model: Model, path: Path) -> InitSettingsSource:

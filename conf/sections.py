@@ -1,0 +1,178 @@
+"""Declares the settings of the pipeline itself: a class for each table of `base.toml`, and one for a single job."""
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode
+
+from conf.connections import Delivery, Section, Source
+from conf.durations import Duration, milliseconds
+from conf.names import TOPIC_RULE, is_topic
+
+SAFE_KEEP = "7 days"  # Delta's own default
+# Who has the secret alone speaks to a driver and its executors; what they send, and what they spill, is encrypted.
+SPARK_SECRET = "spark.authenticate.secret"
+ENCRYPTION = ("spark.authenticate", "spark.network.crypto.enabled", "spark.io.encryption.enabled")
+StateStore = Literal["heap", "rocksdb"]
+OnFailure = Literal["stop-all", "isolate", "restart"]
+LIMITS = ("max_offsets_per_trigger", "min_offsets_per_trigger", "max_trigger_delay", "min_partitions")
+
+
+def _listed(value: Any) -> Any:
+    """Return a list, or its texts with commas between them, as a variable or --set gives it."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _topic(name: str) -> str:
+    if not is_topic(name):
+        raise ValueError(f"{name!r} is no name of a topic: it has {TOPIC_RULE}")
+    return name
+
+
+class Paths(Section):
+    tables: str
+    checkpoints: str
+    logs: str
+
+    @model_validator(mode="after")
+    def _hold_no_password(self) -> "Paths":
+        for name, value in self:
+            if urlsplit(value).password:
+                raise ValueError(f"{name} must hold no password: give it where that file system looks for it")
+        return self
+
+
+class Spark(Section):
+    master: str
+    shuffle_partitions: int = Field(ge=1)
+    queries_at_once: int = Field(ge=1)
+    driver_memory: str
+    driver_java_options: str
+    state_store: StateStore
+    trigger: str
+    ui: bool
+    encryption: bool
+    encryption_secret: SecretStr
+
+    def properties(self) -> dict[str, str]:
+        """Spark's properties that say who sees its pages and what is encrypted; a secret is among them: never to be
+        printed."""
+        found = {} if self.ui else {"spark.ui.enabled": "false"}
+        if self.encryption:
+            found |= dict.fromkeys(ENCRYPTION, "true")
+            if secret := self.encryption_secret.get_secret_value():
+                found[SPARK_SECRET] = secret
+        return found
+
+
+class PersonalData(Section):
+    """The treatment of fields that a schema marks with `pii`."""
+
+    hash_key: SecretStr
+
+
+class Metrics(Section):
+    """Where a driver serves its metrics in Prometheus' text format; see docs/operate.md."""
+
+    port: int = Field(ge=0, le=65535)
+    host: str
+    pushgateway: str
+
+
+class Page(Section):
+    """Where `local/tidemark page` listens, and what it asks for; see docs/operate.md."""
+
+    port: int = Field(ge=0, le=65535)
+    host: str
+    token: SecretStr
+
+
+class History(Section):
+    """The table of micro-batches that drivers keep of themselves."""
+
+    keep: Duration
+
+
+class Running(Section):
+    """How the queries of a run end: one that fails, and all of them at SIGTERM."""
+
+    on_failure: OnFailure
+    restart_limit: int = Field(ge=1)
+    restart_after: Duration
+    restart_after_most: Duration
+    stop_within: Duration
+
+
+class Ingest(Section):
+    topics: Annotated[tuple[Annotated[str, AfterValidator(_topic)], ...], NoDecode, BeforeValidator(_listed)]
+
+
+class Logging(Section):
+    """How drivers write their logs: for people, or as JSON lines for a shipper."""
+
+    format: Literal["plain", "ecs"]
+
+    @property
+    def suffix(self) -> str:
+        """What the names of log files end with: a file has lines of one format."""
+        return "log" if self.format == "plain" else "ecs.json"
+
+
+class Regions(Section):
+    """This cluster's region, and those whose topics MirrorMaker copies here, as REGION.TOPIC."""
+
+    here: str = Field(pattern=r"^[a-z0-9-]+$")
+    others: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+
+
+class Quarantine(Section):
+    """Which event times are rejected, and where rejecting ends and the job stops."""
+
+    max_ratio: float = Field(ge=0, le=1)
+    min_records: int = Field(ge=1)
+    max_consecutive: int = Field(ge=0)
+    max_ahead: Duration
+    as_of: Annotated[AwareDatetime | None, BeforeValidator(lambda text: text or None)]
+
+
+class Replaying(Section):
+    slice_records: int = Field(ge=1)
+
+
+class Maintenance(Section):
+    """The upkeep: what `local/tidemark maintain` removes, and what it makes of small files."""
+
+    keep: Duration
+    allow_short_keep: bool
+    small_file_mb: int = Field(ge=1)
+    small_files: int = Field(ge=2)
+    target_file_mb: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _keep_what_readers_need(self) -> "Maintenance":
+        if milliseconds(self.keep) < milliseconds(SAFE_KEEP) and not self.allow_short_keep:
+            raise ValueError(
+                f"keep is {self.keep}, less than {SAFE_KEEP}: readers and replays of that age would lose files; "
+                "allow_short_keep = true takes it all the same"
+            )
+        return self
+
+
+class Job(Section):
+    """The settings of one job: what it sets apart from the rest; None leaves the general setting in force."""
+
+    state_store: StateStore | None = None
+    shuffle_partitions: int | None = Field(default=None, ge=1)
+    max_offsets_per_trigger: int | None = Field(default=None, ge=1)
+    min_offsets_per_trigger: int | None = Field(default=None, ge=0)
+    max_trigger_delay: Duration | None = None
+    min_partitions: int | None = Field(default=None, ge=0)
+    trigger: str | None = None
+    delivery: Delivery | None = None
+    fresh_within: Duration | None = None
+
+    def source(self, general: Source) -> Source:
+        """The settings of the job's sources: `general`, and on it what the job sets apart."""
+        own = {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
+        return general.model_copy(update=own)
