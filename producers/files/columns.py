@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.topic_limits import BATCH_BYTES, Limits
-from producers.files.fitting import Fit, Fitting
+from producers.files.fitting import Fitting
 from producers.files.record_parts import LOGICAL_PER_MS, MS_NS, UNIT_NS, Parts
 from producers.files.rows import Input, NotColumnarError, Piece
+from producers.files.scalar_fits import Fit
 from schemas.columnar import ColumnarEncoder
 from schemas.validity import load_schema
 from schemas.values import Reading, branches, source_name

@@ -113,7 +113,7 @@ def test_lines_of_which_the_first_is_bad_are_lines_all_the_same(tmp_path: Path) 
 
 
 def test_memory_holds_one_value_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producers.files.json_rows.LONGEST", 1 << 18)
+    monkeypatch.setattr("producers.files.json_values.LONGEST", 1 << 18)
     rows_of = [{"n": number, "text": "x" * 1000} for number in range(2_000)]
     assert len(read(tmp_path, pretty(rows_of))) == 2_000
     with pytest.raises(TidemarkError, match=r"BAD_FILE: .*line 1: a value is longer than 262,144 characters"):
@@ -142,7 +142,7 @@ def test_every_layout_of_the_same_objects_gives_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, values: list[Any], layout: Callable[[list[Any]], str], chunk: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("producers.files.json_rows.CHUNK_BYTES", chunk)
+        patch.setattr("producers.files.json_values.CHUNK_BYTES", chunk)
         found = read(tmp_path_factory.mktemp("json"), layout(values).encode("utf-8", "surrogatepass"))
     assert repr([row.values for row in found]) == repr(values)
 
