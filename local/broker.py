@@ -121,31 +121,6 @@ class Cluster:
                 node.wait_stopped()
         return bool(running)
 
-    def kill(self, node: int) -> None:
-        """End a node at once, as a power cut would."""
-        self._at(node).wait_stopped(0)
-
-    def pause(self, node: int) -> None:
-        """Stop a node's process from running, as a long garbage collection would; `resume` lets it go on."""
-        self._at(node).signal(signal.SIGSTOP)
-
-    def resume(self, node: int) -> None:
-        """Let a paused node go on."""
-        self._at(node).signal(signal.SIGCONT)
-
-    def restart(self, node: int) -> None:
-        """End a node in order if it runs, start it anew, and return when it answers."""
-        stopped = self._at(node)
-        stopped.signal(signal.SIGTERM)
-        stopped.wait_stopped()
-        self._processes[node] = stopped.start(self._heap_mb, self._attached, self._java_options)
-        self.wait_ready()
-
-    def leader_of(self, topic: str, partition: int) -> int:
-        """Return the id of the node that leads a partition; -1 while none does."""
-        partitions = self._admin().list_topics(topic, timeout=10).topics[topic].partitions
-        return int(partitions[partition].leader) if partition in partitions else -1
-
     def wait_ready(self, seconds: float = READY_SECONDS) -> None:
         """Return when every running node is part of the cluster and answers.
 
@@ -174,9 +149,6 @@ class Cluster:
     def _admin(self) -> AdminClient:
         servers = ",".join(node.address for node in self.running()) or self.bootstrap_servers
         return AdminClient({"bootstrap.servers": servers, "log_level": 0, "allow.auto.create.topics": False})
-
-    def _at(self, id: int) -> Node:
-        return self.nodes[id - 1]
 
     def _node(self, id: int, port: int, controller_port: int) -> Node:
         return Node(id, self._home / f"node-{id}", self._logs / f"broker-{id}.log", port, controller_port)

@@ -14,13 +14,44 @@ TRANSACTIONS = "__transaction_state"
 QUORUM = "data/__cluster_metadata-0/quorum-state"
 
 
+def kill(cluster: Cluster, node: int) -> None:
+    """End a node at once, as a power cut would."""
+    cluster.nodes[node - 1].wait_stopped(0)
+
+
+def pause(cluster: Cluster, node: int) -> None:
+    """Stop a node's process from running, as a long garbage collection would; `resume` lets it go on."""
+    cluster.nodes[node - 1].signal(signal.SIGSTOP)
+
+
+def resume(cluster: Cluster, node: int) -> None:
+    """Let a paused node go on."""
+    cluster.nodes[node - 1].signal(signal.SIGCONT)
+
+
+def restart(cluster: Cluster, node: int) -> None:
+    """End a node in order if it runs, start it anew, and return when it answers."""
+    stopped = cluster.nodes[node - 1]
+    stopped.signal(signal.SIGTERM)
+    stopped.wait_stopped()
+    cluster.start()
+
+
+def leader_of(cluster: Cluster, topic: str, partition: int) -> int:
+    """Return the id of the node that leads a partition; -1 while none does."""
+    servers = ",".join(node.address for node in cluster.running())
+    client = AdminClient({"bootstrap.servers": servers, "log_level": 0, "allow.auto.create.topics": False})
+    partitions = client.list_topics(topic, timeout=10).topics[topic].partitions
+    return int(partitions[partition].leader) if partition in partitions else -1
+
+
 def leader(cluster: Cluster, topic: str, partition: int) -> int:
     """The node that leads a partition, once one does."""
     found = -1
 
     def led() -> bool:
         nonlocal found
-        found = cluster.leader_of(topic, partition)
+        found = leader_of(cluster, topic, partition)
         return found > 0
 
     wait_for(led, WHOLE_SECONDS, lambda: AssertionError(f"nobody leads {topic} {partition}"))

@@ -177,9 +177,9 @@ class Schedule:
             case "pause worker":
                 paused = worker if _signal(worker, signal.SIGSTOP) else None
             case "kill broker":
-                self.cluster.kill(round.node)
+                nodes.kill(self.cluster, round.node)
             case "pause broker":
-                self.cluster.pause(round.node)
+                nodes.pause(self.cluster, round.node)
         if round.point:
             scene.release(round.point)
         return self._after(round, scene, driver, paused)
@@ -196,7 +196,7 @@ class Schedule:
             until = time.monotonic() + round.pause
             wait_for(lambda: driver.code() is not None or time.monotonic() > until, SECONDS, AssertionError)
             _signal(paused, signal.SIGCONT)
-            self.cluster.resume(round.node)
+            nodes.resume(self.cluster, round.node)
         return str(driver.wait())
 
     def close(self) -> None:

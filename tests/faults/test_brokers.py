@@ -62,7 +62,7 @@ def test_a_query_goes_on_when_the_leader_of_an_output_partition_is_killed(trio: 
     crime.fill(900)
     driver = held(crime, "shard-mid-produce", batch=1, shard=0)
     killed = nodes.leader(trio, crime.target, 0)
-    trio.kill(killed)
+    nodes.kill(trio, killed)
     goes_on(crime, driver, "shard-mid-produce")
     assert nodes.leader(trio, crime.target, 0) != killed
 
@@ -73,7 +73,7 @@ def test_a_query_goes_on_when_the_coordinator_of_a_shards_transaction_is_killed(
     crime.fill(900)
     driver = held(crime, "shard-after-flush", batch=1, shard=0)
     killed = nodes.coordinator(trio, f"{crime.sink}.0")
-    trio.kill(killed)
+    nodes.kill(trio, killed)
     goes_on(crime, driver, "shard-after-flush")
     assert nodes.coordinator(trio, f"{crime.sink}.0") != killed
 
@@ -84,7 +84,7 @@ def test_a_query_goes_on_when_the_leader_of_the_metadata_quorum_is_killed(trio: 
     crime.fill(900)
     driver = held(crime, "plan-after-barrier", batch=1)
     killed = nodes.controller(trio)
-    trio.kill(killed)
+    nodes.kill(trio, killed)
     goes_on(crime, driver, "plan-after-barrier")
     assert nodes.controller(trio) != killed
 
@@ -98,7 +98,7 @@ def test_a_query_stops_by_name_while_two_of_three_nodes_are_down_and_a_later_run
     driver = held(crime, "shard-mid-produce", batch=1, shard=0)
     leader = nodes.leader(trio, crime.target, 0)
     for node in (leader, leader % 3 + 1):
-        trio.kill(node)
+        nodes.kill(trio, node)
     crime.release("shard-mid-produce")
     assert driver.wait() == 1, "a minority of nodes has acknowledged something"
     assert "TRANSACTION_TIMED_OUT" in driver.said
@@ -116,10 +116,10 @@ def test_a_query_goes_on_while_a_leader_hangs_and_does_not_mind_when_it_wakes(tr
         crime.fill(MANY)
     driver = held(crime, "shard-mid-produce", shard=0)
     leader = nodes.leader(trio, crime.target, 0)
-    trio.pause(leader)
+    nodes.pause(trio, leader)
     crime.release("shard-mid-produce")
     # Requests to it are under way, and nobody closes the connection: the writer has to give them up by itself.
     assert driver.wait() == 0, driver.said[-3000:]
-    trio.resume(leader)
+    nodes.resume(trio, leader)
     nodes.heal(trio)
     require_clean(crime)

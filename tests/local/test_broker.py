@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from conf.errors import TidemarkError
 from local.broker import Cluster
 from local.processes import wait_for
+from tests.faults import nodes
 
 YEAR_2013_MS = 1_356_998_400_000
 
@@ -155,16 +156,15 @@ def created(cluster: Cluster) -> bool:
 @pytest.mark.exhaustive
 @pytest.mark.slow
 def test_three_nodes_survive_one_and_refuse_with_one_left(three_nodes: Cluster) -> None:
-    wait_for(lambda: three_nodes.leader_of("replicated", 0) > 0, 60, lambda: AssertionError("no leader"))
-    leader = three_nodes.leader_of("replicated", 0)
-    three_nodes.kill(leader)
+    leader = nodes.leader(three_nodes, "replicated", 0)
+    nodes.kill(three_nodes, leader)
     assert produce(three_nodes.bootstrap_servers, "replicated", b"two left", timeout_ms=40_000) is None
-    assert three_nodes.leader_of("replicated", 0) != leader
-    second = three_nodes.leader_of("replicated", 0)
-    three_nodes.pause(second)
+    assert nodes.leader_of(three_nodes, "replicated", 0) != leader
+    second = nodes.leader_of(three_nodes, "replicated", 0)
+    nodes.pause(three_nodes, second)
     assert produce(three_nodes.bootstrap_servers, "replicated", b"one left", timeout_ms=8_000) is not None
-    three_nodes.resume(second)
-    three_nodes.restart(leader)
+    nodes.resume(three_nodes, second)
+    nodes.restart(three_nodes, leader)
     assert produce(three_nodes.bootstrap_servers, "replicated", b"all again", timeout_ms=40_000) is None
     assert consume(three_nodes.bootstrap_servers, "replicated")[0] == b"two left"
 

@@ -14,7 +14,6 @@ from pyspark.sql import functions as F
 from jobs.connectors.delta.log import snapshot
 
 ATTEMPTS = 3
-LONGEST_DRY_RUN = 1000  # files that Delta names
 CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
 # By default Delta keeps what the table's own property says, and passes over any other time it is told, without a word.
 IGNORE = "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled"
@@ -86,7 +85,7 @@ def version_time(spark: SparkSession, path: str, version: int) -> datetime | Non
 
 
 def vacuum(spark: SparkSession, path: str, keep: timedelta, checked: bool, dry_run: bool) -> int:
-    """Remove files that no version younger than `keep` needs; of a dry run, how many, LONGEST_DRY_RUN at most.
+    """Remove files that no version younger than `keep` needs; of a dry run, how many; Delta names 1,000 at most.
 
     Args:
         checked: whether Delta refuses what is less than the table's own retention.

@@ -15,6 +15,7 @@ from jobs.pipeline.restarts import Failures
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import planned_anew, supervise
 from local.processes import wait_for
+from tests.faults import nodes
 from tests.faults.oracle import fill, judge
 from tests.jobs.scratch import Scratch
 from tests.secured import LOGIN, SecuredCluster
@@ -67,7 +68,7 @@ def test_a_password_that_is_changed_while_a_job_publishes_is_read_again_and_each
         wait_for(lambda: published() == 100, SECONDS, lambda: AssertionError("the first records are not published"))
         secured.set_password(NEW, user)
         password.write_text(NEW)
-        secured.restart(1)  # drops every connection
+        nodes.restart(secured, 1)  # drops every connection
         fill(secured.bootstrap_servers, source, range(100, 200), [0])
         late = lambda: AssertionError(f"the later records are not published: {stops}")  # noqa: E731
         wait_for(lambda: published() >= 200 or not waiting.is_alive(), SECONDS, late)
