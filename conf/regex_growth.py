@@ -54,7 +54,7 @@ def growth(pattern: str) -> Growth:
 
 
 def _power(tree: Node, points: list[int]) -> int | None:
-    """By which power of a text's length its ways grow; None: exponentially."""
+    """Return the power of a text's length that its ways grow by; None: they grow exponentially."""
     if _Ways(_Automaton.of(tree, points, FEW)).are_exponential():
         return None
     try:

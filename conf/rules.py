@@ -169,7 +169,7 @@ def load_rules(topics: Collection[str], path: Path | None = None) -> dict[str, t
 
 
 def _lines_of_rules(text: str) -> dict[str, list[int]]:
-    """On which lines the rules of each topic begin, in order; tomllib does not tell."""
+    """Find the lines on which the rules of each topic begin, in order; tomllib does not tell."""
     lines: dict[str, list[int]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if found := HEADER.match(line):

@@ -115,7 +115,7 @@ class Logging(Section):
 
     @property
     def suffix(self) -> str:
-        """What the names of log files end with: a file has lines of one format."""
+        """The end of the names of log files: a file has lines of one format."""
         return "log" if self.format == "plain" else "ecs.json"
 
 

@@ -14,7 +14,7 @@ OF_PACKAGE = "job"  # the file of a package that is a job by the package's name
 
 
 class JobModule(Protocol):
-    """What makes a file under jobs/ a job."""
+    """A module under jobs/ that is a job."""
 
     @staticmethod
     def build(run: object) -> None:

@@ -81,7 +81,7 @@ def _command(text: str, jobs: Sequence[str]) -> Who:
 
 
 def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right]]:
-    """What each of those jobs needs: it is declared in a Spark session, and nothing is started."""
+    """The rights that each of those jobs needs: it is declared in a Spark session, and nothing is started."""
     if not names:
         return {}
     # Here, so that no JVM is started, and no PySpark loaded, for commands that need none.

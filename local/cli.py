@@ -14,7 +14,7 @@ from local.processes import end_on_signal
 
 @dataclass(frozen=True)
 class Command:
-    """What carries out a command: a function, or an operation in Spark.
+    """A command by what carries it out: a function, or an operation in Spark.
 
     Args:
         target: the module and the function that takes the arguments after the command's name.

@@ -64,7 +64,7 @@ class Regions:
         self._running.close()
 
     def overrides(self, region: str) -> list[str]:
-        """What sets the settings of a region apart, as `--set` takes it."""
+        """The settings that set a region apart, as `--set` takes them."""
         others = ",".join(name for name in NAMES if name != region)
         return [
             f"kafka.bootstrap_servers={self._clusters[region].bootstrap_servers}",

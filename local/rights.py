@@ -26,7 +26,7 @@ Found = Iterator[Right]
 
 @dataclass(frozen=True)
 class Words:
-    """What stands behind a command's name.
+    """The words behind a command's name.
 
     Args:
         topic: the topic, or the job, that it is about; empty for all of them.
@@ -228,5 +228,5 @@ def _parsed(text: str, words: Sequence[str]) -> Words:
 
 
 def command_rights(settings: Settings, who: Who) -> list[Right]:
-    """What a command needs; of `replay` without what its job needs."""
+    """The rights that a command needs; of `replay` without what its job needs."""
     return list(COMMANDS[who.command](settings, who.words))

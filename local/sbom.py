@@ -152,7 +152,7 @@ def _of_package(name: str) -> str:
 
 
 def _of_jar(path: Path) -> str:
-    """What the manifest, the pom or the licence file in a jar says, whichever says something first."""
+    """Take what the manifest, the pom or the licence file in a jar says, whichever says something first."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
 

@@ -31,7 +31,7 @@ LOGICAL = ("decimal", "date", "uuid")
 
 @dataclass(frozen=True)
 class ColumnType:
-    """What a column of an Avro type is: its Arrow type, and the parts of its values.
+    """The column of an Avro type: its Arrow type, and the parts of its values.
 
     `branches`: of a union with null, the numbers of null's branch and of the value's; None where null is not allowed.
     `encode` is given nulls too, and may make anything of them.

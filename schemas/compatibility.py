@@ -35,7 +35,7 @@ REMEDIES = {
 
 
 class Version(Protocol):
-    """What the gate needs of a registered schema."""
+    """A registered schema as far as the gate needs it."""
 
     @property
     def version(self) -> int: ...

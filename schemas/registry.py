@@ -34,7 +34,7 @@ class RegisteredSchema:
 
 
 class Registry(Protocol):
-    """What producers and jobs need of a registry, wherever it is kept.
+    """A registry as producers and jobs need it, wherever it is kept.
 
     Where it is asked over HTTP, each call also raises TidemarkError REGISTRY_UNAVAILABLE, REGISTRY_REFUSED or
     NOT_A_REGISTRY.

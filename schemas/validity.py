@@ -68,7 +68,7 @@ class _Check:
         self._defaults: list[tuple[str, Any, str, Any]] = []
 
     def finish(self) -> None:
-        """What can be said only once every named type is known."""
+        """Say what can be said only once every named type is known."""
         for name, place in self._aliases:
             _require(name not in self._named, place, f"the alias `{name}` is the name of another type")
         for name in self._named:

@@ -38,7 +38,7 @@ class DecodeError(TidemarkError):
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What a value may take: `size` in bytes, `depth` of records, arrays and maps inside each other, `items` in all."""
+    """The bounds of a value: `size` in bytes, `depth` of records, arrays and maps inside each other, `items` in all."""
 
     size: int = 64 * 2**20
     depth: int = 64

@@ -40,7 +40,7 @@ class Cause(NamedTuple):
 
     @property
     def line(self) -> str:
-        """What it says, on one line: what a Python worker raised, where it tells of that."""
+        """Say it on one line: what a Python worker raised, where it tells of that."""
         if raised := TRACEBACK.findall(self.message):
             return str(raised[-1]).strip()
         first = next((line.strip() for line in self.message.splitlines() if line.strip()), "")

@@ -54,7 +54,7 @@ def store_refuses(what: str, exc: Exception) -> TidemarkError:
 
 
 def _reason(said: str) -> str:
-    """What a store answered, in a line: its code and message, or the innermost of deltalake's lines."""
+    """Say in a line what a store answered: its code and message, or the innermost of deltalake's lines."""
     code, message = (re.search(rf"<{name}>(.*?)</{name}>", said) for name in ("Code", "Message"))
     if code:
         return f"{code[1]}: {message[1] if message else ''}"

@@ -74,7 +74,7 @@ class Folders:
         self._spark = spark
 
     def entries(self, uri: str) -> list[Entry]:
-        """What lies in the folder, by name; nothing where there is none."""
+        """List what lies in the folder, by name; nothing where there is none."""
         files, path = self._located(uri)
         if not files.exists(path):
             return []

@@ -116,7 +116,7 @@ class OpenSearch:
         content: str | None = None,
         may_miss: bool = False,
     ) -> Any:
-        """What it answers; None where it has no such thing and `may_miss` says so."""
+        """Return its answer; None where it has no such thing and `may_miss` says so."""
         headers = {"Content-Type": "application/x-ndjson" if content else "application/json"}
         sent = content if content is not None else json.dumps(body) if body is not None else None
         try:

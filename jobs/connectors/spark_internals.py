@@ -45,7 +45,7 @@ class _Package:
 
 
 def submitted_conf() -> SparkConf:
-    """What spark-submit was given, as the configuration of a context that is still to be made."""
+    """The options that spark-submit was given, as the configuration of a context that is still to be made."""
     SparkContext._ensure_initialized()
     return SparkConf()
 
@@ -80,7 +80,7 @@ def is_instance(java: Any, name: str) -> bool:
 
 
 def query_exception(query: StreamingQuery) -> Any:
-    """What Java ended the query with; None where it goes on, or ended well."""
+    """The Java exception that ended the query; None where it goes on, or ended well."""
     ended: Any = query._jsq.exception()
     return ended.get() if ended.isDefined() else None
 
@@ -306,7 +306,7 @@ def plan_micro_batch(spark: SparkSession, frame: DataFrame, mode: str, metadata:
 
 
 def state_metadata(spark: SparkSession, checkpoint: str, batch: int) -> list[Any]:
-    """What the checkpoint says of each stateful operator after `batch`: Spark's OperatorStateMetadata."""
+    """Read what the checkpoint says of each stateful operator after `batch`: Spark's OperatorStateMetadata."""
     conf = jvm(spark).org.apache.spark.util.SerializableConfiguration(hadoop_conf(spark))
     readers = jvm(spark).org.apache.spark.sql.execution.datasources.v2.state.metadata
     return list(readers.StateMetadataPartitionReader(checkpoint, conf, batch).allOperatorStateMetadata())

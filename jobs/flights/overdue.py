@@ -39,7 +39,7 @@ def overdue(departures: DataFrame, arrivals: DataFrame) -> DataFrame:
 
 
 def _watched(expected: DataFrame, arrivals: DataFrame) -> DataFrame:
-    """In a stream: every report waits for its counterpart, in state, with a timer."""
+    """Watch a stream: every report waits for its counterpart, in state, with a timer."""
     arrived = arrivals.withWatermark("arrived_at", LATENESS)
     departure_reports = _reports(expected, "departed_at", True, F.col("overdue_at"))
     reports = departure_reports.union(_reports(arrived, "arrived_at", False, F.col("arrived_at")))
@@ -55,7 +55,7 @@ def _watched(expected: DataFrame, arrivals: DataFrame) -> DataFrame:
 
 
 def _looked_up(expected: DataFrame, arrivals: DataFrame) -> DataFrame:
-    """In a batch, where timers never fire: all reports are there, a flight without an arrival has none."""
+    """Look arrivals up in a batch, where timers never fire: all reports are there, a flight without one has none."""
     arrived = arrivals.groupBy("flight_id").agg(F.min("arrived_at").alias("arrived_at"))
     in_time = F.col("arrived_at") <= F.col("overdue_at")
     return expected.join(arrived, "flight_id", "left").where(~F.coalesce(in_time, F.lit(False)))

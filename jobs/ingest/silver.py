@@ -85,7 +85,7 @@ class SilverTable(ABC):
 
     @abstractmethod
     def rows_missing_from(self, held: DataFrame, validated: DataFrame, protection: Protection) -> DataFrame:
-        """Those of `validated` that are not in `held`, rows of the table, by `_partition` int and `_offset` long."""
+        """Select the rows of `validated` that are not in `held`, the table's, by `_partition` int, `_offset` long."""
 
     def write(
         self, validated: DataFrame, batch: Batch, table: delta_table.Table, protection: Protection

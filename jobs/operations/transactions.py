@@ -99,7 +99,7 @@ def ledger_of(transactional_id: str, topics: Collection[str]) -> str | None:
 
 
 def owner_of(transactional_id: str, ledger: str) -> str:
-    """What of ours writes under an id, in words."""
+    """Name the part of Tidemark that writes under an id."""
     for writes, (log, what) in QUARANTINE.items():
         if ledger.endswith(log):
             return f"{what} {transactional_id.partition(writes)[2]}".rstrip()
@@ -113,7 +113,7 @@ def owner_of(transactional_id: str, ledger: str) -> str:
 def judge(
     transaction: OpenTransaction, ledger: str | None, author: Author | None, gone: bool | None
 ) -> tuple[State, str]:
-    """What a transaction's state is, and why.
+    """Return the state of a transaction, and why it is taken for that.
 
     Args:
         ledger: of its writer; None where it has none.
@@ -137,7 +137,7 @@ def findings(
     topics: Collection[str],
     author_at: Callable[[Place, int, str], Author | None],
 ) -> list[Finding]:
-    """What is known of each transaction in a `blocked` partition.
+    """Find out what is known of each transaction in a `blocked` partition.
 
     Args:
         author_at: who began the transaction of an id, by its `open` marker at an offset of a ledger's partition.
@@ -157,7 +157,7 @@ def findings(
 
 
 def may_be_hidden(connection: Mapping[str, Any]) -> str:
-    """Why nothing is known of a transaction, where coordinators do not tell every user of all."""
+    """Say why nothing is known of a transaction, where coordinators do not tell every user of all."""
     who, command = granting(TO_LIST, connection)
     return f"no coordinator tells {who} of it: it has no time-out, or {who} lacks the right to {TO_LIST}: {command}"
 
@@ -209,7 +209,7 @@ class OpenTransactions:
 
 
 def lines(found: Sequence[Finding], servers: str, now_ms: float) -> Iterator[str]:
-    """What people read of each partition and its transactions."""
+    """Yield the lines that people read of each partition and its transactions."""
     if not found:
         yield "no transaction is open: readers of committed records get all there is"
     for (topic, partition), group in groupby(found, lambda each: (each.transaction.topic, each.transaction.partition)):

@@ -49,7 +49,7 @@ def batch_offsets(files: Mapping[str, str], batch: int) -> dict[str, Any]:
 
 
 def planned_at(files: Mapping[str, str], batch: int) -> datetime:
-    """When Spark fixed the offsets of micro-batch `batch`: `current_timestamp()` in its plan is the same.
+    """The time at which Spark fixed the offsets of micro-batch `batch`: `current_timestamp()` in its plan is the same.
 
     Args:
         files: the batch's `checkpoint.opening`.
@@ -58,7 +58,7 @@ def planned_at(files: Mapping[str, str], batch: int) -> datetime:
 
 
 def late_watermark_ms(files: Mapping[str, str], batch: int) -> int | None:
-    """What event times of micro-batch `batch` are compared with, in milliseconds since 1970: the watermark before it.
+    """The watermark, ms since 1970, that event times of micro-batch `batch` are compared with: that before it.
 
     0 for a first batch; None where Spark no longer keeps the batch before.
 

@@ -19,7 +19,7 @@ TOPICS_REFUSED = "TOPICS_REFUSED"
 
 
 class LeftOut:
-    """What one run goes on without, and why.
+    """The queries that one run goes on without, and why.
 
     Attributes:
         is_allowed: whether it may go on without anything.
@@ -65,7 +65,7 @@ class LeftOut:
 
 
 def refusal(failures: Mapping[str, TidemarkError], topics: Iterable[str], setting: str) -> TidemarkError:
-    """Everything that keeps `topics` from being read, as one error; where some are sound, with how to read those alone.
+    """Make one error of all that keeps `topics` from being read; where some are sound, with how to read those alone.
 
     Args:
         failures: at least one, by topic.

@@ -51,7 +51,7 @@ class Batch:
     tally: Tally = field(default_factory=Tally, compare=False, repr=False)
 
     def commit(self, statement: str, contiguous: bool = True, delete_predicate: str = "") -> delta_table.Commit:
-        """What `delta.write` makes once: `statement` names the write among all of the batch's into one table.
+        """Identify a write, which `delta.write` makes once: `statement` names it among the batch's into one table.
 
         Args:
             contiguous: False for a statement that leaves batches out, as one that writes only when there are rejects.
@@ -149,7 +149,7 @@ class Output(ABC):
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """What `table` is merged by; none for a table that is appended to."""
+        """The columns that `table` is merged by; none for a table that is appended to."""
         return self.rows.keys if self.rows else ()
 
     @property

@@ -72,5 +72,5 @@ def replays(root: str) -> str:
 
 
 def replay(root: str, id: str) -> str:
-    """What one replay has under a root: SHADOW, CHECK and RESTORED under that of tables, else its checkpoints."""
+    """The folder of one replay under a root: SHADOW, CHECK and RESTORED under that of tables, else its checkpoints."""
     return within(replays(root), id)

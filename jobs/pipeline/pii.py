@@ -25,7 +25,7 @@ KEY_BYTES = 16  # NIST SP 800-107: a key under 112 bits is too easily guessed
 
 
 def protection(spark: SparkSession, stream: str, schema: str, key: str | None, settings: PersonalData) -> "Protection":
-    """What treats the events of `stream`, whose newest schema is the text `schema`.
+    """Make the treatment of the events of `stream`, whose newest schema is the text `schema`.
 
     Args:
         key: the field that keys the stream's records, where its topic is compacted.

@@ -41,7 +41,7 @@ STATEFUL = {
 
 
 def changes_when_run_again(frame: DataFrame) -> str | None:
-    """What in the plan of a stream (a micro-batch hides it) may differ between two runs; None for nothing.
+    """Name what in the plan of a stream (a micro-batch hides it) may differ between two runs; None for nothing.
 
     Python functions cannot be looked into: they count as what they were declared to be.
     """

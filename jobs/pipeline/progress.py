@@ -118,7 +118,7 @@ def progress_line(progress: StreamingQueryProgress, counted: Counted | None = No
 
 
 def counts_of(progress: StreamingQueryProgress, counted: Counted | None) -> Counted:
-    """What an output counted itself, else what Spark did: rows read, and those rejected that were observed."""
+    """Take the counts of the output itself, else Spark's: rows read, and those rejected that were observed."""
     observed = [row.asDict() for row in progress.observedMetrics.values()]
     sizes = [int(counts[SIZE] or 0) for counts in observed if SIZE in counts]
     size = sum(sizes) if sizes else None
@@ -171,7 +171,7 @@ def rejected(observed: Sequence[Mapping[str, Any]]) -> int:
 
 
 def rejects_by_code(observed: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """The same by code, of counts that `REJECTED_AS` and the code name; codes of none are left out."""
+    """Rejected records by code, of counts that `REJECTED_AS` and the code name; codes of none are left out."""
     codes: Counter[str] = Counter()
     for counts in observed:
         names = (name for name in counts if name.startswith(REJECTED_AS))

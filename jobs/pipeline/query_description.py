@@ -87,17 +87,17 @@ class QueryDescription:
         return tuple(step for step in self.steps if step.kind == kind)
 
     def below_state(self) -> tuple[Step, ...]:
-        """What other steps make the rows that flow into the state."""
+        """The other steps, which make the rows that flow into the state."""
         state = [at for at, step in enumerate(self.steps) if step.kind == "state"]
         return tuple(step for step in self.steps[state[0] :] if step.kind == "other") if state else ()
 
     def started_json(self) -> str:
-        """What STARTED_FILE holds, on one line; durations in seconds."""
+        """The content of STARTED_FILE, on one line; durations in seconds."""
         values = self._values()
         return json.dumps({name: values[name] for name in STARTED_FIELDS})
 
     def written_json(self) -> str:
-        """What WRITTEN_FILE holds: everything."""
+        """The content of WRITTEN_FILE: everything."""
         return json.dumps(self._values())
 
     def _values(self) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def damage_error(
 
 
 def lost(output: Output, folder: str, tables_root: str) -> str:
-    """What to do where the checkpoint in `folder` is lost to the query of `output`."""
+    """Say what to do where the checkpoint in `folder` is lost to the query of `output`."""
     if output.keeps_ledger:
         if not plan_analysis.keeps_state(output.frame):
             return "restore the checkpoint, or start the job once with --adopt: it is built anew from the ledger"
@@ -97,7 +97,7 @@ def lost(output: Output, folder: str, tables_root: str) -> str:
 
 
 def begin_anew(output: Output, folder: str, tables_root: str) -> str:
-    """What a query that writes tables needs to read its topics again; empty for one whose tables nobody knows."""
+    """Say what a query that writes tables needs to read its topics again; empty where nobody knows its tables."""
     tables = [paths.table(tables_root, rows.table) for rows in output.tables if rows.table != QUARANTINE]
     if not tables or output.topic:
         return ""

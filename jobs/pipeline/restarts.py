@@ -35,7 +35,7 @@ PASSING = frozenset(
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done about a query that has failed.
+    """The answer to a query that has failed.
 
     Args:
         seconds: until the restart.
@@ -111,7 +111,7 @@ class Failures:
         return decision
 
     def _login(self, query: str) -> Login:
-        """What has become of the login since `query` was last decided about, and with that planned anew."""
+        """Say whether the login has changed since `query` was last decided about, and whether that was planned anew."""
         if self._kafka is None:
             return "fixed"
         before, now = self._planned_with.get(query, self._first), self._kafka.credentials()
@@ -119,7 +119,7 @@ class Failures:
         return "same" if now == before else "changed"
 
     def error(self) -> TidemarkError | None:
-        """What a run with isolated queries ends with, though its others have ended well; None where there are none."""
+        """The error that a run with isolated queries ends with, though others ended well; None without any."""
         if not self.isolated:
             return None
         if len(self.isolated) == 1:

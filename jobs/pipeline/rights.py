@@ -31,7 +31,7 @@ def job_rights(run: Run) -> list[Right]:
 
 
 def output_rights(settings: Settings, output: Output) -> list[Right]:
-    """What the query of an output needs."""
+    """The rights that the query of an output needs."""
     subscribed = (source.topic for source in plan_analysis.sources(output.frame) if source.topic)
     topics = sorted({topic for each in subscribed for topic in each.split(",")})
     rights = reading_rights(settings, topics, output.query)
@@ -42,7 +42,7 @@ def output_rights(settings: Settings, output: Output) -> list[Right]:
 
 
 def reading_rights(settings: Settings, topics: Iterable[str], query: str) -> list[Right]:
-    """What a query that reads `topics` needs; on the groups of Spark's consumers, which join none, nothing."""
+    """The rights that a query that reads `topics` needs; none on the groups of Spark's consumers, which join none."""
     rights = [Right("topic", topic, ("Read",)) for topic in topics]
     if settings.source.commit_to_group:
         rights.append(Right("group", group_of(settings, query), ("Read",), without=LAG))

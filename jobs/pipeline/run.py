@@ -289,7 +289,7 @@ class Run(Sources):
         return [query for query in started if query is not None]
 
     def starts(self, continuous: bool, only: str = "") -> dict[str, Callable[[], StreamingQuery | None]]:
-        """As `start`, but by each query's name what starts it, or leaves it out; all outputs are opened before.
+        """Open all outputs, and return by each query's name what starts it as `start` does, or leaves it out.
 
         Raises:
             TidemarkError: what `Output.open` raises; why the query `only` is left out; BAD_SETTING, where a run that is

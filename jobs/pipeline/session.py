@@ -159,7 +159,7 @@ class _Stopping:
 
 
 class _PassedOn:
-    """What the JVM calls with a signal it got."""
+    """A handler that the JVM calls with a signal it got."""
 
     def handle(self, received: Any) -> None:
         os.kill(os.getpid(), received.getNumber())

@@ -64,7 +64,7 @@ class Ranges:
         return self._rejects.setdefault(topic, Observation()) if topic not in self._rejects else Observation()
 
     def lines(self) -> Iterator[str]:
-        """What was read, a line a topic."""
+        """Say what was read, a line a topic."""
         for topic, (start, end) in self._offsets.items():
             offsets = sum(end[topic][partition] - first for partition, first in start[topic].items())
             yield f"{topic:<28} {offsets:,} offsets  {start[topic]} to {end[topic]}{self._rejected(topic)}"
@@ -132,7 +132,7 @@ class Sources:
         return decided.observe(observer, *(count.alias(name) for name, count in counts.items()))
 
     def clock(self, planned_at: datetime | None) -> Column:
-        """What event times are compared with: `quarantine.as_of`, or when a batch was planned.
+        """The time that event times are compared with: `quarantine.as_of`, or when a batch was planned.
 
         Args:
             planned_at: None for a stream that is only declared; Spark puts in the time of each micro-batch.

@@ -29,7 +29,7 @@ ROCKSDB_CONF = {
 
 
 def frozen(general: Spark, job: Job) -> dict[str, str]:
-    """What a checkpoint freezes with its first run: the store, and the partitions of shuffles."""
+    """Read what a checkpoint freezes with its first run: the store, and the partitions of shuffles."""
     partitions = job.shuffle_partitions or general.shuffle_partitions
     return {PARTITIONS: str(partitions), PROVIDER: STATE_STORES[job.state_store or general.state_store]}
 

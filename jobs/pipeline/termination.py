@@ -26,7 +26,7 @@ _tell: dict[str, Tell] = {}
 
 
 def stopped_by(query: StreamingQuery) -> TidemarkError | None:
-    """What stopped a query that has ended; None for one that has ended well.
+    """The error that stopped a query; None for one that has ended well.
 
     It is the very error that the query's callback raised (see `batch_errors`), else what Java's exceptions tell by
     name, else QUERY_FAILED with the innermost cause.
@@ -70,7 +70,7 @@ def query_failed(name: str, stop: TidemarkError) -> TidemarkError:
 
 
 def start_error(name: str, failure: Py4JJavaError) -> TidemarkError:
-    """Why the query `name` does not start: by name, or QUERY_FAILED."""
+    """Make the error that says why the query `name` does not start: by name, or QUERY_FAILED."""
     chain = causes(failure)
     what = f"query {name} does not start: {cause_line(chain)}"
     return known_error(chain) or TidemarkError(QUERY_FAILED, what, UNFORESEEN)

@@ -104,7 +104,7 @@ class TopicOutput(Output):
 
     @property
     def sink_id(self) -> str:
-        """What names the ledger and the transactional ids."""
+        """The name that ledger and transactional ids begin with."""
         return f"{self.settings.ledger.application}.{self.query}"
 
     @cached_property

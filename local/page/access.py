@@ -33,7 +33,7 @@ HEADERS = {
 
 
 def guards(token: str, only_this_machine: bool) -> list[Middleware]:
-    """What every request passes, in this order."""
+    """The checks that every request passes, in this order."""
     hosts = [Middleware(TrustedHostMiddleware, allowed_hosts=list(OWN_NAMES))] if only_this_machine else []
     return [Middleware(SafeHeaders), *hosts, *([Middleware(TokenRequired, token=token)] if token else [])]
 
@@ -78,7 +78,7 @@ def is_known(request: Request, token: str) -> bool:
 
 
 def cookie_of(token: str) -> str:
-    """What a browser keeps in place of the token; nobody gets from it to the token."""
+    """The value that a browser keeps in place of the token; nobody gets from it to the token."""
     return hmac.new(token.encode(), b"tidemark page", sha256).hexdigest()
 
 

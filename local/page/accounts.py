@@ -73,7 +73,7 @@ class OutputAccount:
 
 @dataclass(frozen=True)
 class TopicAccount:
-    """What became of the records of one topic: rows by layer, None where there is no such table.
+    """The records of one topic, counted: rows by layer, None where there is no such table.
 
     Args:
         offsets: between the topic's first one and its end, those of transactions' ends among them; None where nobody
@@ -134,7 +134,7 @@ def read_accounts(settings: Settings, brokers: Brokers, checked: CoverageReport 
 
 
 def check_everything(settings: Settings, brokers: Brokers) -> CoverageReport:
-    """What `coverage check` finds, row by row.
+    """Find what `coverage check` finds, row by row.
 
     Raises:
         TidemarkError: as `Brokers.admin` and `check_coverage` have them.

@@ -66,7 +66,7 @@ class Rejects:
 
     @property
     def open(self) -> int:
-        """Those that were not sent again; all, where that is not known."""
+        """The rejects that were not sent again; all, where that is not known."""
         return sum(count.records - (count.redriven or 0) for _, count in self.counts)
 
 

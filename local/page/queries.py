@@ -94,7 +94,7 @@ def read_charts(settings: Settings, query: str) -> tuple[Chart, ...]:
 
 
 def charts(rows: Sequence[Mapping[str, Any]]) -> Iterable[Chart]:
-    """What micro-batches say, over time."""
+    """Draw what micro-batches say, over time."""
     times = tuple(row["began_at"].timestamp() for row in rows)
 
     def chart(title: str, **values: Iterable[float | None]) -> Chart:

@@ -56,7 +56,7 @@ MILLIS = pa.timestamp("ms", "UTC")
 
 @dataclass(frozen=True)
 class Model:
-    """What decides on the events.
+    """The numbers that decide on the events.
 
     Args:
         events_per_second: how many fall into a second of event time.
@@ -218,7 +218,7 @@ def _active_person(model: Model, random: Random, last: Integers) -> Integers:
 
 
 def _prices(random: Random, count: int) -> Integers:
-    """From 100 to a hundred million cents, each magnitude as often as the next."""
+    """Draw prices from 100 to a hundred million cents, each magnitude as often as the next."""
     return np.round(10.0 ** (random.random(count) * 6) * 100).astype(np.int64)
 
 

@@ -14,7 +14,7 @@ MOST_CENTS = 100_000
 
 @dataclass(frozen=True)
 class Bank:
-    """What decides on the transfers: `accounts` are 0, 1, 2 ...; transfers are a millisecond apart."""
+    """The numbers that decide on transfers: `accounts` are 0, 1, 2 ...; transfers are a millisecond apart."""
 
     seed: int = 0
     accounts: int = 100

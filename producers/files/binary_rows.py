@@ -215,7 +215,7 @@ def _batch_rows(batch: pa.RecordBatch, first: int) -> Iterator[Row]:
 
 
 def _not_held(row: pa.RecordBatch) -> str | None:
-    """Why one row cannot be read, by column, and without its values, which may be personal; None where each can be."""
+    """Say why one row cannot be read, by column, and without values, which may be personal; None where each can be."""
     for name, column in zip(row.schema.names, row.columns, strict=True):
         try:
             column.cast(_in_micros(column.type)).to_pylist()

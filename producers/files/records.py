@@ -40,7 +40,7 @@ Event = tuple[bytes, str | bytes | None, int, Headers]
 
 @dataclass(frozen=True)
 class FileRequest:
-    """What to publish, and how; `parts` and `reading` say how rows are read, `opening` how files are.
+    """A request to publish files; `parts` and `reading` say how rows are read, `opening` how files are.
 
     `exactly_once`: the name under which each row is published once, whatever happens; None: at least once.
     """
@@ -109,7 +109,7 @@ class RowReader:
 
 @dataclass(frozen=True)
 class Codec:
-    """What makes rows into records that the topic takes: the schema `text`, registered as `schema_id`.
+    """The way from rows to records that the topic takes: the schema `text`, registered as `schema_id`.
 
     `by_columns`: whether many rows are read at once where their columns' types allow it; the records are the same.
     """

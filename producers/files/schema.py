@@ -113,7 +113,7 @@ def infer_schema(topic: str, inputs: Iterable[Input], nulls: frozenset[str]) -> 
 
 
 class Types(Protocol):
-    """What is known of one kind of files."""
+    """The types of one kind of files, as far as they are known."""
 
     count: int
     # One for each row that cannot be read; the first says where it is, and why.

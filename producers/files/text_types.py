@@ -165,7 +165,7 @@ AVRO = {
 
 @dataclass
 class Column:
-    """What is known of one column: how many values there were, and, per type, how many did not fit, and the first."""
+    """A column as far as it was read: how many values, and, per type, how many did not fit, and the first."""
 
     count: int = 0
     numbers: Numbers = field(default_factory=Numbers)
@@ -192,7 +192,7 @@ class Column:
         return AVRO.get(kind, kind) if kind != "double" else self.numbers.kind() or "string"
 
     def note(self, name: str) -> str | None:
-        """Why the column is text, where few values make it so, or what its numbers look like; why it is a decimal."""
+        """Say why the column is text, where few values make it so, or a decimal, or what its numbers look like."""
         avro = self.avro()
         if isinstance(avro, dict) and avro.get("logicalType") == "decimal":
             return f"`{name}` is decimal({avro['precision']}, {avro['scale']}): {self.numbers.note}"

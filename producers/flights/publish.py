@@ -27,7 +27,7 @@ DUPLICATE_MS = 60_000
 
 @dataclass(frozen=True)
 class Disorder:
-    """What to do to the order: delay by up to `delay_ms` of event time, repeat the share `duplicates`."""
+    """A change to the order: delay by up to `delay_ms` of event time, repeat the share `duplicates`."""
 
     seed: int = 0
     delay_ms: int = 0

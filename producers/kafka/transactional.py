@@ -31,7 +31,7 @@ MAX_SECONDS = 5.0
 
 @dataclass
 class Chunk:
-    """What the next transaction will hold."""
+    """The records that the next transaction will hold."""
 
     batches: list[Batch] = field(default_factory=list)
     records: Counter[str] = field(default_factory=Counter)

@@ -157,7 +157,7 @@ class Filling:
 
 @dataclass
 class Outcomes:
-    """What became of the deliveries so far, by the record's offset in the queue."""
+    """The outcomes of the deliveries so far, by the record's offset in the queue."""
 
     settings: Settings
     position: int = 0

@@ -66,7 +66,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Resolution:
-    """What becomes of a record, with a note for the audit; `stop`: the worker ends with it."""
+    """The decision on a record, with a note for the audit; `stop`: the worker ends with it."""
 
     kind: Kind
     note: str = ""

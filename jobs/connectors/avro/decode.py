@@ -67,7 +67,7 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
 
 
 class _Steps(NamedTuple):
-    """What `decode` adds to records, one select after the other."""
+    """The columns that `decode` adds to records, one select after the other."""
 
     read: Column
     judged: tuple[Column, ...]

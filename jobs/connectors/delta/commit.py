@@ -52,7 +52,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Commit:
-    """Who writes, which statement of it, which batch, from which offsets.
+    """A write of a micro-batch: who writes, which of its statements, which batch, from which offsets.
 
     Args:
         sink: the output's query name, the same over all of its checkpoints.
@@ -81,7 +81,7 @@ class Commit:
         return f"{self.app_id_prefix(table)}{self.query_id}"
 
     def app_id_prefix(self, table: Table) -> str:
-        """What the app ids of this sink, table and statement begin with; the query id is the rest."""
+        """The beginning of the app ids of this sink, table and statement; the query id is the rest."""
         return f"{self.sink}/{table.name}/{self.statement}/"
 
     def metadata(self) -> str:

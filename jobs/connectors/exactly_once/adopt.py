@@ -27,7 +27,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Adoption:
-    """What `adopt` decided: `restore` is the plan whose checkpoint is to be built again; None where it stays."""
+    """The outcome of `adopt`: `restore` is the plan whose checkpoint is to be built again; None where it stays."""
 
     text: str
     restore: Plan | None = None

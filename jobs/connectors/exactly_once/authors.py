@@ -38,7 +38,7 @@ class Author:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """As a marker holds it."""
+        """The process as a marker holds it."""
         return asdict(self)
 
     def __str__(self) -> str:

@@ -95,7 +95,7 @@ class Ledger:
 
 
 def sink_rights(sink: str, topics: Iterable[str], is_prefix: bool = False, shards: bool = True) -> list[Right]:
-    """What is needed to publish to `topics` by way of a ledger.
+    """The rights that publishing to `topics` by way of a ledger needs.
 
     Args:
         sink: its id, or, where `is_prefix`, what the ids of several begin with.

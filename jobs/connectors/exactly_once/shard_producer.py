@@ -194,7 +194,7 @@ class ShardProducer:
             raise errors.timestamp_ahead(what, latest, now, str(topic), ahead_ms, self._limits.servers)
 
     def _send_each(self, producer: Producer, batch: pa.RecordBatch, topic: str | None, large: Sequence[int]) -> None:
-        """Where rows name their topic or time, have headers or are large: no call of librdkafka takes many such."""
+        """Send rows one by one: no call of librdkafka takes many that name topic or time, have headers or are large."""
         records: Iterator[Record] = _records(batch, topic)
         if large:
             records = self._watched(records, set(large))

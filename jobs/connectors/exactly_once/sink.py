@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BatchFacts:
-    """What the checkpoint says of a micro-batch.
+    """A micro-batch as its checkpoint tells of it.
 
     Args:
         files: the checkpoint's files that begin the batch, by path in it.

@@ -75,7 +75,7 @@ class Writer:
     topics: tuple[str, ...] = ()
 
     def rights(self) -> list[Right]:
-        """What its user must be allowed to do."""
+        """The rights that its user needs."""
         return [
             Right("topic", self.ledger, ("Read", "Write", "Describe")),
             *writing(self.topics),

@@ -33,7 +33,7 @@ KINDS = {resource: kind for kind, resource in RESOURCES.items()}
 
 
 def cluster_operations(admin: AdminClient) -> set[str]:
-    """What the client's user may do on the cluster; all of it, where no authorizer asks for rights."""
+    """The operations that the client's user may do on the cluster; all of them, where no authorizer asks for rights."""
     described = admin.describe_cluster(include_authorized_operations=True, request_timeout=SECONDS).result(2 * SECONDS)
     return {_words(operation) for operation in described.authorized_operations or ()}
 
@@ -51,7 +51,7 @@ class Acls:
         self._admin: AdminClient = connect(kafka)
 
     def of(self, principal: str) -> list[Entry]:
-        """What is said of `principal` and of everybody; nothing, where the cluster has no authorizer."""
+        """The ACLs of `principal` and of everybody; none, where the cluster has no authorizer."""
         # The client takes an answer that is an error for one without entries.
         if "Describe" not in cluster_operations(self._admin):
             raise denied("CLUSTER_AUTHORIZATION_FAILED", "", [_on_cluster("Describe")], self._kafka.client_config())

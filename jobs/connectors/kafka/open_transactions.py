@@ -97,7 +97,7 @@ class TransactionAdmin:
             self._admin.fenceProducers(self._list([transactional_id])).all().get()
 
     def _known(self) -> dict[int, tuple[int, str, int]]:
-        """What coordinators know, by producer id: since when, under which id and for how long a transaction is open."""
+        """Ask coordinators, by producer id, since when, under which id and for how long a transaction is open."""
         listed = [each for each in self._admin.listTransactions().all().get() if str(each.state()) == "Ongoing"]
         ids = self._list(each.transactionalId() for each in listed)
         described = self._admin.describeTransactions(ids).all().get() if listed else {}

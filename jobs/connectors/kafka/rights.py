@@ -76,7 +76,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a principal has and what it needs.
+    """The rights that a principal has, held against those that it needs.
 
     Args:
         held: the needed rights that it has; lacking: those that it has not.
@@ -101,7 +101,7 @@ def writing(topics: Iterable[str]) -> list[Right]:
 
 
 def publishing(topics: Iterable[str]) -> list[Right]:
-    """What is needed to write to `topics`, and what is worth granting to those who do."""
+    """The rights that writing to `topics` needs, and those worth granting to whoever does."""
     listed = list(topics)
     return [
         *(Right("topic", topic, ("Write",)) for topic in listed),

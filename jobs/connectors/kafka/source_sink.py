@@ -36,7 +36,7 @@ ENFORCED = {"kafka.isolation.level": "read_committed", "failOnDataLoss": "true",
 
 @dataclass(frozen=True)
 class Subscription:
-    """What one source reads: topics, or partitions by topic.
+    """The topics that one source reads, or the partitions by topic.
 
     Of a topic that is named, a batch must say where each partition starts and ends, those added since too.
     """

@@ -34,7 +34,7 @@ Headers = Sequence[tuple[str, str | bytes | None]] | None
 
 @dataclass(frozen=True)
 class Limits:
-    """What a topic does with records, None where that is not known or without limit.
+    """The bounds that a topic sets to records, None where one is not known or there is none.
 
     `max_message_bytes`: the largest batch it takes. `retention_ms`: how long it keeps records. `ahead_ms`: how far
     a record's timestamp may lie ahead of the broker's clock. `compacts`: whether only the newest of a key stays.

@@ -79,7 +79,7 @@ class Doctor:
         return _diagnosis(output, folder, changes)
 
     def _changes(self, output: Output, folder: str, was_named: str) -> list[Change]:
-        """What has changed since the checkpoint in `folder`, whose output had the name `was_named`."""
+        """List what has changed since the checkpoint in `folder`, whose output had the name `was_named`."""
         damage = self._damage(folder)
         if damage:
             return [Change("rebuild", damage)]
@@ -152,7 +152,7 @@ class Doctor:
                 yield query
 
     def _as_renamed(self, output: Output, orphan: Checkpoint) -> list[Change] | None:
-        """What else has changed, where the checkpoint of another output would do for this one; None where not."""
+        """List what else has changed, where the checkpoint of another output would do for this one; None where not."""
         record = read_written(self._spark, orphan.uri)
         if record is None or bool(record.table) != bool(output.table):
             return None

@@ -31,7 +31,7 @@ METADATA = ("_metadata", "_stateSchema")
 
 @dataclass(frozen=True)
 class PlannedState:
-    """What Spark says of a query.
+    """The state of a query as Spark plans it.
 
     Args:
         operators: those of the code as it is now.

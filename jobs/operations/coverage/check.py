@@ -29,7 +29,7 @@ from jobs.pipeline import paths
 
 @dataclass(frozen=True)
 class Coverage:
-    """What tables, by name, and the sinks of output topics hold."""
+    """The offsets that tables, by name, and the sinks of output topics hold."""
 
     tables: dict[str, TableCoverage]
     sinks: list[SinkCoverage]
@@ -72,7 +72,7 @@ def read_coverage(
 
 
 def topics_on_cluster(settings: Settings, admin: AdminClient, coverage: Coverage) -> ClusterTopics:
-    """What the cluster says of the topics that tables and output topics are made of.
+    """Ask the cluster for the topics that tables and output topics are made of.
 
     Raises:
         TidemarkError: KAFKA_FAILED.
@@ -100,7 +100,7 @@ def _table_folders(name: str) -> Iterable[str]:
 
 @dataclass
 class CoverageReport:
-    """What a check found, problems first, and what it looked at."""
+    """The findings of a check, problems first, and what it looked at."""
 
     findings: list[Finding] = field(default_factory=list)
     tables: int = 0
@@ -182,7 +182,7 @@ def _quarantines(settings: Settings, tables: Mapping[str, TableCoverage]) -> dic
 
 
 def _folders(root: str) -> Iterator[str]:
-    """What stands before paths.QUARANTINE in the tables of that name."""
+    """The folders that tables of the name paths.QUARANTINE lie in, as a prefix of their names."""
     for name in tables_under(root):
         if name == paths.QUARANTINE or name.endswith(f"/{paths.QUARANTINE}"):
             yield name.removesuffix(paths.QUARANTINE)

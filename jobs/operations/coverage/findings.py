@@ -29,12 +29,12 @@ class Finding:
     is_problem: bool = True
 
     def line(self) -> str:
-        """For people."""
+        """The finding as a line for people."""
         text = f"{self.code}: {self.text}" if self.is_problem else f"note: {self.text}"
         return f"{text}; {self.remedy}" if self.remedy else text
 
     def to_json(self) -> dict[str, Any]:
-        """By the names above; `from` and `to` for start and end."""
+        """The finding as JSON by the names above; `from` and `to` for start and end."""
         fields = asdict(self)
         fields["from"], fields["to"] = fields.pop("start"), fields.pop("end")
         return fields

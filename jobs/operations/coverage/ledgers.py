@@ -144,7 +144,7 @@ def _sink(reader: ReadCommittedConsumer, ledger: str, ends: dict[int, Edges], mo
 
 
 def _plans(reader: ReadCommittedConsumer, ledger: str, ends: dict[int, Edges], most: int) -> list[tuple[Plan, Message]]:
-    """Those within the last `most` offsets; where none is, of all."""
+    """Read the plans within the last `most` offsets; where none is there, all."""
     everything = ends[PLAN_PARTITION].end if PLAN_PARTITION in ends else 0
     for behind in (most, everything):
         tail = _tail(reader, ledger, PLAN_PARTITION, ends, behind)
@@ -179,7 +179,7 @@ def _offset_commit(sink: str, plan: Plan, message: Message) -> OffsetCommit | No
 
 
 def _commit_before(begun: OffsetCommit | None) -> OffsetCommit | None:
-    """What the batches before one that is not published whole took."""
+    """The offsets that the batches took before one that is not published whole."""
     if begun is None or begun.sources["from"] is None:
         return None
     ends = {"from": None, "until": begun.sources["from"], "since": begun.sources["since"]}
@@ -187,7 +187,7 @@ def _commit_before(begun: OffsetCommit | None) -> OffsetCommit | None:
 
 
 def _of_newest_query(offset_commits: Sequence[OffsetCommit]) -> list[OffsetCommit]:
-    """Those of the newest one's query, a batch once: a plan is written again where topics were taken over."""
+    """Select the commits of the newest one's query, a batch once: taking over topics writes a plan again."""
     by_batch: dict[int, OffsetCommit] = {}
     for commit in offset_commits:
         if commit.key == offset_commits[-1].key:

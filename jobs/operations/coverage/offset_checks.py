@@ -17,7 +17,7 @@ READ_AGAIN = "delete it and its checkpoint, both, to read the topics again"
 
 @dataclass(frozen=True)
 class ClusterTopics:
-    """What the cluster says of topics now.
+    """The topics as the cluster has them now.
 
     Args:
         edges: by topic and partition; ids: of topics by name; known: the ids that checkpoints know, by query id.
@@ -95,7 +95,7 @@ def _are(at: tuple[str, int, int, int]) -> str:
 
 
 def _by_sink(chains: Iterable[QueryOffsets]) -> list[list[QueryOffsets]]:
-    """Those that go on, of each sink and statement, in the order in which they began."""
+    """Group the chains that go on by sink and statement, in the order in which they began."""
     by_sink: dict[tuple[str, str], list[QueryOffsets]] = defaultdict(list)
     for chain in chains:
         if not chain.key.is_range:
@@ -104,7 +104,7 @@ def _by_sink(chains: Iterable[QueryOffsets]) -> list[list[QueryOffsets]]:
 
 
 def _not_removed(chains: Sequence[QueryOffsets], removals: Collection[int]) -> list[QueryOffsets]:
-    """Those of which no rows were deleted before the newest one began: what they held it may hold again."""
+    """Leave out chains whose rows were deleted before the newest one began: it may hold again what they held."""
     newest = chains[-1]
     return [
         chain
@@ -187,6 +187,6 @@ def count_offsets(spans: Iterable[Span]) -> int:
 
 
 def known_ids(by_query: Mapping[str, Mapping[str, str]], sinks: Iterable[SinkCoverage]) -> dict[str, Mapping[str, Any]]:
-    """What checkpoints know of topics' ids, those that ledgers keep among them."""
+    """Collect the ids of topics that checkpoints know, those that ledgers keep among them."""
     of_ledgers = {sink.chain.key.query_id: sink.source_topics for sink in sinks if sink.chain}
     return {**of_ledgers, **by_query}

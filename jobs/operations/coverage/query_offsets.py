@@ -164,7 +164,7 @@ class QueryOffsets:
 
     @property
     def commits(self) -> int:
-        """How many there were; where not `is_counted`, at least so many."""
+        """How many commits there were; where not `is_counted`, at least so many."""
         # A query without a gap, which would be found, has made a commit for each batch.
         return self.newest.batch + 1 if self.every_batch and not self.key.is_range else self.count
 
@@ -175,7 +175,7 @@ class QueryOffsets:
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """In order; two sources that read the same offsets give one."""
+        """The offsets that it holds, in order; two sources that read the same offsets give one span."""
         return tuple(sorted({span for _, span in self.places}, key=lambda span: (span.topic, span.partition, span.end)))
 
 

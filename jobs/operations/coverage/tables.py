@@ -54,7 +54,7 @@ class UndoneOffsets:
 
 @dataclass(frozen=True)
 class TableCoverage:
-    """What a table holds at its version `version`.
+    """The offsets that a table holds at its version `version`.
 
     Args:
         chains: a chain for each (sink, query id, statement), in the order in which they began.
@@ -150,7 +150,7 @@ def _replaced(commit: LogCommit, undone_by: int | None) -> list[ReplacedRows]:
 
 
 def _undone_offsets(commit: OffsetCommit, by: int, chains: Iterable[QueryOffsets]) -> Iterator[UndoneOffsets]:
-    """What `commit`, the newest of its key that was taken back, held and nobody of its sink and statement holds now."""
+    """Find what `commit`, the newest of its key that was taken back, held, and no other of its sink and statement."""
     ends: dict[SourcePartition, int] = {}
     for chain in chains:
         if (chain.key.sink, chain.key.statement) == (commit.key.sink, commit.key.statement):

@@ -102,7 +102,7 @@ class LogIndex:
 
 
 def outdated(indices: Iterable[str], oldest: datetime) -> list[str]:
-    """Those of the daily `indices` that hold nothing as new as `oldest`."""
+    """Select those of the daily `indices` that hold nothing as new as `oldest`."""
     first = index_of(oldest)
     return [name for name in indices if name < first]
 

@@ -27,7 +27,7 @@ NOTHING_FOUND = {
 
 
 class ActionReport(Protocol):
-    """What an action says of one thing."""
+    """The report of an action on one thing."""
 
     def to_json(self) -> dict[str, Any]: ...
 
@@ -58,7 +58,7 @@ def run(spark: SparkSession, settings: Settings, args: Namespace) -> int:
 
 
 def reports(spark: SparkSession, settings: Settings, args: Namespace) -> Iterable[ActionReport]:
-    """What the action does, one report at a time."""
+    """Carry the action out, and give one report at a time."""
     if args.action == "state":
         return states.state_reports(spark, settings.paths.checkpoints)
     if args.action == "ledgers":

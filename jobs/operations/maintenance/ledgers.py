@@ -23,7 +23,7 @@ POLICY = "cleanup.policy"
 
 @dataclass(frozen=True)
 class LedgerReport:
-    """What is known of a ledger topic.
+    """A ledger topic, and what uses it.
 
     Args:
         in_use: why its sink is taken to be there; empty where nothing speaks for it.
@@ -108,7 +108,7 @@ def ledger_sink(topic: str, application: str) -> str | None:
 
 
 def use_of_sink(sink: str, queries: set[str], jobs: set[str]) -> str:
-    """Why a sink is taken to be there; empty where nothing speaks for it."""
+    """Say why a sink is taken to be there; empty where nothing speaks for it."""
     if sink.startswith("publish."):
         return "of `publish --exactly-once`, which has no checkpoint"
     if sink in queries:

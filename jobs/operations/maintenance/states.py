@@ -17,7 +17,7 @@ from jobs.pipeline.state_store import PARTITIONS, Operator, start_coordinator
 
 @dataclass(frozen=True)
 class StateReport:
-    """What one stateful operator of a query keeps.
+    """The state that one stateful operator of a query keeps.
 
     Args:
         rows: None where they could not be read; `problem` says why.

@@ -86,7 +86,7 @@ class _Command:
         return self._known(plan_range(self._settings, request))
 
     def _known(self, replay: Replay) -> Replay:
-        """The same replay as far as it was carried out before, or its first record."""
+        """Find the same replay as far as it was carried out before, or keep its first record."""
         return self._replays.find(replay.id) or self._replays.keep(replay)
 
     def _through(self, replay: Replay, through: str) -> int:

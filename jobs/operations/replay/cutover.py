@@ -129,7 +129,7 @@ class Cutover:
         return f"replay-{self._replay.id}"
 
     def _commit_info(self, statement: str, table: Replacement, where: str) -> str:
-        """What the commit records of itself, as JSON: `coverage` shows it."""
+        """The description that the commit carries, as JSON: `coverage` shows it."""
         starts, untils = (
             [{topic: dict(partitions)} for topic, partitions in edge.items()]
             for edge in (self._replay.starts, self._replay.untils)

@@ -30,7 +30,7 @@ INGEST = "ingest"  # the job that writes bronze
 
 @dataclass(frozen=True)
 class LiveQuery:
-    """What the checkpoint of a live query tells.
+    """A live query as its checkpoint tells of it.
 
     Args:
         until: where its last finished micro-batch ended, by topic and partition.
@@ -100,7 +100,7 @@ def table_version(settings: Settings, table: str) -> int | None:
 
 @dataclass(frozen=True)
 class RecordTimes:
-    """When the records of one partition were written, by offset: `offsets`, and `times` in ms since 1970."""
+    """The times at which the records of one partition were written: `offsets`, and `times` in ms since 1970."""
 
     offsets: Integers
     times: Integers

@@ -139,7 +139,7 @@ def _growing(ranges: Sequence[TopicRange], untils: list[dict[str, Partitions]]) 
 
 
 def _watermark_slices(ranges: Sequence[TopicRange], untils: Sequence[Mapping[str, Partitions]]) -> list[int]:
-    """For each slice but the last, the latest one whose records are all before those that still come; see `Slice`."""
+    """Find for each slice but the last the latest one whose records are all before those to come; see `Slice`."""
     if any(span.times is None for span in ranges):
         return [-1] * (len(untils) - 1)
     latest = [max(_times(ranges, until, "before"), default=None) for until in untils[:-1]]

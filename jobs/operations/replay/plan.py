@@ -132,7 +132,7 @@ def _union(one: TimeRange, other: TimeRange) -> TimeRange:
 
 
 def _least(untils: Sequence[Partitions]) -> Partitions:
-    """What all of several queries have read."""
+    """The offsets that all of several queries have read up to."""
     partitions = set.intersection(*map(set, untils)) if untils else set()
     return {partition: min(until[partition] for until in untils) for partition in partitions}
 

@@ -62,7 +62,7 @@ class ReplayPaths:
 
     @property
     def temporary(self) -> tuple[str, ...]:
-        """What can go once the replay is finished: all but the record."""
+        """The folders that can go once the replay is finished: all but the record's."""
         return self.side_run, self.recomputation, self.restored, self.checkpoints
 
 

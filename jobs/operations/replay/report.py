@@ -17,7 +17,7 @@ UNMEASURED = 50_000  # records a second, where no replay of the job has run yet
 
 
 def plan_lines(settings: Settings, replay: Replay, speed: float | None) -> Iterator[str]:
-    """What a plan says, a line each.
+    """Say in lines what is planned.
 
     Args:
         speed: of the job's last replay, records/s; None for none.
@@ -76,7 +76,7 @@ def _touched(settings: Settings, table: Replacement) -> tuple[int, int]:
 
 
 def comparison_lines(comparisons: list[TableComparison]) -> Iterator[str]:
-    """What comparing found, table by table."""
+    """Say in lines what comparing found, table by table."""
     for table in comparisons:
         right = "as recomputed" if not table.unlike_check else f"{table.unlike_check:,} rows UNLIKE the recomputation"
         line = f"{table.table:<28} {table.rows:,} rows, {right}"
@@ -108,6 +108,6 @@ def list_lines(replays: list[Replay]) -> Iterator[str]:
 
 
 def as_fields(replays: list[Replay]) -> list[Mapping[str, object]]:
-    """The same, for programs."""
+    """Return the same for programs."""
     names = ("id", "job", "kind", "state", "findings")
     return [{name: getattr(replay, name) for name in names} | dict(replay.request) for replay in replays]

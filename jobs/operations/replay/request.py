@@ -18,7 +18,7 @@ TimeRange = tuple[datetime | None, datetime | None]
 
 @dataclass(frozen=True)
 class ReplayRequest:
-    """What is to be replayed.
+    """The job, range and tables that are to be replayed.
 
     Args:
         start, end: positions as `jobs.connectors.kafka.offsets` reads them.
@@ -34,7 +34,7 @@ class ReplayRequest:
 
 
 def request_of(options: Namespace) -> ReplayRequest:
-    """What the options of `replay plan` and `replay run` ask for.
+    """Read the options of `replay plan` and `replay run`.
 
     Raises:
         TidemarkError: BAD_ARGUMENTS, BAD_POSITION.
@@ -65,7 +65,7 @@ def topics_named(position: Position) -> set[str]:
 
 
 def queries_reading(queries: Sequence[LiveQuery], topics: set[str]) -> list[LiveQuery]:
-    """Those that read one of `topics`; all, where none is named. BAD_POSITION where there is none."""
+    """Select the queries that read one of `topics`; all, where none is named. BAD_POSITION where there is none."""
     reading = [query for query in queries if not topics or topics & set(query.manifest.topics)]
     if not reading:
         known = sorted({topic for query in queries for topic in query.manifest.topics})

@@ -37,13 +37,13 @@ class BronzeSource:
         self.has_bronze = delta_table.exists(spark, self._bronze)
 
     def earliest(self, starts: Partitions, untils: Partitions) -> dict[int, int]:
-        """From which offset on the topic itself holds what is in [starts, untils), by partition."""
+        """The first offset that the topic itself still holds of [starts, untils), by partition."""
         with OffsetLookup(self._kafka) as lookup:
             first, _ = lookup.edges(self.topic)
         return {partition: min(max(start, first[partition]), untils[partition]) for partition, start in starts.items()}
 
     def stream(self) -> DataFrame:
-        """What bronze supplies, as it comes, in the columns of a topic's records."""
+        """Read the records that bronze supplies, as they come, in the columns of a topic's records."""
         table = delta_table.Table("restored", self.path)
         delta_table.create_if_missing(self._spark.createDataFrame([], SCHEMA), table)
         stream = self._spark.readStream.format("delta").option("startingVersion", "0").load(self.path)

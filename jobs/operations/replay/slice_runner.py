@@ -107,7 +107,7 @@ class OffsetLogWriter:
         return (checkpoint.entry(self._spark, self._folder, batch) or "").splitlines()[1]
 
     def _metadata(self, watermark_ms: int, clock_ms: int) -> str:
-        """With the settings of this session that a checkpoint freezes."""
+        """Return the head of an entry, with the settings of this session that a checkpoint freezes."""
         # A running query has this one from its shuffle partitions; it is frozen under their name.
         self._spark.conf.set(STATE_PARTITIONS, str(self._spark.conf.get("spark.sql.shuffle.partitions")))
         try:
@@ -229,7 +229,7 @@ class SliceRunner:
         self._log.write_batch(batch, begins, ends, clock, self._watermark(batch))
 
     def _watermark(self, batch: int) -> int:
-        """What `batch` may run with: Spark's own, after the last slice whose records come before all others."""
+        """The watermark that `batch` runs with: Spark's own, after the last slice before all other records."""
         if batch > len(self._slices):
             newest = len(self._slices) - 1
         else:

@@ -32,7 +32,7 @@ from jobs.pipeline.paths import LATE
 
 @dataclass(frozen=True)
 class TableComparison:
-    """What comparing one table, or output topic, gave.
+    """The outcome of comparing one table, or output topic.
 
     Args:
         rows: that the replay has in the range.
@@ -53,7 +53,7 @@ class TableComparison:
     live: Fingerprint
 
     def to_fields(self) -> dict[str, Any]:
-        """For the replay's record."""
+        """The fields for the replay's record."""
         names = ("rows", "unlike_check", "unlike_live", "unexplained", "version")
         return {name: getattr(self, name) for name in names} | {"live": list(self.live)}
 

@@ -172,13 +172,13 @@ class Reread:
 
 
 def _sources(analyzed: Any) -> Iterable[int]:
-    """What names each source of a stream's plan, in the order of its offsets: one that is read twice is one source."""
+    """Name each source of a stream's plan, in the order of its offsets: one that is read twice is one source."""
     leaves = (node for node in nodes(analyzed) if node.isStreaming() and node.children().isEmpty())
     return dict.fromkeys(attribute_id(leaf.output().head()) for leaf in leaves)
 
 
 def _ranges(offsets: Mapping[str, Any]) -> list[tuple[source_sink.Subscription, Position, Position] | None]:
-    """What is read again of each source: which partitions, from where, to before where; None where that is unknown."""
+    """The partitions of each source to read again, from where to before where; None where that is unknown."""
     until = offsets["until"] or []
     return [_range(*edges) for edges in zip(offsets["from"] or [None] * len(until), until, strict=False)]
 

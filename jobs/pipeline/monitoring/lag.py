@@ -24,7 +24,7 @@ COMMIT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class PartitionLag:
-    """What a query has not read of a partition: records, and the age of the first of them in seconds (0 for none).
+    """The records of a partition that a query has not read, and the age of the first in seconds (0 for none).
 
     `unstable` counts offsets past the last stable one, which belong to open transactions and are not in `records`.
     """

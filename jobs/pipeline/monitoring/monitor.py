@@ -155,7 +155,7 @@ class Monitor(StreamingQueryListener):
             self._exporter.terminated(self._recorder.job_of(name), name)
 
     def _outcome(self, progress: StreamingQueryProgress) -> dict[str, Any]:
-        """What a finished micro-batch adds to its row of the table of micro-batches."""
+        """The columns that a finished micro-batch adds to its row of the table of micro-batches."""
         counted = counts_of(progress, self._run.counted.get((str(progress.id), progress.batchId)))
         event_time, operators = progress.eventTime or {}, progress.stateOperators
         return {

@@ -139,7 +139,7 @@ class ReplayRecording:
 
 
 def counts(counted: Counted) -> dict[str, Any]:
-    """What was counted of a batch, as columns of its row."""
+    """The counts of a batch, as columns of its row."""
     return {
         "rows_in": counted.records,
         "bytes_in": counted.size,
