@@ -1,6 +1,7 @@
 """Declares the settings of what is outside: how records go to the brokers and come, and the schema registry."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -36,16 +37,7 @@ class Registry(Section):
     @model_validator(mode="after")
     def _check_url(self) -> "Registry":
         # The client splits the text at commas: addresses of one registry, tried in turn.
-        for url in filter(None, self.url.split(",")):
-            parts = urlsplit(url.strip())
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("url must be http://HOST… or https://HOST…")
-            if "@" in parts.netloc:
-                raise ValueError("url must hold no user and password: set registry.username and registry.password")
-        if self.username and not self.password.get_secret_value():
-            raise ValueError("username needs a password: set TIDEMARK_REGISTRY__PASSWORD, or ..._FILE to its file")
-        if self.ca_location:
-            require_certificates(self.ca_location, "ca_location")
+        _check_service(self, "registry", self.url.split(","))
         return self
 
 
@@ -60,16 +52,23 @@ class Search(Section):
 
     @model_validator(mode="after")
     def _check_url(self) -> "Search":
-        parts = urlsplit(self.url)
-        if self.url and (parts.scheme not in ("http", "https") or not parts.hostname):
+        _check_service(self, "search", [self.url])
+        return self
+
+
+def _check_service(section: Registry | Search, name: str, urls: Iterable[str]) -> None:
+    """Check where a service over HTTP is, and how to log in there; raises ValueError."""
+    for url in filter(None, urls):
+        parts = urlsplit(url.strip())
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("url must be http://HOST… or https://HOST…")
         if "@" in parts.netloc:
-            raise ValueError("url must hold no user and password: set search.username and search.password")
-        if self.username and not self.password.get_secret_value():
-            raise ValueError("username needs a password: set TIDEMARK_SEARCH__PASSWORD")
-        if self.ca_location:
-            require_certificates(self.ca_location, "ca_location")
-        return self
+            raise ValueError(f"url must hold no user and password: set {name}.username and {name}.password")
+    if section.username and not section.password.get_secret_value():
+        variable = f"TIDEMARK_{name.upper()}__PASSWORD"
+        raise ValueError(f"username needs a password: set {variable}, or ..._FILE to its file")
+    if section.ca_location:
+        require_certificates(section.ca_location, "ca_location")
 
 
 class Broker(Section):

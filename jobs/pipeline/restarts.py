@@ -111,7 +111,7 @@ class Failures:
         return decision
 
     def _login(self, query: str) -> Login:
-        """Say whether the login has changed since `query` was last decided about, and whether that was planned anew."""
+        """Say whether the login has changed since `query` was planned, and note that it is planned with it now."""
         if self._kafka is None:
             return "fixed"
         before, now = self._planned_with.get(query, self._first), self._kafka.credentials()
