@@ -11,7 +11,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from conf import ROOT, setting_sources, state_dir
 from conf.brokers import Kafka
-from conf.certificates import require_certificates
 from conf.connections import (
     CLIENT_LOG,
     Batching,
@@ -21,13 +20,11 @@ from conf.connections import (
     Ledger,
     Registry,
     Search,
-    Section,
     Sink,
     Source,
 )
 from conf.errors import TidemarkError, nearest
 from conf.sections import (
-    SAFE_KEEP,
     SPARK_SECRET,
     History,
     Ingest,
@@ -44,23 +41,18 @@ from conf.sections import (
     Replaying,
     Running,
     Spark,
-    StateStore,
 )
 
 __all__ = [
     "CLIENT_LOG",
     "ENVIRONMENTS",
-    "SAFE_KEEP",
     "SPARK_SECRET",
     "Batching",
-    "Broker",
     "CompatibilityLevel",
     "Delivery",
-    "Ingest",
     "Job",
     "Kafka",
     "Ledger",
-    "Logging",
     "Maintenance",
     "Metrics",
     "OnFailure",
@@ -69,18 +61,13 @@ __all__ = [
     "PersonalData",
     "Quarantine",
     "Registry",
-    "Replaying",
     "Running",
     "Search",
-    "Section",
     "Settings",
-    "Sink",
     "Source",
     "Spark",
-    "StateStore",
     "embedded_bootstrap_servers",
     "load",
-    "require_certificates",
     "secret_variables",
     "show",
     "without_secrets",

@@ -24,7 +24,6 @@ from jobs.connectors.spark_internals import nullable_schema
 
 # All that others need of Delta is had from here.
 __all__ = [
-    "OVERTAKEN",
     "RANGE",
     "Attempt",
     "Commit",
@@ -32,7 +31,6 @@ __all__ = [
     "Table",
     "create_if_missing",
     "exists",
-    "must_write",
     "newest",
     "read",
     "recorded_version",
