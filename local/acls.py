@@ -141,7 +141,7 @@ def _held_against(settings: Settings, needs: Needs, principal: str, apply: bool)
     rights = all_of(needs)
     compared = compare(rights, cluster.of(principal), principal)
     print(f"{principal} on {servers}, for {', '.join(needs)}")
-    print("\n".join(lines(compared, needs, principal, servers)))
+    print("\n".join(lines(compared, needs)))
     if not compared.held and not compared.beyond:
         print("note: the cluster shows no ACL of this principal; one without an authorizer has none, and asks for none")
     if not compared.lacking:
@@ -158,7 +158,7 @@ def _held_against(settings: Settings, needs: Needs, principal: str, apply: bool)
     return int(bool(compared.denied))
 
 
-def lines(compared: Comparison, needs: Needs, principal: str, servers: str) -> Iterator[str]:
+def lines(compared: Comparison, needs: Needs) -> Iterator[str]:
     """A line for each right of the plan, with its sign, and who needs it; then what there is beyond the plan."""
     denied = dict(compared.denied)
     for right in single([*compared.held, *compared.lacking]):

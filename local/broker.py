@@ -100,7 +100,7 @@ class Cluster:
                     node.configure(self._settings(node))
                     node.format(cluster_id)
                     self._processes[node.id] = node.start(self._heap_mb, self._attached, self._java_options)
-            self.wait_ready()
+            self._wait_ready()
             self._announce()
             undo.pop_all()
         return True
@@ -121,14 +121,14 @@ class Cluster:
                 node.wait_stopped()
         return bool(running)
 
-    def wait_ready(self, seconds: float = READY_SECONDS) -> None:
+    def _wait_ready(self) -> None:
         """Return when every running node is part of the cluster and answers.
 
         Raises:
             TidemarkError: BROKER_FAILED, with the last log line that tells of trouble and the log's path.
         """
         started = self.running()
-        wait_for(lambda: self._all_answer(started), seconds, lambda: self._failure(started[0], "does not answer"))
+        wait_for(lambda: self._all_answer(started), READY_SECONDS, lambda: self._failure(started[0], "does not answer"))
 
     def _all_answer(self, nodes: Sequence[Node]) -> bool:
         for node in nodes:

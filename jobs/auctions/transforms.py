@@ -1,6 +1,5 @@
 """Transforms that several questions on auctions share: euros, levels of price, and the bids of an auction."""
 
-from collections.abc import Sequence
 from decimal import Decimal
 
 from pyspark.sql import Column, DataFrame
@@ -35,14 +34,14 @@ def counts_by_level() -> list[Column]:
     return [F.count_if(is_of_level).alias(f"{level}_bids") for level, is_of_level in levels().items()]
 
 
-def distinct_by_level(columns: Sequence[str] = ("bidder", "auction")) -> list[Column]:
+def distinct_by_level() -> list[Column]:
     """Aggregates of bids: how many different bidders and auctions at each level, `total_bidders` and so on, int.
 
     A stream has no exact COUNT(DISTINCT), so the state holds the values themselves.
     """
     return [
         F.size(F.collect_set(F.when(is_of_level, F.col(column)))).alias(f"{level}_{column}s")
-        for column in columns
+        for column in ("bidder", "auction")
         for level, is_of_level in levels().items()
     ]
 

@@ -136,7 +136,7 @@ def test_commands_are_those_of_kafka_one_a_resource() -> None:
 
 def test_lines_have_signs_and_who_needs_each() -> None:
     compared = Comparison((READ,), (IDS,), ((IDS, entry("app.", allows=False)),), (entry("other"),))
-    assert list(acls.lines(compared, {"ingest": [READ, IDS], "publish": [IDS]}, BOB, "h:1")) == [
+    assert list(acls.lines(compared, {"ingest": [READ, IDS], "publish": [IDS]})) == [
         "= Read on topic in  (ingest)",
         "! Write on transactional ids that begin with app.job.  (ingest, publish)",
         "? Read on topic other  beyond the plan; left as it is",

@@ -40,13 +40,11 @@ class Finding:
         return fields
 
 
-def offsets_finding(
-    code: str, where: str, at: tuple[str, int, int, int], text: str, remedy: str, is_problem: bool = True
-) -> Finding:
+def offsets_finding(code: str, where: str, at: tuple[str, int, int, int], text: str, remedy: str) -> Finding:
     """Make a finding about offsets `at`: topic, partition, first, and before which; `text` comes after them."""
     topic, partition, start, end = at
     named = f"{topic} partition {partition}: {offsets_text(start, end)}"
-    return Finding(code, where, f"{named} {text}", remedy, topic, partition, start, end, is_problem)
+    return Finding(code, where, f"{named} {text}", remedy, topic, partition, start, end)
 
 
 def offsets_text(start: int, end: int) -> str:

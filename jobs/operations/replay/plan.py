@@ -21,7 +21,6 @@ from jobs.operations.replay.request import (
     queries_reading,
     topics_named,
 )
-from jobs.pipeline.outputs import RowSelector
 from jobs.pipeline.query_description import QueryDescription
 
 # Far enough from the ends of what a datetime can hold, however far an event reaches.
@@ -94,7 +93,7 @@ def _part(settings: Settings, query: LiveQuery, times: TimeRange, context: timed
         start = _midnight(start)
     tables = []
     for rows in manifest.tables:
-        table_start, table_end = (start, _closed(query, rows, end)) if rows.event_time else (None, None)
+        table_start, table_end = (start, _closed(query, end)) if rows.event_time else (None, None)
         tables.append(Replacement(rows, table_start, table_end, table_version(settings, rows.table)))
         if table_end and table_start and table_end <= table_start:
             remedy = "ask for an earlier range, or wait until the live job's watermark has passed this one"
@@ -106,7 +105,7 @@ def _part(settings: Settings, query: LiveQuery, times: TimeRange, context: timed
     return _part_of(manifest, tuple(tables)), (_moved(start, -spread), _moved(end, spread))
 
 
-def _closed(query: LiveQuery, rows: RowSelector, until: datetime | None) -> datetime | None:
+def _closed(query: LiveQuery, until: datetime | None) -> datetime | None:
     """`until`, or where the live query's open windows begin: it would write those again."""
     if query.watermark is None:
         return until
