@@ -63,7 +63,8 @@ def main() -> int:
     versions = _available([PEERS[name] for name in dict.fromkeys(options.peers)])
     turns: list[Turn] = []
     try:
-        failures = measure([*versions], int(options.millions * 1_000_000), options.rounds, options.seconds, turns)
+        count = int(options.millions * 1_000_000)
+        failures = measure([PEERS[name] for name in versions], count, options.rounds, options.seconds, turns)
     finally:
         # What has been measured before somebody lost patience is shown, too.
         _print(turns, versions)
@@ -83,7 +84,7 @@ def _available(peers: Sequence[Peer]) -> dict[str, str]:
     return versions
 
 
-def measure(names: Sequence[str], count: int, rounds: int, limit_s: float, turns: list[Turn]) -> int:
+def measure(peers: Sequence[Peer], count: int, rounds: int, limit_s: float, turns: list[Turn]) -> int:
     """Let the peers take turns on `count` bids, and return how many turns failed or gave a wrong answer.
 
     Args:
@@ -105,13 +106,13 @@ def measure(names: Sequence[str], count: int, rounds: int, limit_s: float, turns
             with served(FileRegistry(folder / "registry")) as registry:
                 arena = Arena(settings, folder, registry, exact, records, limit_s)
                 for number in range(rounds):
-                    for name in names if number % 2 == 0 else reversed(names):
+                    for peer in peers if number % 2 == 0 else reversed(peers):
                         try:
-                            turns.append(arena.turn(PEERS[name]))
-                            print(f"round {number + 1}  {_line(PEERS[name].title, _figures(turns[-1:]))}", flush=True)
+                            turns.append(arena.turn(peer))
+                            print(f"round {number + 1}  {line(peer.title, figures(turns[-1:]))}", flush=True)
                         except (FailedError, WrongAnswerError) as failure:
                             failures += 1
-                            print(f"round {number + 1}  {PEERS[name].title}: {failure}", flush=True)
+                            print(f"round {number + 1}  {peer.title}: {failure}", flush=True)
     return failures
 
 
@@ -119,14 +120,14 @@ def _print(turns: Sequence[Turn], versions: dict[str, str]) -> None:
     print(f"\n{'':<24}" + "".join(f"{name:>12}" for name in COLUMNS) + "  guarantee")
     for name in versions:
         if own := [turn for turn in turns if turn.peer == name]:
-            print(f"{_line(PEERS[name].title, _figures(own))}  {PEERS[name].guarantee}")
+            print(f"{line(PEERS[name].title, figures(own))}  {PEERS[name].guarantee}")
     print()
     for name, version in versions.items():
         print(f"{PEERS[name].title}: {version}; {PEERS[name].advice}")
 
 
-def _figures(turns: Sequence[Turn]) -> tuple[float, ...]:
-    """The medians of some turns of one peer, by COLUMNS."""
+def figures(turns: Sequence[Turn]) -> tuple[float, ...]:
+    """Return the medians of some turns of one peer, by COLUMNS."""
     each = (
         [turn.per_second_reading for turn in turns],
         [turn.per_second for turn in turns],
@@ -137,9 +138,10 @@ def _figures(turns: Sequence[Turn]) -> tuple[float, ...]:
     return tuple(map(statistics.median, each))
 
 
-def _line(title: str, figures: tuple[float, ...]) -> str:
+def line(title: str, figures: tuple[float, ...], width: int = 24) -> str:
+    """Return the row of a table for `figures`, by COLUMNS; the title takes `width` characters."""
     *large, start = figures
-    return f"{title:<24}" + "".join(f"{figure:>12,.0f}" for figure in large) + f"{start:>12.1f}"
+    return f"{title:<{width}}" + "".join(f"{figure:>12,.0f}" for figure in large) + f"{start:>12.1f}"
 
 
 def _write(file: Path, turns: Sequence[Turn], versions: dict[str, str]) -> None:

@@ -86,7 +86,8 @@ class Peer:
     writes: str = "framed Avro"
 
 
-def _ours(question: Question) -> Start:
+def ours(question: Question, changed: Mapping[str, str] | None = None) -> Start:
+    """Tidemark's own job, with its settings as they come but for those that are `changed`."""
     settings = {
         "kafka.bootstrap_servers": question.servers,
         "registry.path": question.registry,
@@ -95,6 +96,7 @@ def _ours(question: Question) -> Start:
         "paths.checkpoints": question.folder / "checkpoints",
         # The topic of answers is made anew for each turn, and so is the ledger of who wrote what into it.
         "ledger.application": question.name,
+        **(changed or {}),
     }
     sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     return Start([ROOT / "spark-submit.sh", JOB, "--until-caught-up", *sets])
@@ -209,7 +211,7 @@ PEERS = {
             "exactly once",
             "its settings as they come",
             _pyspark_version,
-            _ours,
+            ours,
             "checkpoint",
         ),
         Peer(

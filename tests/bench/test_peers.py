@@ -6,6 +6,7 @@ import pytest
 from bench.peers import __main__ as peers
 from bench.peers import answers, bids
 from bench.peers.answers import WrongAnswerError
+from bench.peers.peers import PEERS
 from bench.peers.turns import Turn
 
 BIDS = 3_000
@@ -40,7 +41,7 @@ def test_a_count_that_is_missing_too_many_or_repeated_is_seen(exact: pa.Table) -
 def test_the_loop_and_the_pipeline_give_the_exact_answer() -> None:
     names = ["plain-loop", "tidemark"]
     turns: list[Turn] = []
-    assert peers.measure(names, BIDS, rounds=1, limit_s=120, turns=turns) == 0
+    assert peers.measure([PEERS[name] for name in names], BIDS, rounds=1, limit_s=120, turns=turns) == 0
     assert [turn.peer for turn in turns] == names
     for turn in turns:
         assert 0 < turn.first_record < turn.last_answer <= turn.exited + 1
