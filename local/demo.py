@@ -26,7 +26,10 @@ FIRST_JOB = "flights.hourly_delays"
 WHOLE_DOMAIN = "flights.everything"
 # Each run is over in a minute: compiling its code a second time, thoroughly, would cost more than it saves. Without the
 # second compiler Java reserves 48 MB for compiled code, a fifth of what it does with it, and thirteen queries fill it.
-JAVA_OPTIONS = "spark.driver_java_options=-XX:+UseParallelGC -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+JAVA_OPTIONS = (
+    "spark.driver_java_options=-XX:+UseParallelGC -XX:NewRatio=1 -XX:MetaspaceSize=256m "
+    "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m"
+)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -25,6 +25,8 @@ from local.processes import exclusive
 JOB = "flights.hourly_delays"
 DAYS = ("--from", "2013-01-01", "--to", "2013-01-08")
 MAKING = "making-"
+# For a driver that runs alone: executors elsewhere get our packages too late for it.
+WORKER_DAEMON = "spark.python.daemon.module=jobs.worker_daemon"
 # What a checkout's own settings may say of a cluster does not hold for the broker that is started here.
 SETTINGS = {
     "kafka.security_protocol": "PLAINTEXT",

@@ -36,7 +36,7 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
             "--driver-java-options": driver.java_options(settings, log, name),
             "--properties-file": str(PROPERTIES),
         }
-        words = [word for option in submit.items() for word in option]
+        words = [word for option in submit.items() for word in option] + ["--conf", driver.WORKER_DAEMON]
         for name, value in object_store.spark_options(settings, os.environ).items():
             words += ["--conf", f"{name}={value}"]
         os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*words, "pyspark-shell"])

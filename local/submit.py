@@ -116,6 +116,7 @@ def command(name: str, settings: Settings, spark_options: Sequence[str]) -> list
         **_code(settings, spark_options),
     }
     words = [word for option in options.items() for word in option]
+    words += ["--conf", driver.WORKER_DAEMON] if _runs_alone(settings, spark_options) else []
     for key, value in object_store.spark_options(settings, os.environ).items():
         words += ["--conf", f"{key}={value}"]
     return [*words, *_added_to(options, ("--jars", "--py-files"), spark_options), str(SCRIPT)]
@@ -124,8 +125,7 @@ def command(name: str, settings: Settings, spark_options: Sequence[str]) -> list
 def _code(settings: Settings, spark_options: Sequence[str]) -> dict[str, str]:
     """The options that bring our jars and packages: to a driver that runs alone from where they lie, which starts
     faster; else to executors too."""
-    alone = settings.spark.master == "local" or settings.spark.master.startswith("local[")
-    if alone and not any(map(_concerns_code, spark_options)):
+    if _runs_alone(settings, spark_options):
         return {"--driver-class-path": driver.class_path(object_store.jar_sets(settings))}
     return {
         "--jars": ",".join(
@@ -133,6 +133,11 @@ def _code(settings: Settings, spark_options: Sequence[str]) -> dict[str, str]:
         ),
         "--py-files": str(zipped_packages(state_dir() / "run")),
     }
+
+
+def _runs_alone(settings: Settings, spark_options: Sequence[str]) -> bool:
+    is_local = settings.spark.master == "local" or settings.spark.master.startswith("local[")
+    return is_local and not any(map(_concerns_code, spark_options))
 
 
 def _concerns_code(option: str) -> bool:

@@ -136,7 +136,7 @@ def test_a_section_that_does_not_exist_is_refused_though_it_is_empty(checkout: P
 
 
 def test_a_missing_key_is_named(checkout: Path) -> None:
-    change(checkout, "base.toml", 'driver_memory = "1500m"', "")
+    change(checkout, "base.toml", 'driver_memory = "2g"', "")
     assert refusal() == "MISSING_SETTING: setting `spark.driver_memory` is missing; conf/base.toml must hold every key"
 
 
@@ -167,8 +167,8 @@ def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
         ("source.max_trigger_delay=soon", "`source.max_trigger_delay`: 'soon' is no duration"),
         ("jobs.ingest.min_partitions=many", "`jobs.ingest.min_partitions`: Input should be a valid integer"),
         (
-            "source.min_offsets_per_trigger=1000001",
-            "setting source.min_offsets_per_trigger is 1,000,001, above max_offsets_per_trigger = 1,000,000",
+            "source.min_offsets_per_trigger=2000001",
+            "setting source.min_offsets_per_trigger is 2,000,001, above max_offsets_per_trigger = 2,000,000",
         ),
         (
             "jobs.flights.overdue.min_offsets_per_trigger=100001",

@@ -62,6 +62,7 @@ def test_one_machine_takes_jars_and_packages_from_where_they_lie(settings: Setti
     words = submit.command(JOB, alone, ["--driver-memory", "3g", "--conf", "a=b"])
     assert not {"--jars", "--py-files"} & set(words)
     assert words[words.index("--driver-class-path") + 1] == driver.class_path()
+    assert driver.WORKER_DAEMON in words
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_executors_elsewhere_and_code_of_the_user_have_ours_brought(
 ) -> None:
     spread = settings.model_copy(update={"spark": settings.spark.model_copy(update={"master": master})})
     words = submit.command(JOB, spread, options)
-    assert "--driver-class-path" not in words
+    assert not {"--driver-class-path", driver.WORKER_DAEMON} & set(words)
     assert {"--jars", "--py-files"} <= set(words)
 
 

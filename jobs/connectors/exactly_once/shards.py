@@ -10,6 +10,7 @@ import contextlib
 import gc
 import hashlib
 import json
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -80,8 +81,8 @@ def publish_shards(
     """
     shards = cut_frame(frame, layout, len(assignment.writers), order_by)
     with arrow_batches(frame.sparkSession, record_bytes):
-        rows = shards.mapInArrow(task(assignment), ANSWER).collect()
-    answers = {row.shard: ShardResult(**row.asDict()) for row in rows}
+        rows = shards.mapInArrow(task(assignment), RESULT).collect()
+    answers = {answer.shard: answer for answer in (ShardResult(**json.loads(row.result)) for row in rows)}
     for shard in set(range(len(assignment.writers))) - answers.keys():
         # Spark gives an empty frame fewer tasks, or none.
         answers[shard] = publish_shard(assignment, shard, ())
@@ -134,17 +135,7 @@ def _key(columns: Sequence[str]) -> list[Any]:
     return [F.coalesce(F.col("key").cast("binary"), F.col("value").cast("binary"))] if "key" in columns else ["value"]
 
 
-ANSWER = "shard int, n bigint, size bigint, topics array<string>, stop array<string>, oldest bigint"
-ANSWER_TYPE = pa.schema(
-    [
-        ("shard", pa.int32()),
-        ("n", pa.int64()),
-        ("size", pa.int64()),
-        ("topics", pa.list_(pa.string())),
-        ("stop", pa.list_(pa.string())),
-        ("oldest", pa.int64()),
-    ]
-)
+RESULT = "result binary"  # a ShardResult as JSON
 # How much a shard reads while its transaction begins.
 AHEAD_BYTES = 16 << 20
 # Another attempt may get past these; every other stop is final, and is told to the driver instead of raised, since each
@@ -213,9 +204,17 @@ def task(assignment: ShardTask) -> Callable[[Iterator[pa.RecordBatch]], Iterator
         shard = assignment.order[number] if assignment.order else number
         answer = publish_shard(assignment, shard, rows)
         _spare_collector()
-        yield pa.RecordBatch.from_pylist([vars(answer)], schema=ANSWER_TYPE)
+        yield _as_arrow(answer)
 
     return publish_partition
+
+
+def _as_arrow(result: ShardResult) -> pa.RecordBatch:
+    """The one row of a task, as RESULT says; of buffers, since Arrow loads pandas to look at any value of Python's."""
+    text = json.dumps(vars(result)).encode()
+    edges = pa.py_buffer(struct.pack("=ii", 0, len(text)))
+    column = pa.Array.from_buffers(pa.binary(), 1, [None, edges, pa.py_buffer(text)])
+    return pa.RecordBatch.from_arrays([column], ["result"])
 
 
 def _spare_collector() -> None:
