@@ -1,13 +1,14 @@
 """How long after it was produced is a record in the output topic? Prints milliseconds for each way to publish.
 
     local/tidemark setup
-    .tidemark/venv/bin/python -m bench.latency [--seconds 40] [--rate 1000] [--rounds 1]
+    .tidemark/venv/bin/python -m bench.latency [--seconds 40] [--rate 1000] [--rounds 1] [--way NAME ...]
 
 A process of its own produces records of 127 bytes to a topic of four partitions, at a steady rate, each with the moment
 at which it was produced, and reads the output topic as `read_committed` readers do. A stateless query brings them
-from one to the other with a trigger of 0 seconds: each micro-batch has what came during the one before. The ways take
+from one to the other with a trigger of 0 seconds: each micro-batch has what came during the one before. In real time
+there is a task for each partition all the time, so Spark has four slots for tasks, whatever the cores. The ways take
 turns in one warm JVM, in the other order in every second round; the first seconds of each turn are not counted. Every
-record must be in the output topic once before its turn counts.
+record must be in the output topic before its turn counts; those that are there twice are counted.
 """
 
 import argparse
@@ -39,6 +40,7 @@ WAYS = {
     "exactly once": ["sink.delivery=exactly-once"],
     "exactly once, shards": ["sink.delivery=exactly-once", "ledger.small_batch_records=0"],
     "Spark's own sink": ["sink.delivery=at-least-once"],
+    "real-time": ["sink.delivery=real-time"],
 }
 
 
@@ -47,6 +49,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=40)
     parser.add_argument("--rate", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--way", action="append", choices=WAYS, help="measure this one; all, where left out")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for all ways")
     parser.add_argument("--load", nargs=3, metavar=("SERVERS", "SOURCE", "TARGET"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.load:
@@ -55,12 +59,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
-            bench = Workbench(folder, cluster)
+            bench = Workbench(folder, cluster, sets=(f"spark.master=local[{PARTITIONS},4]", *options.set))
+            ways = options.way or list(WAYS)
             print(f"{options.rate:,} records/s for {options.seconds} s, of which the first {WARM_SECONDS} do not count")
             names = "".join(f"{f'p{each}' if each < 100 else 'max':>8}" for each in PERCENTILES)
-            print(f"{'':<24}{names}{'batches':>9}   ms", flush=True)
+            print(f"{'':<24}{names}{'batches':>9}{'twice':>9}   ms", flush=True)
             for number in range(options.rounds):
-                for way in list(WAYS) if number % 2 == 0 else reversed(WAYS):
+                for way in ways if number % 2 == 0 else reversed(ways):
                     _measure(bench, way, options.rate, options.seconds)
             bench.close()
     return 0
@@ -79,12 +84,16 @@ def _measure(bench: Workbench, way: str, rate: int, seconds: int) -> None:
     query.stop()
     if error := query.exception():
         raise error
-    found = json.loads(said)
-    print(f"{way:<24}" + "".join(f"{each:>8,.0f}" for each in found) + f"{batches:>9}", flush=True)
+    *found, twice = json.loads(said)
+    print(f"{way:<24}" + "".join(f"{each:>8,.0f}" for each in found) + f"{batches:>9}{twice:>9,}", flush=True)
 
 
 def _latencies(servers: str, source: str, target: str, rate: int, seconds: int) -> list[float]:
-    """Percentiles, in ms, of the time from producing a record to reading it; raises SystemExit, if one is not there."""
+    """Percentiles, in ms, of the time from producing a record to reading it, and how many records were there twice.
+
+    Raises:
+        SystemExit: if one is not there.
+    """
     sent: Counter[int] = Counter()
     thread = threading.Thread(target=_produce, args=(servers, source, rate, seconds, sent))
     consumer = Consumer(
@@ -104,9 +113,9 @@ def _latencies(servers: str, source: str, target: str, rate: int, seconds: int) 
                     took.append((time.time() - at) * 1000)
     thread.join()
     consumer.close()
-    if seen != sent:
+    if sent - seen:
         raise SystemExit(f"{len(sent - seen):,} records are missing and {len(seen - sent):,} are there twice")
-    return [float(each) for each in np.percentile(took, PERCENTILES)]
+    return [*(float(each) for each in np.percentile(took, PERCENTILES)), (seen - sent).total()]
 
 
 def _produce(servers: str, topic: str, rate: int, seconds: int, sent: Counter[int]) -> None:

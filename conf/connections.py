@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from conf.certificates import require_certificates
-from conf.durations import Duration
+from conf.durations import Duration, milliseconds
 
 CLIENT_LOG = logging.getLogger("tidemark.kafka")
 # Without a handler Python prints warnings to the terminal, where our one line should stand alone.
 CLIENT_LOG.addHandler(logging.NullHandler())
-Delivery = Literal["exactly-once", "at-least-once", "at-most-once"]
+Delivery = Literal["exactly-once", "at-least-once", "at-most-once", "real-time"]
 CompatibilityLevel = Literal[
     "none", "backward", "backward_transitive", "forward", "forward_transitive", "full", "full_transitive"
 ]
@@ -91,8 +91,22 @@ class Batching(Section):
         }
 
 
+# Spark's real-time trigger takes no shorter batch.
+LEAST_REAL_TIME_MS = 5_000
+
+
+def _long_enough(text: str) -> str:
+    if milliseconds(text) < LEAST_REAL_TIME_MS:
+        raise ValueError(f"a batch of delivery real-time lasts {LEAST_REAL_TIME_MS // 1000} seconds or longer")
+    return text
+
+
+RealTimeBatch = Annotated[Duration, AfterValidator(_long_enough)]
+
+
 class Sink(Batching):
     delivery: Delivery
+    real_time_batch: RealTimeBatch
 
 
 class Ledger(Section):

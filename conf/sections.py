@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from conf.connections import Delivery, Section, Source
+from conf.connections import Delivery, RealTimeBatch, Section, Source
 from conf.durations import Duration, milliseconds
 from conf.names import TOPIC_RULE, is_topic
 
@@ -170,6 +170,7 @@ class Job(Section):
     min_partitions: int | None = Field(default=None, ge=0)
     trigger: str | None = None
     delivery: Delivery | None = None
+    real_time_batch: RealTimeBatch | None = None
     fresh_within: Duration | None = None
 
     def source(self, general: Source) -> Source:

@@ -130,6 +130,10 @@ class Settings(BaseSettings):
         """The settings of the sources of `job`."""
         return self.jobs.get(job, Job()).source(self.source)
 
+    def real_time_batch(self, job: str) -> str:
+        """How long a batch of `job` lasts that is delivered in real time."""
+        return self.jobs.get(job, Job()).real_time_batch or self.sink.real_time_batch
+
     def without_waiting(self) -> "Settings":
         """These settings with no `min_offsets_per_trigger`: a run that catches up reads what is less, too."""
         none = {"min_offsets_per_trigger": 0}

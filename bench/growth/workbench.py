@@ -37,13 +37,17 @@ class Workbench:
     Args:
         folder: for all that is written.
         driver_memory: of the session's JVM; the settings' where it is left out.
+        sets: further settings of all that runs on it, as NAME=VALUE.
     """
 
-    def __init__(self, folder: Path, cluster: Cluster, driver_memory: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, cluster: Cluster, driver_memory: str | None = None, sets: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self._sets = [
             f"kafka.bootstrap_servers={cluster.bootstrap_servers}",
             f"paths.logs={folder / 'logs'}",
+            *sets,
         ]
         if driver_memory:
             self._sets.append(f"spark.driver_memory={driver_memory}")

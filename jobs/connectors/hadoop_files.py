@@ -48,6 +48,12 @@ def write(spark: SparkSession, uri: str, text: str) -> None:
         stream.close()
 
 
+def remove(spark: SparkSession, uri: str) -> None:
+    """Remove a file and its checksum, or a folder with all that is in it; nothing where there is none."""
+    files, path = located(spark, uri)
+    files.delete(path, True)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A file or folder; `modified` is what the file system says, of a folder often no more than its making."""

@@ -6,7 +6,7 @@ methods that test knows; what to make of it is decided elsewhere.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -106,6 +106,12 @@ def _map(spark: SparkSession, entries: Mapping[str, str]) -> Any:
 
 
 # Sessions, and the threads that use them.
+
+
+def task_slots(spark: SparkSession) -> int:
+    """How many tasks the cluster, as it is now, runs at the same time."""
+    context = spark.sparkContext._jsc.sc()
+    return int(context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile()))
 
 
 def in_parallel(spark: SparkSession, *actions: Callable[[], object]) -> None:
@@ -227,6 +233,10 @@ class PlanBuilder:
         id = id or self._expressions.NamedExpression.newExprId()
         return self._expressions.Alias(expression, name, id, self._seq([]), self._none(), self._seq([]))
 
+    def options(self, options: Mapping[str, str]) -> Any:
+        """Options of a source or sink."""
+        return jvm(self._spark).org.apache.spark.sql.util.CaseInsensitiveStringMap(dict(options))
+
     def null(self, kind: Any) -> Any:
         return self._expressions.Literal(None, kind)
 
@@ -244,6 +254,58 @@ class PlanBuilder:
 
     def _none(self) -> Any:
         return jvm(self._spark).scala.Option.empty()
+
+
+def without_source_options(frame: DataFrame, names: Collection[str]) -> DataFrame:
+    """The rows of a stream whose sources do without the options of these `names`."""
+    builder = PlanBuilder(frame.sparkSession)
+    return builder.frame(_without_options(builder, analyzed_plan(frame), {name.lower() for name in names}))
+
+
+def _without_options(builder: PlanBuilder, node: Any, names: Collection[str]) -> Any:
+    children = listed(node.children())
+    if children:
+        return builder.with_children(node, [_without_options(builder, child, names) for child in children])
+    if str(node.nodeName()) != "StreamingRelationV2":
+        return node
+    kept = {name: value for name, value in dict(node.extraOptions()).items() if name.lower() not in names}
+    parts = [node.productElement(number) for number in range(node.productArity())]
+    return node.copy(*parts[:3], builder.options(kept), *parts[4:])
+
+
+STREAMING = "spark.sql.streaming"
+
+
+def operators_above_sources(frame: DataFrame) -> list[Any]:
+    """The physical operators of a stream that take in what its sources give, at any depth."""
+    spark = cloned_session(frame.sparkSession)
+    # The first would hide the plan in a node of its own; without the second there is no metadata, state or not.
+    for name, value in (("spark.sql.adaptive.enabled", "false"), (f"{STREAMING}.internal.stateStore.partitions", "1")):
+        spark.conf.set(name, value)
+    streaming = jvm(spark).org.apache.spark.sql.execution.streaming
+    frozen = streaming.checkpointing.OffsetSeqMetadata.apply(offset_log_metadata(spark, 0, 0))
+    streaming.checkpointing.OffsetSeqMetadata.setSessionConf(frozen, spark._jsparkSession.sessionState().conf())
+    return _above_sources(_execution(spark, frame, "update", frozen, "none", 0).executedPlan())[0]
+
+
+def _above_sources(node: Any) -> tuple[list[Any], bool]:
+    """The operators of a tree that a source flows into, and whether there is one in it."""
+    below = [_above_sources(child) for child in listed(node.children())]
+    found = [operator for operators, _ in below for operator in operators]
+    if any(has_source for _, has_source in below):
+        return [node, *found], True
+    return found, str(node.getClass().getSimpleName()) == "StreamingRelationExec"
+
+
+# A private value of Scala's, under the name that Java has for it.
+ALLOWED_OPERATORS = "org$apache$spark$sql$execution$streaming$runtime$RealTimeModeAllowlist$$allowedOperators"
+
+
+def real_time_operators(spark: SparkSession) -> frozenset[str]:
+    """The classes of the physical operators that Spark's real-time mode takes above a source."""
+    runtime = jvm(spark).org.apache.spark.sql.execution.streaming.runtime
+    names = getattr(_object(runtime, "RealTimeModeAllowlist"), ALLOWED_OPERATORS)()
+    return frozenset(map(str, listed(names.toSeq())))
 
 
 def kafka_ranges(frame: DataFrame) -> list[tuple[str, int, int] | None]:
@@ -287,9 +349,14 @@ def plan_micro_batch(spark: SparkSession, frame: DataFrame, mode: str, metadata:
     frozen = streaming.checkpointing.OffsetSeqMetadata.apply(metadata)
     session = spark._jsparkSession
     streaming.checkpointing.OffsetSeqMetadata.setSessionConf(frozen, session.sessionState().conf())
-    execution = streaming.runtime.IncrementalExecution
-    execution(
-        session,
+    _execution(spark, frame, mode, frozen, state, batch).executedPlan()
+
+
+def _execution(spark: SparkSession, frame: DataFrame, mode: str, frozen: Any, state: str, batch: int) -> Any:
+    """What plans a micro-batch of a stream; `frozen`: the metadata of the offset log."""
+    runtime = jvm(spark).org.apache.spark.sql.execution.streaming.runtime
+    return runtime.IncrementalExecution(
+        spark._jsparkSession,
         frame._jdf.queryExecution().logical(),
         getattr(jvm(spark).org.apache.spark.sql.streaming.OutputMode, mode.capitalize())(),
         state,
@@ -298,11 +365,11 @@ def plan_micro_batch(spark: SparkSession, frame: DataFrame, mode: str, metadata:
         batch,
         jvm(spark).scala.Option.empty(),
         frozen,
-        streaming.runtime.WatermarkPropagator.noop(),
+        runtime.WatermarkPropagator.noop(),
         True,
-        *(getattr(execution, f"$lessinit$greater$default${number}")() for number in (12, 13, 14)),
+        *(getattr(runtime.IncrementalExecution, f"$lessinit$greater$default${number}")() for number in (12, 13, 14)),
         False,
-    ).executedPlan()
+    )
 
 
 def state_metadata(spark: SparkSession, checkpoint: str, batch: int) -> list[Any]:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pyspark.sql import SparkSession
 
-from jobs.connectors.hadoop_files import located, read, write
+from jobs.connectors.hadoop_files import located, read, remove, write
 from jobs.pipeline import paths
 from jobs.pipeline.checkpoint_format import (
     COMMITS,
@@ -34,6 +34,7 @@ __all__ = [
     "choose_file_manager",
     "damage",
     "entry",
+    "forget_after",
     "has_begun",
     "initial_offsets",
     "is_damaged",
@@ -46,6 +47,7 @@ __all__ = [
     "query_id",
     "read",
     "rebuild",
+    "remove",
     "set_initial_offsets",
     "write",
 ]
@@ -175,10 +177,27 @@ def _is_sound(file: str, text: str) -> bool:
     return _is_whole(text)
 
 
+def forget_after(spark: SparkSession, checkpoint: str, batch: int) -> None:
+    """Remove the entries of all batches after `batch`, which the next run plans anew; where it is the -1st, all."""
+    # Without its entry in the offset log Spark would not go on behind a batch: of those that are kept none is lost.
+    kept = max(batch, min(_numbers(spark, f"{checkpoint}/{OFFSETS}"), default=-1)) if batch >= 0 else -1
+    for log in (COMMITS, OFFSETS):
+        numbers = _numbers(spark, f"{checkpoint}/{log}")
+        for number in sorted((number for number in numbers if number > kept), reverse=True):
+            remove(spark, f"{checkpoint}/{log}/{number}")
+        if kept < 0:
+            remove(spark, f"{checkpoint}/{log}")  # in an empty one Spark takes checksums for entries
+
+
 def _last(spark: SparkSession, folder: str) -> int | None:
+    return max(_numbers(spark, folder), default=None)
+
+
+def _numbers(spark: SparkSession, folder: str) -> list[int]:
+    """The batches that have a file in the folder of a log."""
     files, path = located(spark, folder)
     names = [str(status.getPath().getName()) for status in files.listStatus(path)] if files.exists(path) else []
-    return max((int(name) for name in names if name.isdecimal()), default=None)
+    return [int(name) for name in names if name.isdecimal()]
 
 
 def _is_whole(entry: str) -> bool:

@@ -15,6 +15,7 @@ from jobs.connectors.kafka.rights import Right, reading, writing
 OWN_ERROR = "conf.errors.TidemarkError: "
 # What a Column raises in our words: code, what, what to do.
 RAISED, RAISED_TEXT = "USER_RAISED_EXCEPTION", re.compile(r"[A-Z_]+: .*; .*")
+NOT_REAL_TIME = "NOT_REAL_TIME"
 
 
 class Named(NamedTuple):
@@ -43,10 +44,20 @@ NAMED = (
         ("org.apache.kafka.clients.consumer.OffsetOutOfRangeException",),
     ),
     Named(
+        NOT_REAL_TIME,
+        'let the job deliver "exactly-once" or "at-least-once" (sink.delivery, or of this job alone jobs.JOB.delivery)',
+        ("STREAMING_REAL_TIME_MODE", "INVALID_STREAMING_REAL_TIME_MODE"),
+    ),
+    Named(
         "TWO_DRIVERS",
         "two runs use one checkpoint: let one of them go on alone",
         ("CONCURRENT_STREAM_LOG_UPDATE", "CONCURRENT_QUERY"),
         ("org.apache.spark.SparkConcurrentModificationException",),
+    ),
+    Named(
+        "RECORD_TOO_LARGE",
+        "raise max.message.bytes of the output topic, then start the job again: it goes on where it was",
+        kinds=(f"{KAFKA}RecordTooLargeException",),
     ),
     Named(
         "BROKER_REFUSES",

@@ -163,6 +163,11 @@ class Output(ABC):
         return (self.topic,) if self.topic else ()
 
     @property
+    def is_real_time(self) -> bool:
+        """Whether Spark's real-time trigger is to publish it, record by record."""
+        return False
+
+    @property
     def keeps_ledger(self) -> bool:
         """Whether a ledger, beside the checkpoint, knows which batches were published."""
         return False

@@ -22,6 +22,7 @@ MICRO_BATCHES = "_operations/micro_batches"  # what drivers keep of themselves
 STARTED_FILE = "tidemark/query.json"  # the query as it was last started
 WRITTEN_FILE = "tidemark/plan.json"  # the query as it has written its last batches
 SOURCE_TOPICS_FILE = "tidemark/source-topics.json"  # the ids of the source topics, by name
+CHECKED_FILE = "tidemark/real-time.json"  # the last batch of delivery real-time that was checked after its end
 LATE_FILE = "tidemark/late.json"  # up to which batch all late rows are listed
 
 # What a replay has beside the live tables: the tables of its stream, those of its one batch, records from bronze.

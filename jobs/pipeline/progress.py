@@ -102,6 +102,7 @@ def progress_line(progress: StreamingQueryProgress, counted: Counted | None = No
         f"batch {progress.batchId}",
         f"{count:,} rows",
         f"{rate:,.0f} rows/s",
+        *(["real-time, at least once"] if is_real_time(progress) else []),
     ]
     behind = lag(progress)
     if behind is not None:
@@ -136,6 +137,11 @@ def published(progress: StreamingQueryProgress) -> dict[str, int]:
     return {name.removeprefix(PUBLISH): int(row[PUBLISHED]) for name, row in metrics if name.startswith(PUBLISH)}
 
 
+def is_real_time(progress: StreamingQueryProgress) -> bool:
+    """Whether Spark published the batch by its real-time trigger: all others are written by functions of ours."""
+    return "KafkaTable" in progress.sink.description
+
+
 def watermark_of(progress: StreamingQueryProgress) -> datetime | None:
     """The query's watermark; None before there is one."""
     watermark = (progress.eventTime or {}).get("watermark", NO_WATERMARK)
@@ -145,12 +151,13 @@ def watermark_of(progress: StreamingQueryProgress) -> datetime | None:
 def lag(progress: StreamingQueryProgress) -> int | None:
     """Records that are in the topics and not in this or an earlier micro-batch; None where that is not known.
 
-    A batch that is run again has its offsets from the checkpoint: Spark has not asked for the topics' ends then.
+    A batch that is run again has its offsets from the checkpoint: Spark has not asked for the topics' ends then. In
+    real time it has asked before the batch, which has gone past them.
     """
     behind = 0
     for source in progress.sources:
         end, latest = _offsets(source.endOffset), _offsets(source.latestOffset)
-        if end and not latest:
+        if end and (not latest or any(end.get(partition, 0) > offset for partition, offset in latest.items())):
             return None
         behind += sum(offset - end.get(partition, 0) for partition, offset in latest.items())
     return max(behind, 0)

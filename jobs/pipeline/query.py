@@ -1,16 +1,19 @@
 """A declared output as a streaming query."""
 
+import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from conf.settings import Job, Settings
 from jobs.connectors.tally import Tally
-from jobs.pipeline import plan_analysis, state_store
-from jobs.pipeline.checkpoint import batch_offsets, choose_file_manager, opening, planned_at
+from jobs.pipeline import plan_analysis, real_time, state_store
+from jobs.pipeline.checkpoint import batch_offsets, choose_file_manager, last_commit, opening, planned_at
 from jobs.pipeline.guards import SchemaGuard, SourceGuard, topics_of
 from jobs.pipeline.late_rows.table import LateRows
 from jobs.pipeline.log_labels import label_batch
@@ -18,6 +21,7 @@ from jobs.pipeline.outputs import Batch, OnBatch, Output
 from jobs.pipeline.query_description import DescriptionFiles
 from jobs.pipeline.remedies import query_error, require_whole
 from jobs.pipeline.termination import batch_errors, explain, start_error
+from jobs.pipeline.topic_sink import TopicOutput
 
 
 def start_query(
@@ -42,11 +46,11 @@ def start_query(
         TidemarkError: CHECKPOINT_DAMAGED; TOPIC_RECREATED, where a source topic is no longer the one that the
             checkpoint knows.
     """
-    job = settings.jobs.get(output.job, Job())
-    require_whole(spark, output, checkpoint, settings.paths.tables)
-    guard = SourceGuard(spark, settings.kafka, checkpoint)
-    guard.check()
-    description = DescriptionFiles(spark, checkpoint, output)
+    guard, description = _prepared(spark, settings, output, checkpoint)
+    real_time.remember_checked(spark, checkpoint, None)
+    if output.is_real_time:
+        why = "a run that ends when it is caught up has micro-batches"
+        print(f"note: {output.query} does not deliver in real time: {why}, at least once", file=sys.stderr, flush=True)
     source_starts: dict[str, str] = {}
     keeps_state = plan_analysis.keeps_state(output.frame)
 
@@ -71,16 +75,75 @@ def start_query(
             output.write(batch)
             description.write_written()
 
-    description.write_started()
-    state_store.configure(spark, settings.spark, job)
-    choose_file_manager(spark, checkpoint)
-    writer = output.frame.writeStream.queryName(output.query).option("checkpointLocation", checkpoint)
-    writer = writer.outputMode(output.mode).foreachBatch(write_batch)
+    writer = output.frame.writeStream.outputMode(output.mode).foreachBatch(write_batch)
+    job = settings.jobs.get(output.job, Job())
     trigger: dict[str, Any] = {"processingTime": job.trigger or settings.spark.trigger}
+    writer = writer.trigger(**(trigger if continuous else {"availableNow": True}))
+    query = _started(spark, settings, output, checkpoint, writer)
+    late.follow(query)
+    return query
+
+
+def start_real_time_query(
+    spark: SparkSession,
+    settings: Settings,
+    output: TopicOutput,
+    checkpoint: str,
+    schemas: SchemaGuard,
+    require_slots: Callable[[], None],
+) -> StreamingQuery:
+    """Start the query of `output`, which delivers in real time, where `checkpoint` ends.
+
+    Args:
+        require_slots: is called now and then, and raises TidemarkError where partitions would wait for ever.
+
+    Raises:
+        TidemarkError: see `start_query`, whose stops come within seconds here.
+    """
+    guard, description = _prepared(spark, settings, output, checkpoint)
+    topics = set(real_time.topics_of(output))
+    guard.check(topics)
+    done = last_commit(spark, checkpoint)
+    real_time.remember_checked(spark, checkpoint, -1 if done is None else done)
+    length = settings.real_time_batch(output.job)
+    again = f"what came within {length} before a stop or a crash may be there twice"
+    print(f"note: {output.query} delivers in real time, at least once: {again}", file=sys.stderr, flush=True)
+    query = _started(spark, settings, output, checkpoint, output.in_real_time(length))
+
+    def check() -> None:
+        guard.check(topics)
+        schemas.check(topics)
+        require_slots()
+
+    def checked(batch: int) -> None:
+        real_time.remember_checked(spark, checkpoint, batch)
+        description.write_written()
+
+    real_time.watch(query, check, checked)
+    return query
+
+
+def _prepared(
+    spark: SparkSession, settings: Settings, output: Output, checkpoint: str
+) -> tuple[SourceGuard, DescriptionFiles]:
+    """What guards the sources of a query and what describes it, once its checkpoint is found fit to go on with."""
+    require_whole(spark, output, checkpoint, settings.paths.tables)
+    real_time.take_back_unchecked(spark, checkpoint)
+    guard = SourceGuard(spark, settings.kafka, checkpoint)
+    guard.check()
+    description = DescriptionFiles(spark, checkpoint, output)
+    description.write_started()
+    state_store.configure(spark, settings.spark, settings.jobs.get(output.job, Job()))
+    choose_file_manager(spark, checkpoint)
+    return guard, description
+
+
+def _started(
+    spark: SparkSession, settings: Settings, output: Output, checkpoint: str, writer: DataStreamWriter
+) -> StreamingQuery:
     try:
-        query = writer.trigger(**(trigger if continuous else {"availableNow": True})).start()
+        query = writer.queryName(output.query).option("checkpointLocation", checkpoint).start()
     except Py4JJavaError as exc:
         raise start_error(output.query, exc) from exc
     explain(query, partial(query_error, spark, settings, output, checkpoint))
-    late.follow(query)
     return query

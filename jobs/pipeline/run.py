@@ -17,7 +17,7 @@ from conf.settings import Delivery, Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import offsets as kafka_offsets
 from jobs.connectors.kafka import source_sink
-from jobs.pipeline import checkpoint, paths, plan_analysis, query, state_store, topic_sink
+from jobs.pipeline import checkpoint, paths, plan_analysis, query, real_time, state_store, topic_sink
 from jobs.pipeline.guards import SchemaGuard
 from jobs.pipeline.late_rows.table import LateRows
 from jobs.pipeline.left_out import OUTAGES, LeftOut, refusal
@@ -117,7 +117,7 @@ class Run(Sources):
         """Write `frame` (columns value, and key, headers, partition, timestamp if there are any) to a topic.
 
         `timestamp` is the record's time; null means the time of publishing. Left out, it is the event time that the
-        topic is declared with, read out of `value`. Spark's own sink (at-least-once) takes none.
+        topic is declared with, read out of `value`. Spark's own sink (at-least-once, real-time) takes none.
 
         Of a range the records go into a table of the topic's name: a live topic is no place to try out the past.
 
@@ -130,7 +130,7 @@ class Run(Sources):
             self.declare(TableOutput(self.job, topic, frame, output_mode, RowSelector(topic), topic))
             return
         frame = self._timing(frame, topic, delivery)(frame)
-        if self._delivery(delivery) == "at-least-once":
+        if self._delivery(delivery) in topic_sink.AT_LEAST_ONCE:
             frame = counting_published(frame, topic)
         self.declare(self._topic_output(frame, topic, topic, delivery, mode, output_mode))
 
@@ -161,6 +161,9 @@ class Run(Sources):
             self.publish(as_records(frame), topic, output_mode=to_table.mode)
             return
 
+        if self._delivery(delivery) == "real-time":
+            why = f"it writes table {table} with each batch, too"
+            raise real_time.refusal(self.job, topic, why, f"publish to {topic} in a job of its own")
         timed = self._timing(as_records(frame), topic, delivery)
 
         def timed_records(written: DataFrame) -> DataFrame:
@@ -193,6 +196,7 @@ class Run(Sources):
             self.job, name, records, mode, None, topic, self._delivery(delivery), how, settings=self.settings
         )
         output.require_deterministic()
+        output.require_real_time()
         return output
 
     def _delivery(self, declared: Delivery | None) -> Delivery:
@@ -207,7 +211,7 @@ class Run(Sources):
         declared = self.topics.get(topic)
         if declared is None or not declared.event_time or source_sink.TIMESTAMP in records.columns:
             return lambda frame: frame
-        if self._delivery(delivery) == "at-least-once":
+        if self._delivery(delivery) in topic_sink.AT_LEAST_ONCE:
             topic_sink.say_publishing_time(declared)
             return lambda frame: frame
         versions = self.validator.versions(topic)
@@ -299,12 +303,17 @@ class Run(Sources):
             self._require_no_waiting()
         self.left_out.require_there(only)
         outputs = [output for output in self._declared() if only in ("", output.query)]
+        self._require_slots(continuous)
         for output in outputs:
             output.open()
         start = self._start if only else self._start_sound
         if not only:
             self.left_out.tell()
         return {output.query: partial(start, output, self.checkpoint(output), continuous) for output in outputs}
+
+    def _require_slots(self, continuous: bool) -> None:
+        if continuous:
+            real_time.require_slots(self.spark, self.settings.kafka, self.outputs)
 
     def _require_no_waiting(self) -> None:
         for job in sorted({output.job for output in self.outputs}):
@@ -324,6 +333,9 @@ class Run(Sources):
             return None
 
     def _start(self, output: Output, folder: str, continuous: bool) -> StreamingQuery:
+        if continuous and isinstance(output, TopicOutput) and output.is_real_time:
+            require_slots = partial(real_time.require_slots, self.spark, self.settings.kafka, self.outputs)
+            return query.start_real_time_query(self.spark, self.settings, output, folder, self.schemas, require_slots)
         late = self._late[folder] = LateRows(self.spark, self.settings, output, folder, self.tables_root)
         return query.start_query(
             self.spark, self.settings, output, folder, continuous, self.schemas, late, self.on_batch

@@ -28,19 +28,25 @@ _tell: dict[str, Tell] = {}
 def stopped_by(query: StreamingQuery) -> TidemarkError | None:
     """The error that stopped a query; None for one that has ended well.
 
-    It is the very error that the query's callback raised (see `batch_errors`), else what Java's exceptions tell by
-    name, else QUERY_FAILED with the innermost cause.
+    It is the very error that the query's callback raised (see `batch_errors`), or that it was stopped by (`stop_by`),
+    else what Java's exceptions tell by name, else QUERY_FAILED with the innermost cause.
     """
     run = str(query.runId)
     raised, add_to = _raised.pop(run, None), _tell.pop(run, None)
     ended = query_exception(query)
-    if ended is None:
+    if ended is None and raised is None:
         return None
-    chain = causes(ended)
+    chain = [] if ended is None else causes(ended)
     stop = raised or known_error(chain)
     if stop is None:
         return TidemarkError(QUERY_FAILED, cause_line(chain), f"see the log; {UNFORESEEN}")
     return add_to(stop) if add_to else stop
+
+
+def stop_by(query: StreamingQuery, stop: TidemarkError) -> None:
+    """Stop a query that runs; `stop` is what `stopped_by` gives."""
+    _raised[str(query.runId)] = stop
+    query.stop()
 
 
 @contextmanager

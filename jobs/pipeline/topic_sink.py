@@ -1,4 +1,4 @@
-"""How the rows of an output reach a topic: one setting, `delivery`, and three promises.
+"""How the rows of an output reach a topic: one setting, `delivery`, and its promises.
 
 An outbox, a Delta table, freezes each micro-batch before it is published where its rows may change when run again.
 """
@@ -12,6 +12,7 @@ from typing import Literal
 from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from conf import code_version
 from conf.errors import TidemarkError
@@ -26,7 +27,8 @@ from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.topic_limits import Limits, topic_limits
-from jobs.pipeline import checkpoint, paths, plan_analysis
+from jobs.connectors.spark_internals import without_source_options
+from jobs.pipeline import checkpoint, paths, plan_analysis, real_time
 from jobs.pipeline.checkpoint_format import entry_file
 from jobs.pipeline.outputs import Batch, Output, TableOutput
 from jobs.pipeline.validation import Versions
@@ -53,6 +55,8 @@ def freeze(frame: DataFrame, path: str, commit: delta_table.Commit) -> DataFrame
 
 
 Mode = Literal["direct", "outbox"]
+# Spark's own sink publishes them.
+AT_LEAST_ONCE: tuple[Delivery, ...] = ("at-least-once", "real-time")
 
 
 def with_event_time(records: DataFrame, field: str, versions: Versions) -> DataFrame:
@@ -78,7 +82,7 @@ def with_event_time(records: DataFrame, field: str, versions: Versions) -> DataF
 def say_publishing_time(declared: Topic) -> None:
     """Print that the records of a topic with an event time will have another time: Spark's own sink sets none."""
     what = f"event_time of topic {declared.name} is not its records' timestamp"
-    why = "with at-least-once, which is Spark's own sink, that is the time of publishing"
+    why = "with at-least-once and real-time, which are Spark's own sink, that is the time of publishing"
     print(f"note: {what}: {why}", file=sys.stderr, flush=True)
 
 
@@ -86,8 +90,8 @@ def say_publishing_time(declared: Topic) -> None:
 class TopicOutput(Output):
     """Publishes rows as the records of a topic.
 
-    Delivery at-least-once goes through Spark's own sink: a batch that is run again is written again. The others go
-    through a sink with a ledger.
+    Deliveries at-least-once and real-time go through Spark's own sink: a batch that is run again is written again. The
+    others go through a sink with a ledger.
 
     Args:
         publishing: "outbox" freezes each batch in a table first.
@@ -100,7 +104,11 @@ class TopicOutput(Output):
 
     @property
     def keeps_ledger(self) -> bool:
-        return self.delivery != "at-least-once"
+        return self.delivery not in AT_LEAST_ONCE
+
+    @property
+    def is_real_time(self) -> bool:
+        return self.delivery == "real-time"
 
     @property
     def sink_id(self) -> str:
@@ -133,6 +141,30 @@ class TopicOutput(Output):
         difference = None if is_frozen else plan_analysis.changes_when_run_again(self.frame)
         if difference:
             raise errors.not_deterministic(self.query, difference)
+
+    def require_real_time(self) -> None:
+        """Check that what is to be published in real time can be.
+
+        Raises:
+            TidemarkError: NOT_REAL_TIME.
+        """
+        if self.is_real_time:
+            if self.publishing == "outbox":
+                raise real_time.refusal(
+                    self.job, self.topic, "an outbox freezes whole batches", 'leave out mode="outbox"'
+                )
+            real_time.require_plan(self.frame, self.job, self.topic)
+
+    def in_real_time(self, batch: str) -> DataStreamWriter:
+        """What writes the stream through Spark's own sink, each record at once; a batch lasts as long as `batch` says.
+
+        That sink sets no timestamps, and a batch that reads on has no limits.
+        """
+        records = without_source_options(self.frame.drop(source_sink.TIMESTAMP), source_sink.LIMITS)
+        options = source_sink.sink_options(self.settings.kafka, self.settings.sink, self.topic, records, self.limits)
+        writer = records.writeStream.format("kafka").options(**options | {"kafka.linger.ms": "0"})
+        writer.outputMode("update").trigger(realTime=batch)  # type: ignore[call-overload]  # its types do not know it
+        return writer
 
     def open(self) -> None:
         """Check topic and settings against the brokers, and create the ledger.

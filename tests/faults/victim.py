@@ -1,4 +1,4 @@
-"""A driver to be killed: `python -m tests.faults.victim PLAN.json`; runs queries until they have caught up.
+"""A driver to be killed: `python -m tests.faults.victim PLAN.json`; it runs queries until they have caught up, or on.
 
 The plan says where each query reads and writes and what it does with the numbered records in between. With `--serve` in
 place of a plan the process makes its session at once, then runs one plan after the other, as stdin names them, and
@@ -109,7 +109,7 @@ def _started(spark: SparkSession, plan: Plan) -> list[StreamingQuery]:
         run.publish(QUERIES[sink["query"]](run.records(sink["source"])), sink["target"], **how)
     for line in run.adopt() if plan.get("adopt") else []:
         print(line, flush=True)
-    return run.start(continuous=False)
+    return run.start(continuous=bool(plan.get("continuous")))
 
 
 def _ended(query: StreamingQuery) -> str:

@@ -67,8 +67,11 @@ def read_stream(spark: SparkSession, kafka: Kafka, source: Source, subscription:
     return spark.readStream.format("kafka").options(**options).load().select(*COLUMNS)
 
 
+LIMITS = ("maxOffsetsPerTrigger", "minOffsetsPerTrigger", "maxTriggerDelay", "minPartitions")
+
+
 def stream_limits(source: Source) -> dict[str, str]:
-    """Options of Spark's Kafka source that bound a micro-batch, and cut it into tasks."""
+    """Those LIMITS that are set: they bound a micro-batch, and cut it into tasks."""
     limits = {"maxOffsetsPerTrigger": str(source.max_offsets_per_trigger)}
     if source.min_offsets_per_trigger:
         limits["minOffsetsPerTrigger"] = str(source.min_offsets_per_trigger)

@@ -29,12 +29,21 @@ from pyspark.sql.streaming.query import StreamingQuery
 from conf.durations import milliseconds
 from conf.errors import TidemarkError
 from conf.settings import Job
+from jobs.pipeline import checkpoint
 from jobs.pipeline.log_labels import tell_batch
 from jobs.pipeline.monitoring.exporter import Exporter
 from jobs.pipeline.monitoring.lag import ConsumerGroups, Positions
 from jobs.pipeline.monitoring.recorder import Recorder, counts
 from jobs.pipeline.outputs import Batch
-from jobs.pipeline.progress import ProgressLines, counts_of, lag, offsets_of_batch, published, watermark_of
+from jobs.pipeline.progress import (
+    ProgressLines,
+    counts_of,
+    is_real_time,
+    lag,
+    offsets_of_batch,
+    published,
+    watermark_of,
+)
 from jobs.pipeline.run import Run
 
 FOLD_SECONDS = 60.0
@@ -133,6 +142,8 @@ class Monitor(StreamingQueryListener):
         self._lines.onQueryProgress(event)
         key = (str(event.progress.runId), event.progress.batchId)
         with self._saying("the progress of a micro-batch"):
+            if is_real_time(event.progress):
+                self._began(self._real_time_batch(event.progress), key[0])
             # Who it is, and where it began, was noted then: of a query's first batch Spark does not say that.
             self._recorder.wrote(key, published(event.progress))
             row = self._recorder.ended(key, self._outcome(event.progress))
@@ -143,6 +154,15 @@ class Monitor(StreamingQueryListener):
         self._run.counted.pop((str(event.progress.id), event.progress.batchId), None)
         # The last thing: the end of the run waits for it.
         self._recorder.forget(key)
+
+    def _real_time_batch(self, progress: StreamingQueryProgress) -> Batch:
+        """A batch that Spark published in real time: nobody is told of it before its end."""
+        (output,) = (output for output in self._run.outputs if output.query == progress.name)
+        number = progress.batchId
+        files = checkpoint.opening(self._run.spark, self._run.checkpoint(output), number)
+        planned_at, offsets = checkpoint.planned_at(files, number), checkpoint.batch_offsets(files, number)
+        identity = output.query, str(progress.id), number, planned_at, self._settings.paths.tables
+        return Batch(output.frame, *identity, offsets)
 
     def onQueryIdle(self, event: QueryIdleEvent) -> None:  # noqa: N802
         self._lines.onQueryIdle(event)

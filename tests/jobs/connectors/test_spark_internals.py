@@ -77,7 +77,9 @@ METHODS: dict[str, tuple[str, ...]] = {
     f"{PLANS}.Join": (),
     f"{PLANS}.Union": (),
     f"{PLANS}.Window": (),
-    f"{CATALYST}.streaming.StreamingRelationV2": ("extraOptions/0", "sourceName/0"),
+    f"{CATALYST}.streaming.StreamingRelationV2": (
+        *("extraOptions/0", "sourceName/0", "copy/9", "productElement/1", "productArity/0"),
+    ),
     f"{STREAMING}.runtime.StreamingRelation": ("dataSource/0",),
     f"{SQL}.execution.datasources.DataSource": ("options/0",),
     f"{EXPRESSIONS}.Expression": ("deterministic/0", "sql/0", "dataType/0"),
@@ -106,6 +108,11 @@ METHODS: dict[str, tuple[str, ...]] = {
     f"{STREAMING}.checkpointing.OffsetSeqMetadata": ("apply/1", "apply/3", "json/0", "setSessionConf/2"),
     f"{STREAMING}.runtime.IncrementalExecution": (f"{NEW}/15", "executedPlan/0"),
     f"{STREAMING}.runtime.WatermarkPropagator": ("noop/0",),
+    # What real-time mode takes.
+    f"{STREAMING}.runtime.RealTimeModeAllowlist$": (f"{spark_internals.ALLOWED_OPERATORS}/0",),
+    f"{STREAMING}.runtime.StreamingRelationExec": (),
+    f"{SPARK}.SparkContext": ("maxNumConcurrentTasks/1", "resourceProfileManager/0"),
+    f"{SPARK}.resource.ResourceProfileManager": ("defaultResourceProfile/0",),
     f"{SOURCES}.state.metadata.StateMetadataPartitionReader": (f"{NEW}/3", "allOperatorStateMetadata/0"),
     f"{STREAMING}.state.OperatorStateMetadata": ("version/0", "operatorInfo/0"),
     f"{STREAMING}.state.OperatorStateMetadataV1": ("stateStoreInfo/0",),
