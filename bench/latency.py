@@ -1,7 +1,7 @@
 """How long after it was produced is a record in the output topic? Prints milliseconds for each way to publish.
 
     local/tidemark setup
-    .tidemark/venv/bin/python -m bench.latency [--seconds 40] [--rate 1000] [--rounds 1] [--way NAME ...]
+    .tidemark/venv/bin/python -m bench.latency [--seconds 40] [--rate 1000] [--rounds 1] [--way NAME ...] [--warm 10]
 
 A process of its own produces records of 127 bytes to a topic of four partitions, at a steady rate, each with the moment
 at which it was produced, and reads the output topic as `read_committed` readers do. A stateless query brings them
@@ -32,7 +32,6 @@ from conf.errors import exit_on_error
 from local.broker import Cluster
 
 PARTITIONS = 4
-WARM_SECONDS = 10
 LATEST_SECONDS = 60  # after the last record was produced
 PADDING = b"x" * (127 - struct.calcsize("<qd"))
 PERCENTILES = (50, 90, 99, 100)
@@ -47,6 +46,7 @@ WAYS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=40)
+    parser.add_argument("--warm", type=int, default=10, help="seconds of a turn that do not count: more, of a cold JVM")
     parser.add_argument("--rate", type=int, default=1_000)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--way", action="append", choices=WAYS, help="measure this one; all, where left out")
@@ -54,30 +54,31 @@ def main() -> int:
     parser.add_argument("--load", nargs=3, metavar=("SERVERS", "SOURCE", "TARGET"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.load:
-        print(json.dumps(_latencies(*options.load, options.rate, options.seconds)))
+        print(json.dumps(_latencies(*options.load, options.rate, options.seconds, options.warm)))
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
             bench = Workbench(folder, cluster, sets=(f"spark.master=local[{PARTITIONS},4]", *options.set))
             ways = options.way or list(WAYS)
-            print(f"{options.rate:,} records/s for {options.seconds} s, of which the first {WARM_SECONDS} do not count")
+            print(f"{options.rate:,} records/s for {options.seconds} s, of which the first {options.warm} do not count")
             names = "".join(f"{f'p{each}' if each < 100 else 'max':>8}" for each in PERCENTILES)
             print(f"{'':<24}{names}{'batches':>9}{'twice':>9}   ms", flush=True)
             for number in range(options.rounds):
                 for way in ways if number % 2 == 0 else reversed(ways):
-                    _measure(bench, way, options.rate, options.seconds)
+                    _measure(bench, way, options.rate, options.seconds, options.warm)
             bench.close()
     return 0
 
 
-def _measure(bench: Workbench, way: str, rate: int, seconds: int) -> None:
+def _measure(bench: Workbench, way: str, rate: int, seconds: int, warm: int) -> None:
     own = uuid.uuid4().hex[:8]
     source, target = (bench.create(f"{side}-{own}", PARTITIONS) for side in ("in", "out"))
     run = bench.run(f"bench/{own}", None, *WAYS[way], "spark.trigger=0 seconds")
     run.publish(run.records(source).select("key", "value"), target)
     (query,) = run.start(continuous=True)
     command = [sys.executable, "-m", "bench.latency", "--rate", str(rate), "--seconds", str(seconds)]
+    command += ["--warm", str(warm)]
     command += ["--load", run.settings.kafka.bootstrap_servers, source, target]
     said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
     batches = query.lastProgress.batchId if query.lastProgress else 0
@@ -88,7 +89,7 @@ def _measure(bench: Workbench, way: str, rate: int, seconds: int) -> None:
     print(f"{way:<24}" + "".join(f"{each:>8,.0f}" for each in found) + f"{batches:>9}{twice:>9,}", flush=True)
 
 
-def _latencies(servers: str, source: str, target: str, rate: int, seconds: int) -> list[float]:
+def _latencies(servers: str, source: str, target: str, rate: int, seconds: int, warm: int) -> list[float]:
     """Percentiles, in ms, of the time from producing a record to reading it, and how many records were there twice.
 
     Raises:
@@ -109,7 +110,7 @@ def _latencies(servers: str, source: str, target: str, rate: int, seconds: int) 
             if record.error() is None:
                 number, at = struct.unpack_from("<qd", record.value() or b"")
                 seen[number] += 1
-                if at > began + WARM_SECONDS:
+                if at > began + warm:
                     took.append((time.time() - at) * 1000)
     thread.join()
     consumer.close()
