@@ -171,8 +171,8 @@ def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
             "setting source.min_offsets_per_trigger is 2,000,001, above max_offsets_per_trigger = 2,000,000",
         ),
         (
-            "jobs.flights.overdue.min_offsets_per_trigger=100001",
-            "setting jobs.flights.overdue.min_offsets_per_trigger is 100,001, above",
+            "jobs.flights.overdue.min_offsets_per_trigger=500001",
+            "setting jobs.flights.overdue.min_offsets_per_trigger is 500,001, above",
         ),
         ("jobs.ingest.state_store=disk", "`jobs.ingest.state_store`: Input should be 'heap' or 'rocksdb'"),
     ],

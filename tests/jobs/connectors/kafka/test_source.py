@@ -161,9 +161,9 @@ def test_a_backlog_is_admitted_in_bounded_micro_batches(
 
 def test_limits_are_options_of_the_source_where_they_are_set(settings: Settings) -> None:
     set_ones = {"min_offsets_per_trigger": 5, "max_trigger_delay": "2 minutes", "min_partitions": 3}
-    assert source_sink.stream_limits(settings.source) == {"maxOffsetsPerTrigger": "1000000"}
+    assert source_sink.stream_limits(settings.source) == {"maxOffsetsPerTrigger": "2000000"}
     assert source_sink.stream_limits(settings.source.model_copy(update=set_ones)) == {
-        "maxOffsetsPerTrigger": "1000000",
+        "maxOffsetsPerTrigger": "2000000",
         "minOffsetsPerTrigger": "5",
         "maxTriggerDelay": "120000ms",
         "minPartitions": "3",
