@@ -33,10 +33,11 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
         submit = {
             "--driver-memory": settings.spark.driver_memory,
             "--driver-class-path": driver.class_path(object_store.jar_sets(settings)),
-            "--driver-java-options": driver.java_options(settings, log, name),
+            # First, so that the settings' own options may say otherwise.
+            "--driver-java-options": f"-D{driver.WORKER_DAEMON} {driver.java_options(settings, log, name)}",
             "--properties-file": str(PROPERTIES),
         }
-        words = [word for option in submit.items() for word in option] + ["--conf", driver.WORKER_DAEMON]
+        words = [word for option in submit.items() for word in option]
         for name, value in object_store.spark_options(settings, os.environ).items():
             words += ["--conf", f"{name}={value}"]
         os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*words, "pyspark-shell"])
