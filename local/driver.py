@@ -38,6 +38,11 @@ SETTINGS = {
 }
 
 
+def is_local(master: str) -> bool:
+    """Whether Spark runs in the driver's own JVM alone, as `master` says."""
+    return master == "local" or master.startswith("local[")
+
+
 def class_path(jar_sets: Sequence[str] = ("spark",)) -> str:
     """Spark's jars, then ours, as --driver-class-path takes them; the archive of classes fits whatever follows `spark`.
 

@@ -29,12 +29,13 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     require_account()
     with clean.with_temporary_folder():
+        daemon = f"-D{driver.WORKER_DAEMON} " if driver.is_local(settings.spark.master) else ""
         # The driver's memory and options hold only when its JVM is started with them.
         submit = {
             "--driver-memory": settings.spark.driver_memory,
             "--driver-class-path": driver.class_path(object_store.jar_sets(settings)),
-            # First, so that the settings' own options may say otherwise.
-            "--driver-java-options": f"-D{driver.WORKER_DAEMON} {driver.java_options(settings, log, name)}",
+            # The daemon first, so that the settings' own options may say otherwise.
+            "--driver-java-options": daemon + driver.java_options(settings, log, name),
             "--properties-file": str(PROPERTIES),
         }
         words = [word for option in submit.items() for word in option]

@@ -136,8 +136,7 @@ def _code(settings: Settings, spark_options: Sequence[str]) -> dict[str, str]:
 
 
 def _runs_alone(settings: Settings, spark_options: Sequence[str]) -> bool:
-    is_local = settings.spark.master == "local" or settings.spark.master.startswith("local[")
-    return is_local and not any(map(_concerns_code, spark_options))
+    return driver.is_local(settings.spark.master) and not any(map(_concerns_code, spark_options))
 
 
 def _concerns_code(option: str) -> bool:

@@ -55,7 +55,7 @@ def freeze(frame: DataFrame, path: str, commit: delta_table.Commit) -> DataFrame
 
 
 Mode = Literal["direct", "outbox"]
-# Records that come together go together: at 1,000 a second one request for each would keep two cores busy.
+# Records that come within it share a request.
 REAL_TIME_LINGER_MS = 2
 # Spark's own sink publishes them.
 AT_LEAST_ONCE: tuple[Delivery, ...] = ("at-least-once", "real-time")
