@@ -5,18 +5,19 @@ Spark starts it as the property `spark.python.daemon.module` says. Its own daemo
 worker spends a second on imports before its first row, and again after a minute without work.
 """
 
+import os
 import sys
 
 # Spark puts pyspark first on the path as zips, which Python would compile anew in each process: what is installed comes
 # before them.
 sys.path.sort(key=lambda entry: entry.endswith(("pyspark.zip", "-src.zip")))
 
-# Only what starts no threads, which a fork would leave without: workers load pyarrow and pandas themselves.
-import numpy as np
+# Nothing here may start a thread, which a fork would leave without: Arrow's allocator has one of its own by default.
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+
 from pyspark import daemon, worker
 
-from jobs.connectors.exactly_once import transaction
-from jobs.connectors.kafka import topic_limits
+from jobs.connectors.exactly_once import shards
 
 if __name__ == "__main__":
     daemon.manager()

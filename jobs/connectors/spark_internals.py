@@ -325,6 +325,22 @@ def _kafka_range(partition: Any) -> tuple[str, int, int] | None:
     return str(offsets.topicPartition().toString()), int(offsets.fromOffset()), int(offsets.untilOffset())
 
 
+# What a task of a stateful operator is computed from: one partition of the state, and the input that belongs to it.
+STATE_RDDS = ("StateStoreRDD", "StateStoreAwareZipPartitionsRDD")
+
+
+def state_partitions(frame: DataFrame) -> int | None:
+    """How many partitions of state the Spark partitions of a micro-batch are made of, each of its own; None where they
+    are made of anything else: of no state, or of state behind a further shuffle, a union or a coalesce."""
+    rdd = frame._jdf.queryExecution().toRdd()
+    while rdd.getClass().getSimpleName() not in STATE_RDDS:
+        parents = listed(rdd.dependencies())
+        if len(parents) != 1 or parents[0].getClass().getSimpleName() != "OneToOneDependency":
+            return None
+        rdd = parents[0].rdd()
+    return int(rdd.getNumPartitions())
+
+
 # Checkpoints and state.
 
 

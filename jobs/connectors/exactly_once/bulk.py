@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from jobs.connectors.exactly_once.arrow_columns import data_of, edges, is_there, lengths, numbers
+
 SEED, M = 0x9747B28C, np.uint32(0x5BD1E995)
 POSITIVE = np.uint32(0x7FFFFFFF)
 # Keys are hashed by length, all of one length together: with more lengths than these in a batch that is no gain.
@@ -66,7 +68,6 @@ def _murmur2(keys: npt.NDArray[np.uint8]) -> Words:
 
 KNOWN = ("2.16.0",)
 COPY = 0x2  # RD_KAFKA_MSG_F_COPY
-EMPTY = pa.py_buffer(b"\0")
 METADATA_SECONDS = 10.0
 PARTITIONER = -1
 # struct rd_kafka_message_s of rdkafka.h, on 64 bits.
@@ -136,10 +137,8 @@ class Bulk:
         return np.where(found >= 0, found, np.int32(self._batches % self._partitions))
 
     def _partitions_by_key(self, keys: pa.Array) -> npt.NDArray[np.int32] | None:
-        offsets, data = _bytes_of(keys)
-        found = partitions_of(np.frombuffer(data, np.uint8), offsets, self._partitions)
-        there = keys.is_valid().to_numpy(zero_copy_only=False)
-        return None if found is None else np.where(there, found, np.int32(PARTITIONER))
+        found = partitions_of(np.frombuffer(data_of(keys), np.uint8), edges(keys), self._partitions)
+        return None if found is None else np.where(is_there(keys), found, np.int32(PARTITIONER))
 
     def _wait(self, timeout: float) -> None:
         mean = self._bytes / self._records
@@ -211,17 +210,10 @@ def _by_partition(
 
 def _point(messages: npt.NDArray[np.void], column: pa.Array, pointer: str, length: str) -> None:
     """Let the messages point into the column's own bytes; null values are null pointers."""
-    offsets, data = _bytes_of(column)
-    there = column.is_valid().to_numpy(zero_copy_only=False)
-    messages[pointer] = np.where(there, np.uint64(data.address) + offsets[:-1].astype(np.uint64), np.uint64(0))
-    messages[length] = np.where(there, np.diff(offsets), 0)
-
-
-def _bytes_of(column: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Buffer]:
-    _, offsets, data = column.buffers()
-    if data is None or not data.size:
-        data = EMPTY  # a pointer to anything tells an empty value from a null
-    return np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1], data
+    # A pointer to anything tells an empty value from a null.
+    offsets, first = edges(column), np.uint64(data_of(column).address)
+    messages[pointer] = np.where(is_there(column), first + offsets[:-1].astype(np.uint64), np.uint64(0))
+    messages[length] = lengths(column)
 
 
 def _partition_count(producer: Producer, topic: str) -> int:
@@ -239,4 +231,4 @@ def _partition_count(producer: Producer, topic: str) -> int:
 def _named_partitions(batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
     if "partition" not in batch.schema.names:
         return np.full(batch.num_rows, PARTITIONER, np.int32)
-    return np.asarray(batch.column("partition").fill_null(PARTITIONER).to_numpy(zero_copy_only=False), np.int32)
+    return numbers(batch.column("partition"), np.int32, PARTITIONER)

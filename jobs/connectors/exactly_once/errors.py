@@ -34,8 +34,8 @@ def batch_changed(sink: str, batch: int, how: str) -> TidemarkError:
     return TidemarkError("BATCH_CHANGED", what, remedy)
 
 
-def layout_changed(sink: str, batch: int) -> TidemarkError:
-    what = f"batch {batch} of sink {sink} was begun with a shard for each source partition, and the query now shuffles"
+def layout_changed(sink: str, batch: int, how: str) -> TidemarkError:
+    what = f"batch {batch} of sink {sink} was begun with {how}"
     remedy = "run the code and settings that began it once more, until it has caught up, then change them"
     return TidemarkError("LAYOUT_CHANGED", what, remedy)
 

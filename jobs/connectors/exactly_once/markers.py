@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.authors import Author, this_process
 
-Layout = Literal["source", "key", "whole"]
+Layout = Literal["source", "state", "key", "whole"]
 PLAN = "plan"
 DONE = "done"
 OPEN = "open"
@@ -42,8 +42,9 @@ class Plan:
     """How a batch is cut into shards, committed before any shard writes, and taken over by every later attempt.
 
     Args:
-        layout: "source": a shard is a range of one source partition; "key": a shard is a hash of the record key;
-            "whole": the only shard has all records, and its marker is in the plan's own transaction.
+        layout: "source": a shard is a range of one source partition; "state": a shard is what one partition of the
+            query's state gives; "key": a shard is a hash of the record key; "whole": the only shard has all records,
+            and its marker is in the plan's own transaction.
         shards: how many there are.
         fingerprint: of the source ranges, where they are the shards; empty otherwise.
         topics: the output topics' ids by name, as far as they were known.
@@ -140,8 +141,12 @@ def plan_due(last: Plan | None, wanted: Plan, sink: str) -> Plan:
         if last.id.batch < mine.batch - 1:
             raise errors.ledger_gap(sink, last.id.batch, mine.batch)
         return replace(wanted, topics=last.topics | wanted.topics)
-    if last.layout == "source" and (wanted.layout, wanted.fingerprint) != (last.layout, last.fingerprint):
-        raise errors.layout_changed(sink, mine.batch)
+    is_cut_alike = (wanted.layout, wanted.fingerprint) == (last.layout, last.fingerprint)
+    if last.layout == "source" and not is_cut_alike:
+        raise errors.layout_changed(sink, mine.batch, "a shard for each source partition, and the query now shuffles")
+    if last.layout == "state" and not (is_cut_alike and wanted.shards == last.shards):
+        how = f"a shard for each of {last.shards} partitions of its state, and the query now has others, or none"
+        raise errors.layout_changed(sink, mine.batch, how)
     return last
 
 

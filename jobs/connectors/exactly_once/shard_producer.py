@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
 from jobs.connectors.exactly_once import errors
+from jobs.connectors.exactly_once.arrow_columns import is_there, lengths, numbers
 from jobs.connectors.exactly_once.bulk import PARTITIONER, bulk_of
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Done
@@ -79,23 +80,17 @@ def sizes_of(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
     """Bytes of each row as a record that is alone in its batch, at most and before compression."""
     sizes = np.full(batch.num_rows, RECORD_OVERHEAD, np.int64)
     for name in {"key", "value"} & set(batch.schema.names):
-        sizes += _lengths(batch.column(name))
+        sizes += lengths(batch.column(name))
     if "headers" in batch.schema.names:
         sizes += _header_bytes(batch.column("headers"))
     return sizes
 
 
 def _header_bytes(headers: pa.Array) -> npt.NDArray[np.int64]:
-    counts = pc.fill_null(pc.list_value_length(headers), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     flat = headers.flatten()
-    lengths = HEADER_OVERHEAD + _lengths(flat.field("key")) + _lengths(flat.field("value"))
-    ends = np.concatenate([[0], np.cumsum(lengths)])[np.cumsum(counts)]
+    sizes = HEADER_OVERHEAD + lengths(flat.field("key")) + lengths(flat.field("value"))
+    ends = np.concatenate([[0], np.cumsum(sizes)])[np.cumsum(lengths(headers))]
     return np.asarray(np.diff(ends, prepend=0), np.int64)
-
-
-def _lengths(column: pa.Array) -> npt.NDArray[np.int64]:
-    lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy(zero_copy_only=False)
-    return np.asarray(lengths, np.int64)
 
 
 FULL_QUEUE_SECONDS = 0.05
@@ -152,8 +147,8 @@ class ShardProducer:
             raise self.refusal or other from exc
 
     def count(self, batch: pa.RecordBatch) -> None:
-        hashes = batch.column(HASH).to_numpy(zero_copy_only=False)
-        checksum = (self.done.checksum + int(hashes.astype(np.uint64).sum(dtype=np.uint64))) & MASK
+        hashes = numbers(batch.column(HASH), np.uint64)
+        checksum = (self.done.checksum + int(hashes.sum(dtype=np.uint64))) & MASK
         topics = set(self.done.topics)
         if "topic" in batch.schema.names:
             topics |= {name for name in batch.column("topic").unique().to_pylist() if name is not None}
@@ -265,9 +260,8 @@ def _timestamps(batch: pa.RecordBatch) -> Any:
     """Milliseconds since 1970; 0, the time of publishing, for null. Kafka has no time before 1970: EARLIEST_MS."""
     if "timestamp" not in batch.schema.names:
         return repeat(PUBLISHING)
-    return pc.fill_null(
-        pc.max_element_wise(batch.column("timestamp"), EARLIEST_MS, skip_nulls=False), PUBLISHING
-    ).to_pylist()
+    times = batch.column("timestamp")
+    return np.where(is_there(times), np.maximum(numbers(times, np.int64), EARLIEST_MS), PUBLISHING).tolist()
 
 
 def _headers(batch: pa.RecordBatch) -> Any:

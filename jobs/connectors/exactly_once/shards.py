@@ -1,9 +1,10 @@
 """The shards of a micro-batch: how it is cut into them, and how each is published, in one transaction with its marker.
 
-It is cut by the source's own partitions where it can be, by the record's key elsewhere. A shard's content must be the
-same whenever its batch is computed. A range of one source partition is fixed by the batch's offsets, and needs no
-shuffle; it is known here by its name, not by its number among Spark's partitions, whose order may be another one after
-a restart.
+It is cut by the source's own partitions or by those of the query's state where it can be, by the record's key
+elsewhere. A shard's content must be the same whenever its batch is computed. A range of one source partition is fixed
+by the batch's offsets, and needs no shuffle; it is known here by its name, not by its number among Spark's partitions,
+whose order may be another one after a restart. Which partition of the state a row belongs to is frozen in the
+checkpoint, and needs no second shuffle.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from jobs.connectors.exactly_once.markers import DONE, BatchId, Done, Layout, is
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer
 from jobs.connectors.exactly_once.transaction import PRODUCER, Transaction, Writer, beginning
 from jobs.connectors.kafka.topic_limits import SizeLimits
-from jobs.connectors.spark_internals import kafka_ranges
+from jobs.connectors.spark_internals import kafka_ranges, state_partitions
 
 ARROW_BYTES, NO_LIMIT = "spark.sql.execution.arrow.maxBytesPerBatch", str((1 << 31) - 1)
 # Thousands of such records are 20 MB: ten times as much, if the next ones are so much larger, is still no harm.
@@ -52,11 +53,13 @@ class ShardPlan:
 
 
 def plan_shards(frame: DataFrame, shards: int, most: int) -> ShardPlan:
-    """The cut of a batch that nobody has planned: by its source partitions, `most` at most, or into `shards` by key."""
+    """The cut of a batch that nobody has planned: by the partitions of its source or of its state, `most` at most, or
+    into `shards` by key."""
     ranges = source_ranges(frame)
     read = None if ranges is None else sum(end - first for _, first, end in ranges)
     if not ranges or len(ranges) > most:
-        return ShardPlan("key", shards, read=read)
+        stored = state_partitions(frame) or 0
+        return ShardPlan("state", stored, read=read) if 0 < stored <= most else ShardPlan("key", shards, read=read)
     ranked = sorted(ranges)
     fingerprint = hashlib.sha256(json.dumps(ranked).encode()).hexdigest()
     origins = tuple(f"made of {place} from offset {first} to before {end}" for place, first, end in ranked)
@@ -97,7 +100,7 @@ def cut_frame(frame: DataFrame, layout: Layout, shards: int, order_by: str | Non
     Args:
         order_by: a column by which the rows of a shard are sorted, and which is no part of the record.
     """
-    if layout != "source":
+    if layout not in ("source", "state"):
         frame = frame.repartitionById(shards, F.pmod(F.xxhash64(*_key(frame.columns)), F.lit(shards)).cast("int"))
     if order_by:
         frame = frame.sortWithinPartitions(order_by).drop(order_by)

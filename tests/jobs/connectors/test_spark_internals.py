@@ -104,6 +104,11 @@ METHODS: dict[str, tuple[str, ...]] = {
     f"{SQL}.execution.datasources.v2.DataSourceRDDPartition": (),
     f"{SQL}.kafka010.KafkaBatchInputPartition": ("offsetRange/0",),
     f"{SQL}.kafka010.KafkaOffsetRange": ("topicPartition/0", "fromOffset/0", "untilOffset/0"),
+    # What a partition of a stateful query is made of.
+    f"{SPARK}.rdd.RDD": ("dependencies/0", "getNumPartitions/0"),
+    f"{SPARK}.OneToOneDependency": ("rdd/0",),
+    f"{STREAMING}.state.StateStoreRDD": (),
+    f"{STREAMING}.operators.stateful.join.StreamingSymmetricHashJoinHelper$StateStoreAwareZipPartitionsRDD": (),
     # Checkpoints and state.
     f"{STREAMING}.checkpointing.OffsetSeqMetadata": ("apply/1", "apply/3", "json/0", "setSessionConf/2"),
     f"{STREAMING}.runtime.IncrementalExecution": (f"{NEW}/15", "executedPlan/0"),

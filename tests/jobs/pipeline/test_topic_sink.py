@@ -73,21 +73,29 @@ def test_every_record_is_published_once_over_batches_and_runs(
     assert published(scratch, target) == [*ALL, "99"]
 
 
-CHANGES = [(IN_SHARDS, WHOLE), (WHOLE, IN_SHARDS)]
+def once_each(readings: DataFrame) -> DataFrame:
+    """A plan with state."""
+    return as_records(readings.dropDuplicates(["level"]))
+
+
+CHANGES = [(IN_SHARDS, WHOLE, as_records), (WHOLE, IN_SHARDS, as_records), (IN_SHARDS, IN_SHARDS, once_each)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), of_a_kind(list(product([IN_SHARDS, WHOLE], repeat=2)), CHANGES))
+@pytest.mark.parametrize(
+    ("before", "after", "how"),
+    of_a_kind(list(product([IN_SHARDS, WHOLE], [IN_SHARDS, WHOLE], [as_records, once_each])), CHANGES),
+)
 def test_the_commit_log_lost_after_the_last_batch_changes_nothing(
-    before: str, after: str, scratch: Scratch, source: str
+    before: str, after: str, how: Callable[[DataFrame], DataFrame], scratch: Scratch, source: str
 ) -> None:
     target = scratch.topic()
-    scratch.catch_up(run_of(scratch, source, target, before, how=as_records))
+    scratch.catch_up(run_of(scratch, source, target, before, how=how))
     commits = scratch.folder / "checkpoints" / "probe" / target / "commits"
     last = max(int(path.name) for path in commits.iterdir() if path.name.isdecimal())
     for path in (commits / str(last), commits / f".{last}.crc"):
         path.unlink()
-    scratch.catch_up(run_of(scratch, source, target, after, how=as_records))
+    scratch.catch_up(run_of(scratch, source, target, after, how=how))
     assert published(scratch, target) == ALL
 
 
@@ -192,12 +200,21 @@ def test_without_a_fault_every_delivery_publishes_each_record_once(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("setting", "layout"), [(IN_SHARDS, "source"), (WHOLE, "whole")])
+@pytest.mark.parametrize(
+    ("setting", "layout", "how"),
+    [
+        (IN_SHARDS, "source", as_records),
+        (IN_SHARDS, "state", once_each),
+        (IN_SHARDS, "key", lambda readings: once_each(readings).repartition(3, "key")),
+        (WHOLE, "whole", as_records),
+    ],
+    ids=["source", "state", "key", "whole"],
+)
 def test_the_ledger_counts_what_was_published_and_names_query_and_code(
-    setting: str, layout: str, scratch: Scratch, source: str
+    setting: str, layout: str, how: Callable[[DataFrame], DataFrame], scratch: Scratch, source: str
 ) -> None:
     target = scratch.topic()
-    run = run_of(scratch, source, target, setting, how=as_records)
+    run = run_of(scratch, source, target, setting, how=how)
     scratch.catch_up(run)
     ledger = f"__tidemark.probe.{target}.ledger"
     assert [output.topics for output in run.outputs] == [(target, ledger)]

@@ -53,6 +53,7 @@ def test_topics_of_earlier_plans_are_remembered() -> None:
         (planned(replace(MINE, offsets_hash="another")), "BATCH_CHANGED", "with other source offsets"),
         (Plan(BEFORE, "key", 4, topics={"alerts": "id-2"}), "TOPIC_RECREATED", "topic alerts"),
         (Plan(MINE, "source", 3, "ranges", topics=TOPICS), "LAYOUT_CHANGED", "a shard for each source partition"),
+        (Plan(MINE, "state", 2, topics=TOPICS), "LAYOUT_CHANGED", "a shard for each of 2 partitions of its state"),
     ],
 )
 def test_a_plan_that_does_not_follow_stops_by_name(last: Plan | None, code: str, said: str) -> None:
@@ -68,9 +69,17 @@ def test_a_batch_planned_by_key_is_finished_by_key_though_it_could_be_cut_by_sou
     assert plan_due(there, Plan(MINE, "source", 3, "ranges", topics=TOPICS), SINK) is there
 
 
-def test_a_batch_planned_by_the_same_source_ranges_is_taken_over() -> None:
-    there = Plan(MINE, "source", 3, "ranges", topics=TOPICS)
+@pytest.mark.parametrize(
+    "there", [Plan(MINE, "source", 3, "ranges", topics=TOPICS), Plan(MINE, "state", 2, topics=TOPICS)]
+)
+def test_a_batch_planned_by_the_same_partitions_is_taken_over(there: Plan) -> None:
     assert plan_due(there, replace(there, code="newer"), SINK) is there
+
+
+def test_a_batch_planned_by_state_stops_where_the_state_has_been_repartitioned() -> None:
+    with pytest.raises(TidemarkError, match="and the query now has others") as stopped:
+        plan_due(Plan(MINE, "state", 2, topics=TOPICS), Plan(MINE, "state", 4, topics=TOPICS), SINK)
+    assert stopped.value.code == "LAYOUT_CHANGED"
 
 
 def test_a_shard_is_done_where_its_last_marker_is_of_the_same_batch() -> None:
