@@ -27,7 +27,8 @@ FOLDER = "micro_batches"  # beside the logs
 CUT_BYTES = 1_000_000  # some hundred micro-batches
 READ_ATTEMPTS = 3
 ORDER = ("began_at", "query", "batch")
-ALL = pc.scalar(True)
+# Each has that; a constant would be made of a value of Python's, for which Arrow loads pandas.
+ALL = pc.field("began_at").is_valid()
 # The newest micro-batches are looked for in so much of the past first: files that are older are not opened.
 NEWEST_WITHIN = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 
