@@ -484,7 +484,11 @@ class DeltaSnapshot:
         info = self._delta.DeltaHistoryManager.getCommitInfoOpt(self._log.store(), file, conf)
         return dict(json.loads(info.get().json())["commitInfo"]) if info.isDefined() else {}
 
-    def append(self, frame: DataFrame, app_id: str, version: int, metadata: str) -> None:
+    def is_new(self) -> bool:
+        """Whether nothing was written since the table was created, and nothing with that."""
+        return self.version == 0 and int(self._snapshot.numOfFiles()) == 0
+
+    def append(self, frame: DataFrame, app_id: str, version: int, metadata: str, alone: bool = False) -> None:
         """Append `frame` and record `version` for `app_id` in one commit; nothing where that is recorded already.
 
         It does what Delta's own append with `txnAppId` and `txnVersion` does, whose look at what is recorded would
@@ -492,6 +496,7 @@ class DeltaSnapshot:
 
         Args:
             metadata: what the commit says of itself.
+            alone: fail, with Delta's ConcurrentAppendException, where others have written since this version.
         """
         recorded = self.transaction(app_id)
         if recorded is not None and recorded >= version:
@@ -504,6 +509,8 @@ class DeltaSnapshot:
         transaction = self._log.startTransaction(none, some(self._snapshot))
         # A commit of the same id that came between fails this one.
         transaction.readTxn().addOne(app_id)
+        if alone:
+            transaction.readWholeTable()
         columns = self._snapshot.metadata().partitionColumns()
         rows = self._log, mode, how, columns, _map(self._spark, {}), frame._jdf, none, none, False
         data = self._delta.commands.WriteIntoDelta(*rows).writeAndReturnCommitData(transaction, session, none, False)

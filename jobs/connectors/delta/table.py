@@ -161,8 +161,24 @@ def _append(frame: DataFrame, table: Table, commit: Commit) -> None:
 
 
 def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
+    if table.repeats == "stop" and not table.newest_by:
+        rows = _only(frame, table, commit)
+    else:
+        rows = newest(frame, table.keys, table.newest_by, table.repeats)
+    created = snapshot(frame.sparkSession, table.path)
+    if created.is_new():
+        try:
+            # There is nothing to look for: MERGE would plan a join, and take seconds for it.
+            created.append(rows, commit.app_id(table), commit.version, commit.metadata(), alone=True)
+            return
+        except OVERTAKEN:
+            pass
+    _merge(rows, table, commit)
+
+
+def _merge(rows: DataFrame, table: Table, commit: Commit) -> None:
     # MERGE takes these by session configuration only; a micro-batch has a session of its own.
-    spark = frame.sparkSession
+    spark = rows.sparkSession
     conf = {
         METADATA_CONF: commit.metadata(),
         APP_ID: commit.app_id(table),
@@ -171,13 +187,11 @@ def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
     for name, value in conf.items():
         spark.conf.set(name, value)
     try:
-        if table.repeats == "stop" and not table.newest_by:
-            source = _only(frame, table, commit).alias("s")
-        else:
-            source = newest(frame, table.keys, table.newest_by, table.repeats).alias("s")
         same_key = " AND ".join(f"s.`{key}` <=> t.`{key}`" for key in table.keys)
         for attempt in range(1, MERGE_ATTEMPTS + 1):
-            merge = DeltaTable.forPath(spark, table.path).alias("t").merge(source, same_key).withSchemaEvolution()
+            merge = (
+                DeltaTable.forPath(spark, table.path).alias("t").merge(rows.alias("s"), same_key).withSchemaEvolution()
+            )
             try:
                 merge.whenMatchedUpdateAll(_not_older(table)).whenNotMatchedInsertAll().execute()
                 break

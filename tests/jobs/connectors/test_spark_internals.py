@@ -136,14 +136,14 @@ METHODS: dict[str, tuple[str, ...]] = {
         *("forTable/2", "update/3", "logPath/0", "store/0", "newDeltaHadoopConf/0", "getSnapshotAt/4"),
         *("startTransaction/2", "tombstoneRetentionMillis/1"),
     ),
-    f"{DELTA}.Snapshot": ("version/0", "metadata/0", "schema/0", "transactions/0", "allFiles/0"),
+    f"{DELTA}.Snapshot": ("numOfFiles/0", "version/0", "metadata/0", "schema/0", "transactions/0", "allFiles/0"),
     f"{DELTA}.actions.Metadata": ("id/0", "configuration/0", "partitionColumns/0"),
     f"{DELTA}.actions.CommitInfo": ("json/0",),
     f"{DELTA}.util.FileNames": ("unsafeDeltaFile/2",),
     f"{DELTA}.DeltaHistoryManager": ("getCommitInfoOpt/3",),
     f"{DELTA}.DeltaOptions": (f"{NEW}/2",),
     f"{DELTA}.commands.WriteIntoDelta": (f"{NEW}/9", "writeAndReturnCommitData/4"),
-    f"{DELTA}.OptimisticTransaction": ("commit/3",),
+    f"{DELTA}.OptimisticTransaction": ("commit/3", "readWholeTable/0"),
     f"{DELTA}.DeltaOperations$Write": (f"{NEW}/9",),
 }
 # Of PySpark: what instances of its classes keep for themselves.

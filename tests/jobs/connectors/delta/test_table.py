@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from conf import code_version
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.delta.table import Commit, Table
-from jobs.connectors.spark_internals import in_parallel
+from jobs.connectors.spark_internals import DeltaSnapshot, in_parallel
 from tests.jobs.connectors.delta.delta_tables import batch, commits, events, stored
 
 
@@ -190,6 +190,29 @@ def test_queries_that_begin_together_write_into_one_new_table(spark: SparkSessio
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(write, range(6)))
     assert [row[0] for row in stored(spark, appended)] == list(range(6))
+
+
+def test_the_first_rows_of_a_table_are_appended_and_later_ones_merged(spark: SparkSession, upserted: Table) -> None:
+    for number in range(2):
+        delta_table.write(events(spark, (1, number, "a"), (2, number, "b"), (2, number, "c")), upserted, batch(number))
+    assert [commit["operation"] for commit in commits(spark, upserted)] == ["WRITE", "MERGE"]
+    assert [row[:2] for row in stored(spark, upserted)] == [(1, 1), (2, 1)]
+
+
+def test_of_two_queries_that_write_the_first_rows_of_a_table_the_slower_one_merges(
+    spark: SparkSession, upserted: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_new = DeltaSnapshot.is_new
+
+    def overtaken(table: DeltaSnapshot) -> bool:
+        monkeypatch.undo()
+        delta_table.write(events(spark, (1, 5, "other"), (2, 1, "other")), upserted, batch(0, sink="another.sink"))
+        return is_new(table)
+
+    monkeypatch.setattr(DeltaSnapshot, "is_new", overtaken)
+    delta_table.write(events(spark, (1, 1, "own"), (2, 5, "own"), (3, 1, "own")), upserted, batch(0))
+    assert stored(spark, upserted) == [(1, 5, "other"), (2, 5, "own"), (3, 1, "own")]
+    assert [commit["operation"] for commit in commits(spark, upserted)] == ["WRITE", "MERGE"]
 
 
 @pytest.mark.slow
