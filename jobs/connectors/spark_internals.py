@@ -6,9 +6,13 @@ methods that test knows; what to make of it is decided elsewhere.
 """
 
 import json
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 from py4j.java_gateway import get_field, is_instance_of  # type: ignore[import-untyped]
@@ -42,6 +46,28 @@ class _Package:
     def __getattr__(self, part: str) -> Any:
         name = f"{self._name}.{part}" if self._name else part
         return _Package(self._classes, name) if part[0].islower() else getattr(self._classes, name)
+
+
+TESTING = "pyspark.testing.utils"
+
+
+class _Testing(ModuleType):
+    """Stands in for TESTING, which is loaded once something is used that it defines itself."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # of modules, which `import` asks for
+            raise AttributeError(name)
+        if name.startswith("have_"):
+            return find_spec(name.removeprefix("have_")) is not None
+        if sys.modules.get(TESTING) is self:
+            del sys.modules[TESTING]
+        return getattr(import_module(TESTING), name)
+
+
+def load_testing_late() -> None:
+    """Keep `lit` from loading PySpark's tools for tests, which load pandas: it asks them whether there is numpy, and
+    the first one of a process waits half a second."""
+    sys.modules.setdefault(TESTING, _Testing(TESTING))
 
 
 def submitted_conf() -> SparkConf:

@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from conf.durations import milliseconds
 from conf.errors import Interrupted, TidemarkError
 from conf.settings import SPARK_SECRET, Settings, secret_variables
-from jobs.connectors.spark_internals import jvm, start_callback_server, submitted_conf
+from jobs.connectors.spark_internals import jvm, load_testing_late, start_callback_server, submitted_conf
 from jobs.pipeline.log_labels import log_to_file
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -48,6 +48,7 @@ def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
     log_to_file(settings, log_path(settings, log), name)
     logging.captureWarnings(True)
     stopping = _Stopping(milliseconds(settings.run.stop_within) / 1000)
+    load_testing_late()
     conf = submitted_conf().setAppName(name)
     _complete(conf, settings)
     SparkContext.getOrCreate(conf)

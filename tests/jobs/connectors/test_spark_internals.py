@@ -5,6 +5,8 @@ cases hold again, let VERSIONS name the new ones.
 """
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -208,6 +210,25 @@ def test_a_barrier_is_known_by_its_condition(spark: SparkSession) -> None:
     branch = column.child().branches().head()
     assert spark_internals.is_optimization_barrier(branch._1())
     assert not spark_internals.is_optimization_barrier(branch._2())
+
+
+LIT = """
+import sys
+from jobs.connectors.spark_internals import load_testing_late
+load_testing_late()
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+frame = SparkSession.builder.master("local[1]").getOrCreate().range(1).select(F.lit(5).alias("n"), F.lit(None))
+print(frame.collect()[0].n, "pandas" in sys.modules)
+from pyspark.testing import assertDataFrameEqual
+assertDataFrameEqual(frame, frame)
+print(assertDataFrameEqual.__module__, sys.modules["pyspark.testing.utils"].have_pandas)
+"""
+
+
+def test_a_literal_loads_no_pandas_and_tools_for_tests_are_there_when_they_are_used() -> None:
+    done = subprocess.run([sys.executable, "-c", LIT], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["5 False", "pyspark.testing.utils True"]
 
 
 def test_no_other_module_asks_for_private_members() -> None:
