@@ -59,9 +59,7 @@ def _draw(axis: Axes, rows: Sequence[dict[str, Any]], curve: str, line: str, x: 
         lines[row[line]][row[x]] = row[y]  # the newest of each point
     for name, points in lines.items():
         axis.plot(sorted(points), [points[at] for at in sorted(points)], marker="o", label=LABELS[name])
-    axis.set(title=title, xscale="log", ylim=(0, None) if curve != "keys" else None, ylabel="ms per batch")
-    if curve == "keys":
-        axis.set_yscale("log")
+    axis.set(title=title, xscale="log", ylim=(0, None), ylabel="ms per batch")
     axis.legend()
 
 

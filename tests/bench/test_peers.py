@@ -37,6 +37,7 @@ def test_a_count_that_is_missing_too_many_or_repeated_is_seen(exact: pa.Table) -
         answers.require_right(pa.concat_tables([exact, exact.slice(0, 1)]), exact)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_loop_and_the_pipeline_give_the_exact_answer() -> None:
     names = ["plain-loop", "tidemark"]
