@@ -190,7 +190,7 @@ class Equivalence:
         for output in batch.outputs:
             for rows in output.tables:
                 if output.topic and "replay" not in way:
-                    self._compare_records(batch, output, settings, way)
+                    self._compare_records(batch, output, rows, settings, way)
                 elif rows.can_select or rows.keys:
                     self._compare_table(batch, output, rows, settings, way)
 
@@ -221,8 +221,8 @@ class Equivalence:
             return None
         return (live.watermark - live.manifest.reach.back - live.manifest.reach.ahead).isoformat(sep=" ")
 
-    def _compare_records(self, batch: Run, output: Output, settings: Settings, way: str) -> None:
-        """What this way has published, records that a replay has marked aside."""
+    def _compare_records(self, batch: Run, output: Output, rows: RowSelector, settings: Settings, way: str) -> None:
+        """What this way has published, records that a replay has marked aside, and those of windows that are open."""
         topic = str(output.topic)
         since = self._published.get(topic, "earliest")
         subscription = source_sink.Subscription((topic,))
@@ -232,6 +232,11 @@ class Equivalence:
         )
         expected = self._spark.read.format("delta").load(f"{batch.tables_root}/{topic}")
         ours = compare.align_columns(found.where(~marked).withColumn("key", F.col("key").cast("string")), expected)
+        closed = self._closed(output, rows, settings)
+        if closed and source_sink.TIMESTAMP in expected.columns:
+            is_closed = f"{source_sink.TIMESTAMP} < TIMESTAMP '{closed}'"
+            expected, ours = expected.where(is_closed), ours.where(is_closed)
+            assert not expected.isEmpty(), f"{topic}: no window was closed: nothing was compared"
         self._require_same(expected, ours, f"{output.query}: topic {topic} of {way}", ())
         self._published[topic] = resolve_offsets(settings.kafka, topic, "latest")
 

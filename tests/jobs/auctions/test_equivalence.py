@@ -17,15 +17,27 @@ pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(1800)]
 
 COUNT = 6_000
 # Ten minutes of event time, out of order by up to two seconds, which is less than any job waits; fifty, where a replay
-# reads half an hour around a row.
-EVENTS_PER_SECOND = {"auctions.local_sellers": 2.0}
+# reads half an hour around a row. Twenty seconds, where a job waits for ten: hot auctions fill one partition after
+# another, so that parts of one are read far behind the others. The first of two windows closes at the end.
+EVENTS_PER_SECOND = {"auctions.local_sellers": 2.0, "auctions.bid_counts": 280.0}
 # The clock that auctions.bids_by_arrival asks stands still, or no two runs would say the same.
 CLOCK = "quarantine.as_of=2025-01-02T00:00:00Z"
 CHAINED = ("auctions.category_prices", "auctions.seller_prices")
+OPEN_WINDOWS = pytest.mark.xfail(
+    strict=True,
+    reason="verify counts windows that are open at the range's end: records have no event time to select by",
+)
 BEGAN = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("job", [job for job in everything.JOBS if job not in CHAINED])
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param(job, marks=OPEN_WINDOWS if job == "auctions.bid_counts" else [])
+        for job in everything.JOBS
+        if job not in CHAINED
+    ],
+)
 def test_a_job_on_auctions_is_the_same_however_it_is_run(job: str, equivalence: Equivalence) -> None:
     def publish(settings: Settings) -> None:
         house = Model(14, EVENTS_PER_SECOND.get(job, 10.0), disorder_ms=2_000)
