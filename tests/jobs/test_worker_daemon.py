@@ -13,12 +13,13 @@ from conf import ROOT
 
 def test_it_loads_nothing_that_starts_a_thread() -> None:
     code = (
-        "import os, sys; import jobs.worker_daemon; print(len(os.listdir('/proc/self/task')), 'pyarrow' in sys.modules)"
+        "import os, sys; import jobs.worker_daemon; "
+        "print(len(os.listdir('/proc/self/task')), 'pyarrow' in sys.modules, 'pandas' in sys.modules)"
     )
     # As Spark starts Python: with one thread for linear algebra.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert said.stdout == "1 True\n"
+    assert said.stdout == "1 True False\n"
 
 
 def _loaded(_: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
