@@ -6,31 +6,64 @@ typo is fixed.
 
 import ast
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any
+
+from conf import state_dir
 
 VERSION = "0.1.0"  # pyproject.toml's, which does not travel with the packages
 PACKAGES = ("conf", "jobs", "schemas")
+KEPT = "code-version"  # in the state folder: a hash of the sources' bytes, and the version
 
 
 @cache
 def version() -> str:
     """The version, and the first 12 hex digits of a SHA-256 over path and syntax tree of every Python file of PACKAGES,
     in the order of their paths: for example `0.1.0+1f0c9a3be27d`. Read once a process, from a folder or a zip.
+
+    To parse all of them takes half a second, so that the state folder, where there is one, keeps what came of it.
     """
-    digest = hashlib.sha256()
     sources = sorted(source for package in PACKAGES for source in _sources(files(package), package))
-    for path, content in sources:
-        parts: list[str] = []
-        _add_syntax(ast.parse(content), parts)
-        syntax = "\0".join(parts).encode()
+    bytes_hash = _hash(sources)
+    kept = state_dir() / KEPT
+    if (known := _kept(kept, bytes_hash)) is not None:
+        return known
+    found = f"{VERSION}+{_hash((path, _syntax(content)) for path, content in sources)[:12]}"
+    if kept.parent.is_dir():
+        with suppress(OSError):
+            partial = kept.with_name(f"{KEPT}.{os.getpid()}")
+            partial.write_text(f"{bytes_hash} {found}\n")
+            partial.replace(kept)
+    return found
+
+
+def _kept(file: Path, bytes_hash: str) -> str | None:
+    try:
+        of, _, found = file.read_text().strip().partition(" ")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return found if of == bytes_hash and found else None
+
+
+def _hash(contents: Iterable[tuple[str, bytes]]) -> str:
+    digest = hashlib.sha256()
+    for path, content in contents:
         # With the length in front no two sets of files give the same bytes.
-        digest.update(f"{path}\0{len(syntax)}\0".encode())
-        digest.update(syntax)
-    return f"{VERSION}+{digest.hexdigest()[:12]}"
+        digest.update(f"{path}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _syntax(source: bytes) -> bytes:
+    parts: list[str] = []
+    _add_syntax(ast.parse(source), parts)
+    return "\0".join(parts).encode()
 
 
 def _sources(folder: Traversable, path: str) -> Iterator[tuple[str, bytes]]:

@@ -146,6 +146,11 @@ tidemark_environment() {
     export SPARK_LOCAL_IP=${SPARK_LOCAL_IP:-127.0.0.1}
     export PYTHONPATH=$TIDEMARK_ROOT
     unset PYTHONHOME
+    # Whoever sets it wants no compiled modules among the sources, not all of them compiled anew at each start.
+    if [[ -n ${PYTHONDONTWRITEBYTECODE:-} ]]; then
+        unset PYTHONDONTWRITEBYTECODE
+        export PYTHONPYCACHEPREFIX=${PYTHONPYCACHEPREFIX:-$TIDEMARK_STATE/bytecode}
+    fi
 }
 
 # `clean` removes only a folder that was ours from its beginning.

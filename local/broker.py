@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from local.processes import exclusive, wait_for
 
 READY_SECONDS = 120
 SESSION_MS = 9_000  # Kafka's default
+PORT_ATTEMPTS, PORT_IN_USE = 3, "Address already in use"
 INTERNAL_PARTITIONS = 4  # of each internal topic: Kafka's 50 are for clusters, and cost files and start-up time here
 
 
@@ -68,10 +69,12 @@ class Cluster:
     @property
     def nodes(self) -> list[Node]:
         """The nodes, in order of their ids from 1; empty before the first start."""
-        if not self._layout.exists():
-            return []
-        layout = json.loads(self._layout.read_text())["nodes"]
-        return [self._node(id, ports["port"], ports["controller_port"]) for id, ports in enumerate(layout, start=1)]
+        nodes = enumerate(self._kept()["nodes"], start=1)
+        return [self._node(id, ports["port"], ports["controller_port"]) for id, ports in nodes]
+
+    def _kept(self) -> dict[str, Any]:
+        """The cluster's `id` and the ports of its `nodes`, as an earlier start wrote them down."""
+        return dict(json.loads(self._layout.read_text())) if self._layout.exists() else {"nodes": []}
 
     @property
     def bootstrap_servers(self) -> str:
@@ -88,22 +91,32 @@ class Cluster:
         Raises:
             TidemarkError: BROKER_FAILED, PORT_TAKEN, BROKER_NODES (the data was made for another number of nodes).
         """
-        with exclusive(self._home / "lock"), ExitStack() as undo:
+        with exclusive(self._home / "lock"):
             running = {node.id for node in self.running()}
-            if len(running) == self._count:
-                self._announce()
-                return False
-            cluster_id = self._settle_layout(bool(running))
+            if len(running) < self._count:
+                self._start_others(running)
+            self._announce()
+        return len(running) < self._count
+
+    def _start_others(self, running: Collection[int], attempts: int = PORT_ATTEMPTS) -> None:
+        cluster_id = self._settle_layout(bool(running))
+        with ExitStack() as undo:
             for node in self.nodes:
                 if node.id not in running:
                     undo.callback(node.wait_stopped, 0)
                     node.configure(self._settings(node))
                     node.format(cluster_id)
                     self._processes[node.id] = node.start(self._heap_mb, self._attached, self._java_options)
-            self._wait_ready()
-            self._announce()
-            undo.pop_all()
-        return True
+            try:
+                self._wait_ready()
+            except TidemarkError as exc:
+                # A free port is free only until somebody else takes it, such as a cluster that starts beside this one.
+                if running or self._port or attempts <= 1 or PORT_IN_USE not in exc.message:
+                    raise
+            else:
+                undo.pop_all()
+                return
+        self._start_others(running, attempts - 1)
 
     def _announce(self) -> None:
         """Write the addresses where `conf.settings` looks for them."""
@@ -138,10 +151,11 @@ class Cluster:
         if not all(processes.listens(node.port) for node in nodes):
             return False
         try:
-            brokers = self._admin().list_topics(timeout=2).brokers
+            found = self._admin().list_topics(timeout=2)
         except KafkaException:
             return False
-        return {node.id for node in nodes} <= brokers.keys()
+        # Another cluster may answer on the port that ours is about to find taken.
+        return found.cluster_id == self._kept()["id"] and {node.id for node in nodes} <= found.brokers.keys()
 
     def _failure(self, node: Node, what: str) -> TidemarkError:
         return TidemarkError("BROKER_FAILED", f"broker node {node.id} {what}: {node.last_words()}", f"log: {node.log}")
@@ -155,7 +169,7 @@ class Cluster:
 
     def _settle_layout(self, some_run: bool) -> str:
         """Decide on the ports, write them down, and return the cluster's id."""
-        layout: dict[str, Any] = json.loads(self._layout.read_text()) if self._layout.exists() else {"nodes": []}
+        layout = self._kept()
         layout.setdefault("id", _new_id())
         if layout["nodes"] and len(layout["nodes"]) != self._count:
             message = f"the data in {self._home} is of {len(layout['nodes'])} nodes, broker.nodes is {self._count}"

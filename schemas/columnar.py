@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf.errors import TidemarkError
+from schemas.arrow_columns import edges, is_there, lengths
 from schemas.codec import HEADER, MAGIC
 from schemas.validity import load_schema
 
@@ -92,7 +93,7 @@ def _filled(column: pa.Array, kind: ColumnType, what: str, allowed: int = 0) -> 
 def _parts(column: pa.Array, kind: ColumnType) -> list[Part]:
     if kind.branches is None:
         return kind.encode(column)
-    present = column.is_valid().to_numpy(zero_copy_only=False)
+    present = is_there(column)
     # A union starts with the number of its branch, as a varint: twice the number.
     null, value = (2 * branch for branch in kind.branches)
     branch = (np.where(present, value, null).astype(np.uint8)[:, None], _all(len(column), 1))
@@ -130,10 +131,10 @@ def _packed(narrow: Sequence[tuple[Bytes, Mask]]) -> pa.Array:
     return _byte_strings(np.count_nonzero(mask, axis=1), data)
 
 
-def _byte_strings(lengths: npt.NDArray[Any], data: Bytes) -> pa.Array:
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    return pa.Array.from_buffers(pa.binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+def _byte_strings(sizes: npt.NDArray[Any], data: Bytes) -> pa.Array:
+    offsets = np.zeros(len(sizes) + 1, dtype=np.int32)
+    np.cumsum(sizes, out=offsets[1:])
+    return pa.Array.from_buffers(pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def _varints(column: pa.Array) -> list[Part]:
@@ -158,8 +159,7 @@ def _varint_block(values: npt.NDArray[Any]) -> tuple[Bytes, Mask]:
 
 
 def _texts(column: pa.Array) -> list[Part]:
-    lengths = pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False)
-    return [_varint_block(lengths), column.cast(pa.binary())]
+    return [_varint_block(lengths(column)), column.cast(pa.binary())]
 
 
 def _fixed(column: pa.Array) -> list[Part]:
@@ -202,9 +202,9 @@ def _decimals(column: pa.Array) -> list[Part]:
     unscaled = unscaled_numbers(column)
     limits = 1 << (8 * np.arange(1, 8, dtype=np.int64) - 1)
     # -128 takes two bytes, though one would do: so does fastavro.
-    lengths = 1 + ((unscaled[:, None] >= limits) | (unscaled[:, None] <= -limits)).sum(axis=1)
-    mask = np.arange(8) >= 8 - lengths[:, None]
-    return [_varint_block(lengths), (unscaled.astype(">i8").view(np.uint8).reshape(len(column), 8), mask)]
+    sizes = 1 + ((unscaled[:, None] >= limits) | (unscaled[:, None] <= -limits)).sum(axis=1)
+    mask = np.arange(8) >= 8 - sizes[:, None]
+    return [_varint_block(sizes), (unscaled.astype(">i8").view(np.uint8).reshape(len(column), 8), mask)]
 
 
 def _fixed_decimals(size: int) -> Encode:
@@ -247,33 +247,23 @@ def _map(item: ColumnType) -> Encode:
 
 def _list_parts(column: pa.MapArray) -> tuple[pa.Array, pa.Array]:
     """The offsets and the entries of maps; those of a null are left out, as `flatten` does for lists."""
-    lengths = _lengths(column)
-    starts = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset : column.offset + len(column)]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    places = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    count = lengths(column)
+    offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+    places = np.repeat(edges(column)[:-1] - offsets[:-1], count) + np.arange(offsets[-1])
     entries = pa.StructArray.from_arrays(
         [child.take(pa.array(places)) for child in (column.keys, column.items)], ["key", "value"]
     )
     return pa.array(offsets), entries
 
 
-def _lengths(column: pa.Array) -> npt.NDArray[Any]:
-    if pa.types.is_map(column.type):
-        offsets = np.frombuffer(column.buffers()[1], dtype=np.int32)[column.offset :][: len(column) + 1]
-        return np.where(column.is_valid().to_numpy(zero_copy_only=False), np.diff(offsets), 0)
-    return np.asarray(pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False))
-
-
 def _blocks(column: pa.Array, count: int, parts: list[Part]) -> list[Part]:
     """The parts of lists: how many items, the items, and 0 for the end; where there is none, the end alone."""
-    lengths = _lengths(column)
+    items = lengths(column)
     joined = _joined(parts, count)
-    at = np.concatenate([[0], np.cumsum(lengths)])
-    offsets = np.frombuffer(joined.buffers()[1], dtype=np.int32)[joined.offset : joined.offset + count + 1]
-    spans = pa.py_buffer(offsets[at] if count else np.zeros(len(at), dtype=np.int32))
-    items = pa.Array.from_buffers(pa.binary(), len(column), [None, spans, joined.buffers()[2]])
-    end = (np.zeros((len(column), 1), dtype=np.uint8), (lengths > 0)[:, None])
-    return [_varint_block(lengths), items, end]
+    spans = edges(joined)[np.concatenate([[0], np.cumsum(items)])]
+    bodies = pa.Array.from_buffers(pa.binary(), len(column), [None, pa.py_buffer(spans), joined.buffers()[2]])
+    end = (np.zeros((len(column), 1), dtype=np.uint8), (items > 0)[:, None])
+    return [_varint_block(items), bodies, end]
 
 
 def _column_type(field: dict[str, Any]) -> ColumnType:

@@ -1,7 +1,9 @@
 """Finds the contracts (the newest text of each event's schema, one `.avsc` file each) and the subjects of topics."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from conf.errors import TidemarkError, nearest
 from conf.names import within
@@ -46,6 +48,45 @@ def require_event(subject: str, text: str) -> None:
         pii_fields_of(text)
     except TidemarkError as exc:
         raise TidemarkError(exc.code, f"{subject}: {exc.message}", exc.remedy) from exc
+
+
+def with_fields(text: str, names: Collection[str], beside: Collection[str] = ()) -> str:
+    """Return the schema `text` of an event with the fields `names` alone, and those that declare a type of theirs.
+
+    Args:
+        beside: further fields, where there are such.
+
+    Raises:
+        TidemarkError: UNKNOWN_FIELD, with the nearest name.
+    """
+    schema = parsed(text)
+    fields = {field["name"]: field for field in schema["fields"]}
+    for name in names:
+        if name not in fields:
+            what = f"events of {schema['name']} have no field `{name}`"
+            raise TidemarkError("UNKNOWN_FIELD", what, nearest(name, [*fields]))
+    declared_in = {type_name: name for name, field in fields.items() for type_name in _named(field["type"])[0]}
+    kept, looked_at = {*names, *(fields.keys() & set(beside))}, set[str]()
+    while new := kept - looked_at:
+        looked_at |= new
+        used = {type_name for name in new for type_name in _named(fields[name]["type"])[1]}
+        kept |= {declared_in[type_name] for type_name in used if type_name in declared_in}
+    narrow = {name: value for name, value in schema.items() if not name.startswith("__")}
+    return json.dumps(narrow | {"fields": [field for name, field in fields.items() if name in kept]})
+
+
+def _named(avro_type: Any) -> tuple[set[str], set[str]]:
+    """The names of the types that are declared within a type, and of those that it refers to, in parsed form."""
+    if isinstance(avro_type, str):
+        return set(), {avro_type}
+    if isinstance(avro_type, list):
+        inner = avro_type
+    else:
+        inner = [avro_type[part] for part in ("type", "items", "values") if part in avro_type]
+        inner += [field["type"] for field in avro_type.get("fields", ())]
+    found = [_named(part) for part in inner]
+    own = {avro_type["name"]} if isinstance(avro_type, dict) and "name" in avro_type else set()
+    return own.union(*(declared for declared, _ in found)), set().union(*(used for _, used in found))
 
 
 def subject_of_stream(stream: str) -> str:

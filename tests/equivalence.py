@@ -92,12 +92,12 @@ class Equivalence:
 
     def check(self, job: str, *overrides: str) -> None:
         """Run `job` in every way, with these settings; fails with the rows that are not the same."""
-        batch, live = self.check_runs(job, *overrides)
+        batch, live = self._run_streams(job, *overrides)
         self._lose_and_replay(job, batch, live)
         self._compare(job, batch, live, "a replay that was cut over")
 
-    def check_runs(self, job: str, *overrides: str) -> tuple[Run, Settings]:
-        """Run `job` as `check` does, but for the replay; what ran in one batch, and the settings of the stream."""
+    def _run_streams(self, job: str, *overrides: str) -> tuple[Run, Settings]:
+        """Compare all ways but the replay; what ran in one batch, and the settings of the stream."""
         self._make_topics()
         live = self._settings("live", *overrides)
         for portion in self._portions:

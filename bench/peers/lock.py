@@ -27,6 +27,7 @@ JARS = {
         *(f"org.apache.flink:{name}:{FLINK}" for name in ("flink-clients", "flink-table-api-java-bridge")),
         *(f"org.apache.flink:{name}:{FLINK}" for name in ("flink-table-planner-loader", "flink-table-runtime")),
         f"org.apache.flink:flink-sql-avro-confluent-registry:{FLINK}",
+        f"org.apache.flink:flink-statebackend-rocksdb:{FLINK}",
         "org.apache.flink:flink-connector-base:" + FLINK,
         "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",  # the newest; it says that it is for 2.2
     ],

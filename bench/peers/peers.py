@@ -165,16 +165,25 @@ def _flink_without(question: Question) -> Start:
     return _flink(question, {}, {})
 
 
-def _flink_with(question: Question) -> Start:
+def _flink_with(question: Question, configuration: Mapping[str, str] | None = None) -> Start:
     delivery = {
         "sink.delivery-guarantee": "exactly-once",
         "sink.transactional-id-prefix": question.name,
         "properties.transaction.timeout.ms": "600000",
     }
     folder = f"file://{question.folder}/checkpoints"
-    return _flink(
-        question, delivery, {"execution.checkpointing.interval": "5 s", "execution.checkpointing.dir": folder}
-    )
+    checkpoints = {"execution.checkpointing.interval": "5 s", "execution.checkpointing.dir": folder}
+    return _flink(question, delivery, checkpoints | dict(configuration or {}))
+
+
+def _flink_rocksdb(question: Question) -> Start:
+    # Its memory is managed memory, of which a mini cluster has little.
+    store = {"state.backend.type": "rocksdb", "execution.checkpointing.incremental": "true"}
+    return _flink_with(question, store | {"taskmanager.memory.managed.size": "1g"})
+
+
+def _ours_rocksdb(question: Question) -> Start:
+    return ours(question, {"spark.state_store": "rocksdb"})
 
 
 def _pyspark_version() -> str:
@@ -215,6 +224,15 @@ PEERS = {
             "checkpoint",
         ),
         Peer(
+            "tidemark-rocksdb",
+            "Tidemark, RocksDB",
+            "exactly once",
+            "its settings as they come, but for the state store",
+            _pyspark_version,
+            _ours_rocksdb,
+            "checkpoint",
+        ),
+        Peer(
             "pyspark-tuned",
             "PySpark, tuned",
             "at least once",
@@ -252,6 +270,16 @@ PEERS = {
             "the same; Kafka SQL connector (consistency guarantees), checkpointing",
             _flink_version,
             _flink_with,
+            "registry",
+            "Avro",
+        ),
+        Peer(
+            "flink-rocksdb",
+            "Flink SQL, RocksDB",
+            "exactly once",
+            "the same; state backends (RocksDB, incremental checkpoints, managed memory)",
+            _flink_version,
+            _flink_rocksdb,
             "registry",
             "Avro",
         ),

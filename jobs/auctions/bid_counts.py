@@ -46,5 +46,5 @@ def as_records(schema: RegisteredSchema) -> Callable[[DataFrame], DataFrame]:
 
 
 def build(run: Run) -> None:
-    counts = bid_counts(run.read("bids"))
+    counts = bid_counts(run.read("bids", fields=("auction", "bid_at")))
     run.publish(counts.transform(as_records(run.latest_schema("bid_counts"))), topic="bid_counts")

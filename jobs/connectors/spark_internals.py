@@ -22,8 +22,10 @@ from pyspark.errors.exceptions.captured import CapturedException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import vectorized_udf  # type: ignore[attr-defined]
 from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.types import StructType
+from pyspark.util import PythonEvalType
 
 # The JVM, and what it raised.
 
@@ -188,6 +190,13 @@ def optimization_barrier(column: Column) -> Column:
 def is_optimization_barrier(expression: Any) -> bool:
     """Whether a Catalyst `expression` is the condition of an `optimization_barrier`: it is true in every partition."""
     return str(expression.sql()) == ALWAYS
+
+
+def map_in_arrow(frame: DataFrame, function: Callable[[Iterator[Any]], Iterator[Any]], schema: str) -> DataFrame:
+    """`frame.mapInArrow`, which loads pandas to see that it is there: the first call of a process takes a second."""
+    mapped = vectorized_udf(function, schema, PythonEvalType.SQL_MAP_ARROW_ITER_UDF)
+    applied = mapped(*(frame[name] for name in frame.columns))
+    return DataFrame(frame._jdf.mapInArrow(applied._jc, False, None), frame.sparkSession)
 
 
 def nullable_schema(frame: DataFrame) -> StructType:

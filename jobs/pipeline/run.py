@@ -125,11 +125,10 @@ class Run(Sources):
             delivery: the settings' (of this job, then of all), where it is left out; see `jobs.pipeline.topic_sink`.
             mode: "outbox" freezes each micro-batch in a table first, for plans that give other rows when run again.
         """
+        frame = self._timing(frame, topic, delivery)(frame)
         if self.is_apart:
-            source_sink.check_output(frame, topic)
             self.declare(TableOutput(self.job, topic, frame, output_mode, RowSelector(topic), topic))
             return
-        frame = self._timing(frame, topic, delivery)(frame)
         if self._delivery(delivery) in topic_sink.AT_LEAST_ONCE:
             frame = counting_published(frame, topic)
         self.declare(self._topic_output(frame, topic, topic, delivery, mode, output_mode))

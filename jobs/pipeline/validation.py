@@ -1,6 +1,6 @@
 """Which records of a topic are accepted: by the registered schemas, the declared rules and the clock."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.pipeline import paths, rules, tombstones
 from jobs.pipeline.progress import REJECTED_AS
-from schemas.contracts import subject_of_stream
+from schemas.contracts import subject_of_stream, with_fields
 from schemas.pii import PiiFields, pii_fields_of
 from schemas.registry import RegisteredSchema, Registry
 from schemas.spark_limits import require_storable
@@ -56,7 +56,13 @@ class Validator:
         return {stream: self.registry.versions(subject_of_stream(stream)) for stream in self.streams(topic)}
 
     def validate(
-        self, records: DataFrame, stream: str, versions: Versions, clock: Column, owns_unmatched: bool = True
+        self,
+        records: DataFrame,
+        stream: str,
+        versions: Versions,
+        clock: Column,
+        owns_unmatched: bool = True,
+        fields: Collection[str] | None = None,
     ) -> DataFrame:
         """Decode those of `records` (Kafka's columns) that are of `stream`, and apply every rule that needs nothing
         but the record.
@@ -67,6 +73,8 @@ class Validator:
             versions: of the stream's topic.
             clock: what an event time is compared with, timestamp.
             owns_unmatched: whether records that are of no stream of the topic are among the rejected ones.
+            fields: that are read, beside those that rules, key and event time ask for; others are skipped, and nobody
+                looks whether their values are of their types. None: all.
 
         Returns:
             what `apply_rules` gives; of a compacted topic, with `tombstones.DELETED_KEY`.
@@ -74,17 +82,21 @@ class Validator:
         Raises:
             TidemarkError: BAD_RULES, where a rule asks for what events of the topic do not have; BAD_TOPICS, where a
                 compacted topic's key is nothing that a tombstone can name; BAD_SCHEMA, where a registered schema is
-                none that can be read.
+                none that can be read; UNKNOWN_FIELD.
         """
         newest = versions[stream][-1].text
         of_stream = self._of_stream(records, stream, versions, owns_unmatched)
+        declared, event_time = self.rules_of(stream), self.event_time(stream)
+        key = self.topics[stream].compaction_key if stream in self.topics else None
         with naming_schema(stream, versions):
             require_storable(newest)
-            decoded = with_rule_column(decode.decode(of_stream, versions[stream], reader=newest))
             marks = pii_fields_of(newest)
-        if stream in self.topics and (key := self.topics[stream].compaction_key):
+            if fields is not None:
+                asked = [event_time or "", key or "", *(name for rule in declared for name in fields_of(rule))]
+                newest = with_fields(newest, fields, beside=[name.partition(".")[0] for name in asked])
+            decoded = with_rule_column(decode.decode(of_stream, versions[stream], reader=newest))
+        if key:
             decoded = tombstones.with_deleted_keys(decoded, stream, newest, key)
-        declared, event_time = self.rules_of(stream), self.event_time(stream)
         self._require_comparable(stream, marks)
         event = decoded.schema["event"].dataType
         rules.require_fields(stream, declared, event_time, event)

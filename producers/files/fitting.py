@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producers.files.scalar_fits import Fit, Fitted, Mask, byte_lengths, is_present, scalar_fit, text_fit
+from producers.files.scalar_fits import Fit, Fitted, Mask, scalar_fit, text_fit
+from schemas.arrow_columns import is_there, lengths
 from schemas.columnar import column_type
 from schemas.values import Reading, branches, source_name
 
@@ -96,7 +97,7 @@ class Fitting:
         places = [names.index(source) for source in fields]
 
         def fit(column: pa.Array) -> Fitted:
-            present = is_present(column)
+            present = is_there(column)
             children = column.flatten()
             fitted = [fit(children[place]) for fit, place in zip(fits, places, strict=True) if fit]
             sure = np.logical_and.reduce([sure for _, sure in fitted]) | ~present
@@ -110,7 +111,7 @@ class Fitting:
 def _required(fit: Fit) -> Fit:
     def required(column: pa.Array) -> Fitted:
         values, sure = fit(column)
-        return values, sure & is_present(values) if values.null_count else sure
+        return values, sure & is_there(values) if values.null_count else sure
 
     return required
 
@@ -124,7 +125,7 @@ def _without_nulls(fit: Fit, nulls: frozenset[str]) -> Fit:
     longest = max((len(null.encode()) for null in nulls), default=-1)
 
     def without(column: pa.Array) -> Fitted:
-        if byte_lengths(column).min(initial=longest + 1) > longest:
+        if lengths(column).min(initial=longest + 1) > longest:
             return fit(column)
         is_null = pc.is_in(column, listed)
         return fit(pc.if_else(is_null, None, column) if pc.any(is_null).as_py() else column)
@@ -134,10 +135,10 @@ def _without_nulls(fit: Fit, nulls: frozenset[str]) -> Fit:
 
 def _lists(item: Fit) -> Fit:
     def fit(column: pa.Array) -> Fitted:
-        lengths = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        counts = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
         items, sure = item(column.flatten())
-        offsets = _offsets(lengths)
-        mask = pa.array(~is_present(column))
+        offsets = _offsets(counts)
+        mask = pa.array(~is_there(column))
         return pa.ListArray.from_arrays(pa.array(offsets), items, mask=mask), _all_within(sure, offsets)
 
     return fit
@@ -146,22 +147,22 @@ def _lists(item: Fit) -> Fit:
 def _maps(item: Fit, target: pa.MapType) -> Fit:
     def fit(column: pa.Array) -> Fitted:
         entries = column.cast(pa.list_(pa.struct([("key", pa.string()), ("value", column.type.item_type)])))
-        lengths = pc.list_value_length(entries).fill_null(0).to_numpy(zero_copy_only=False)
+        counts = pc.list_value_length(entries).fill_null(0).to_numpy(zero_copy_only=False)
         keys, values = entries.flatten().flatten()
         codes = keys.dictionary_encode().indices.to_numpy(zero_copy_only=False)
-        rows = np.repeat(np.arange(len(column)), lengths)
+        rows = np.repeat(np.arange(len(column)), counts)
         if len(np.unique(rows * (len(keys) + 1) + codes)) < len(keys):
             raise pa.ArrowInvalid("a map has a key twice")
         fitted, sure = item(values)
-        offsets = _offsets(lengths)
-        maps = pa.MapArray.from_arrays(pa.array(offsets), keys, fitted, mask=pa.array(~is_present(column)))
+        offsets = _offsets(counts)
+        maps = pa.MapArray.from_arrays(pa.array(offsets), keys, fitted, mask=pa.array(~is_there(column)))
         return maps.cast(target), _all_within(sure, offsets)
 
     return fit
 
 
-def _offsets(lengths: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+def _offsets(counts: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
 
 
 def _all_within(sure: Mask, offsets: npt.NDArray[np.int32]) -> Mask:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from producers.files import record_parts
+from schemas.arrow_columns import data_of, edges, is_there, lengths
 from schemas.columnar import column_type, unscaled_numbers
 from schemas.timestamps import DAY_NS, DAYS, UNIT_NS
 from schemas.wire import DAY, FIRST, INT, LAST, LONG
@@ -84,16 +85,6 @@ def _all(column: pa.Array) -> Mask:
     return np.ones(len(column), dtype=np.bool_)
 
 
-def is_present(column: pa.Array) -> Mask:
-    """Return which values are not null."""
-    return np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
-
-
-def byte_lengths(column: pa.Array) -> npt.NDArray[Any]:
-    """Return the bytes of each value, 0 for a null."""
-    return np.asarray(pc.binary_length(column).fill_null(0).to_numpy(zero_copy_only=False))
-
-
 def _decimals(column: pa.Array) -> Fitted:
     """Decimals, those in doubt that have too many digits, which Arrow does not look for wherever it scales them up."""
     unscaled = unscaled_numbers(column)
@@ -109,7 +100,7 @@ def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:
 
 def _made(numbers: npt.NDArray[np.int64], sure: Mask, column: pa.Array, target: pa.DataType) -> Fitted:
     width = np.int32 if target.bit_width == 32 else np.int64
-    present = is_present(column)
+    present = is_there(column)
     values = pa.array(np.where(sure, numbers, 0).astype(width), mask=~(sure & present))
     return values.view(target), sure | ~present
 
@@ -150,7 +141,7 @@ def _instants(base: str, unit: str, arrow: pa.DataType, target: pa.DataType, is_
 
     def of_text(column: pa.Array) -> Fitted:
         # So long a text that Arrow takes has its seconds.
-        sure = byte_lengths(column) >= len("2013-01-31T13:45:00")
+        sure = lengths(column) >= len("2013-01-31T13:45:00")
         kept = _kept(column, sure)
         if base == "timestamp":
             try:
@@ -162,7 +153,7 @@ def _instants(base: str, unit: str, arrow: pa.DataType, target: pa.DataType, is_
         else:
             times = kept.cast(target)
         values, in_range = _bounded(times, low, high, target)
-        return values, in_range & (sure | ~is_present(column))
+        return values, in_range & (sure | ~is_there(column))
 
     return of_text
 
@@ -206,7 +197,7 @@ def _floating(avro: str, arrow: pa.DataType) -> Fit | None:
         with np.errstate(over="ignore", invalid="ignore"):
             sure = numbers.astype(np.float32) == numbers  # a NaN is in doubt
             values = numbers.astype(np.float64 if avro == "double" else np.float32)
-        present = is_present(column)
+        present = is_there(column)
         return pa.array(values, mask=~(sure & present)), sure | ~present
 
     return of_floats
@@ -225,7 +216,7 @@ def _texts(declared: Mapping[str, Any]) -> Fit | None:
 
 def _chosen(column: pa.Array, chosen: pa.Array) -> Fitted:
     sure = chosen.fill_null(False).to_numpy(zero_copy_only=False)
-    return _kept(column, sure), sure | ~is_present(column)
+    return _kept(column, sure), sure | ~is_there(column)
 
 
 def _kept(column: pa.Array, sure: Mask) -> pa.Array:
@@ -245,12 +236,8 @@ def _bytes(target: pa.DataType) -> Fit:
 
 def _characters(column: pa.Array) -> npt.NDArray[np.uint8]:
     """All bytes of a column of text, and maybe others."""
-    _, offsets, data = column.buffers()
-    if data is None or not len(column):
-        return np.zeros(0, dtype=np.uint8)
-    ends = np.frombuffer(offsets, dtype=np.int32)
-    start, end = ends[column.offset], ends[column.offset + len(column)]
-    return np.frombuffer(data, dtype=np.uint8)[start:end]
+    places = edges(column)
+    return np.frombuffer(data_of(column), dtype=np.uint8)[places[0] : places[-1]]
 
 
 def _integers_of_text(avro: str) -> Fit:
@@ -259,7 +246,7 @@ def _integers_of_text(avro: str) -> Fit:
 
     def fit(column: pa.Array) -> Fitted:
         # Arrow takes 0x10, too.
-        if _has_other_characters(column) or byte_lengths(column).max(initial=0) >= LONGEST_INTEGER:
+        if _has_other_characters(column) or lengths(column).max(initial=0) >= LONGEST_INTEGER:
             column, sure = _chosen(column, pc.match_substring_regex(column, r"^[+-]?[0-9]{1,18}$"))
         else:
             sure = _all(column)
@@ -280,7 +267,7 @@ def _doubles_of_text(column: pa.Array) -> Fitted:
     else:
         sure = _all(column)
     values = column.cast(pa.float64())
-    is_short = byte_lengths(column) <= EXACT_CHARACTERS
+    is_short = lengths(column) <= EXACT_CHARACTERS
     if not is_short.all():
         # Printed by Arrow, a double has as few digits as tell it from all others.
         printed = pc.equal(values.cast(pa.string()), column).fill_null(True).to_numpy(zero_copy_only=False)

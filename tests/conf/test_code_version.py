@@ -119,3 +119,25 @@ def test_it_is_computed_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         monkeypatch.undo()
         code_version.version.cache_clear()
+
+
+def test_what_came_of_the_same_sources_is_kept_in_the_state_folder_and_of_others_is_not_believed(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / "state"))
+    found = version_in(checkout)
+    assert not (tmp_path / "state").exists()
+    (tmp_path / "state").mkdir()
+    assert version_in(checkout) == found
+    kept = tmp_path / "state" / code_version.KEPT
+    sources, _, version = kept.read_text().strip().partition(" ")
+    assert version == found
+    assert [path.name for path in kept.parent.iterdir()] == [code_version.KEPT]
+    kept.write_text(f"{sources} kept")
+    assert version_in(checkout) == "kept"
+    for damaged in (f"{sources[:-1]} kept", sources, "", "\n \n"):
+        kept.write_text(damaged)
+        assert version_in(checkout) == found
+    kept.write_text(f"{sources} kept")
+    (checkout / "jobs" / "catalog.py").write_text("changed = 1\n")
+    assert version_in(checkout) not in ("kept", found)

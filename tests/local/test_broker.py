@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
+from local import processes
 from local.broker import Cluster
 from local.processes import wait_for
 from tests.faults import nodes
@@ -123,6 +124,19 @@ def test_a_port_that_another_program_holds_is_named(tmp_path: Path) -> None:
         port = held.getsockname()[1]
         with pytest.raises(TidemarkError, match=rf"PORT_TAKEN.*127\.0\.0\.1:{port}"):
             Cluster(tmp_path, tmp_path / "logs", port=port).start()
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken_between_choice_and_start_is_chosen_anew(
+    own: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = [{"port": own.nodes[0].port, "controller_port": own.nodes[0].controller_port}]
+    chosen = iter([taken, processes.choose_ports([0], [])])
+    monkeypatch.setattr(processes, "choose_ports", lambda requested, before: next(chosen))
+    with Cluster(tmp_path / "broker", tmp_path / "logs", attached=True) as cluster:
+        assert cluster.nodes[0].port != own.nodes[0].port
+        create(cluster.bootstrap_servers, "t")
+    assert own.running()
 
 
 def test_a_broker_that_dies_at_its_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:

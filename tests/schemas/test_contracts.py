@@ -4,17 +4,22 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from io import BytesIO
 from typing import Any
 
 import pytest
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from conf import ROOT
 from conf.errors import TidemarkError
 from conf.topics import load_topics
 from schemas.codec import Decoder, Encoder
-from schemas.contracts import contract, contract_names
+from schemas.contracts import contract, contract_names, with_fields
 from schemas.registry_folder import FileRegistry
 from schemas.schema_text import normalized
+from tests.jobs.connectors.avro.avro_examples import fields, named, types, values
 
 TOPICS = [topic for topic in load_topics().values() if topic.streams]  # all but those of JSON
 REGISTRY = FileRegistry(ROOT / "schemas" / "registry")
@@ -115,3 +120,42 @@ def test_key_and_event_time_of_every_topic_are_fields_of_its_contract() -> None:
 def test_an_unknown_contract_is_named_with_the_nearest() -> None:
     with pytest.raises(TidemarkError, match=r"UNKNOWN_CONTRACT.*did you mean `departure`"):
         contract("depature")
+
+
+@st.composite
+def records(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """A record's schema, a value of it, and some of its fields; half of the fields have the type of another."""
+    kinds = draw(st.lists(types(), min_size=1, max_size=5))
+    schema = named({"type": "record", "fields": fields(kinds)}, "Event")
+    for number, field in enumerate(schema["fields"]):
+        if isinstance(field["type"], dict) and "name" in field["type"]:
+            schema["fields"].append({"name": f"again{number}", "type": ["null", field["type"]["name"]]})
+    value = draw(values({**schema, "fields": schema["fields"][: len(kinds)]}))
+    again = {name["name"]: value.get(f"f{name['name'][5:]}") for name in schema["fields"][len(kinds) :]}
+    names = draw(st.lists(st.sampled_from([field["name"] for field in schema["fields"]]), unique=True))
+    return schema, value | again, names
+
+
+# The first draw loads all that types are drawn from.
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
+@given(records())
+def test_an_event_with_few_of_its_fields_has_the_values_of_all(drawn: tuple[Any, Any, list[str]]) -> None:
+    schema, value, names = drawn
+    narrow = json.loads(with_fields(json.dumps(schema), names))
+    kept = [field["name"] for field in narrow["fields"]]
+    assert set(names) <= set(kept)
+    buffer = BytesIO()
+    schemaless_writer(buffer, parse_schema(schema), value)
+    whole: Any = schemaless_reader(BytesIO(buffer.getvalue()), parse_schema(schema), None)
+    found: Any = schemaless_reader(BytesIO(buffer.getvalue()), parse_schema(schema), parse_schema(narrow))
+    assert repr(found) == repr({name: whole[name] for name in kept})
+
+
+def test_a_field_that_declares_the_type_of_another_is_kept_with_it() -> None:
+    point = {"type": "record", "name": "a.Point", "fields": [{"name": "x", "type": "int"}]}
+    listed = {"name": "points", "type": {"type": "array", "items": "Point"}}
+    schema = {"type": "record", "name": "a.E", "fields": [{"name": "n", "type": "int"}, {"name": "p", "type": point}]}
+    text = json.dumps(schema | {"fields": [*schema["fields"], listed]})
+    for names, kept in ((["points"], ["p", "points"]), (["n"], ["n"]), (["p"], ["p"]), ([], [])):
+        assert [field["name"] for field in json.loads(with_fields(text, names))["fields"]] == kept
+    assert len(json.loads(with_fields(text, ["n"], beside=["p", "nowhere"]))["fields"]) == 2

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from jobs.connectors.exactly_once.arrow_columns import data_of, edges, is_there, lengths, numbers
+from schemas.arrow_columns import data_of, edges, is_there, lengths, numbers
 
 SEED, M = 0x9747B28C, np.uint32(0x5BD1E995)
 POSITIVE = np.uint32(0x7FFFFFFF)

@@ -15,13 +15,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
 from jobs.connectors.exactly_once import errors
-from jobs.connectors.exactly_once.arrow_columns import is_there, lengths, numbers
 from jobs.connectors.exactly_once.bulk import PARTITIONER, bulk_of
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Done
 from jobs.connectors.exactly_once.transaction import CONSEQUENCES
 from jobs.connectors.kafka.access import CODES
 from jobs.connectors.kafka.topic_limits import SizeLimits, shown_key
+from schemas.arrow_columns import is_there, lengths, numbers
 
 HASH = "tidemark_hash"  # the column of a record's checksum, long
 # What a record that is alone in its batch costs beside key, value and headers, at most; and each of its headers.

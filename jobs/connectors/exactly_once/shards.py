@@ -29,7 +29,7 @@ from jobs.connectors.exactly_once.markers import DONE, BatchId, Done, Layout, is
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer
 from jobs.connectors.exactly_once.transaction import PRODUCER, Transaction, Writer, beginning
 from jobs.connectors.kafka.topic_limits import SizeLimits
-from jobs.connectors.spark_internals import kafka_ranges, state_partitions
+from jobs.connectors.spark_internals import kafka_ranges, map_in_arrow, state_partitions
 
 ARROW_BYTES, NO_LIMIT = "spark.sql.execution.arrow.maxBytesPerBatch", str((1 << 31) - 1)
 # Thousands of such records are 20 MB: ten times as much, if the next ones are so much larger, is still no harm.
@@ -84,7 +84,7 @@ def publish_shards(
     """
     shards = cut_frame(frame, layout, len(assignment.writers), order_by)
     with arrow_batches(frame.sparkSession, record_bytes):
-        rows = shards.mapInArrow(task(assignment), RESULT).collect()
+        rows = map_in_arrow(shards, task(assignment), RESULT).collect()
     answers = {answer.shard: answer for answer in (ShardResult(**json.loads(row.result)) for row in rows)}
     for shard in set(range(len(assignment.writers))) - answers.keys():
         # Spark gives an empty frame fewer tasks, or none.
@@ -196,7 +196,7 @@ class ShardResult:
 
 
 def task(assignment: ShardTask) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """Make the function for `mapInArrow` that publishes a partition's rows and gives one row, a ShardResult."""
+    """Make the function for `map_in_arrow` that publishes a partition's rows and gives one row, a ShardResult."""
 
     def publish_partition(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         from pyspark import TaskContext

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import reduce
 from operator import and_
 from typing import Any
@@ -11,6 +12,7 @@ from pyspark.sql import functions as F
 
 from conf.settings import Settings
 from jobs.connectors.delta import table as delta_table
+from jobs.connectors.kafka import source_sink
 from jobs.operations.replay.record import Part, Replacement, Replay
 from jobs.pipeline import paths
 from jobs.pipeline.outputs import RowSelector
@@ -23,9 +25,25 @@ def row_selection(replay: Replay, part: Part, replacement: Replacement) -> str:
         return _of_records(replay, part, rows)
     if rows.event_time is None:
         return "true"
-    edges = ((">=", replacement.start), ("<", replacement.until))
-    parts = [f"`{rows.event_time}` {sign} TIMESTAMP '{edge.isoformat(sep=' ')}'" for sign, edge in edges if edge]
-    return " AND ".join(parts) or f"(`{rows.event_time}` IS NOT NULL OR `{rows.event_time}` IS NULL)"
+    everything = f"(`{rows.event_time}` IS NOT NULL OR `{rows.event_time}` IS NULL)"
+    return _between(rows.event_time, replacement.start, replacement.until) or everything
+
+
+def _between(column: str, start: datetime | None, until: datetime | None) -> str:
+    edges = ((">=", start), ("<", until))
+    return " AND ".join(f"`{column}` {sign} TIMESTAMP '{edge.isoformat(sep=' ')}'" for sign, edge in edges if edge)
+
+
+def read_records(spark: SparkSession, root: str, part: Part) -> DataFrame | None:
+    """The records for the topic of `part` that the replay makes anew, from the table under `root`; None for no table.
+
+    Those without an event time are all there; so are all where records have none.
+    """
+    records = read_rows(spark, paths.table(root, str(part.topic)), "true")
+    span = _between(source_sink.TIMESTAMP, part.sends_since, part.sends_until)
+    if records is None or not span or source_sink.TIMESTAMP not in records.columns:
+        return records
+    return records.where(f"`{source_sink.TIMESTAMP}` IS NULL OR ({span})")
 
 
 def _of_records(replay: Replay, part: Part, rows: RowSelector) -> str:

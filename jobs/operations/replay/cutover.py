@@ -18,7 +18,7 @@ from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.kafka import source_sink
 from jobs.operations.replay import compare
-from jobs.operations.replay.compare import fingerprint, read_rows, row_selection
+from jobs.operations.replay.compare import fingerprint, read_records, read_rows, row_selection
 from jobs.operations.replay.record import Part, Replacement, Replay, ReplayPaths
 from jobs.operations.replay.side_run import SideRun
 from jobs.operations.replay.slice_runner import kafka_offset
@@ -86,7 +86,7 @@ class Cutover:
             TidemarkError: the errors of `jobs.connectors.exactly_once.errors`.
         """
         topic = str(part.topic)
-        records = read_rows(self._spark, paths.table(self._side_run, topic), "true")
+        records = read_records(self._spark, self._side_run, part)
         if records is None:
             return 0
         id = f"{self._settings.ledger.application}.replay.{self._replay.id}.{part.query}"

@@ -19,6 +19,7 @@ from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import catalog
 from jobs.connectors.files import listed, read_text, table_uri
+from jobs.connectors.kafka import source_sink
 from jobs.operations.replay.record import Partitions
 from jobs.pipeline import paths
 from jobs.pipeline.checkpoint_format import COMMITS, commit_file, entry_file, next_watermark_ms, source_offsets
@@ -35,11 +36,13 @@ class LiveQuery:
     Args:
         until: where its last finished micro-batch ended, by topic and partition.
         watermark: None for a query without one, or that has none yet.
+        sends_times: whether the records that it publishes have their event time as timestamp.
     """
 
     manifest: QueryDescription
     until: Mapping[str, Mapping[int, int]]
     watermark: datetime | None
+    sends_times: bool = False
 
 
 def live_queries(settings: Settings, job: str) -> list[LiveQuery]:
@@ -69,7 +72,17 @@ def _live_query(folder: str) -> LiveQuery | None:
         return LiveQuery(manifest, {}, None)
     sources = source_offsets(read_text(f"{folder}/{entry_file(batch)}")) or ()
     until = {topic: offsets for source in sources for topic, offsets in _kafka_offsets(source).items()}
-    return LiveQuery(manifest, until, _watermark(read_text(f"{folder}/{commit_file(batch)}") or ""))
+    watermark = _watermark(read_text(f"{folder}/{commit_file(batch)}") or "")
+    return LiveQuery(manifest, until, watermark, _sends_times(folder))
+
+
+def _sends_times(folder: str) -> bool:
+    written = read_text(f"{folder}/{paths.WRITTEN_FILE}")
+    try:
+        description = QueryDescription.from_json(written or "")
+    except (ValueError, KeyError, TypeError):
+        return False  # it ran before that was kept
+    return description.topic is not None and source_sink.TIMESTAMP in dict(description.columns)
 
 
 def _kafka_offsets(source: Any) -> dict[str, dict[int, int]]:

@@ -21,6 +21,7 @@ from jobs.operations.replay.request import (
     queries_reading,
     topics_named,
 )
+from jobs.pipeline.event_time import EventTimeSpan
 from jobs.pipeline.query_description import QueryDescription
 
 # Far enough from the ends of what a datetime can hold, however far an event reaches.
@@ -49,7 +50,7 @@ def plan_range(settings: Settings, request: ReplayRequest) -> Replay:
             for topic in part.topics:
                 to_read[topic] = _union(to_read.get(topic, part_times), part_times)
                 least[topic] = _greatest(least.get(topic, {}), late.get(topic, {}))
-        is_by_records = all(part.tables[0].rows.event_time is None for part in parts if part.tables)
+        is_by_records = not any(map(_is_timed, parts))
         ranges = []
         for topic, (since, until) in to_read.items():
             most = _least([query.until.get(topic, {}) for query in queries if topic in query.manifest.topics])
@@ -79,9 +80,20 @@ def _new_part(settings: Settings, manifest: QueryDescription) -> Part:
     return _part_of(manifest, tuple(Replacement(rows) for rows in manifest.tables))
 
 
-def _part_of(manifest: QueryDescription, tables: tuple[Replacement, ...]) -> Part:
+def _part_of(
+    manifest: QueryDescription,
+    tables: tuple[Replacement, ...],
+    sends: TimeRange = (None, None),
+    watermark: datetime | None = None,
+) -> Part:
     back_s = manifest.reach.back.total_seconds()
-    return Part(manifest.query, manifest.name, manifest.topics, tables, manifest.topic, back_s)
+    return Part(manifest.query, manifest.name, manifest.topics, tables, manifest.topic, back_s, *sends, watermark)
+
+
+def _is_timed(part: Part) -> bool:
+    """Whether the rows and records that the replay makes are told by their event times, not by what was read."""
+    by_time = any(table.rows.event_time for table in part.tables[:1])
+    return by_time or part.sends_since is not None or part.sends_until is not None
 
 
 def _part(settings: Settings, query: LiveQuery, times: TimeRange, context: timedelta | None) -> tuple[Part, TimeRange]:
@@ -91,18 +103,24 @@ def _part(settings: Settings, query: LiveQuery, times: TimeRange, context: timed
     start, end = _moved(since, -manifest.reach.back), _moved(until, manifest.reach.ahead)
     if start and manifest.reach.back >= DAY:
         start = _midnight(start)
-    tables = []
-    for rows in manifest.tables:
-        table_start, table_end = (start, _closed(query, end)) if rows.event_time else (None, None)
-        tables.append(Replacement(rows, table_start, table_end, table_version(settings, rows.table)))
-        if table_end and table_start and table_end <= table_start:
+    all_rows: TimeRange = (None, None)
+    closed_rows = start, _closed(query, end)
+    spans = [closed_rows if rows.event_time else all_rows for rows in manifest.tables]
+    tables = tuple(
+        Replacement(rows, *span, table_version(settings, rows.table))
+        for rows, span in zip(manifest.tables, spans, strict=True)
+    )
+    # A record that is made of one event alone is told by that event's offset.
+    sends_windows = query.sends_times and manifest.reach != EventTimeSpan()
+    sends = closed_rows if manifest.topic and (sends_windows or closed_rows in spans) else all_rows
+    if closed_rows in (*spans, sends):
+        end = closed_rows[1]
+        if start and end and end <= start:
             remedy = "ask for an earlier range, or wait until the live job's watermark has passed this one"
-            closed = table_end.isoformat()
-            message = f"the live query {manifest.query} has not closed a window of the range yet (up to {closed})"
+            closed = f"(up to {end.isoformat()})"
+            message = f"the live query {manifest.query} has not closed a window of the range yet {closed}"
             raise TidemarkError("WINDOWS_OPEN", message, remedy)
-    ends = [table.until for table in tables if table.rows.event_time and table.until]
-    end = max(ends, default=end)
-    return _part_of(manifest, tuple(tables)), (_moved(start, -spread), _moved(end, spread))
+    return _part_of(manifest, tables, sends, query.watermark), (_moved(start, -spread), _moved(end, spread))
 
 
 def _closed(query: LiveQuery, until: datetime | None) -> datetime | None:
@@ -181,6 +199,11 @@ def _id(
 ) -> str:
     replaced = [
         [part.query, table.rows.table, str(table.start), str(table.until)] for part in parts for table in part.tables
+    ]
+    replaced += [
+        [part.query, part.topic, str(part.sends_since), str(part.sends_until)]
+        for part in parts
+        if part.topic and _is_timed(part)
     ]
     text = json.dumps([kind, job, starts, untils, replaced, code_version.version()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -100,7 +100,14 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Part:
-    """One output of the job, as it is replayed; `back_s`: how far before an event its window may begin, in seconds."""
+    """One output of the job, as it is replayed.
+
+    Args:
+        back_s: how far before an event its window may begin, in seconds.
+        sends_since, sends_until: the records for `topic` that the replay makes anew: those with an event time in
+            [sends_since, sends_until), and those without any. None: from the first, to the last.
+        watermark: of the live query when the replay was planned; None for none, or for a backfill.
+    """
 
     query: str
     name: str
@@ -108,6 +115,9 @@ class Part:
     tables: tuple[Replacement, ...]
     topic: str | None = None
     back_s: float = 0
+    sends_since: datetime | None = None
+    sends_until: datetime | None = None
+    watermark: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -213,13 +223,17 @@ def _slice(record: dict[str, Any]) -> Slice:
 
 def _part(record: dict[str, Any]) -> Part:
     tables = tuple(_replacement(table) for table in record["tables"])
-    return Part(**{**record, "topics": tuple(record["topics"]), "tables": tables})
+    edges = _times(record, "sends_since", "sends_until", "watermark")
+    return Part(**{**record, **edges, "topics": tuple(record["topics"]), "tables": tables})
 
 
 def _replacement(record: dict[str, Any]) -> Replacement:
-    start, until = (datetime.fromisoformat(record[edge]) if record[edge] else None for edge in ("start", "until"))
     rows = RowSelector.from_fields(record["rows"])
-    return Replacement(**{**record, "rows": rows, "start": start, "until": until})
+    return Replacement(**{**record, **_times(record, "start", "until"), "rows": rows})
+
+
+def _times(record: Mapping[str, Any], *names: str) -> dict[str, datetime | None]:
+    return {name: datetime.fromisoformat(record[name]) if record.get(name) else None for name in names}
 
 
 class Replays:

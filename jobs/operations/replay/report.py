@@ -1,6 +1,7 @@
 """What the terminal shows of replays: a plan, what comparing found, a list."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 
 import pyarrow.compute as pc
 from deltalake import DeltaTable
@@ -9,7 +10,7 @@ from conf.settings import Settings
 from jobs.connectors.files import table_uri
 from jobs.operations.replay.compare import Difference
 from jobs.operations.replay.live_job import table_version
-from jobs.operations.replay.record import Replacement, Replay
+from jobs.operations.replay.record import Part, Replacement, Replay
 from jobs.operations.replay.verify import TableComparison
 from jobs.pipeline import paths
 
@@ -35,7 +36,7 @@ def plan_lines(settings: Settings, replay: Replay, speed: float | None) -> Itera
         for table in part.tables:
             yield f"  replaces  {table.rows.table:<24} {_replaced(settings, table)}"
         if part.topic:
-            yield f"  sends to  {part.topic:<24} each record once, with a header that names the replay"
+            yield f"  sends to  {part.topic:<24} {_sent(part)}, each once, with a header that names the replay"
     rate = speed or UNMEASURED
     how = "as the job's last replay" if speed else "a guess: no replay of this job has run yet"
     size = f"about {replay.bytes / 1e6:,.1f} MB, {replay.records / rate:,.0f} s"
@@ -52,10 +53,19 @@ def _replaced(settings: Settings, table: Replacement) -> str:
         return "nothing: no column tells which rows a range makes (event_time=)"
     if table.version is None:
         return "all: the table is new"
-    start, until = (edge.isoformat(" ", "minutes") if edge else "" for edge in (table.start, table.until))
     windows, count = _touched(settings, table)
-    span = f"{rows.event_time} from {start or 'the first'} to {until or 'the last'}"
-    return f"{span}: {windows:,} windows or times, {count:,} rows now"
+    return f"{rows.event_time} {_span(table.start, table.until)}: {windows:,} windows or times, {count:,} rows now"
+
+
+def _sent(part: Part) -> str:
+    if part.sends_since is None and part.sends_until is None:
+        return "the records"
+    return f"the records of event times {_span(part.sends_since, part.sends_until)}"
+
+
+def _span(start: datetime | None, until: datetime | None) -> str:
+    first, last = (edge.isoformat(" ", "minutes") if edge else "" for edge in (start, until))
+    return f"from {first or 'the first'} to {last or 'the last'}"
 
 
 def _touched(settings: Settings, table: Replacement) -> tuple[int, int]:

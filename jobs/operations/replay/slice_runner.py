@@ -229,12 +229,21 @@ class SliceRunner:
         self._log.write_batch(batch, begins, ends, clock, self._watermark(batch))
 
     def _watermark(self, batch: int) -> int:
-        """The watermark that `batch` runs with: Spark's own, after the last slice before all other records."""
-        if batch > len(self._slices):
+        """The watermark that `batch` runs with: Spark's own, after the last slice before all other records.
+
+        The last batch closes what the live query has closed, too, by events that the range does not reach.
+        """
+        is_last = batch > len(self._slices)
+        if is_last:
             newest = len(self._slices) - 1
         else:
             newest = -1 if self.hold_watermark or batch < 2 else self._slices[batch - 2].watermark_slice
-        return max((self._log.watermark_after(number + 1) for number in range(newest + 1)), default=0)
+        own = max((self._log.watermark_after(number + 1) for number in range(newest + 1)), default=0)
+        return max(own, self._live_watermark_ms()) if is_last else own
+
+    def _live_watermark_ms(self) -> int:
+        parts = (part for part in self.run.replay.parts if part.query == self.output.query)
+        return max((round(part.watermark.timestamp() * 1000) for part in parts if part.watermark), default=0)
 
     def _start(self, write: Callable[[DataFrame, int], None]) -> StreamingQuery:
         checkpoint.choose_file_manager(self.run.spark, self._folder)

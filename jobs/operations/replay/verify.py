@@ -20,6 +20,7 @@ from jobs.operations.replay.compare import (
     differences,
     fingerprint,
     first_differences,
+    read_records,
     read_rows,
     row_selection,
     with_causes,
@@ -82,7 +83,7 @@ class Verifier:
         for part in self._replay.parts:
             comparisons += [self._compare(part, table) for table in part.tables if table.rows.can_select]
             if part.topic:
-                comparisons.append(self._compare_records(part.topic))
+                comparisons.append(self._compare_records(part, part.topic))
         return comparisons
 
     def _compare(self, part: Part, table: Replacement) -> TableComparison:
@@ -111,9 +112,9 @@ class Verifier:
         counts = in_replay.count(), unlike_check, unlike_live, unexplained
         return TableComparison(rows.table, *counts, shown, version, live_print)
 
-    def _compare_records(self, topic: str) -> TableComparison:
+    def _compare_records(self, part: Part, topic: str) -> TableComparison:
         roots = (self._paths.side_run, self._paths.recomputation)
-        replayed, recomputed = (read_rows(self._spark, paths.table(root, topic), "true") for root in roots)
+        replayed, recomputed = (read_records(self._spark, root, part) for root in roots)
         if replayed is None:
             return TableComparison(topic, 0, 0, 0, 0, (), None, (0, 0))
         wrong = self._differing(align_columns(recomputed, replayed), replayed, ())

@@ -11,6 +11,7 @@ from pyspark import inheritable_thread_target
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
+from conf.rules import Range
 from jobs.connectors.avro.encode import encode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import source_sink
@@ -21,7 +22,7 @@ from jobs.pipeline.state_store import STATE_STORES
 from jobs.pipeline.supervision import await_all, planned_anew, supervise
 from local.processes import wait_for
 from schemas.codec import frame
-from tests.jobs.scratch import Row, Scratch
+from tests.jobs.scratch import TIME, Row, Scratch
 from tests.sent import Record
 
 Readings = list[Row]
@@ -414,6 +415,24 @@ def test_a_range_counts_its_rejects_and_puts_what_it_would_publish_into_a_table(
     settings = scratch.settings()
     records = source_sink.read_batch(scratch.spark, settings.kafka, settings.source, source_sink.Subscription((topic,)))
     assert records.count() == 2
+
+
+def test_fields_that_are_wanted_come_alone_and_rules_see_theirs_too(scratch: Scratch) -> None:
+    topic = scratch.topic(event_time="at")
+    scratch.register(topic, {"name": "at", "type": ["null", TIME], "default": None}, {"name": "note", "type": "string"})
+    scratch.declare(topic, Range(field="level", max=5, name="low", on_failure="quarantine"))
+    sound = scratch.reading(topic, "a", 1, note="x" * 9)
+    assert sound.value
+    broken_note, cut_short = Record(sound.value[:-9] + b"\xff" * 9, b"a"), Record(sound.value[:-1], b"a")
+    scratch.send(topic, sound, scratch.reading(topic, "b", 6, note=""), broken_note, cut_short)
+    for fields, expected in ((("id",), [("a",), ("a",)]), (("note", "id"), [("x" * 9, "a")])):
+        events = scratch.run(bounds=("earliest", "latest")).read(topic, fields=fields)
+        assert [tuple(row) for row in events.collect()] == expected
+
+
+def test_a_field_that_no_event_has_is_named_with_the_nearest(scratch: Scratch) -> None:
+    with pytest.raises(TidemarkError, match=r"UNKNOWN_FIELD: events of Reading have no field `levl`; .*level"):
+        scratch.run().read(scratch.topic(), fields=("levl",))
 
 
 @pytest.mark.slow

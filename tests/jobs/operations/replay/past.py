@@ -80,7 +80,7 @@ class Past:
         """A replay that has run and is verified."""
         steps = self.steps()
         replay, found = steps.verify(steps.run(self.plan(start, end)))
-        assert [each.unlike_check for each in found] == [0] * len(found)
+        assert [each.unlike_check for each in found] == [0] * len(found), [each.shown for each in found]
         return replay
 
     def rows(self, table: str = TABLE) -> list[Row]:

@@ -57,7 +57,7 @@ def test_a_job_without_a_watermark_has_no_closed_period() -> None:
 
 def test_a_record_has_the_names_that_it_had_before_and_reads_back_the_same() -> None:
     table = Replacement(RowSelector("t", ("k",), "at"), day(1), None, version=3)
-    part = Part("j.t", "t", ("topic",), (table,), back_s=60.0)
+    part = Part("j.t", "t", ("topic",), (table,), back_s=60.0, sends_since=day(1))
     slices = (Slice({"topic": {0: 5}}, -1, "2013"), Slice({"topic": {0: 9}}, 1))
     request = {"from": "2013-01-01", "to": "latest"}
     replay = Replay("id", "j", "range", request, {"topic": {0: 1}}, slices, (part,), "code", day(5), findings={"a": 1})
@@ -70,3 +70,11 @@ def test_a_record_has_the_names_that_it_had_before_and_reads_back_the_same() -> 
     assert fields["slices"][0] == {"until": {"topic": {"0": 5}}, "trusted": -1, "ends_at": "2013"}
     assert (fields["asked"], fields["tables"]) == (request, {"t": {"version": 3}})
     assert Replay.from_json(text) == replay
+
+
+def test_a_record_of_before_records_for_topics_had_a_range_sends_them_all() -> None:
+    replay = Replay("id", "j", "range", {}, {}, (Slice({}),), (Part("j.t", "t", (), (), "out"),), "code", day(5))
+    fields = json.loads(replay.to_json())
+    for name in ("sends_since", "sends_until"):
+        del fields["parts"][0][name]
+    assert Replay.from_json(json.dumps(fields)) == replay

@@ -16,7 +16,7 @@ from jobs.operations.replay.steps import Steps
 from jobs.pipeline.monitoring import journal
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
-from tests.jobs.operations.replay.past import JOB, TABLE, Past, hourly
+from tests.jobs.operations.replay.past import BEGAN, JOB, TABLE, Past, hourly
 from tests.sent import Record
 
 # Partition 1 is a day behind partition 0 when the two are read offset by offset.
@@ -264,6 +264,37 @@ def test_records_for_a_topic_are_sent_once_and_marked(past: Past) -> None:
     expected = [(id, level) for id, level, _, minute in UNEQUAL if level >= 10 and minute < 12 * 60]
     assert sorted((record.key.decode(), int(record.value)) for record in marked) == sorted(expected)
     assert {tuple(map(tuple, record.headers)) for record in marked} == {(("tidemark-replay", replay.id.encode()),)}
+
+
+@pytest.mark.slow
+def test_windows_for_a_topic_are_those_of_the_range_and_closed(past: Past) -> None:
+    target = past.scratch.topic()
+
+    def declare(run: Run) -> None:
+        hours = hourly(run.read(past.topic))
+        key, value = F.col("id").alias("key"), F.col("readings").cast("string").alias("value")
+        run.publish(hours.select(key, value, F.col("hour").alias("timestamp")), topic=target)
+        run.append(hours, TABLE)
+
+    def published() -> list[tuple[str, int, int, bool]]:
+        subscription = source_sink.Subscription((target,))
+        records = source_sink.read_batch(spark, past.settings().kafka, past.settings().source, subscription)
+        rows = records.withColumn("hour", (F.unix_seconds("timestamp") - F.lit(BEGAN).cast("bigint")) / 3600).collect()
+        return sorted((row.key.decode(), int(row.hour), int(row.value), bool(row.headers)) for row in rows)
+
+    spark, past.declare = past.scratch.spark, declare
+    past.send(*UNEQUAL)
+    closed(past)
+    past.live()
+    live = published()
+    assert len(live) == 24 + 12
+    past.steps().cut_over(past.replayed(4 * 60, 8 * 60), accept=False)
+    again = [record for record in published() if record[3]]
+    # A window may begin an hour before an event that it holds.
+    assert again == [(id, hour, count, True) for id, hour, count, _ in live if 3 <= hour < 8]
+    # The event that closes the last windows lies days after all that is read for them.
+    found = past.replayed().findings["tables"]
+    assert (found[target]["rows"], found[TABLE]["rows"], found[TABLE]["unlike_live"]) == (len(live), len(live), 0)
 
 
 @pytest.mark.exhaustive

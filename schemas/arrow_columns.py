@@ -15,6 +15,8 @@ EMPTY = pa.py_buffer(b"\0")
 
 def is_there(column: pa.Array) -> npt.NDArray[np.bool_]:
     """Return for each row whether it has a value."""
+    if pa.types.is_null(column.type):
+        return np.zeros(len(column), bool)
     valid = column.buffers()[0]
     if valid is None or not column.null_count:
         return np.ones(len(column), bool)
@@ -32,7 +34,7 @@ def numbers(column: pa.Array, kind: type[Number], null: int = 0) -> npt.NDArray[
 
 
 def edges(column: pa.Array) -> npt.NDArray[np.int32]:
-    """Return where each row of a binary, string or list column begins, and last where its last row ends."""
+    """Return where each row of a binary, string, list or map column begins, and last where its last row ends."""
     offsets = column.buffers()[1]
     if offsets is None or not len(column):
         return np.zeros(1, np.int32)
@@ -40,7 +42,7 @@ def edges(column: pa.Array) -> npt.NDArray[np.int32]:
 
 
 def lengths(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Return how many bytes, or items, each row of a binary, string or list column has; 0 of a null."""
+    """Return how many bytes, or items, each row of a binary, string, list or map column has; 0 of a null."""
     return np.where(is_there(column), np.diff(edges(column)), 0).astype(np.int64)
 
 
