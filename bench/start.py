@@ -66,13 +66,20 @@ def _timed(command: Sequence[str]) -> list[float]:
     # The launcher becomes spark-submit, which becomes Java: one process all along.
     _wait(process, lambda: "java" in "".join(process.cmdline()[:1]))
     java = time.monotonic()
-    _wait(process, lambda: any("python" in child.name() for child in process.children()))
+    _wait(process, lambda: any("python" in _name(child) for child in process.children()))
     job = time.monotonic()
     _, status, usage = os.wait4(process.pid, 0)
     ended = time.monotonic()
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
     return [java - began, job - java, ended - job, ended - began, usage.ru_utime + usage.ru_stime]
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:  # it has ended since it was listed
+        return ""
 
 
 def _wait(process: psutil.Popen, seen: Callable[[], bool]) -> None:

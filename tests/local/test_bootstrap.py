@@ -230,6 +230,25 @@ def test_a_locale_without_names_beyond_ascii_is_replaced(machine: Machine, local
     assert done.stdout.strip() == expected
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ("", "/"),
+        ("PYTHONDONTWRITEBYTECODE=1", "/STATE/bytecode"),
+        ("PYTHONDONTWRITEBYTECODE=1 PYTHONPYCACHEPREFIX=/own", "//own"),
+        ("PYTHONPYCACHEPREFIX=/own", "//own"),
+    ],
+)
+def test_modules_are_compiled_once_be_it_in_the_state_folder_alone(
+    machine: Machine, variables: str, expected: str
+) -> None:
+    inner = f"set -euo pipefail; source {ROOT}/local/bootstrap.sh; tidemark_environment; "
+    inner += 'echo "${PYTHONDONTWRITEBYTECODE:-}/${PYTHONPYCACHEPREFIX:-}"'
+    bash, own = shutil.which("bash") or "bash", [f"PATH={machine.bin}", f"TIDEMARK_STATE={machine.state}"]
+    done = subprocess.run(["env", "-i", *own, *variables.split(), bash, "-c", inner], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, expected.replace("/STATE", str(machine.state)))
+
+
 @pytest.mark.parametrize("command", ["doctor", "demo"])
 def test_the_command_itself_tells_what_is_missing(machine: Machine, command: str) -> None:
     code, told = machine.run(f"{ROOT}/local/tidemark {command}")

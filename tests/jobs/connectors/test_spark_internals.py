@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyspark import SparkContext
 from pyspark.errors.exceptions.captured import CapturedException
@@ -204,6 +205,17 @@ def test_columns_may_be_null_at_any_depth_where_that_is_asked(spark: SparkSessio
     assert spark_internals.nullable_schema(frame) == StructType([StructField("ids", ArrayType(LongType()))])
 
 
+def test_a_function_on_arrow_gives_what_pysparks_own_way_gives(spark: SparkSession) -> None:
+    def doubled(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield pa.RecordBatch.from_arrays([pa.array([2 * n for n in batch["id"].to_pylist()])], ["id"])
+
+    frame = spark.range(5)
+    own, pysparks = spark_internals.map_in_arrow(frame, doubled, "id long"), frame.mapInArrow(doubled, "id long")
+    assert own.schema == pysparks.schema
+    assert sorted(own.collect()) == sorted(pysparks.collect()) == [(2 * n,) for n in range(5)]
+
+
 def test_a_barrier_is_known_by_its_condition(spark: SparkSession) -> None:
     guarded = spark.range(1).select(spark_internals.optimization_barrier(F.rand(1)).alias("x"))
     (column,) = spark_internals.listed(spark_internals.analyzed_plan(guarded).projectList())
@@ -214,21 +226,21 @@ def test_a_barrier_is_known_by_its_condition(spark: SparkSession) -> None:
 
 LIT = """
 import sys
-from jobs.connectors.spark_internals import load_testing_late
+from jobs.connectors.spark_internals import load_testing_late, map_in_arrow
 load_testing_late()
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 frame = SparkSession.builder.master("local[1]").getOrCreate().range(1).select(F.lit(5).alias("n"), F.lit(None))
-print(frame.collect()[0].n, "pandas" in sys.modules)
+print(frame.collect()[0].n, map_in_arrow(frame, lambda batches: batches, "n int").columns, "pandas" in sys.modules)
 from pyspark.testing import assertDataFrameEqual
 assertDataFrameEqual(frame, frame)
 print(assertDataFrameEqual.__module__, sys.modules["pyspark.testing.utils"].have_pandas)
 """
 
 
-def test_a_literal_loads_no_pandas_and_tools_for_tests_are_there_when_they_are_used() -> None:
+def test_a_literal_and_a_function_on_arrow_load_no_pandas_and_tools_for_tests_are_there_when_they_are_used() -> None:
     done = subprocess.run([sys.executable, "-c", LIT], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["5 False", "pyspark.testing.utils True"]
+    assert done.stdout.splitlines() == ["5 ['n'] False", "pyspark.testing.utils True"]
 
 
 def test_no_other_module_asks_for_private_members() -> None:
