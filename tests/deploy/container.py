@@ -90,7 +90,8 @@ def sources() -> str:
 
 
 def build() -> str:
-    """Build the image of the checkout's Dockerfile where that was not done yet; its name."""
+    """Build the image of the checkout's Dockerfile, with the jars for object stores, where that was not done yet; its
+    name."""
     for tool, package in (("buildah", "buildah"), ("debootstrap", "debootstrap")):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not here; on Debian: apt-get install {package}")
@@ -104,7 +105,8 @@ def build() -> str:
                 buildah("rmi", "--force", old)
             buildah("rmi", "--prune", "--force")
             mounts = [f"--volume={PIP}:{PIP}:ro"] if PIP.is_file() else []
-            options = ["--isolation=chroot", "--format=docker", "--layers=false", f"--build-arg=BASE={BASE}", *mounts]
+            given = [f"--build-arg={name}={value}" for name, value in (("BASE", BASE), ("JARS", "s3"))]
+            options = ["--isolation=chroot", "--format=docker", "--layers=false", *given, *mounts]
             buildah("bud", *options, "--file", "deploy/image/Dockerfile", "--tag", image, ".", folder=ROOT)
     return image
 

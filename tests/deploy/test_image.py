@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 from deltalake import DeltaTable
+from pyarrow import fs
 
 from conf import ROOT
 from local.broker import Cluster
 from local.processes import wait_for
 from tests.deploy.container import STATE, USER, Container, build, container
+from tests.object_store.s3proxy import BUCKET, S3Proxy
 from tests.standalone import free_port
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(1800)]
@@ -64,6 +66,17 @@ def test_a_job_runs_in_it_to_its_end(flights: Container) -> None:
     done = flights.run("./spark-submit.sh", JOB, "--until-caught-up")
     assert done.returncode == 0, done.stdout
     assert rows(flights.state) > 0
+
+
+def test_a_job_runs_in_it_whose_tables_lie_in_an_object_store(flights: Container, tmp_path: Path) -> None:
+    with S3Proxy(tmp_path / "store") as store:
+        one = replace(flights, variables={**flights.variables, **store.variables()})
+        places = ("--tables", f"s3a://{BUCKET}/tables", "--checkpoints", f"s3a://{BUCKET}/checkpoints")
+        done = one.run("./spark-submit.sh", JOB, "--until-caught-up", *places)
+        assert done.returncode == 0, done.stdout
+        assert "jars for s3" not in done.stdout  # nothing is fetched: they are in the image
+        log = fs.FileSelector(f"{BUCKET}/tables/hourly_delays/_delta_log")
+        assert any(info.base_name.endswith(".json") for info in store.files().get_file_info(log))
 
 
 def test_a_job_that_goes_on_is_healthy_and_ends_in_order_within_the_time_that_kubernetes_leaves(
