@@ -22,7 +22,7 @@ from jobs.pipeline import pii
 from jobs.pipeline.guards import SchemaGuard
 from jobs.pipeline.progress import REJECTED, SIZE
 from jobs.pipeline.validation import Validator, Versions, declared_rules, naming_schema, reject_counts
-from schemas.contracts import stream_of, subject_of_stream
+from schemas.contracts import stream_of, subject_of_stream, with_fields
 from schemas.open_registry import open_registry
 from schemas.registry import RegisteredSchema, Registry, RetryPolicy
 
@@ -158,13 +158,16 @@ class Sources:
             TidemarkError: UNKNOWN_FIELD, and what `Validator.validate` raises.
         """
         stream, versions = stream_of(topic, event, self.topics), self.validator.versions(topic)
-        protection = self.protection(stream, versions)
+        protection = self.protection(stream, versions, fields)
         events = protection.accepted_events(self._decoded(self.records(topic), topic, stream, versions, fields))
         # Rules may ask for more than are wanted; what is marked `drop` is not there.
         return events if fields is None else events.select(*(name for name in fields if name in events.columns))
 
-    def protection(self, stream: str, versions: Versions) -> pii.Protection:
+    def protection(self, stream: str, versions: Versions, fields: Sequence[str] | None = None) -> pii.Protection:
         """Hashes, masks or drops the fields that a stream's newest schema marks as personal.
+
+        Args:
+            fields: that leave an event; None: all. Where none of them is hashed, no key is asked for.
 
         Raises:
             TidemarkError: BAD_SCHEMA or NO_HASH_KEY.
@@ -172,7 +175,8 @@ class Sources:
         key = self.topics[stream].compaction_key if stream in self.topics else None
         newest, settings = versions[stream][-1].text, self.settings.personal_data
         with naming_schema(stream, versions):
-            return pii.protection(self.spark, stream, newest, key, settings)
+            leaving = newest if fields is None else with_fields(newest, fields)
+            return pii.protection(self.spark, stream, leaving, key, settings)
 
     def latest_schema(self, topic: str, event: str | None = None) -> RegisteredSchema:
         """The newest registered schema of the topic's values, to encode by."""

@@ -158,6 +158,26 @@ def test_marked_fields_are_treated_in_silver_and_in_jobs_and_bronze_keeps_the_re
     assert scratch.rows("seen", "email", "name", "id", "level") == [(mac("anna@example.org"), "Xxxx", "a", 1)]
 
 
+def test_a_job_that_leaves_out_the_hashed_fields_needs_no_key(
+    scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = scratch.topic()
+    scratch.register(topic, {"name": "email", "type": "string", "pii": "hash"})
+    scratch.declare(topic, Pattern(name="at_sign", on_failure="quarantine", field="email", pattern=".+@.+"))
+    scratch.send(topic, *(scratch.reading(topic, "a", 1, email=email) for email in ("a@b", "ab")))
+
+    def read(*fields: str) -> list[tuple[Any, ...]]:
+        events = scratch.run(bounds=("earliest", "latest")).read(topic, fields=fields)
+        assert events.columns == [*fields]
+        return [tuple(row) for row in events.collect()]
+
+    assert read("level", "id") == [(1, "a")]
+    with pytest.raises(TidemarkError, match="NO_HASH_KEY"):
+        read("email")
+    monkeypatch.setenv("TIDEMARK_PERSONAL_DATA__HASH_KEY", KEY)
+    assert read("email") == [(mac("a@b"),)]
+
+
 @pytest.mark.slow
 def test_nothing_readable_says_a_marked_value_of_a_record_that_is_late_fails_a_rule_or_cannot_be_read(
     scratch: Scratch,
