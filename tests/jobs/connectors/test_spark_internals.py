@@ -238,6 +238,7 @@ print(assertDataFrameEqual.__module__, sys.modules["pyspark.testing.utils"].have
 """
 
 
+@pytest.mark.slow
 def test_a_literal_and_a_function_on_arrow_load_no_pandas_and_tools_for_tests_are_there_when_they_are_used() -> None:
     done = subprocess.run([sys.executable, "-c", LIT], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["5 ['n'] False", "pyspark.testing.utils True"]
