@@ -60,19 +60,21 @@ def with_fields(text: str, names: Collection[str], beside: Collection[str] = ())
         TidemarkError: UNKNOWN_FIELD, with the nearest name.
     """
     schema = parsed(text)
-    fields = {field["name"]: field for field in schema["fields"]}
+    known = [field["name"] for field in schema["fields"]]
     for name in names:
-        if name not in fields:
+        if name not in known:
             what = f"events of {schema['name']} have no field `{name}`"
-            raise TidemarkError("UNKNOWN_FIELD", what, nearest(name, [*fields]))
-    declared_in = {type_name: name for name, field in fields.items() for type_name in _named(field["type"])[0]}
-    kept, looked_at = {*names, *(fields.keys() & set(beside))}, set[str]()
-    while new := kept - looked_at:
-        looked_at |= new
-        used = {type_name for name in new for type_name in _named(fields[name]["type"])[1]}
-        kept |= {declared_in[type_name] for type_name in used if type_name in declared_in}
+            raise TidemarkError("UNKNOWN_FIELD", what, nearest(name, known))
+    kept: list[Any] = []
+    needed: set[str] = set()
+    # From the last one on: a type is declared before it is referred to.
+    for field in reversed(schema["fields"]):
+        declared, used = _named(field["type"])
+        if field["name"] in names or field["name"] in beside or declared & needed:
+            kept.insert(0, field)
+            needed |= used
     narrow = {name: value for name, value in schema.items() if not name.startswith("__")}
-    return json.dumps(narrow | {"fields": [field for name, field in fields.items() if name in kept]})
+    return json.dumps(narrow | {"fields": kept})
 
 
 def _named(avro_type: Any) -> tuple[set[str], set[str]]:

@@ -151,8 +151,8 @@ class Sources:
         Args:
             event: which, of a topic with several types of events.
             fields: the columns that are wanted, which is quicker than all: the others are skipped where they lie. A
-                record that is rejected for nothing but what lies in those is none of the rejects here, as it is for
-                `ingest`: see docs/decoding.md.
+                record that is wrong in nothing but those is an event here, though `ingest` rejects it: see
+                docs/decoding.md.
 
         Raises:
             TidemarkError: UNKNOWN_FIELD, and what `Validator.validate` raises.
