@@ -54,7 +54,7 @@ def exit_on_error(main: Callable[[], int]) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        # While Python takes itself apart, a thread of Arrow that lets go of a Python buffer aborts the process.
+        # At interpreter shutdown, an Arrow thread that frees a Python buffer may abort the process.
         os._exit(code)
 
     atexit.register(leave)  # the last to run of those that `main` registers

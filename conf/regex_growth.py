@@ -19,7 +19,7 @@ Growth = Literal["linear", "bounded", "exponential", "polynomial"]
 # A text of so many characters is matched in about a million steps where their number grows with its square, and Java's
 # matcher, which calls itself for each round of a group, stays within a thread's stack.
 LONGEST_TEXT = 1_000
-# Of {n,m}: few rounds are as many copies, more are taken to have no end.
+# {n,m} up to FEW rounds is expanded into copies (up to SEVERAL for the power); above, it is treated as unbounded.
 FEW, SEVERAL = 8, 100
 MOST_POSITIONS, MOST_STEPS = 1_000, 200_000
 # One character of each kind that classes tell apart, beside ASCII and what the pattern names.
@@ -146,7 +146,7 @@ class _Automaton:
                 self.follow[state] += first
             return empty or tree.least == 0, first, last
         copies = [self._add(tree.part, once) for _ in range(tree.most)]
-        # x{1,3} is x(x(x)?)?: of copies that may be left out, none comes after one that is.
+        # x{1,3} is x(x(x)?)?: after a copy that is left out, no other copy comes.
         rest: tuple[bool, list[int], list[int]] = (True, [], [])
         for copy in reversed(copies[tree.least :]):
             _, first, last = self._joined([copy, rest])

@@ -135,7 +135,9 @@ class Unique(_Rule):
         return f"an earlier record within {self.within} has the same {', '.join(self.fields)}"
 
 
-Stateless = Required | Range | Pattern | Freshness
+# What these ask depends on the event alone: silver keeps them as CHECK constraints, too.
+OnEvent = Required | Range | Pattern
+Stateless = OnEvent | Freshness
 Rule = Annotated[Stateless | Reference | Unique, Field(discriminator="kind")]
 KINDS = {get_args(rule.model_fields["kind"].annotation)[0]: rule for rule in _Rule.__subclasses__()}
 _RULE: TypeAdapter[Rule] = TypeAdapter(Rule)

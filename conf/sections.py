@@ -11,7 +11,7 @@ from conf.durations import Duration, milliseconds
 from conf.names import TOPIC_RULE, is_topic
 
 SAFE_KEEP = "7 days"  # Delta's own default
-# Who has the secret alone speaks to a driver and its executors; what they send, and what they spill, is encrypted.
+# Only holders of the secret can talk to a driver and its executors; what they send, and what they spill, is encrypted.
 SPARK_SECRET = "spark.authenticate.secret"
 ENCRYPTION = ("spark.authenticate", "spark.network.crypto.enabled", "spark.io.encryption.enabled")
 StateStore = Literal["heap", "rocksdb"]

@@ -200,7 +200,7 @@ def _explain(exc: ValidationError) -> TidemarkError:
     if problem["type"] == "missing":
         return TidemarkError("MISSING_SETTING", f"setting `{key}` is missing", "conf/base.toml must hold every key")
     what = problem["msg"].removeprefix("Value error, ")
-    # What is said of several sections at once has no key, and names them itself.
+    # Errors over several sections carry no key; their text names the sections.
     place = f"setting `{key}`: " if key else "setting "
     return TidemarkError("BAD_SETTING", f"{place}{what}", "see conf/base.toml for what it takes")
 

@@ -1,4 +1,4 @@
-"""From a job's name to spark-submit's command line: packages zipped, jars listed, properties and environment passed."""
+"""Makes spark-submit's command line of a job's name: zips packages, lists jars, passes properties and environment."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from local.processes import require_account
 
 PACKAGES = code_version.PACKAGES
 SCRIPT = ROOT / "jobs" / "main.py"
-# Of a user's spark-submit options, those that say where code runs, or bring code that may need ours.
+# These of spark-submit's options say where code runs, or bring code that may need ours.
 CODE_OPTIONS = {
     *("--master", "--remote", "--deploy-mode", "--jars", "--packages", "--py-files", "--driver-class-path"),
     *("spark.jars", "spark.jars.packages", "spark.submit.pyFiles", "spark.driver.extraClassPath", "--properties-file"),

@@ -10,12 +10,12 @@ from jobs.connectors.spark_internals import is_instance, java_exception
 MOST_CAUSES = 40  # a chain of Java exceptions may go round in a circle
 FRAMES = 20
 KAFKA = "org.apache.kafka.common.errors."
-# What Kafka's exceptions tell of, by class: our name of it, and the method that tells it.
+# By class of Kafka's exceptions: our name for what they deny, and the method that gives it.
 DENIED = {
     f"{KAFKA}TopicAuthorizationException": ("topics", "unauthorizedTopics"),
     f"{KAFKA}GroupAuthorizationException": ("group", "groupId"),
 }
-# The line below a Python traceback: what a Python worker, another process, raised comes as text alone.
+# This finds the line below a Python traceback: an error of a Python worker, another process, comes as text alone.
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)*(\S.*)")
 
 
@@ -40,7 +40,7 @@ class Cause(NamedTuple):
 
     @property
     def line(self) -> str:
-        """Say it on one line: what a Python worker raised, where it tells of that."""
+        """Return the exception on one line; what a Python worker raised, where its message holds that."""
         if raised := TRACEBACK.findall(self.message):
             return str(raised[-1]).strip()
         first = next((line.strip() for line in self.message.splitlines() if line.strip()), "")

@@ -13,7 +13,7 @@ from pyarrow import fs
 from conf.errors import TidemarkError
 
 BUFFER_BYTES = 65_536
-# By itself deltalake would ask a store that does not answer for three minutes.
+# By default deltalake would go on for three minutes to ask a store that does not answer.
 IMPATIENT = {"max_retries": "1", "retry_timeout": "10s", "connect_timeout": "5s", "timeout": "20s"}
 
 
@@ -26,7 +26,7 @@ def storage(path: str) -> tuple[fs.FileSystem, str]:
 
 
 def table_uri(path: str) -> str:
-    """`path` as deltalake takes it: Hadoop's names of S3, and of local files, are no others' names."""
+    """Return `path` as deltalake takes it: it does not know Hadoop's schemes `s3a:`, `s3n:` and `file:`."""
     return re.sub(r"^file:/+", "/", re.sub(r"^s3[an]://", "s3://", path))
 
 

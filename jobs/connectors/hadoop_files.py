@@ -56,7 +56,7 @@ def remove(spark: SparkSession, uri: str) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """A file or folder; `modified` is what the file system says, of a folder often no more than its making."""
+    """A file or folder; `modified` is what the file system says: for a folder often only its creation time."""
 
     uri: str
     name: str

@@ -80,7 +80,7 @@ class OpenSearch:
             return {int(partition): int(offset) for partition, offset in offsets.items()}
 
     def set_position(self, topic: str, offsets: Mapping[int, int]) -> None:
-        """Keep what `position` tells."""
+        """Store what `position` returns."""
         self._ask("PUT", f"/{POSITIONS}/_doc/{topic}", {"offsets": {str(key): value for key, value in offsets.items()}})
 
     def create(self, documents: Iterable[Document]) -> list[Refused]:
@@ -102,7 +102,7 @@ class OpenSearch:
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
-        """Whoever else listens there may answer anything."""
+        """Name an answer that is not understood: another program that listens there may answer anything."""
         try:
             yield
         except (KeyError, TypeError, AttributeError, ValueError) as exc:
@@ -116,7 +116,7 @@ class OpenSearch:
         content: str | None = None,
         may_miss: bool = False,
     ) -> Any:
-        """Return its answer; None where it has no such thing and `may_miss` says so."""
+        """Return its answer; None where it has no such thing and `may_miss` allows that."""
         headers = {"Content-Type": "application/x-ndjson" if content else "application/json"}
         sent = content if content is not None else json.dumps(body) if body is not None else None
         try:

@@ -1,4 +1,4 @@
-"""What Spark and Delta do not publish, had from here alone: private members of PySpark, and classes of their JVM.
+"""Wraps what Spark and Delta do not publish: only here are private members of PySpark and classes of their JVM used.
 
 Nobody promises that a new version still has them. `tests/jobs/connectors/test_spark_internals.py` has a case for each,
 and names the versions that they were made for. What is handed out is thin: data of Python's, or the Java object whose
@@ -116,7 +116,7 @@ def query_exception(query: StreamingQuery) -> Any:
 def is_observed(observation: Observation) -> bool:
     """Whether an action has filled `observation` with what it counts; asking it for that would wait until one does."""
     java: Any = observation._jo
-    # A merge into an empty table joins with nothing first, and Spark leaves out what would be counted there.
+    # A merge into an empty table first joins with nothing: the optimizer removes the observed node.
     return bool(java.future().isCompleted()) and java.getRow().schema() is not None
 
 
@@ -167,7 +167,7 @@ def require_session(spark: SparkSession) -> None:
 
 def _with_session(spark: SparkSession, action: Callable[[], object]) -> None:
     sessions: Any = spark._get_j_spark_session_class(spark._jvm)
-    # Python's new thread may have a thread of the JVM that served another one, with another session.
+    # py4j may reuse a JVM thread in which another session is active.
     sessions.setActiveSession(spark._jsparkSession)
     action()
 
@@ -314,7 +314,7 @@ STREAMING = "spark.sql.streaming"
 def operators_above_sources(frame: DataFrame) -> list[Any]:
     """The physical operators of a stream that take in what its sources give, at any depth."""
     spark = cloned_session(frame.sparkSession)
-    # The first would hide the plan in a node of its own; without the second there is no metadata, state or not.
+    # Adaptive execution would hide the plan in a node of its own; the metadata needs a number of state partitions.
     for name, value in (("spark.sql.adaptive.enabled", "false"), (f"{STREAMING}.internal.stateStore.partitions", "1")):
         spark.conf.set(name, value)
     streaming = jvm(spark).org.apache.spark.sql.execution.streaming
@@ -446,7 +446,7 @@ def decompressed(spark: SparkSession, stream: Any, codec: str) -> Any:
 # Delta tables.
 
 EXPIRY_OF_IDS = "delta.setTransactionRetentionDuration"
-# Of Delta's own objects, one a table: those whose whole log was replayed.
+# Identity hashes of Delta's own log objects, one a table, whose whole log was replayed.
 REPLAYED: set[int] = set()
 
 
@@ -489,7 +489,7 @@ class DeltaSnapshot:
     def _listed_in_checksum(self) -> dict[str, int]:
         """The last version of each application id, as the checksum of this version has them; empty without one."""
         checksum = self._snapshot.checksumOpt()
-        # Where ids expire, the checksum still has those that have.
+        # Where ids expire, the checksum still lists expired ones.
         if not checksum.isDefined() or self._snapshot.metadata().configuration().contains(EXPIRY_OF_IDS):
             return {}
         recorded = checksum.get().setTransactions()

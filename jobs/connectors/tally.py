@@ -1,6 +1,6 @@
 """Counts what one attempt at a batch wrote, and how long each part of it took.
 
-Whoever writes notes it here as it goes, so that a batch that fails says how far it came.
+Code that writes notes it here as it goes, so that a batch that fails says how far it came.
 """
 
 import time
@@ -19,7 +19,7 @@ class Tally:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time what is done within, whether or not it fails; what is done twice adds up."""
+        """Time the block, whether or not it fails; blocks of the same name add up."""
         began = time.monotonic()
         try:
             yield

@@ -30,7 +30,7 @@ def build(run: Run) -> None:
 
 
 def _declare(run: Run, topic: str) -> None:
-    """A topic without a schema or its hash key, or with rules that do not fit, fails now, not in a batch."""
+    """Declare the topic's output; a missing schema or hash key, or rules that do not fit, fail now, not in a batch."""
     versions = run.validator.versions(topic)
     for stream in versions:
         run.protection(stream, versions)
@@ -42,7 +42,7 @@ def _declare(run: Run, topic: str) -> None:
 
 
 def _silver_tables(run: Run, topic: str, streams: Sequence[str]) -> Sequence[SilverTable]:
-    """A table for each stream; what is of no stream is rejected once, with the first."""
+    """Return a table for each stream; records of no stream are rejected once, with the first."""
     rules = run.validator.rules_of
     key = run.topics[topic].compaction_key if topic in run.topics else None
     if key:

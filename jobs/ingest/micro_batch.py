@@ -1,4 +1,4 @@
-"""What becomes of one micro-batch of a topic, from its records to its tables.
+"""Takes one micro-batch of a topic from its records to its tables.
 
     records ─┬──────────────────────────────────────────> bronze, as they came
              └─> decode, validate ─┬─> protect ──────────> silver, the accepted ones
@@ -128,7 +128,7 @@ class IngestOutput(Output):
         return delta_table.write(rows, self.run.table(table), commit)
 
     def _require_accounted(self, batch: Batch, in_bronze: Sequence[dict[str, int]], total: "Total") -> None:
-        """Bronze and silver have read the topic separately: had it changed meanwhile, records would be missing."""
+        """Check that bronze and silver, which read the topic separately, got as many records: it may have changed."""
         if total.is_new and in_bronze and in_bronze[0]["records"] != total.records:
             what = f"{in_bronze[0]['records']} records went to bronze, {total.records} to silver or quarantine"
             raise self._unaccounted(batch, what)
@@ -138,7 +138,7 @@ class IngestOutput(Output):
         return TidemarkError("UNACCOUNTED", message, "compare the topic's retention with the time that a batch takes")
 
     def _require_within_limits(self, batch: Batch, results: Sequence[ValidationResult], total: "Total") -> None:
-        # Only what would be rejected again counts: where schemas or rules were mended since, the job goes on.
+        # Only records that would be rejected again count: if schemas or rules were mended since, the job goes on.
         invalid = reduce(DataFrame.unionByName, (result.still_invalid.select(*VALIDATED) for result in results))
         count = total.rejected if total.is_new else invalid.count()
         if not count:

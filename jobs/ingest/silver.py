@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType
 
-from conf.rules import Pattern, Range, Required, Rule
+from conf.rules import OnEvent, Rule
 from jobs.connectors.avro import decode
 from jobs.connectors.delta import schema_evolution
 from jobs.connectors.delta import table as delta_table
@@ -122,7 +122,7 @@ class SilverTable(ABC):
         conditions = {
             rule.name: rules.holds(rule, event)
             for rule in self._rules
-            if isinstance(rule, Required | Range | Pattern) and rule.on_failure != "warn"
+            if isinstance(rule, OnEvent) and rule.on_failure != "warn"
             if not marks.covers(rule.field)
         }
         exempt = f"{self.exempt} OR " if self.exempt else ""

@@ -100,7 +100,7 @@ class LinesOutput(Output):
         self._fill()
 
     def _fill(self) -> None:
-        # A range tries the past out, in tables of its own.
+        # A range only tries out the past, in tables of its own.
         if not self.run.is_apart:
             self.index.fill(self.run.spark, datetime.now(UTC))
 

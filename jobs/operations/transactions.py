@@ -1,4 +1,4 @@
-"""Who stands in the way of readers: open transactions by partition, whose they are, and which a ledger proves dead.
+"""Finds what holds readers back: open transactions by partition, their writers, and which of them a ledger proves dead.
 
 Readers of committed records get nothing behind a partition's last stable offset, where its first open transaction
 begins. One whose process is gone stays open until its time-out; fencing its writer ends it at once, as the next start
@@ -24,7 +24,7 @@ from jobs.connectors.kafka.consumer import is_end, messages, open_consumer
 from jobs.connectors.kafka.offsets import SECONDS, edges, list_offsets
 from jobs.connectors.kafka.open_transactions import TO_LIST, OpenTransaction
 
-# Kafka's own, which no reader reads so.
+# Kafka's own topic, which nobody reads as a reader of committed records.
 STATE_TOPIC = "__transaction_state"
 READ_SECONDS = 10.0
 # What follows the application in transactional ids of `quarantine`, the log it writes, and what it is.
@@ -50,9 +50,9 @@ class Finding:
     """An open transaction in a partition, and what is known of its writer.
 
     Args:
-        waiting: offsets from the partition's last stable one to its end: so many records, at most, readers miss.
+        waiting: offsets from the partition's last stable one to its end: readers miss at most so many records.
         is_first: whether the last stable offset is where it begins; one behind it holds nobody back yet.
-        owner: what of ours wrote it, in words; empty for what no ledger knows.
+        owner: which part of Tidemark wrote it, in words; empty where no ledger knows it.
         why: how its state is known.
     """
 
@@ -189,7 +189,7 @@ class OpenTransactions:
         dead = {each.transaction.transactional_id for each in found if each.state == "dead"}
         if not dead:
             return []
-        # Whoever has begun since, under the same id, has another producer, or begins at another offset.
+        # A transaction that has begun since, under the same id, has another producer, or begins at another offset.
         same = {each.transaction for each in self.find() if each.state == "dead"}
         ended = sorted(dead & {each.transactional_id for each in same})
         for id in ended:

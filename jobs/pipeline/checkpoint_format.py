@@ -90,6 +90,16 @@ def source_offsets(text: str | None) -> list[Any] | None:
     return [_offsets(line) for line in text.splitlines()[2:]]
 
 
+def topic_offsets(source: Any) -> dict[str, dict[int, int]]:
+    """Return the offsets of a Kafka source, as a batch's offsets have them, by topic and partition; {} of others."""
+    topics = source.items() if isinstance(source, Mapping) else ()
+    return {
+        topic: {int(partition): int(offset) for partition, offset in offsets.items()}
+        for topic, offsets in topics
+        if isinstance(offsets, Mapping)
+    }
+
+
 def initial_offsets(text: str | None) -> dict[str, dict[str, int]] | None:
     """Where a Kafka source began, by topic and partition, in its file `sources/<number>/0`; None for other sources."""
     # Line 1 is the format's version, behind a zero byte for a Spark of long ago.

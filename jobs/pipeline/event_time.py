@@ -27,8 +27,8 @@ class EventTimeSpan:
     """How far the event times of a query's rows are from those of the events that the rows are made of.
 
     Args:
-        back: a row may be told by an event time this much before that of an event it is made of: a window's start.
-        ahead: or by one this much after it: a join's other side.
+        back: a row's event time may be this much earlier than that of an event it is made of: a window's start.
+        ahead: or this much later: a join's other side.
         context: a row is whole once all events this much before and after its event time are read.
     """
 

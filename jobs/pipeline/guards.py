@@ -12,6 +12,7 @@ from conf.settings import Kafka
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
 from jobs.connectors.kafka.access import Connection
 from jobs.pipeline import checkpoint
+from jobs.pipeline.checkpoint_format import topic_offsets
 from jobs.pipeline.paths import SOURCE_TOPICS_FILE
 from schemas.registry import RegisteredSchema, Registry
 
@@ -69,8 +70,7 @@ def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
 
 def topics_of(offsets: Mapping[str, Any]) -> set[str]:
     """The topics in a batch's offsets (`checkpoint.batch_offsets`); sources other than Kafka's have none."""
-    sources = [source for source in offsets.get("until") or () if isinstance(source, dict)]
-    return {name for source in sources for name, partitions in source.items() if isinstance(partitions, dict)}
+    return {topic for source in offsets.get("until") or () for topic in topic_offsets(source)}
 
 
 SCHEMA_ADDED = "SCHEMA_ADDED"

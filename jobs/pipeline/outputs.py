@@ -1,6 +1,6 @@
-"""What a job declares, an output, and what an output writes, a batch.
+"""Defines what a job declares, an output, and what an output writes, a batch.
 
-An output is data with one method, `write`: whoever needs to know what it is reads its fields.
+An output is data with one method, `write`: other code reads its fields to know what it is.
 Outputs that are topics are in `jobs.pipeline.topic_sink`.
 """
 
@@ -17,6 +17,7 @@ from conf.errors import TidemarkError, nearest
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.tally import Tally
 from jobs.pipeline import paths
+from jobs.pipeline.checkpoint_format import topic_offsets
 
 OutputMode = Literal["append", "update", "complete"]
 
@@ -63,8 +64,8 @@ class Batch:
     def starts(self, topic: str) -> dict[int, int]:
         """The batch's first offset in each partition of `topic`; none where the checkpoint no longer says."""
         sources = self.offsets.get("from")
-        of_topic = [at[topic] for at in sources if at and topic in at] if isinstance(sources, list) else []
-        return {int(partition): int(offset) for at in of_topic for partition, offset in at.items()}
+        of_topic = [topic_offsets(at).get(topic, {}) for at in sources] if isinstance(sources, list) else []
+        return {partition: offset for at in of_topic for partition, offset in at.items()}
 
 
 # Called with each micro-batch before it is written, and the id of the query's run.
@@ -77,7 +78,7 @@ Recording = Callable[[Batch], AbstractContextManager[object]]
 class RowSelector:
     """Which rows of a table a range of records makes: by event time, or by the record's coordinates.
 
-    With neither of them nobody can select those rows, and a replay leaves the table as it is.
+    Without either of them, those rows cannot be selected, and a replay leaves the table as it is.
 
     Args:
         keys: one row a key, where the table is merged into.
@@ -198,7 +199,7 @@ class TableOutput(Output):
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionOutput(Output):
-    """Gives every batch to a function of the job's own, which must bear a second call.
+    """Gives every batch to a function of the job's own, which must be idempotent.
 
     Args:
         tables: that the function writes, for replays.

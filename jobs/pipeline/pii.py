@@ -1,7 +1,7 @@
 """Personal data leaves an event before any table or output topic has it: hashed, masked or dropped.
 
-A hash is HMAC-SHA-256 (RFC 2104) of the value's text in UTF-8, in hexadecimal. Spark has SHA-2, and what makes an HMAC
-of it are two blocks made from the key. A plan shows the literals in it, so the blocks come as the row of a table.
+A hash is HMAC-SHA-256 (RFC 2104) of the value's text in UTF-8, in hexadecimal. Spark has SHA-2; an HMAC also needs two
+blocks made from the key. Literals are visible in query plans, so the blocks are joined in from a one-row DataFrame.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ class Protection:
     hash_key: DataFrame | None = None
 
     def __call__(self, events: DataFrame) -> DataFrame:
-        """`protect` of events."""
+        """Return `events` as `protect` treats them."""
         return protect(events, self.marks, self.hash_key)
 
     def accepted_events(self, validated: DataFrame, *beside: Column) -> DataFrame:

@@ -21,6 +21,8 @@ from pyspark.sql.streaming.listener import (
     StreamingQueryProgress,
 )
 
+from jobs.pipeline.checkpoint_format import topic_offsets
+
 SIZE = "bytes"  # of keys and values
 REJECTED = "rejected"
 REJECTED_AS = "rejected_"  # begins the name of the count of a code
@@ -192,8 +194,8 @@ def _offsets(text: str | None) -> dict[tuple[str, int], int]:
 
 def by_partition(offsets: Mapping[str, Any]) -> dict[tuple[str, int], int]:
     """Offsets as Spark has them (`{"topic": {"0": 12}}`) by topic and partition; other sources' are left out."""
-    tables = ((topic, partitions) for topic, partitions in offsets.items() if isinstance(partitions, dict))
-    return {(topic, int(number)): int(offset) for topic, partitions in tables for number, offset in partitions.items()}
+    topics = topic_offsets(offsets).items()
+    return {(topic, number): offset for topic, partitions in topics for number, offset in partitions.items()}
 
 
 def offsets_of_batch(offsets: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ def start_real_time_query(
 def _prepared(
     spark: SparkSession, settings: Settings, output: Output, checkpoint: str
 ) -> tuple[SourceGuard, DescriptionFiles]:
-    """What guards the sources of a query and what describes it, once its checkpoint is found fit to go on with."""
+    """Check that the checkpoint is fit to go on with, and return what guards the query's sources and describes it."""
     require_whole(spark, output, checkpoint, settings.paths.tables)
     real_time.take_back_unchecked(spark, checkpoint)
     guard = SourceGuard(spark, settings.kafka, checkpoint)

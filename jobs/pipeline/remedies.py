@@ -1,6 +1,6 @@
-"""What an error means for one query: which file of its checkpoint is damaged, who lacks a right, and what to do."""
+"""Says what an error means for a query: which checkpoint file is damaged, which right is lacking, and what to do."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -10,7 +10,7 @@ from conf.settings import Kafka, Settings
 from jobs.connectors.delta.log import History
 from jobs.pipeline import checkpoint, paths, plan_analysis
 from jobs.pipeline.checkpoint import Damage
-from jobs.pipeline.checkpoint_format import batch_offsets, entry_file, start_file
+from jobs.pipeline.checkpoint_format import batch_offsets, entry_file, start_file, topic_offsets
 from jobs.pipeline.errors import STATE_DAMAGED, DeniedError, UnreadableError
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.paths import QUARANTINE, SHARED
@@ -71,8 +71,8 @@ def _is_begun_only(spark: SparkSession, output: Output, folder: str, tables_root
 def damage_error(
     spark: SparkSession, output: Output, folder: str, tables_root: str, stop: TidemarkError
 ) -> TidemarkError:
-    """`stop` with what only those know who know the query: the damaged file of its state, and what has to go with it
-    where its topics are to be read again."""
+    """Add to `stop` what is known of the query: the damaged file of its state, and what must be removed with it if its
+    topics are to be read again."""
     if stop.code not in BEGIN_ANEW:
         return stop
     message, anew = stop.message, begin_anew(output, folder, tables_root)
@@ -110,9 +110,9 @@ def begin_anew(output: Output, folder: str, tables_root: str) -> str:
 def query_error(
     spark: SparkSession, settings: Settings, output: Output, folder: str, stop: TidemarkError
 ) -> TidemarkError:
-    """`stop` with what is known of the query of `output`, whose checkpoint is in `folder`."""
+    """Add to `stop` what is known of the query of `output`, whose checkpoint is in `folder`."""
     if isinstance(stop, UnreadableError):
-        # A batch that was begun into a ledger is written as it was begun, or not at all.
+        # With a ledger, a batch that was begun must be written as it was begun, or not at all.
         return stop if output.keeps_ledger else _with_way_past(spark, folder, stop)
     if isinstance(stop, DeniedError):
         topics = [topic for source in plan_analysis.source_topics(output.frame) for topic in source]
@@ -121,14 +121,14 @@ def query_error(
 
 
 def with_rights(kafka: Kafka, read: Iterable[str], written: str | None, stop: TidemarkError) -> TidemarkError:
-    """`stop` with the user and the right that is lacking, where that is why; see `DeniedError.with_connection`."""
+    """Add to `stop` the user and the right that is lacking, where that is why; see `DeniedError.with_connection`."""
     return stop.with_connection(kafka.client_config(), read, written) if isinstance(stop, DeniedError) else stop
 
 
 def _with_way_past(spark: SparkSession, folder: str, stop: UnreadableError) -> TidemarkError:
-    """`stop` with the next of two edits of the checkpoint, after which all records but this one are read.
+    """Add to `stop` which checkpoint file to edit next so that the bad record alone is skipped (two steps).
 
-    The first lets the batch end in front of the record; once that batch is done, the second begins behind it.
+    The first edit ends the batch in front of the record; once that batch is done, the second begins behind it.
     """
     batch = checkpoint.last_entry(spark, folder)
     if batch is None:
@@ -155,8 +155,8 @@ def _with_way_past(spark: SparkSession, folder: str, stop: UnreadableError) -> T
 
 def _positions(sources: Any, stop: UnreadableError) -> dict[int, int]:
     """Where each source was, by its number, in the partition of the record."""
-    positions = {n: at.get(stop.topic, {}) for n, at in enumerate(sources or ()) if isinstance(at, Mapping)}
-    return {n: int(at[str(stop.partition)]) for n, at in positions.items() if str(stop.partition) in at}
+    positions = {n: topic_offsets(at).get(stop.topic, {}) for n, at in enumerate(sources or ())}
+    return {n: at[stop.partition] for n, at in positions.items() if stop.partition in at}
 
 
 def _sums(file: str) -> str:

@@ -1,4 +1,4 @@
-"""What becomes of a query that has failed, and of the others of its run: decided by settings, code and past alone."""
+"""Decides what becomes of a failed query and the others of its run, by settings, error code and past restarts alone."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -13,18 +13,20 @@ from jobs.pipeline.guards import SCHEMA_ADDED
 from jobs.pipeline.left_out import OUTAGES
 from jobs.pipeline.termination import BATCH_FAILED, QUERY_FAILED, query_failed
 
-# Under every setting, so often within so many seconds: a machine that is too busy for longer needs its owner.
+# Whatever `on_failure` says, WORKER_LATE is retried at most 3 times in 600 s: a machine busy longer needs its owner.
 MOST_RETRIES, RETRY_SECONDS = 3, 600.0
 LIMIT_SECONDS = 3600.0  # that `run.restart_limit` is counted in
-# Under every setting, too: a secret that changes reaches a mounted file a minute or two after the brokers have it.
+# Refused logins are retried, too, whatever it says: a changed secret reaches a mounted file a minute or two after the
+# brokers have it.
 LOGINS, LOGIN_SECONDS, LOGIN_PAUSE = 8, 300.0, 15.0
 BROKER_REFUSES = "BROKER_REFUSES"
-# What becomes of a query whose password, key or certificate has changed.
+# These codes may stop a query whose password, key or certificate has changed.
 LOGIN_STOPS = frozenset({BROKER_REFUSES, "BROKER_UNREACHABLE", "KAFKA_FAILED"})
-# Of a login that cannot change while the job runs, one that can and has not, one that has since the query was planned.
+# fixed: the login cannot change while the job runs; same: it can, and has not since the query was planned; changed: it
+# has.
 Login = Literal["fixed", "same", "changed"]
-# Stops that may pass by themselves: of brokers, registry, disk and machine, and those that nobody has foreseen. What
-# data, schemas, tables, checkpoints, rights and settings are stopped by would come again with the same batch.
+# These stops may pass by themselves: of brokers, registry, disk and machine, and unforeseen ones. Stops by data,
+# schemas, tables, checkpoints, rights and settings would come again with the same batch.
 PASSING = frozenset(
     {
         *(QUERY_FAILED, BATCH_FAILED, WORKER_LATE, "DISK_FULL"),
@@ -52,7 +54,7 @@ def decide(settings: Running, code: str, restarted: Sequence[float], now: float,
 
     Args:
         restarted: when the query was restarted, in seconds of the clock of `now`, SCHEMA_ADDED aside.
-        login: what has become of that by which it logs in to the brokers.
+        login: whether the login to the brokers has changed.
     """
     if code == SCHEMA_ADDED:
         return Decision("restart")
@@ -85,8 +87,8 @@ class Failures:
 
     Attributes:
         isolated: what stopped each query that is not started again, by its name.
-        taking_turns: names of queries that have nothing to do with each other and wait for each other's end: the rest
-            would never be run, if one failed in each run.
+        taking_turns: names of independent queries that run one after another; without this, one failure would keep the
+            others from running.
     """
 
     def __init__(self, settings: Running, kafka: Kafka | None = None) -> None:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache, reduce
-from typing import NamedTuple, cast
+from typing import NamedTuple, assert_never, cast
 
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import Column, DataFrame, SparkSession, Window
@@ -76,8 +76,10 @@ def holds(rule: Stateless, event: DataType, within: str = "") -> str:
         condition = f"{field} RLIKE '\\\\A(?:{quoted})\\\\z'"
         if rule.longest is not None:
             condition = f"char_length({field}) <= {rule.longest} AND {condition}"
-    else:
+    elif isinstance(rule, Freshness):
         condition = f"{field} >= `timestamp` - INTERVAL {rule.max_age}"
+    else:
+        assert_never(rule)
     return f"({field} IS NULL OR ({condition}))"
 
 

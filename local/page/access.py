@@ -1,4 +1,4 @@
-"""Says who may see the page: whoever knows the token; without one, what runs on this machine and asks for it by name.
+"""Says who may see the page: everyone who knows the token; without one, programs on this machine, by its own names.
 
 Every answer forbids scripts that are not the page's own, frames around it, and copies of it in caches.
 """
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "tidemark_page"
 SIGN_IN = "/sign-in"
-# Of a site that has its own name point to this machine, the browser would read the page as that site's.
+# Against DNS rebinding: a site whose name points to this machine could have the browser read the page as its own.
 OWN_NAMES = ("127.0.0.1", "localhost", "[::1]", "::1")
 MOST_FORM_BYTES = 4_096
 POLICY = (

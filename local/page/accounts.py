@@ -224,7 +224,7 @@ def _outputs(
         spans = merge_spans(span for chain in chains for span in chain.spans if span.topic == topic)
         lost = [(f.partition, f.start, f.end) for f in gaps if f.topic == topic and name in f.where.split(" and ")]
         newest = chains[-1]
-        # A table that takes what there is for it says of the batches between nothing: it cannot be behind.
+        # A table that skips batches, as quarantine does, is never reported as behind.
         places = _places(spans, ends if newest.every_batch else {}, lost)
         yield OutputAccount(name, newest.key.sink, tuple(places), newest.newest.at)
 

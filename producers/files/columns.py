@@ -22,9 +22,10 @@ from schemas.values import Reading, branches, source_name
 
 # What a record has beyond its key, value and headers is less than this.
 OVERHEAD = BATCH_BYTES + 64
-# No timestamp that is meant; beyond it, arithmetic would not be exact.
+# No file means a later timestamp; beyond this, arithmetic would not be exact.
 LAST_MS = 1 << 52
-# Halves are pieces, too: of one in 100 rows that cannot be read, the smallest halves make more than every other bad.
+# A piece that cannot be read is halved, and halves count as pieces, too: with one unreadable row in 100 more than half
+# of the pieces are bad, counted down to the smallest halves. So the least share of good pieces is low.
 TRIED_PIECES, LEAST_SHARE = 200, 0.2
 
 

@@ -144,7 +144,7 @@ class CsvPiece:
         """Return the cells, which `types` has as text; raises pa.ArrowInvalid where a row has more or fewer."""
         table = pa_csv.read_csv(
             pa.BufferReader(self._block),
-            # Longer than the block: a file of one block is read without threads of its own.
+            # A block_size above the text's size makes Arrow read in one thread.
             pa_csv.ReadOptions(use_threads=False, block_size=len(self._block) + 1, column_names=types.names),
             pa_csv.ParseOptions(delimiter=self._file.delimiter),
             pa_csv.ConvertOptions(check_utf8=False, column_types=types, strings_can_be_null=False),

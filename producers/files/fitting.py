@@ -1,8 +1,8 @@
-"""Fits Arrow columns to Avro types, all values at once: the bytes that reading them row by row would give, or a doubt.
+"""Converts Arrow columns to Avro types, all values at once, where reading row by row would surely give the same bytes.
 
-A fit gives a column of exactly the type that `schemas.columnar` takes, and which of its values are beyond doubt. Those
-in doubt are null, and are to be read by `schemas.values`, which accepts or rejects them, and says why. Where a column
-cannot be fitted at all, there is a pa.ArrowException: then all of its rows are in doubt.
+A fit is a function. It makes of a column one of exactly the type that `schemas.columnar` takes, and a mask of its sure
+values. The others are in doubt: they are null, and `schemas.values` reads them row by row, accepts or rejects them, and
+says why. Where a column cannot be converted, pa.ArrowException is raised: all rows of the piece are in doubt.
 """
 
 from collections.abc import Mapping

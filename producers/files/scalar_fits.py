@@ -18,10 +18,10 @@ from schemas.timestamps import DAY_NS, DAYS, UNIT_NS
 from schemas.wire import DAY, FIRST, INT, LAST, LONG
 
 Mask = npt.NDArray[np.bool_]
-# The values, and which of them are beyond doubt.
+# The values, and a mask of those that are sure (see `fitting`).
 Fitted = tuple[pa.Array, Mask]
 Fit = Callable[[pa.Array], Fitted]
-# As near to the first and the last of all times, a zone's offset may lead beyond them.
+# Within 2 days of the first or last time, a zone's offset may lead beyond it.
 MARGIN_MS = 2 * DAY
 EXACT_INTEGERS = {"double": 1 << 53, "float": 1 << 24}
 EXACT_CHARACTERS = 15  # of a number, which a double keeps
@@ -115,7 +115,7 @@ def _bounded(column: pa.Array, low: int, high: int, target: pa.DataType) -> Fitt
 def _scaled(column: pa.Array, from_ns: int, to_ns: int, low: int, high: int, target: pa.DataType) -> Fitted:
     """Numbers in another unit of time, between `low` and `high` in that; a finer one only where nothing is lost."""
     if from_ns == to_ns:
-        # Of a zone, too, in which a time is the same number.
+        # `target` may have a zone, in which a time is the same number.
         return _bounded(column.view(target), low, high, target)
     numbers = _numbers(column)
     if from_ns > to_ns:
@@ -140,7 +140,7 @@ def _instants(base: str, unit: str, arrow: pa.DataType, target: pa.DataType, is_
         return None
 
     def of_text(column: pa.Array) -> Fitted:
-        # So long a text that Arrow takes has its seconds.
+        # Arrow accepts times without seconds; a text of this length has seconds, or an offset.
         sure = lengths(column) >= len("2013-01-31T13:45:00")
         kept = _kept(column, sure)
         if base == "timestamp":

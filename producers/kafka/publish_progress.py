@@ -39,7 +39,7 @@ class PublishProgress:
         """Take the name over for a run whose `first_marker` is `first`, unless all is done; the marker to go on from.
 
         Args:
-            check_first: checks what must hold where nobody has begun.
+            check_first: checks what must hold before the first run.
 
         Raises:
             TidemarkError: INPUT_CHANGED, TOPIC_RECREATED, FENCED, KAFKA_FAILED, and what `check_first` raises.
@@ -108,7 +108,7 @@ class PublishProgress:
 
 
 def publisher_id(settings: Settings, input_kind: str, name: str) -> str:
-    """Return what names the ledger of `name`, and is its transactional id; `input_kind`: the input's kind, or topic."""
+    """Return the transactional id of `name`, which also names its ledger; `input_kind`: the input's kind, or topic."""
     return f"{settings.ledger.application}.publish.{input_kind}.{name}"
 
 

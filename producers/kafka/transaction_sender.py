@@ -14,9 +14,9 @@ from producers.kafka.pacing import Progress
 from producers.kafka.publisher import INTERRUPT_FLUSH_SECONDS, REMEDIES, WAIT_SECONDS, Batch, Event
 
 ABORT_SECONDS = 10.0
-# Somebody who had nothing to do under the name fences once; again and again means two publishers at a time.
+# A run that only looked dead fences us once; repeated fencing means two publishers at a time.
 ATTEMPTS = 3
-# By then the one who has taken over has said so in the ledger.
+# After this time a run that has taken over has its marker in the ledger.
 FENCED_SECONDS = 1.0
 # After these the transaction may be committed or not: the next one's barrier tells.
 UNCLEAR = ("FENCED", "KAFKA_FAILED", "TRANSACTION_TIMED_OUT")
@@ -26,7 +26,7 @@ class TransactionSender:
     """Sends in the transactions of `name`.
 
     Args:
-        timeout: seconds that a broker that does not answer is waited for.
+        timeout: seconds to wait for a broker that does not answer.
         on_batch: called after each batch that was handed over.
         on_delivery: called with the partition and offset of each record, in the order of each partition.
     """
@@ -106,7 +106,7 @@ class TransactionSender:
 
 
 class Deadline:
-    """How long a broker that does not answer is waited for; shorter once we are stopped."""
+    """Limits how long we wait for a broker that does not answer; shorter once we are stopped."""
 
     def __init__(self, seconds: float, stopped: Callable[[], bool]) -> None:
         self._until = time.monotonic() + seconds

@@ -32,14 +32,14 @@ from producers.quarantine.table import Quarantine, slices
 
 PARTITION = 0
 SECONDS = 30.0
-# An envelope is larger than its record, by a third and its headers: any record fits of which two fit into a request.
+# An envelope is larger than its record, by a third and its headers: any record up to half of the request size fits.
 ENVELOPE_BYTES = 64 << 20
 LOCK = "share.record.lock.duration.ms"
 DELIVERIES = "share.delivery.count.limit"
 FINAL = ("accept", "reject")
-# A release that was one too many: the group hands a record out so often and no more.
+# The record was released too often: the group hands a record out a limited number of times.
 GIVEN_UP = "given up"
-# An acknowledgement that came too late: somebody else had the record by then.
+# The acknowledgement came too late: another worker had the record by then.
 EXPIRED = "expired"
 
 
@@ -63,7 +63,7 @@ def open_queue(settings: Settings, admin: AdminClient, lock_seconds: float | Non
     )
     for log in (marker_log.queued_topic(settings), marker_log.resolved_topic(settings)):
         marker_log.create(settings, admin, log)
-    # Of a fill that was cut short, nobody is to be handed a record.
+    # No worker may get a record of a fill that was cut short.
     config = {"share.auto.offset.reset": "earliest", "share.isolation.level": "read_committed"}
     if lock_seconds is not None:
         config[LOCK] = str(round(lock_seconds * 1000))

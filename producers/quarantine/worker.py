@@ -55,7 +55,7 @@ ACKNOWLEDGE = {
 }
 POLL_SECONDS = 0.5
 COMMIT_SECONDS = 30.0
-# Shorter than a lock: what a worker leaves open when it dies holds up the others' transactions for so long.
+# Shorter than a lock: a transaction that a dead worker leaves open holds up those of the others for this long.
 TRANSACTION_MS = 10_000
 # A member learns what it is to read with its second heartbeat, 5 s after the first.
 JOIN_SECONDS = 10.0
@@ -175,7 +175,7 @@ class Worker:
         if (message.delivery_count() or 1) > 1 and (earlier := self._resolved_by_another(message)):
             return earlier
         resolution = self.resolve(row, message.delivery_count() or 1)
-        # By half the lock's time nobody else can have had it, whichever clock is asked.
+        # Before half of the lock's time nobody else can have had the record, even if clocks differ.
         is_late = time.monotonic() - self._taken_at > self._terms.lock_seconds / 2
         if is_late and (earlier := self._resolved_by_another(message)):
             return earlier
@@ -186,7 +186,7 @@ class Worker:
         return resolution
 
     def _resolved_by_another(self, message: Message) -> Resolution | None:
-        """Brokers do not say so: they pass over what acknowledges a record that is gone."""
+        """Return how another worker resolved it: brokers ignore an acknowledgement that is too late, so ask the log."""
         self._outcomes.read()
         final = self._outcomes.final(int(message.offset() or 0))
         return Resolution(final["resolution"], f"as resolved at delivery {final['delivery']}") if final else None

@@ -5,12 +5,21 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from shutil import copy, copytree, ignore_patterns
 
 import pytest
 
 from conf import ROOT, code_version
 from local.submit import PACKAGES, zipped_packages
+
+SOURCE = '''"""A module's docstring."""
+LIMIT = 3  # why three
+
+
+def double(number: int) -> int:
+    """Twice the number."""
+    return 2 * number
+'''
 
 
 def version_in(place: Path) -> str:
@@ -24,6 +33,18 @@ def version_in(place: Path) -> str:
 def checkout(tmp_path: Path) -> Path:
     for package in PACKAGES:
         copytree(ROOT / package, tmp_path / package, ignore=ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+@pytest.fixture
+def few_sources(tmp_path: Path) -> Path:
+    """Packages of one module each, beside what says their version."""
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("")
+    for name in ("__init__.py", "code_version.py"):
+        copy(ROOT / "conf" / name, tmp_path / "conf" / name)
+    (tmp_path / "jobs" / "added.py").write_text(SOURCE)
     return tmp_path
 
 
@@ -62,27 +83,17 @@ def test_it_is_read_from_a_folder_that_cannot_be_written(checkout: Path) -> None
 
 
 @pytest.mark.parametrize("change", ["content", "name", "added"])
-def test_any_change_of_a_source_is_another_version(change: str, checkout: Path) -> None:
-    before = version_in(checkout)
-    source = checkout / "jobs" / "flights" / "overdue.py"
+def test_any_change_of_a_source_is_another_version(change: str, few_sources: Path) -> None:
+    before = version_in(few_sources)
+    source = few_sources / "jobs" / "added.py"
     if change == "content":
         source.write_text(source.read_text() + "CHANGED = True\n")
     elif change == "name":
         source.rename(source.with_name("late.py"))
     else:
-        (checkout / "jobs" / "own").mkdir()
-        (checkout / "jobs" / "own" / "job.py").write_text("")
-    assert version_in(checkout) != before
-
-
-SOURCE = '''"""A module's docstring."""
-LIMIT = 3  # why three
-
-
-def double(number: int) -> int:
-    """Twice the number."""
-    return 2 * number
-'''
+        (few_sources / "jobs" / "own").mkdir()
+        (few_sources / "jobs" / "own" / "job.py").write_text("")
+    assert version_in(few_sources) != before
 
 
 @pytest.mark.parametrize(
@@ -100,13 +111,11 @@ def double(number: int) -> int:
         ("(number: int)", "(number)", False),
     ],
 )
-def test_comments_docstrings_and_layout_do_not_count(old: str, new: str, is_same: bool, checkout: Path) -> None:
-    source = checkout / "jobs" / "added.py"
-    source.write_text(SOURCE)
-    before = version_in(checkout)
+def test_comments_docstrings_and_layout_do_not_count(old: str, new: str, is_same: bool, few_sources: Path) -> None:
+    before = version_in(few_sources)
     assert old in SOURCE
-    source.write_text(SOURCE.replace(old, new))
-    assert (version_in(checkout) == before) == is_same
+    (few_sources / "jobs" / "added.py").write_text(SOURCE.replace(old, new))
+    assert (version_in(few_sources) == before) == is_same
 
 
 def test_it_is_computed_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,22 +131,22 @@ def test_it_is_computed_once_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_came_of_the_same_sources_is_kept_in_the_state_folder_and_of_others_is_not_believed(
-    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few_sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / "state"))
-    found = version_in(checkout)
+    found = version_in(few_sources)
     assert not (tmp_path / "state").exists()
     (tmp_path / "state").mkdir()
-    assert version_in(checkout) == found
+    assert version_in(few_sources) == found
     kept = tmp_path / "state" / code_version.KEPT
     sources, _, version = kept.read_text().strip().partition(" ")
     assert version == found
     assert [path.name for path in kept.parent.iterdir()] == [code_version.KEPT]
     kept.write_text(f"{sources} kept")
-    assert version_in(checkout) == "kept"
+    assert version_in(few_sources) == "kept"
     for damaged in (f"{sources[:-1]} kept", sources, "", "\n \n"):
         kept.write_text(damaged)
-        assert version_in(checkout) == found
+        assert version_in(few_sources) == found
     kept.write_text(f"{sources} kept")
-    (checkout / "jobs" / "catalog.py").write_text("changed = 1\n")
-    assert version_in(checkout) not in ("kept", found)
+    (few_sources / "jobs" / "added.py").write_text("changed = 1\n")
+    assert version_in(few_sources) not in ("kept", found)

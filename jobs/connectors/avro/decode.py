@@ -1,4 +1,4 @@
-"""Avro in the Confluent framing, decoded on the JVM, and checked: is what came out what the bytes say?
+"""Decodes Avro in the Confluent framing on the JVM, and checks the result: is it what the bytes say?
 
 A framed value is a zero byte, the schema id (4 bytes, big-endian) and the Avro binary body. Each id is decoded by its
 own writer schema into the reader schema. Spark's `from_avro` stops reading where the schema ends and turns a short body
@@ -74,7 +74,7 @@ class _Steps(NamedTuple):
     event: Column
 
 
-# A column is made by thousands of calls to the JVM, for which every micro-batch would wait.
+# A column takes thousands of calls to the JVM; without the cache every micro-batch would wait for them.
 @lru_cache(maxsize=256)
 def _steps(writers: tuple[RegisteredSchema, ...], reader: str) -> _Steps:
     if not writers:
@@ -99,7 +99,7 @@ def _steps(writers: tuple[RegisteredSchema, ...], reader: str) -> _Steps:
         *(optimization_barrier(part).alias(name) for name, part in made.items()),
         optimization_barrier(error.cast("string")).alias("error"),
     )
-    # Of columns alone, and never null itself: so the optimizer sees through the struct to the fields that are used.
+    # The struct has only columns and is never null itself, so the optimizer sees which of its fields are used.
     event = {name: F.col(f"{READ}_{name}") if f"{READ}_{name}" in made else field for name, field in fields.items()}
     packed = F.struct(*(field.alias(name) for name, field in event.items()))
     return _Steps(_by_id(writers, schema).alias(READ), judged, packed.alias("event"))
@@ -108,7 +108,7 @@ def _steps(writers: tuple[RegisteredSchema, ...], reader: str) -> _Steps:
 def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
     """The id in the header (null without framing), and whether it is a writer's."""
     framed = F.col("value").startswith(F.lit(bytearray(b"\0"))) & (F.length("value") >= HEADER_LENGTH)
-    # Numbers are made of bytes by way of text, which is slow: only for ids that are nobody's.
+    # Spark makes a number of bytes by way of text, which is slow: only for unknown ids.
     number = F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).try_cast("bigint")
     other = F.when(framed, F.when(number < 2**31, number).otherwise(number - 2**32).try_cast("int"))
     known = [_has_id(writer.id) for writer in writers]
@@ -164,7 +164,7 @@ def sound_ints(fields: Sequence[Column], schema: Record, names: NamedTypes, prom
 
 
 def restore_types(fields: Sequence[Column], schema: Record, names: NamedTypes) -> dict[str, Column]:
-    """Turn `fields`, read by the wire form of the record `schema`, into its own types; by name, those that need it."""
+    """Return those `fields` of the record `schema`, read by its wire form, that need another type, in it; by name."""
     parts = zip(schema["fields"], _parts(_Plain(names), fields, schema), strict=True)
     return {kind["name"]: part for kind, part in parts if part is not None}
 
@@ -186,7 +186,7 @@ def _is_not_false(condition: Column) -> Column:
 
 
 class _Walk:
-    """Goes over the parts of a value, and makes one column of what a subclass has to say of each kind of part."""
+    """Goes over the parts of a value, and makes one column of the columns that a subclass makes for kinds of parts."""
 
     def __init__(self, names: NamedTypes) -> None:
         self._names = names
@@ -220,7 +220,7 @@ class _Walk:
 
     def each(self, schema: Any, place: FieldPath) -> Callable[[Column], Column] | None:
         """Make the function that gives the column for an item; None where no item needs one."""
-        # Asked once: asked anew at each level, arrays in arrays would take twice as long with each.
+        # Ask only once: asking again at each level would double the time with each level of arrays in arrays.
         key = id(schema), place
         if key not in self._is_silent:
             self._is_silent[key] = self.of(F.lit(None), schema, place) is None
@@ -278,7 +278,7 @@ class _SoundInts(_Sound):
     def leaf(self, value: Column, declared: dict[str, Any], place: FieldPath) -> Column | None:
         if place not in self._promoted or declared["type"] not in WIDER:
             return None
-        # As values of the field's own type: the largest int is 2147483648 as a float.
+        # Bounds are values of the field's own type: the largest int is 2147483648 as a float.
         first, last = (F.lit(edge).cast("bigint" if declared["type"] == "long" else declared["type"]) for edge in INT)
         return value.between(first, last)
 

@@ -16,11 +16,11 @@ WIDER = ("long", "float", "double")  # what an int may become in a later version
 
 BOOLEAN = {"type": "fixed", "name": "tidemark.wire.Boolean", "size": 1}
 BYTES = {False: "\0", True: "\1"}
-# Up to 18 digits Spark takes a decimal for 8 bytes, and looks at no more of them.
+# Spark takes a decimal of up to 18 digits for 8 bytes, and looks at no more bytes.
 SHORT, LONGER = 18, 19
 
 END_FIELD = "tidemark_end"
-# Read as a number, for which Avro and Spark make no arrays.
+# The sentinel is read as a number, since Avro and Spark make no arrays for one.
 END = {"name": END_FIELD, "type": "float"}
 # The reader has no such field: Avro skips the header, which is quicker than to cut it off.
 HEADER = {"name": "tidemark_header", "type": {"type": "fixed", "name": "tidemark.wire.Header", "size": HEADER_LENGTH}}

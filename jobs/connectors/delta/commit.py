@@ -12,8 +12,8 @@ from jobs.connectors.tally import Tally
 REPLAYS = "replays"  # the folder of what replays write beside the live tables
 RANGE = "range-"  # begins the id of a bounded range, where a query has its checkpoint's
 Repeats = Literal["stop", "last", "none"]
-"""What a batch's rows of one key are, where no column says which is the newest: a reason to stop; in the order of their
-records, of which the last stays; or only ever one."""
+"""How a batch's rows of one key are treated, where no column says which is the newest: "stop": they fail the batch;
+"last": they are in the order of their records, and the last one stays; "none": no key comes twice."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,6 @@ class Commit:
             "offsets": dict(self.offsets),
             "code": code_version.version(),
         }
-        # A statement that leaves batches out has gaps between its commits, and they are none.
+        # A statement that leaves batches out says so: the gaps between its commits are no lost batches.
         written |= {} if self.contiguous else {"every_batch": False}
         return json.dumps(written, sort_keys=True)

@@ -102,7 +102,7 @@ def _require_same_offsets(spark: SparkSession, table: Table, commit: Commit) -> 
 def _require_kept(history: History, table: Table, commit: Commit, batch: int) -> int | None:
     """Find the table's version that recorded `batch`, None where it is too old to be in the log.
 
-    Delta records go on through a RESTORE of the table, rows do not.
+    Delta's records of batches survive a RESTORE of the table, its rows do not.
     """
     made = history.find(
         {"sink": commit.sink, "query_id": commit.query_id, "statement": commit.statement, "batch": batch}

@@ -63,9 +63,9 @@ class LogCommit:
 
 
 def undone(commits: Iterable[LogCommit]) -> Iterator[tuple[LogCommit, int | None]]:
-    """Each of `commits`, newest first, and the version whose RESTORE took it back; None where it holds.
+    """Yield each of `commits`, newest first, with the version whose RESTORE took it back; None where it holds.
 
-    A restore to a moment, not to a version, counts as one to before.
+    A RESTORE to a time, not to a version, counts as undoing all commits before it.
     """
     kept, by = None, None
     for commit in commits:

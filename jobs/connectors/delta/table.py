@@ -22,7 +22,7 @@ from jobs.connectors.delta.log import History, snapshot
 from jobs.connectors.delta.schema_evolution import admit_types
 from jobs.connectors.spark_internals import nullable_schema
 
-# All that others need of Delta is had from here.
+# Other modules import what they need of Delta from here.
 __all__ = [
     "RANGE",
     "Attempt",
@@ -41,7 +41,7 @@ METADATA_CONF = "spark.databricks.delta.commitInfo.userMetadata"
 APP_ID = "spark.databricks.delta.write.txnAppId"
 VERSION = "spark.databricks.delta.write.txnVersion"
 MERGE_ATTEMPTS = 3
-COMMITS_SINCE = 20  # that others may have made in the moment since ours
+COMMITS_SINCE = 20  # commits that others may have made in the moment since ours
 PLACE, ROWS, ROW = "tidemark_place", "tidemark_rows", "tidemark_row"
 KEY_REPEATED = "KEY_REPEATED"
 SHOWN = 200  # characters of a key that a message shows: Spark chokes on a failure's text when it is long
@@ -69,7 +69,7 @@ def _write_once(frame: DataFrame, table: Table, commit: Commit) -> bool:
     require_first(table, commit)
     if not must_write(frame.sparkSession, table, commit):
         if commit.keeps_state:
-            # Spark ends a query one of whose batches has not made its state, and the table asks for no rows now.
+            # Spark ends a query if a batch has not computed its state, and no write to the table asks for its rows now.
             frame.write.format("noop").mode("overwrite").save()
         return False
     create_if_missing(frame, table)
@@ -125,7 +125,7 @@ def create_if_missing(frame: DataFrame, table: Table) -> None:
 
 
 def newest(frame: DataFrame, keys: Sequence[str], newest_by: Sequence[str], repeats: Repeats = "none") -> DataFrame:
-    """Keep one row a key: the one whose `newest_by` columns are greatest; of equal ones, and without `newest_by`,
+    """Keep one row a key: the one whose `newest_by` columns are greatest; among equal ones, and without `newest_by`,
     `repeats` says which. Where that is "none", `frame` is taken to hold each key once.
     """
     in_order = repeats == "last"
@@ -196,7 +196,7 @@ def _merge(rows: DataFrame, table: Table, commit: Commit) -> None:
                 merge.whenMatchedUpdateAll(_not_older(table)).whenNotMatchedInsertAll().execute()
                 break
             except OVERTAKEN:
-                # The files that it read were compacted meanwhile, say: nothing was committed, the next one reads anew.
+                # For example, its files were compacted meanwhile: nothing was committed, the next attempt reads anew.
                 if attempt == MERGE_ATTEMPTS:
                     raise
     finally:
@@ -211,7 +211,7 @@ def _not_older(table: Table) -> str | None:
     return f"struct({ours}) >= struct({theirs})"
 
 
-# Those of OVERTAKEN are no kinds of it, as Delta has them in Python.
+# In Delta's Python classes, the exceptions of OVERTAKEN are no subclasses of this one.
 CONFLICT = (*OVERTAKEN, DeltaConcurrentModificationException)
 
 

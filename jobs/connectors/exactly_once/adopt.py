@@ -34,7 +34,7 @@ class Adoption:
 
 
 def adopt(sink: LedgerSink, held: Held, stateful: bool) -> Adoption:
-    """Bring the sink's ledger and its checkpoint together again; fences whoever runs the query.
+    """Bring the sink's ledger and its checkpoint together again; this fences a run of the query.
 
     A checkpoint that is missing, another query's, or older than the ledger, is to be restored from the ledger; a ledger
     that is missing, or older than the checkpoint, begins anew where the checkpoint is. The output topics are taken as

@@ -1,4 +1,4 @@
-"""Which process began a transaction: its `open` marker says so, and whoever runs beside it can tell that it is gone.
+"""Tells which process began a transaction, by its `open` marker, and on the same machine whether that one is gone.
 
 A transaction lives in the memory of one process: once that is gone, nobody can commit it. Linux names a process for all
 times by boot, PID namespace, PID and start.
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 PROC = Path("/proc")
-# Of /proc/PID/stat, counted behind the name, which may hold anything: the start in ticks after the boot.
+# The field of /proc/PID/stat with the start, in ticks after the boot, counted behind the name, which may hold anything.
 STARTED = 19
-# A process that has ended, and whose parent has not asked how.
+# These states mean that a process has ended, and that its parent has not asked how.
 STATE, ENDED = 0, ("Z", "X")
 
 

@@ -79,7 +79,7 @@ MESSAGE = np.dtype(
         "itemsize": 72,
     }
 )
-# What may be under way: past it the sender waits for the brokers.
+# So much may be under way; past that, the sender waits for the brokers.
 WINDOW_BYTES = 64 << 20
 WINDOW_RECORDS = 400_000
 WAIT_SECONDS = 0.01
@@ -201,7 +201,7 @@ def _by_partition(
         return
     # Numbers of 16 bits are sorted in linear time. Past them parts come in more than one piece, still in order.
     order = np.argsort(partitions.astype(np.uint16), kind="stable")
-    # As plain bytes: field by field the same copy takes ten times as long.
+    # They are copied as plain bytes: field by field the same copy takes ten times as long.
     messages, partitions = messages.view(f"V{MESSAGE.itemsize}")[order].view(MESSAGE), partitions[order]
     edges = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(partitions)]
     for first, end in pairwise(edges):
@@ -217,7 +217,7 @@ def _point(messages: npt.NDArray[np.void], column: pa.Array, pointer: str, lengt
 
 
 def _partition_count(producer: Producer, topic: str) -> int:
-    """A broker that has just heard of a topic, or lost its leader, lists it without its partitions for a moment."""
+    """Return how many partitions the topic has; wait where a broker that has just heard of it lists none yet."""
     until = time.monotonic() + METADATA_SECONDS
     while True:
         there = producer.list_topics(topic, timeout=METADATA_SECONDS).topics[topic]

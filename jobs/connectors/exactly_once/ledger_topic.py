@@ -14,7 +14,7 @@ from jobs.connectors.kafka.access import CODES
 from jobs.connectors.kafka.rights import CLUSTER, Right, publishing
 
 SECONDS = 30.0
-# A broker's part goes to another one within 9 to 16 s.
+# Another broker takes over from a lost one within 9 to 16 s.
 ATTEMPT_SECONDS = 5.0
 FAILOVER_SECONDS = 40.0
 PAUSE_SECONDS = 0.2
@@ -86,7 +86,7 @@ class Ledger:
                 raise
 
     def _await_listed(self, admin: AdminClient, shards: int) -> None:
-        """The controller has made them; a broker that has not yet heard of it would turn the writers away."""
+        """Wait until the partitions that the controller has made are listed: else a broker may refuse the writers."""
         until = time.monotonic() + SECONDS
         while self.shards(admin) < shards:
             if time.monotonic() > until:
@@ -99,7 +99,7 @@ def sink_rights(sink: str, topics: Iterable[str], is_prefix: bool = False, shard
 
     Args:
         sink: its id, or, where `is_prefix`, what the ids of several begin with.
-        shards: whether transactional ids are the sink's with what comes behind a dot, as those of queries are.
+        shards: whether transactional ids are the sink's id, a dot and more, as for queries.
     """
     ledger = f"__{sink}" if is_prefix else f"__{sink}.ledger"
     ids = f"{sink}." if shards and not is_prefix else sink
@@ -117,11 +117,11 @@ def topic_ids(
     connection: Mapping[str, Any] | None = None,
     operations: tuple[str, ...] = ("Describe",),
 ) -> dict[str, str]:
-    """The ids of those of `names` that are there: a topic that is deleted and created again has another one.
+    """Return the ids of those of `names` that are there: a topic that is deleted and created again has another one.
 
     Args:
         connection: of the client, for the command that grants a lacking right.
-        operations: for which they are asked for, which a lacking right is named by.
+        operations: those that the ids are needed for; the error for a lacking right names them.
 
     Raises:
         TidemarkError: KAFKA_FAILED, NOT_AUTHORIZED.
@@ -148,7 +148,7 @@ def topic_ids(
 
 
 def _ask_anew(admin: AdminClient) -> None:
-    """Let the client learn who the controller is: one that has gone it would wait for without end."""
+    """Let the client learn who the controller is: else it would wait without end for one that is gone."""
     time.sleep(PAUSE_SECONDS)
     with contextlib.suppress(KafkaException):
         admin.list_topics(timeout=ATTEMPT_SECONDS)

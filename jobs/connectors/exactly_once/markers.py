@@ -1,6 +1,6 @@
-"""What the ledger remembers: plan markers by the driver, shard markers by the writers, and what follows from the last.
+"""Defines the markers of a ledger (plans by the driver, others by the writers), and what follows from the last one.
 
-Markers are JSON records of the ledger topic (see `topic`): plans lie in partition 0, shard s in partition s + 1.
+Markers are JSON records of the topic in `ledger_topic`: plans lie in partition 0, shard s in partition s + 1.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Published(Done):
-    """A producer has so much of its input in the topics; `n` records are of this transaction, all else of all so far.
+    """A publisher has its input in the topics up to here; `n` counts this transaction's records, all else all so far.
 
     Args:
         id: of the transaction: the identity of the input, the transaction's number, and no hash.
@@ -113,7 +113,7 @@ class Published(Done):
 
 
 def open_marker(writer: str) -> bytes:
-    """The marker that a transaction begins with: its offset is the barrier. It names writer and process."""
+    """Return the marker that a transaction begins with: its offset is the barrier. It names writer and process."""
     return json.dumps({"kind": OPEN, "writer": writer, "process": this_process().fields}).encode()
 
 

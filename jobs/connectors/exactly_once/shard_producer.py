@@ -24,7 +24,7 @@ from jobs.connectors.kafka.topic_limits import SizeLimits, shown_key
 from schemas.arrow_columns import is_there, lengths, numbers
 
 HASH = "tidemark_hash"  # the column of a record's checksum, long
-# What a record that is alone in its batch costs beside key, value and headers, at most; and each of its headers.
+# A record that is alone in its batch costs at most this beside key, value and headers; and each of its headers this.
 RECORD_OVERHEAD, HEADER_OVERHEAD = 96, 10
 
 Record = tuple[Any, ...]  # as `produce` takes it: topic, value, key, partition, two callbacks, timestamp, headers
@@ -106,7 +106,7 @@ class ShardProducer:
 
     Args:
         limits, origin: see `LargeRecords`.
-        fast: False where each record that is not delivered is to be heard of.
+        fast: False where each record that is not delivered must be reported.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class ShardProducer:
                 raise
 
     def _watched(self, records: Iterator[Record], large: Collection[int]) -> Iterator[Record]:
-        """The records, of which the large ones tell what has become of them; one that cannot be sent is left out."""
+        """Yield the records, the large ones with a callback of their own; leave out those that cannot be sent."""
         for number, record in enumerate(records):
             if number not in large:
                 yield record
@@ -218,7 +218,7 @@ class ShardProducer:
 
 
 def _records(batch: pa.RecordBatch, topic: str | None) -> Iterator[Record]:
-    """The rows as `produce` takes them, with no callback, by either of its names."""
+    """Yield the rows as `produce` takes them, without a callback (it has two arguments for one)."""
     names = batch.schema.names
     columns = (
         _topics(batch, topic) if "topic" in names else repeat(topic),

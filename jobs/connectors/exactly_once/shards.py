@@ -32,7 +32,7 @@ from jobs.connectors.kafka.topic_limits import SizeLimits
 from jobs.connectors.spark_internals import kafka_ranges, map_in_arrow, state_partitions
 
 ARROW_BYTES, NO_LIMIT = "spark.sql.execution.arrow.maxBytesPerBatch", str((1 << 31) - 1)
-# Thousands of such records are 20 MB: ten times as much, if the next ones are so much larger, is still no harm.
+# Thousands of such records are 20 MB; even if the next ones are ten times as large, that does no harm.
 SMALL_BYTES = 2_048
 
 
@@ -104,7 +104,7 @@ def cut_frame(frame: DataFrame, layout: Layout, shards: int, order_by: str | Non
         frame = frame.repartitionById(shards, F.pmod(F.xxhash64(*_key(frame.columns)), F.lit(shards)).cast("int"))
     if order_by:
         frame = frame.sortWithinPartitions(order_by).drop(order_by)
-    # As text: one call into the JVM instead of dozens, which a small batch would feel.
+    # The columns are SQL text: one call into the JVM instead of dozens, which would slow down a small batch.
     casts = {"key": "CAST(key AS BINARY)", "value": "CAST(value AS BINARY)", "timestamp": "unix_millis(timestamp)"}
     columns = {name: casts.get(name, name) for name in frame.columns}
     hashed = [text for name, text in columns.items() if name != "timestamp"]
@@ -141,8 +141,8 @@ def _key(columns: Sequence[str]) -> list[Any]:
 RESULT = "result binary"  # a ShardResult as JSON
 # How much a shard reads while its transaction begins.
 AHEAD_BYTES = 16 << 20
-# Another attempt may get past these; every other stop is final, and is told to the driver instead of raised, since each
-# retry of the task would fence a healthy writer.
+# Another attempt may get past these; every other stop is final, and is returned to the driver instead of raised, since
+# each retry of the task would fence a healthy writer.
 PASSING = ("FENCED", "KAFKA_FAILED")
 
 
@@ -289,7 +289,7 @@ def _read_ahead(rows: Iterable[pa.RecordBatch], enough: Callable[[], bool]) -> I
 
 
 def _found(assignment: ShardTask, done: Done, rows: Iterable[pa.RecordBatch]) -> ShardResult:
-    """A shard that is written already: the same records again, or the plan was not deterministic."""
+    """Check that a shard that is written already has the same records again; else the plan was not deterministic."""
     again = assignment.sent(done.shard)
     for batch in rows:
         again.count(batch)
@@ -299,7 +299,7 @@ def _found(assignment: ShardTask, done: Done, rows: Iterable[pa.RecordBatch]) ->
 
 
 def _at_most_once(assignment: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -> ShardResult:
-    """The marker first: whatever happens to the records after it, no attempt sends them again."""
+    """Commit the marker first: whatever happens to the records after it, no attempt sends them again."""
     writer = assignment.writers[shard]
     with Transaction(writer) as transaction:
         last = transaction.last_marker()
@@ -313,7 +313,7 @@ def _at_most_once(assignment: ShardTask, shard: int, rows: Iterable[pa.RecordBat
 
     options = {"message.timeout.ms": writer.timeout_ms, "delivery.report.only.error": True, "on_delivery": answered}
     producer = Producer({**PRODUCER, **writer.tuning, **writer.connection, **options})
-    # Nothing tells that a record was lost which was sent in bulk.
+    # Bulk sends have no delivery report per record: a lost one would pass unnoticed.
     sent = assignment.sent(shard, fast=False)
     try:
         sent.produce(producer, rows, assignment.topic, writer.timeout_ms / 1000)
@@ -323,6 +323,6 @@ def _at_most_once(assignment: ShardTask, shard: int, rows: Iterable[pa.RecordBat
         raise errors.kafka_failed(assignment.sink, f"{len(producer)} records of shard {shard} were not acknowledged")
     if sent.refusal or refused:
         stop = sent.refusal or errors.refused(assignment.sink, refused[0], writer.rights(), writer.connection)
-        # Told, whatever it is: another attempt would find the marker, and send nothing.
+        # Every stop is reported: another attempt would find the marker, and send nothing.
         return ShardResult(shard, stop=[stop.code, stop.message, stop.remedy])
     return ShardResult(shard, sent.done.n, sent.size, topics=list(sent.done.topics), oldest=sent.oldest)

@@ -36,15 +36,15 @@ from jobs.connectors.kafka.topic_limits import Limits as TopicLimits
 from jobs.connectors.kafka.topic_limits import SizeLimits, retention_warning, size_config, topic_limits
 from jobs.connectors.tally import Tally
 
-# A run that was thought dead may fence a plan once; a second time somebody else runs the query.
+# One FENCED may come from a run that was thought dead; two mean that another run is active.
 PLAN_ATTEMPTS = 3
 # Rows that name their topic may name one of which nothing is known.
 ANY_TOPIC = ""
-# The queue is bounded by the one who fills it (see `bulk`): a full one would break the order of what follows.
+# The code that fills the queue bounds it (see `bulk`): a full queue would break the order of later records.
 QUEUE = {
     "queue.buffering.max.messages": 1_000_000,
     "queue.buffering.max.kbytes": 2_000_000,
-    "batch.num.messages": 100_000,  # under `batch_bytes` all the same
+    "batch.num.messages": 100_000,  # `batch_bytes` limits a batch, too
 }
 
 
@@ -109,7 +109,7 @@ class LedgerSink:
         self._learn({self.ledger.name, *self.topics})
 
     def _learn(self, topics: Iterable[str]) -> bool:
-        """Ask what `topics` take; whether there are some that were not known."""
+        """Ask the brokers what `topics` take; return whether some were not known before."""
         new = set(topics) - self.takes.keys()
         self.takes.update(topic_limits(self.admin, new))
         return bool(new)
@@ -156,7 +156,7 @@ class LedgerSink:
     def _publish_whole(
         self, frame: DataFrame, wanted: Plan, read: int | None, order_by: str | None, tally: Tally
     ) -> list[ShardResult]:
-        """Publish a small batch from this process; nothing, and no result, where it needs shards."""
+        """Publish a small batch from this process; return no result where it needs shards."""
         before = self.before[0] if self.before else None
         if self.delivery != "exactly-once" or not is_small(read, before, self.limits.small_batch_records):
             return []
@@ -172,7 +172,7 @@ class LedgerSink:
         task, partition = self._assignment(whole, ShardPlan("whole", 1)), self.ledger.partition_of(0)
         with tally.phase("publish"):
             answer = _passing_again(lambda: publish_whole(writer, partition, task, rows, due))
-        # A shard knows by its source partition which record stopped it, and learns what the topics of rows take.
+        # If the small batch was stopped, it is published in shards: they can name the record, and learn topics' limits.
         return [answer] if answer is not None and not answer.stop else []
 
     def _publish_in_shards(
@@ -184,7 +184,7 @@ class LedgerSink:
         with tally.phase("publish"):
             answers = self._publish(frame, plan, cut, order_by)
             if any(answer.stop[:1] == ["RECORD_TOO_LARGE"] for answer in answers) and self._learn_from(answers):
-                # Rows that name their topic: only now it is known which topics those are, and what they take.
+                # Rows may name their topics: only now is it known which these are, and what they take.
                 answers = self._publish(frame, plan, cut, order_by)
         return answers
 
@@ -217,7 +217,7 @@ class LedgerSink:
         )
 
     def writer(self, shard: int | None, batch: int) -> Writer:
-        """The identity that plans (shard None), or writes a shard."""
+        """Return the identity that plans (shard None), or writes a shard."""
         name = "plan" if shard is None else str(shard)
         return Writer(
             transactional_id=f"{self.id}.{name}",

@@ -1,8 +1,8 @@
 """A small micro-batch is published by the driver: plan, records and marker in one transaction, and no task for shards.
 
-Its plan says "whole": one shard has all records. Who takes such a plan over knows that the shard is done, since both
-were committed together. The writer is the one of plans, which each batch fences first, so no shard's writer of another
-attempt can be at work: a plan in the ledger would have named its shards, and would be followed.
+Its plan says "whole": one shard has all records. An attempt that takes such a plan over knows that the shard is done,
+since both were committed together. The writer is the one of plans, which each batch fences first. No shard's writer of
+another attempt can be at work: otherwise a sharded plan would be in the ledger, and we would follow that.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +17,9 @@ from jobs.connectors.exactly_once.shards import ShardResult, ShardTask, cut_fram
 from jobs.connectors.exactly_once.transaction import Writer, beginning
 
 MOST_BYTES = 16 << 20
-# Of the first batch of a run nothing is known but how many records it reads, and each may be as large as topics take.
+# For the first batch of a run only its number of records is known, and each may be as large as topics take.
 FIRST_RECORDS = 100
-# Of a batch behind a shuffle it is only known how many records the one before it had: it may have several times more.
+# For a batch behind a shuffle only the number of records of the one before is known: it may have several times more.
 MARGIN = 4
 
 
@@ -55,7 +55,7 @@ def collected(frame: DataFrame, order_by: str | None) -> list[pa.RecordBatch] | 
     try:
         return list(rows.toArrow().to_batches())
     except PySparkException:
-        # They are more than spark.driver.maxResultSize; or whatever else it was, the shards will tell it.
+        # They are more than spark.driver.maxResultSize; the shards will report any other cause.
         return None
 
 

@@ -5,8 +5,8 @@
         transaction.producer.produce(...)
         transaction.commit(marker)
 
-Records and marker are in the log together or not at all. Whoever comes later under the same transactional id fences
-this writer: its commit fails. A writer is good for one transaction only: librdkafka does not speak the protocol of
+Records and marker are in the log together or not at all. A later writer under the same transactional id fences this
+one: its commit fails. A writer is good for one transaction only: librdkafka does not speak the protocol of
 KIP-890, so a delayed end of a transaction could otherwise hit the next one of the same producer. Sources: KIP-98,
 KIP-447, KIP-890.
 """
@@ -30,12 +30,12 @@ from jobs.connectors.kafka.access import login_refused
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.rights import CLUSTER, Right, writing
 
-# A predecessor's transaction that is still ending is waited for by librdkafka's own timer of 500 ms: a new producer
-# asks at once. A coordinator that moves to another broker needs seconds.
+# librdkafka waits for a predecessor's transaction that is still ending by a timer of 500 ms: a new producer asks at
+# once. A coordinator that moves to another broker needs seconds.
 FENCE_WAITS = (0.15, 0.15, 0.15, 0.5, 1.0, 2.0)
 FENCE_SECONDS = 90.0
 METADATA_SECONDS = 10.0
-# What becomes of queued records, and of every further call, once a transaction cannot go on: not why it cannot.
+# Queued records and further calls end by these once a transaction cannot go on; they do not say why it cannot.
 CONSEQUENCES = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._STATE)
 ASK_SECONDS = 5.0
 # Another writer has taken over.
@@ -85,7 +85,7 @@ class Writer:
 
     @property
     def answer_ms(self) -> int:
-        """How long a broker may take to answer: so long that there is time to try again."""
+        """Return how long a broker may take to answer: short enough to leave time to try again."""
         return min(ANSWER_MS, self.timeout_ms // 3)
 
 
@@ -126,7 +126,7 @@ class Transaction:
 
     def read(self, start: int, take: Callable[[Message], None]) -> int:
         """Hand every committed record of the writer's ledger partition from offset `start` on to `take`, up to this
-        transaction's own beginning; where that is. Whoever began earlier has ended by then, under whichever id.
+        transaction's own beginning; return where that is. All transactions that began earlier have ended, under any id.
         """
         with self.named():
             barrier = self._barrier()
@@ -285,7 +285,7 @@ def _read_to_barrier(writer: Writer, start: int, barrier: int, take: Callable[[M
 
     def is_barrier(offset: int) -> bool:
         if offset > barrier:
-            # Only our own end can have let the reader pass our beginning: we were aborted under way.
+            # The reader can pass our beginning only once our transaction has ended: it was aborted meanwhile.
             raise errors.fenced(writer.transactional_id)
         return offset == barrier
 

@@ -31,10 +31,11 @@ def not_authorized(error: KafkaError, rights: Sequence[Right], connection: Mappi
 
 
 def denied(name: str, said: str, wanted: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
-    """The NOT_AUTHORIZED error for one of Kafka's of that `name` that tells of one of the rights `wanted`.
+    """Return the NOT_AUTHORIZED error for Kafka's error `said`: one of the rights `wanted` is lacking.
 
     Args:
-        connection: of the user's client; empty where nobody knows it.
+        name: what the message begins with.
+        connection: of the user's client; empty where it is not known.
     """
     missing = (_lacking(wanted, connection) if connection else []) or wanted
     whoever = _whoever(connection)
@@ -52,7 +53,7 @@ def denied(name: str, said: str, wanted: Sequence[Right], connection: Mapping[st
 
 
 def granting(right: Right, connection: Mapping[str, Any]) -> tuple[str, str]:
-    """Who the client of a connection is, for people, and the command that grants it a right."""
+    """Return who the client of a connection is, for people, and the command that grants it a right."""
     user, servers = user_of(connection), str(connection.get("bootstrap.servers", "HOST:PORT"))
     return _whoever(connection), grant(right, f"User:{user or 'NAME'}", servers)
 
@@ -119,7 +120,7 @@ class Connection:
     """Connects one client to the cluster, and keeps the errors that it hears there.
 
     Args:
-        seconds: for so long it is asked where nobody answers; METADATA_TIMEOUT_S, where left out.
+        seconds: how long to ask where nobody answers; METADATA_TIMEOUT_S by default.
     """
 
     def __init__(self, kafka: Kafka, seconds: float | None = None) -> None:
@@ -157,7 +158,7 @@ class Connection:
     def failed(
         self, client: AdminClient | Consumer, failure: KafkaException, rights: Sequence[Right] = ()
     ) -> TidemarkError:
-        """Name the error of `client`, whose call, which takes `rights`, ended by `failure`: refused, or unanswered."""
+        """Return the error of a call of `client` that needs `rights` and ended by `failure`: refused, or unanswered."""
         client.poll(0)
         error = failure.args[0]
         if refused := self.refusal(error, rights=rights):
@@ -207,7 +208,7 @@ def login_refused(error: KafkaError, connection: Mapping[str, Any]) -> TidemarkE
 
 
 def user_of(connection: Mapping[str, Any]) -> str:
-    """The user that brokers take the client for, as far as the client knows: whom a token is for only they know."""
+    """Return the user that brokers take the client for; empty where it is unknown: for tokens only the broker knows."""
     if user := connection.get("sasl.username"):
         return str(user)
     is_by_certificate = connection.get("security.protocol") == "SSL" and "ssl.certificate.location" in connection
@@ -223,15 +224,15 @@ def connect(kafka: Kafka, seconds: float | None = None) -> AdminClient:
 
 
 class LongLivedClient:
-    """A client of the cluster for as long as a run lasts: made when it is asked for first, and anew once what it logs
-    in by has changed; raises what `connect` does."""
+    """Keeps a client of the cluster as long as a run lasts: made on first use, and anew once what it logs in by has
+    changed; raises what `connect` does."""
 
     def __init__(self, kafka: Kafka) -> None:
         self._kafka, self._credentials = kafka, ""
         self._admin: AdminClient | None = None
 
     def admin(self) -> AdminClient:
-        """The client, as good as new."""
+        """Return a working client, reconnected after a change of what it logs in by."""
         credentials = self._kafka.credentials() if self._kafka.rotates else ""
         if self._admin is None or credentials != self._credentials:
             self._admin, self._credentials = connect(self._kafka), credentials

@@ -12,7 +12,7 @@ READ_COMMITTED = {
     "enable.auto.commit": False,
     "auto.offset.reset": "earliest",
     "group.id": "tidemark-reader",  # asked for by the client, never joined
-    # The end of a partition is told by an empty answer, which the broker holds back for so long.
+    # An empty answer tells the end of a partition; the broker holds it back for this long.
     "fetch.wait.max.ms": 5,
     "log_level": 0,
 }
@@ -20,23 +20,23 @@ READ_COMMITTED = {
 PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.GROUP_AUTHORIZATION_FAILED)
 SECONDS = 30.0
 MESSAGES = 10_000
-# `consume` waits until it has all that it may take, or for so long.
+# `consume` waits until it has as many records as it may take, or for this long.
 POLL_SECONDS = 0.02
 
 
 def open_consumer(connection: Mapping[str, Any]) -> Consumer:
-    """A consumer of committed records that is told where a partition ends; to be closed."""
+    """Return a consumer of committed records that reports where a partition ends; the caller closes it."""
     return Consumer({**READ_COMMITTED, **connection})
 
 
 def messages(consumer: Consumer, start: TopicPartition, seconds: float = SECONDS, most: int = 1) -> Iterator[Message]:
-    """The committed records from `start` on, and each time that none is left a message without a record (see `is_end`).
+    """Yield the committed records from `start` on, and a message without a record where none is left (see `is_end`).
 
     Args:
-        most: that are fetched from the client in one call: 1 where the next one is needed as soon as it is there.
+        most: how many one call takes from the client: 1 where the next one is needed as soon as it is there.
 
     Raises:
-        KafkaException: where the brokers say no, or nothing comes for so many seconds.
+        KafkaException: where the brokers refuse, or nothing comes for `seconds`.
     """
     consumer.assign([start])
     until = time.monotonic() + seconds
@@ -65,7 +65,7 @@ def read_to_end(
     take: Callable[[Message], None],
     suffices: Callable[[int], bool] = lambda end: True,
 ) -> int:
-    """Hand every record from `start` on to `take`, until the partition's end `suffices`; that offset.
+    """Hand every record from `start` on to `take`, until the partition's end `suffices`; return that offset.
 
     Raises:
         KafkaException: as `messages` does.

@@ -23,7 +23,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECONDS = 30.0
 LOOKUP_SECONDS = 10.0
 POLL_SECONDS = 0.1
-# What a broker answers that is no leader of the partition yet, or no longer.
+# A broker answers these while it is not yet, or no longer, the partition's leader.
 BETWEEN_LEADERS = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -102,7 +102,7 @@ def list_offsets(
 
 
 def edges(admin: AdminClient, topics: Collection[str]) -> dict[tuple[str, int], Edges]:
-    """List the edges of each partition, by topic and partition; topics that the cluster has not are left out.
+    """List the edges of each partition, by topic and partition; topics that the cluster lacks are left out.
 
     Raises:
         TidemarkError: KAFKA_FAILED.
@@ -157,7 +157,7 @@ def _bad_offset(message: str) -> TidemarkError:
 
 
 class OffsetLookup:
-    """Offsets and record times of topics, as one client is told them; to be closed.
+    """Asks for offsets and record times of topics by one client; to be closed.
 
     Raises:
         TidemarkError: BROKER_UNREACHABLE, BROKER_REFUSES, NOT_AUTHORIZED, KAFKA_FAILED, from each method.

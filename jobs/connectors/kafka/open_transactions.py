@@ -25,7 +25,7 @@ KINDS: dict[str, Kind] = {
     "TransactionalIdAuthorizationException": "transactional-id",
     "ClusterAuthorizationException": "cluster",
 }
-# What lists transactions, and describes them: what a user may not describe is in no list.
+# This right lists and describes transactions: a list lacks those that the user may not describe.
 TO_LIST = Right("transactional-id", EVERY, ("Describe",))
 
 
@@ -36,7 +36,7 @@ class OpenTransaction:
     Args:
         offset: of its first record in the partition.
         since_ms: when it began, or, where no coordinator knows it, when it last wrote; in ms after 1970.
-        transactional_id: empty where no coordinator knows it: nobody ends such a one but an administrator.
+        transactional_id: empty where no coordinator knows it: only an administrator ends such a transaction.
         timeout_ms: after which its coordinator aborts it.
     """
 
@@ -91,7 +91,7 @@ class TransactionAdmin:
         return sorted(found, key=lambda each: (each.topic, each.partition, each.offset))
 
     def fence(self, transactional_id: str) -> None:
-        """Let the coordinator abort what is open under an id; whoever wrote under it can commit nothing more."""
+        """Let the coordinator abort what is open under an id; its writer can commit nothing more."""
         needed = Right("transactional-id", transactional_id, ("Write", "Describe"))
         with self._named(needed, Right("cluster", CLUSTER, ("IdempotentWrite",))):
             self._admin.fenceProducers(self._list([transactional_id])).all().get()

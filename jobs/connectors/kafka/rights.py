@@ -13,7 +13,7 @@ Kind = Literal["topic", "group", "cluster", "transactional-id"]
 CLUSTER, EVERY, ALL = "kafka-cluster", "*", "All"
 EVERYBODY = "User:*"
 SIZES = "what a topic takes (largest record, time ahead, retention) is known only when brokers refuse"
-# What one right brings with it.
+# These operations are allowed along with the one on the left.
 BRINGS = {
     "Read": ("Describe",),
     "Write": ("Describe",),
@@ -28,7 +28,7 @@ class Right(NamedTuple):
 
     Args:
         is_prefix: whether it is needed for every resource whose name begins with `name`.
-        without: what a user goes without who lacks it; empty where nothing works without.
+        without: what is lost without this right, where it is optional; empty where nothing works without it.
     """
 
     kind: Kind
@@ -91,17 +91,17 @@ class Comparison:
 
 
 def reading(topics: Iterable[str]) -> list[Right]:
-    """The rights of who reads records of `topics`."""
+    """Return the rights that reading records of `topics` needs."""
     return [Right("topic", topic, ("Read", "Describe")) for topic in topics]
 
 
 def writing(topics: Iterable[str]) -> list[Right]:
-    """The rights of who writes records to `topics`."""
+    """Return the rights that writing records to `topics` needs."""
     return [Right("topic", topic, ("Write", "Describe")) for topic in topics]
 
 
 def publishing(topics: Iterable[str]) -> list[Right]:
-    """The rights that writing to `topics` needs, and those worth granting to whoever does."""
+    """Return the rights that writing to `topics` needs, and optional ones that help."""
     listed = list(topics)
     return [
         *(Right("topic", topic, ("Write",)) for topic in listed),
@@ -110,16 +110,16 @@ def publishing(topics: Iterable[str]) -> list[Right]:
 
 
 def grant(right: Right, principal: str, servers: str) -> str:
-    """The command that grants it."""
+    """Return the command that grants the right to `principal`."""
     operations = " ".join(f"--operation {operation}" for operation in right.operations)
     options = f"--add --allow-principal {shlex.quote(principal)} {operations} {right.option()}"
     return f"`kafka-acls.sh --bootstrap-server {servers} {options}`"
 
 
 def compare(needed: Sequence[Right], entries: Sequence[Entry], principal: str) -> Comparison:
-    """Hold the rights that `principal` needs against the cluster's entries; each right comes by single operations.
+    """Compare the rights that `principal` needs with the cluster's entries; each right is split by operation.
 
-    What is allowed from one host alone counts for nothing; what is denied there counts.
+    An entry for one host alone counts if it denies, not if it allows.
     """
     of_principal = [entry for entry in entries if entry.principal in (principal, EVERYBODY)]
     held: list[Right] = []
@@ -136,7 +136,7 @@ def compare(needed: Sequence[Right], entries: Sequence[Entry], principal: str) -
 
 
 def single(rights: Iterable[Right]) -> list[Right]:
-    """The rights one operation each, every one once: what another one brings with it is left out."""
+    """Split rights into one operation each, without repeats; leave out what another right brings with it."""
     listed = list(rights)
     found: dict[tuple[str, str, bool, str], Right] = {}
     for right in listed:
@@ -150,7 +150,7 @@ def single(rights: Iterable[Right]) -> list[Right]:
         for operation in right.operations:
             if operation not in brought:
                 key = (right.kind, right.name, right.is_prefix, operation)
-                # What nothing works without is not made good by what only helps.
+                # A required right is not replaced by an optional one.
                 if key not in found or found[key].without:
                     found[key] = right._replace(operations=(operation,))
     return list(found.values())

@@ -24,13 +24,13 @@ from jobs.connectors.kafka.rights import reading, writing
 from jobs.connectors.kafka.topic_limits import Limits, SizeLimits, largest_record, shown_key, size_config
 
 COLUMNS = ("key", "value", "topic", "partition", "offset", "timestamp", "timestampType", "headers")
-# Kafka's own defaults in Java; and by how much it may think a record larger than it is.
+# The defaults of Kafka's Java client; and by how many bytes it may take a record for larger than it is.
 JAVA_REQUEST_BYTES, JAVA_BUFFER_BYTES, ESTIMATE_BYTES = 1 << 20, 32 << 20, 1_000
 TOO_LARGE = f"{KAFKA}RecordTooLargeException"
 TIMESTAMP = "timestamp"
 HEADERS = "array<struct<key:string,value:binary>>"
 
-# Correctness needs these two: an aborted transaction's records are no records, and lost data must not pass unseen.
+# Correctness needs the first two: records of aborted transactions do not count, and lost data must not pass unseen.
 ENFORCED = {"kafka.isolation.level": "read_committed", "failOnDataLoss": "true", "includeHeaders": "true"}
 
 
@@ -38,7 +38,7 @@ ENFORCED = {"kafka.isolation.level": "read_committed", "failOnDataLoss": "true",
 class Subscription:
     """The topics that one source reads, or the partitions by topic.
 
-    Of a topic that is named, a batch must say where each partition starts and ends, those added since too.
+    With topics, a batch must say where each partition starts and ends, those added since too.
     """
 
     topics: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def require_topics(kafka: Kafka, names: Sequence[str], to_write: bool = False) -
     present = connection.metadata(client).topics
     for name in names:
         if name not in present:
-            # Of a topic that this user may not see the list says nothing.
+            # The list lacks topics that this user may not see.
             connection.metadata(client, name, writing([name]) if to_write else reading([name]))
             others = [topic for topic in present if not topic.startswith("__")]
             remedy = f"create it with `local/tidemark topics apply`; {nearest(name, others)}"

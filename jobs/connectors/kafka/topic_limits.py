@@ -22,7 +22,7 @@ LIMIT, LIMIT_OF_CLIENT = "max.message.bytes", "message.max.bytes"
 AHEAD_LIMIT = "message.timestamp.after.max.ms"
 # Where a topic's limit is not known, the broker decides. No request may be larger than this (socket.request.max.bytes).
 REQUEST_BYTES = 100_000_000
-# What librdkafka lets its own limit be.
+# librdkafka's own limit must be within these.
 LEAST_BYTES, MOST_BYTES = 1_000, 1_000_000_000
 # The header of a batch, format 2.
 BATCH_BYTES = 61
@@ -86,7 +86,7 @@ def retention_warning(topic: str, limits: Limits, timestamp_ms: int, now_ms: flo
 
 
 def largest_record(limits: Iterable[Limits]) -> int:
-    """Bytes that a client has to let pass, so that topics of these limits are the ones that refuse."""
+    """Return the bytes that a client must let pass, so that topics of these limits refuse a record, not the client."""
     known = [topic.max_message_bytes for topic in limits]
     sizes = [REQUEST_BYTES if size is None else size for size in known] or [REQUEST_BYTES]
     return min(max(LEAST_BYTES, *sizes), MOST_BYTES)

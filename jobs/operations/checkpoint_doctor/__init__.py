@@ -1,1 +1,1 @@
-"""What a deploy would do to the checkpoints that are there, said before it: see docs/checkpoint-doctor.md."""
+"""Says before a deploy what it would do to the checkpoints that are there: see docs/checkpoint-doctor.md."""

@@ -1,7 +1,7 @@
-"""What `checkpoint` does, action by action: diagnose, rename a checkpoint, repartition its state.
+"""Carries out the actions of `checkpoint`: diagnose, rename a checkpoint, repartition its state.
 
 Table and checkpoint belong together: the table has recorded the last batch under the query's name. So what is done to
-the checkpoint is recorded in the table, by a commit without rows. Each step bears being done again after a crash.
+the checkpoint is recorded in the table, by a commit without rows. Each step is idempotent: a crash may repeat it.
 """
 
 import json

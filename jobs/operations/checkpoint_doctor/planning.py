@@ -81,19 +81,19 @@ def _metadata(spark: SparkSession, session: SparkSession, folder: str, batch: in
 
 
 def _write_log(spark: SparkSession, folder: str, metadata: str, *batches: int) -> None:
-    """An offset log with those batches, which Spark wants to see before it reads the metadata of transformWithState."""
+    """Write an offset log with those batches: Spark needs one before it reads the metadata of transformWithState."""
     for batch in batches:
         checkpoint.write(spark, f"{folder}/{entry_file(batch)}", f"v1\n{metadata}\n{checkpoint.NO_OFFSET}")
 
 
 def _copy_metadata(spark: SparkSession, state: str, to: str) -> None:
-    """The files of a state folder that say what it is, without the state itself."""
+    """Copy the files of a state folder that describe it, without the state itself."""
     folders = Folders(spark)
     for operator in folders.entries(state):
         for entry in folders.entries(operator.uri):
             if entry.name in METADATA:
                 folders.copy(entry.uri, f"{to}/{operator.name}/{entry.name}")
-            # Beside partition 0 lie the schemas, of a join in a folder for each store.
+            # The schemas lie beside partition 0; a join has a folder for each store there.
             elif entry.name == "0":
                 _copy_schemas(folders, entry.uri, f"{to}/{operator.name}/0")
 

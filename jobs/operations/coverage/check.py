@@ -66,7 +66,7 @@ def read_coverage(
     root = settings.paths.tables
     tables = {name: table_coverage(paths.table(root, name), verify) for name in tables_under(root)}
     covering = {name: table for name, table in tables.items() if table.chains or table.replaced or table.undone}
-    # A client's length is that of its queue: an idle one counts as false.
+    # `len` of a client is the length of its queue: an idle one would count as false.
     in_sinks = [] if admin is None else sink_coverages(admin, reader, settings.ledger.application, verify)
     return Coverage(covering, in_sinks)
 
@@ -135,13 +135,13 @@ def check_coverage(
     """Check coverage that was read with `verify`.
 
     Args:
-        everything: of which `chosen` is the part to be checked: rows may lie in tables beside those.
+        everything: all coverage; `chosen` is the part to check, whose rows may lie in other tables, too.
         complete: whether being behind a topic's end is a problem.
 
     Raises:
         TidemarkError: KAFKA_FAILED, TABLE_LOG_DAMAGED.
     """
-    # The topics after the tables and the ledgers: whatever those hold is in the topics by then.
+    # Topics are read after tables and ledgers: what those hold is in the topics by then.
     topics = topics_on_cluster(settings, admin, everything)
     report = CoverageReport(tables=len(chosen.tables), sinks=len(chosen.sinks))
     damaged: set[str] = set()
@@ -174,7 +174,7 @@ def _can_be_asked(audit: RowAudit, topics: ClusterTopics) -> bool:
 
 
 def _quarantines(settings: Settings, tables: Mapping[str, TableCoverage]) -> dict[str, TableCoverage]:
-    """Read again: after silver, so that no reject of a batch that silver has is missed."""
+    """Read quarantine again, after silver, so that no reject of a batch that silver has is missed."""
     if not any((match := paths.TOPIC_TABLE.match(name)) and match["layer"] == "silver" for name in tables):
         return {}
     root = settings.paths.tables

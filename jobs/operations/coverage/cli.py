@@ -177,7 +177,7 @@ def _check(loaded: Settings, options: argparse.Namespace) -> int:
 
 
 def _admin_if_any(loaded: Settings) -> AdminClient | None:
-    """None, which is said, where no broker can be asked."""
+    """Return a client of the cluster; None, with a line that says so, where no broker can be asked."""
     try:
         return connect(loaded.kafka)
     except TidemarkError as error:

@@ -14,8 +14,8 @@ class Finding:
     Args:
         code: names the kind for programs.
         where: the table, or the sink of an output topic.
-        topic, partition, start, end: the offsets that it is about, from `start` to before `end`, as far as it is.
-        is_problem: False for what is only told.
+        topic, partition, start, end: the offsets, from `start` to before `end`, where it is about some.
+        is_problem: False for a note.
     """
 
     code: str

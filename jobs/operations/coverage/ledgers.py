@@ -170,7 +170,7 @@ def _done(reader: ReadCommittedConsumer, ledger: str, shard: int, ends: dict[int
 
 
 def _offset_commit(sink: str, plan: Plan, message: Message) -> OffsetCommit | None:
-    """None for a plan that only marks where a ledger begins anew."""
+    """Return which offsets the plan's batch took; None for a plan that only marks where a ledger begins anew."""
     offsets: dict[str, Any] = batch_offsets(plan.checkpoint, plan.id.batch)
     if offsets["until"] is None:
         return None
@@ -191,7 +191,7 @@ def _of_newest_query(offset_commits: Sequence[OffsetCommit]) -> list[OffsetCommi
     by_batch: dict[int, OffsetCommit] = {}
     for commit in offset_commits:
         if commit.key == offset_commits[-1].key:
-            # What says where the batch began says more than what was made of its successor.
+            # A plan that says where the batch began is better than what `_commit_before` made of its successor.
             by_batch[commit.batch] = by_batch.get(commit.batch, commit) if commit.sources["from"] is None else commit
     return [by_batch[batch] for batch in sorted(by_batch)]
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from jobs.connectors.delta.commit import RANGE
 from jobs.connectors.delta.log import LogCommit
+from jobs.pipeline.checkpoint_format import topic_offsets
 
 CUTOVER = "cutover"  # the statement of a replay that takes the place of a range
-# Statements that left batches out before commits said so.
+# These statements leave batches out; commits of older code do not say so.
 SPARSE = {"quarantine", "rules"}
 
 
@@ -92,7 +93,7 @@ def offset_commit_of(commit: LogCommit) -> OffsetCommit | None:
 
 
 def _is_recorded(metadata: Mapping[str, Any], app_ids: Iterable[str]) -> bool:
-    """Whether the commit is the write that it says: the making of a table beside one may carry the other's words."""
+    """Return whether it is the write it names: a CREATE TABLE may carry the userMetadata of the write beside it."""
     begin, end = f"{metadata['sink']}/", f"/{metadata['statement']}/{metadata['query_id']}"
     return any(id.startswith(begin) and id.endswith(end) for id in app_ids)
 
@@ -100,11 +101,9 @@ def _is_recorded(metadata: Mapping[str, Any], app_ids: Iterable[str]) -> bool:
 def _places(sources: Any) -> dict[SourcePartition, int]:
     """The offsets of Kafka sources alone: others have no topics."""
     return {
-        SourcePartition(number, topic, int(partition)): int(offset)
+        SourcePartition(number, topic, partition): offset
         for number, source in enumerate(sources or ())
-        if isinstance(source, Mapping)
-        for topic, offsets in source.items()
-        if isinstance(offsets, Mapping)
+        for topic, offsets in topic_offsets(source).items()
         for partition, offset in offsets.items()
     }
 

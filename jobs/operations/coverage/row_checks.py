@@ -142,7 +142,7 @@ def check_rows(audit: RowAudit, edges: Mapping[int, Edges] | None, reader: ReadC
     """Find what is wrong with the rows of an audit that has been read.
 
     Args:
-        edges: of the topic by partition; None where it cannot be asked what its offsets are.
+        edges: of the topic by partition; None where the topic cannot be asked for them.
     """
     where, topic = audit.name, audit.topic
     expected = audit.expected()
@@ -181,7 +181,7 @@ def _missing(
 
 
 def _cannot_tell(audit: RowAudit, partition: int, count: int) -> Finding:
-    """A problem where rows were deleted: otherwise they are, as ever, the ends of transactions."""
+    """Report offsets without rows: a problem only if rows were deleted; else they are taken for transaction markers."""
     has = "1 offset has" if count == 1 else f"{count:,} offsets have"
     text = f"{audit.topic} partition {partition}: {has} no row in {audit.name}, and the topic no longer has"
     were_deleted = any(table.removals for table in audit.tables.values())

@@ -76,7 +76,7 @@ def row_coordinates(
         yield from _in_files(path, table, (partition, offset), topic)
         return
     where = None if topic is None else "topic = '{}'".format(topic.replace("'", "''"))
-    # As they come: as pyarrow's arrays they would have pandas imported, which takes longer than all else.
+    # The arrays are used as they come: pyarrow's would import pandas, which takes longer than all else.
     for batch in table.scan(columns=[partition, offset], predicate=where):
         yield batch[partition].to_numpy().astype(np.int64), batch[offset].to_numpy()
 

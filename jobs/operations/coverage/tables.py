@@ -81,8 +81,8 @@ def table_coverage(path: str, verify: bool = False) -> TableCoverage:
     """Read the coverage of the table at `path` at its newest version, -1 where there is no table.
 
     Args:
-        verify: read as many commits as there are, so that the links between batches can be verified, and not only so
-            many that each query's newest one is among them. The newest MOST_COMMITS are the most that are read.
+        verify: read all commits (the newest MOST_COMMITS at most), so that the links between batches can be verified;
+            else reading ends once the newest commit of each query was found.
     """
     log = DeltaLog(path)
     commits = log.commits()
@@ -120,7 +120,10 @@ def _bounded(commits: Iterator[LogCommit]) -> Iterator[LogCommit]:
 
 
 def _newest(commits: Iterator[LogCommit], log: DeltaLog) -> Iterator[LogCommit]:
-    """Give so many that each transaction identifier's newest one that holds is among them, and says where it began."""
+    """Yield commits, newest first, until every app id was in one that was not undone and says where its query began.
+
+    MOST_COMMITS are the most.
+    """
     app_ids = log.app_ids()
     seen: set[str] = set()
     for commit, undone_by in undone(_bounded(commits)):
@@ -150,7 +153,7 @@ def _replaced(commit: LogCommit, undone_by: int | None) -> list[ReplacedRows]:
 
 
 def _undone_offsets(commit: OffsetCommit, by: int, chains: Iterable[QueryOffsets]) -> Iterator[UndoneOffsets]:
-    """Find what `commit`, the newest of its key that was taken back, held, and no other of its sink and statement."""
+    """Find what `commit`, the newest undone one of its key, held and no other chain of its sink and statement holds."""
     ends: dict[SourcePartition, int] = {}
     for chain in chains:
         if (chain.key.sink, chain.key.statement) == (commit.key.sink, commit.key.statement):
@@ -172,7 +175,7 @@ def check_files(name: str, path: str) -> Iterator[Finding]:
         TidemarkError: TABLE_LOG_DAMAGED.
     """
     listed = list(_listed(path))
-    # After the log: what is added meanwhile is more than is asked for.
+    # The folder is listed after the log: files that are added meanwhile do no harm.
     lengths = _lengths(path)
     for file, size in listed:
         length = lengths.get(file)

@@ -1,6 +1,6 @@
 """The index of log lines in OpenSearch: made of the table `app_logs`, so that one that was lost is filled again.
 
-Which offsets it holds, the index itself says. A document's id is topic, partition and offset of its record, and it is
+The index itself says which offsets it holds. A document's id is topic, partition and offset of its record, and it is
 only ever created: what is sent a second time changes nothing. A day is an index of its own, and retention deletes days.
 """
 

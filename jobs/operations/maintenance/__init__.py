@@ -1,1 +1,1 @@
-"""What keeps tables, checkpoints and ledgers small while jobs run: see docs/maintenance.md."""
+"""Keeps tables, checkpoints and ledgers small while jobs run: see docs/maintenance.md."""

@@ -1,4 +1,4 @@
-"""The checkpoints of queries, and what none needs any more: replaced checkpoints, finished replays, leftovers."""
+"""Finds the checkpoints of queries, removes what none needs any more: replaced ones, finished replays, leftovers."""
 
 import re
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def read_replays(spark: SparkSession, folders: Folders, root: str) -> list[Repla
     """Every replay under the tables root `root`, read as Hadoop reads files.
 
     Raises:
-        TidemarkError: BAD_REPLAY, where a record cannot be read: what it needs is not known then.
+        TidemarkError: BAD_REPLAY, where a record cannot be read: then it is not known what that replay needs.
     """
     records = (f"{folder.uri}/{FILE}" for folder in folders.entries(paths.replays(root)) if folder.is_folder)
     return [Replay.from_json(checkpoint.read(spark, path) or "", path) for path in records if folders.exists(path)]
@@ -40,7 +40,7 @@ def read_replays(spark: SparkSession, folders: Folders, root: str) -> list[Repla
 # Spark and Hadoop write `.NAME.UUID.tmp` and rename it; a checksum `.NAME.crc` goes with its file.
 UNFINISHED = re.compile(r"^\..+\.tmp(\.crc)?$|^\.\..+\.crc$")
 CHECKSUM = re.compile(r"^\.(?P<file>.+)\.crc$")
-# A write that has taken so long is none any more.
+# Temporary files older than this are abandoned.
 LEFT_OVER_AFTER = timedelta(days=1)
 RETAINED = "spark.sql.streaming.minBatchesToRetain"
 

@@ -1,4 +1,4 @@
-"""The ledgers of output topics: are they compacted, is their sink still there; removed only by name."""
+"""Reports on ledgers of output topics: are they compacted, is their sink still there? Removes them only by name."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

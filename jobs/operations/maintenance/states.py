@@ -74,7 +74,7 @@ def _report(spark: SparkSession, folders: Folders, query: Checkpoint, operator: 
         query.query,
         operator.number,
         operator.name,
-        # The state metadata may have an older number.
+        # The state metadata may still have an older number of partitions.
         int(checkpoint.conf(spark, query.uri, batch).get(PARTITIONS, operator.partitions)),
         rows,
         size.files,

@@ -1,4 +1,4 @@
-"""The tables under the root: which there are, what is worth doing to each, and doing it."""
+"""Finds the tables under the root, and compacts and vacuums each where that is worth it."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ from jobs.pipeline.monitoring import journal
 
 MB = 1024 * 1024
 LOG = "_delta_log"
-# Between a version's commit and its time in the log, and between clocks of several machines.
+# Allowed clock skew between machines, and between a version's commit and its time in the log.
 SLACK = timedelta(hours=1)
 
 

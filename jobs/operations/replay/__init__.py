@@ -1,1 +1,1 @@
-"""Any range of the past run again beside the live tables, shown to be right, and swapped in."""
+"""Runs any range of the past again beside the live tables, shows that the result is right, and swaps it in."""

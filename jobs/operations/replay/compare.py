@@ -37,7 +37,7 @@ def _between(column: str, start: datetime | None, until: datetime | None) -> str
 def read_records(spark: SparkSession, root: str, part: Part) -> DataFrame | None:
     """The records for the topic of `part` that the replay makes anew, from the table under `root`; None for no table.
 
-    Those without an event time are all there; so are all where records have none.
+    Records without an event time are always among them.
     """
     records = read_rows(spark, paths.table(root, str(part.topic)), "true")
     span = _between(source_sink.TIMESTAMP, part.sends_since, part.sends_until)
@@ -58,7 +58,7 @@ def _of_records(replay: Replay, part: Part, rows: RowSelector) -> str:
 
 
 def live_path(settings: Settings, table: str) -> str:
-    """The table that readers know."""
+    """Return the path of the table that readers know."""
     return paths.table(settings.paths.tables, table)
 
 

@@ -22,7 +22,14 @@ from jobs.connectors.files import listed, read_text, table_uri
 from jobs.connectors.kafka import source_sink
 from jobs.operations.replay.record import Partitions
 from jobs.pipeline import paths
-from jobs.pipeline.checkpoint_format import COMMITS, commit_file, entry_file, next_watermark_ms, source_offsets
+from jobs.pipeline.checkpoint_format import (
+    COMMITS,
+    commit_file,
+    entry_file,
+    next_watermark_ms,
+    source_offsets,
+    topic_offsets,
+)
 from jobs.pipeline.query_description import QueryDescription
 
 Integers = npt.NDArray[np.int64]
@@ -71,7 +78,7 @@ def _live_query(folder: str) -> LiveQuery | None:
     if batch is None:
         return LiveQuery(manifest, {}, None)
     sources = source_offsets(read_text(f"{folder}/{entry_file(batch)}")) or ()
-    until = {topic: offsets for source in sources for topic, offsets in _kafka_offsets(source).items()}
+    until = {topic: offsets for source in sources for topic, offsets in topic_offsets(source).items()}
     watermark = _watermark(read_text(f"{folder}/{commit_file(batch)}") or "")
     return LiveQuery(manifest, until, watermark, _sends_times(folder))
 
@@ -83,16 +90,6 @@ def _sends_times(folder: str) -> bool:
     except (ValueError, KeyError, TypeError):
         return False  # it ran before that was kept
     return description.topic is not None and source_sink.TIMESTAMP in dict(description.columns)
-
-
-def _kafka_offsets(source: Any) -> dict[str, dict[int, int]]:
-    """The offsets of a Kafka source; other kinds have none by topic."""
-    topics = source.items() if isinstance(source, dict) else ()
-    return {
-        topic: {int(partition): int(offset) for partition, offset in offsets.items()}
-        for topic, offsets in topics
-        if isinstance(offsets, dict)
-    }
 
 
 def _watermark(commit: str) -> datetime | None:

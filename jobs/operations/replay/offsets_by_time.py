@@ -1,4 +1,4 @@
-"""Which offsets a range of time is in each partition of a topic, and where to cut them into slices of equal time.
+"""Finds which offsets hold a range of time in each partition of a topic, and the times that cut them into slices.
 
 Times are record times. Bronze, where it is, knows them all: then records that came late are found wherever they lie.
 Without it the brokers' index is asked, which finds the first record of a time, not the last.
@@ -82,7 +82,7 @@ def cut_slices(
     """The ranges cut at the same times in all partitions, in slices of about `size` records.
 
     Args:
-        hold_watermark: trust no watermark before all is read.
+        hold_watermark: let the watermark wait until all is read.
     """
     count = max(1, round(sum(span.count for span in ranges) / size))
     cuts = _cuts(lookup, max(ranges, key=lambda span: span.count), count)
@@ -95,7 +95,7 @@ def cut_slices(
 
 
 def _cuts(lookup: OffsetLookup, longest: TopicRange, count: int) -> list[int]:
-    """Times, ms since 1970, between which about as many records of the longest range lie."""
+    """Return times, ms since 1970, that cut the longest range into parts of about equally many records."""
     if count == 1 or not longest.count:
         return []
     if longest.times is not None:
@@ -139,7 +139,7 @@ def _growing(ranges: Sequence[TopicRange], untils: list[dict[str, Partitions]]) 
 
 
 def _watermark_slices(ranges: Sequence[TopicRange], untils: Sequence[Mapping[str, Partitions]]) -> list[int]:
-    """Find for each slice but the last the latest one whose records are all before those to come; see `Slice`."""
+    """Find, for each slice but the last, the last slice up to which no record is later than those to come (`Slice`)."""
     if any(span.times is None for span in ranges):
         return [-1] * (len(untils) - 1)
     latest = [max(_times(ranges, until, "before"), default=None) for until in untils[:-1]]

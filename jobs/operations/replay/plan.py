@@ -91,7 +91,7 @@ def _part_of(
 
 
 def _is_timed(part: Part) -> bool:
-    """Whether the rows and records that the replay makes are told by their event times, not by what was read."""
+    """Return whether the rows and records that the replay makes are found by event times, not by what was read."""
     by_time = any(table.rows.event_time for table in part.tables[:1])
     return by_time or part.sends_since is not None or part.sends_until is not None
 
@@ -110,7 +110,7 @@ def _part(settings: Settings, query: LiveQuery, times: TimeRange, context: timed
         Replacement(rows, *span, table_version(settings, rows.table))
         for rows, span in zip(manifest.tables, spans, strict=True)
     )
-    # A record that is made of one event alone is told by that event's offset.
+    # A record that is made of one event alone is found by that event's offset.
     sends_windows = query.sends_times and manifest.reach != EventTimeSpan()
     sends = closed_rows if manifest.topic and (sends_windows or closed_rows in spans) else all_rows
     if closed_rows in (*spans, sends):
@@ -124,7 +124,7 @@ def _part(settings: Settings, query: LiveQuery, times: TimeRange, context: timed
 
 
 def _closed(query: LiveQuery, until: datetime | None) -> datetime | None:
-    """`until`, or where the live query's open windows begin: it would write those again."""
+    """Return `until`, or where the live query's open windows begin, if earlier: it would write those again."""
     if query.watermark is None:
         return until
     closed = query.watermark - query.manifest.reach.back
@@ -134,7 +134,7 @@ def _closed(query: LiveQuery, until: datetime | None) -> datetime | None:
 
 
 def _midnight(at: datetime) -> datetime:
-    """Before `at`: the column of such wide windows may be a date, whole days are replaced."""
+    """Return midnight before `at`: the column of such wide windows may be a date, so whole days are replaced."""
     return datetime.combine(at.date(), time(), UTC)
 
 

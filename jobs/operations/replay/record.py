@@ -1,4 +1,4 @@
-"""A replay as it is kept: what was requested, what it reads, in which slices, what it replaces, and how far it is."""
+"""Defines a replay's record: what was requested, what it reads in which slices, what it replaces, how far it is."""
 
 import json
 from collections.abc import Mapping
@@ -71,8 +71,8 @@ class Slice:
     """Records that are read together: in each partition of each topic up to before `until`.
 
     Args:
-        watermark_slice: the number of the slice after which the watermark may stand where Spark put it: all event times
-            up to then come before all that are still to be read. -1: none, the watermark is held.
+        watermark_slice: the number of the last slice whose watermark is safe: no record up to its end is later, by
+            record time, than one that is still to be read after this slice. -1: none, the watermark is held.
         ends_at: the record time up to which the slice reads, as text; empty for the last.
     """
 
@@ -86,7 +86,7 @@ class Replacement:
     """The rows of a live table that the replay makes anew: those with an event time in [start, until).
 
     Args:
-        start, until: None: from the first, to the last; in tables told by coordinates, the records that are read.
+        start, until: None: from the first, to the last; in tables with coordinates for event times, the records read.
         version: of the live table when the replay was planned; None where there was no table.
         cut_over: the version that swapped them in; None for not yet.
     """
@@ -125,7 +125,7 @@ class Replay:
     """A replay of one job.
 
     Args:
-        id: names what is replayed by which code: asked for again, it is the same replay.
+        id: names what is replayed by which code: the same request gives the same replay.
         kind: "range" replaces rows of live tables; "backfill" makes a new job's, and hands over to it.
         request: the positions as they were written, `from` and `to`.
         starts: where reading begins, by topic.

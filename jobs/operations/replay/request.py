@@ -1,4 +1,4 @@
-"""What a replay is requested for: a range by times or by offsets, and what it comes to on a topic."""
+"""Reads what a replay is requested for: a range by times or by offsets, and which part of a topic that is."""
 
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class ReplayRequest:
     Args:
         start, end: positions as `jobs.connectors.kafka.offsets` reads them.
         context: read so much more on both sides; None for what the job's plan says.
-        hold_watermark: trust no watermark before all is read.
+        hold_watermark: let the watermark wait until all is read.
     """
 
     job: str

@@ -111,11 +111,11 @@ class SideRun(Run):
 
     @property
     def is_apart(self) -> bool:
-        """A live topic is no place to try out the past."""
+        """Return True: the past is not tried out in a live topic."""
         return True
 
     def records(self, topic: str) -> DataFrame:
-        """What bronze supplies, of records that are no longer in the topic, and those of the topic."""
+        """Return the topic's records, and from bronze those that the topic no longer has."""
         start = json.dumps({topic: self.replay.starts[topic]})
         source = self._source().model_copy(update={"starting_offsets": start})
         in_topic = source_sink.read_stream(self.spark, self.settings.kafka, source, source_sink.Subscription((topic,)))
@@ -133,11 +133,11 @@ class RecomputationRun(Run):
 
     @property
     def tables_root(self) -> str:
-        """Beside the tables of the side run."""
+        """Return the root of its tables, beside those of the side run."""
         return ReplayPaths.of(self.settings, self.replay.id).recomputation
 
     def records(self, topic: str) -> DataFrame:
-        """From the topic what is there, the rest from bronze."""
+        """Return the records that the topic still has, and the rest from bronze."""
         starts, untils = self.replay.starts[topic], self.replay.untils[topic]
         bronze = BronzeSource(self.spark, self.settings, self.replay.id, topic)
         kept = bronze.earliest(starts, untils)
@@ -148,7 +148,7 @@ class RecomputationRun(Run):
 
 
 class _ReplayRanges(Ranges):
-    """The offsets of a replay, be they still in the topics or not."""
+    """The offsets of a replay, whether or not the topics still have them."""
 
     def __init__(self, settings: Settings, replay: Replay) -> None:
         super().__init__(settings.kafka, "earliest", "latest")

@@ -1,7 +1,7 @@
 """Runs a replay as streams, slice by slice, each as one micro-batch of the job's own queries.
 
 A slice begins at the same time in all partitions, and the watermark waits until nothing before it is still to come:
-so nothing is late, however unequal the partitions are. What was cut short goes on with the slice that was cut.
+so nothing is late, however unequal the partitions are. A run that was cut short goes on with the slice that was cut.
 """
 
 import json
@@ -31,12 +31,12 @@ from jobs.pipeline.termination import batch_errors, single_line_errors
 STATE_PARTITIONS = "spark.sql.streaming.internal.stateStore.partitions"
 QUERY_IDS = uuid.UUID("7c0c9a5e-5f53-4a55-9d43-7a6f8b3f9b11")  # the namespace of the query ids of replays
 DATA_LOST = "DATA_LOST"
-ATTEMPTS = 3  # at a slice whose records retention takes while it is read
+ATTEMPTS = 3  # at a slice, if retention deletes records meanwhile
 Show = Callable[[str], None]
 
 
 def retry_after_data_loss(run_slice: Callable[[], None]) -> None:
-    """Run a slice, again where its query stopped by DATA_LOST: what retention has taken is then read from bronze."""
+    """Run a slice, and again if its query stopped by DATA_LOST: then bronze gives what retention has deleted."""
     for _ in range(ATTEMPTS - 1):
         try:
             return run_slice()
@@ -140,7 +140,7 @@ class SliceRunner:
     Args:
         show: takes a line for each slice.
         require_lock: raises, where the right to run the replay is lost.
-        hold_watermark: trust no watermark before all is read.
+        hold_watermark: let the watermark wait until all is read.
     """
 
     run: SideRun
@@ -174,7 +174,7 @@ class SliceRunner:
             retry_after_data_loss(partial(self._run_batch, batch))
 
     def start_over(self) -> None:
-        """Forget what has been done, and hold the watermark from now on; the tables of the output go with it."""
+        """Forget what has been done, remove the output's tables, and hold the watermark from now on."""
         self.hold_watermark = True
         Folders(self.run.spark).remove(self._folder)
         for rows in self.output.tables:
@@ -229,9 +229,9 @@ class SliceRunner:
         self._log.write_batch(batch, begins, ends, clock, self._watermark(batch))
 
     def _watermark(self, batch: int) -> int:
-        """The watermark that `batch` runs with: Spark's own, after the last slice before all other records.
+        """Return the watermark that `batch` runs with: Spark's own after the last safe slice (`Slice.watermark_slice`).
 
-        The last batch closes what the live query has closed, too, by events that the range does not reach.
+        The last batch also closes the windows that the live query has closed, by events that the range does not reach.
         """
         is_last = batch > len(self._slices)
         if is_last:

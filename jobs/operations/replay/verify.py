@@ -122,7 +122,7 @@ class Verifier:
         return TableComparison(topic, replayed.count(), unlike_check, 0, 0, _first_differences(wrong, ()), None, (0, 0))
 
     def _differing(self, left: DataFrame, right: DataFrame, keys: tuple[str, ...]) -> DataFrame | None:
-        """None where the two are the same; row by row only where their fingerprints differ."""
+        """Return differing rows, None for none; rows are compared only where the fingerprints differ."""
         if fingerprint(left) == fingerprint(right):
             return None
         differing = differences(left, right, keys)

@@ -1,4 +1,4 @@
-"""Which rows of a micro-batch came too late: what each stateful operator took in and dropped by the watermark.
+"""Finds the rows of a micro-batch that came too late: what each stateful operator took in and the watermark dropped.
 
 Spark drops a row at the first stateful operator that it meets, where the row's event time, or the end of the window
 that it is grouped by, is not after the watermark of the batch before.
@@ -44,9 +44,9 @@ def late_rows(reread: Reread, watermark_ms: int, complete: bool) -> DataFrame | 
 
     Returns:
         `operator` string (Spark's name), `event_time` timestamp (what was compared with the watermark), `topic` string,
-        `partition` int, `offset` long, `row` string (the operator's input, as JSON), `dropped` long: how many rows
-        Spark's own count has for this one. It counts what an aggregate takes in once it is grouped: 1 for one row of
-        each group, 0 for its others.
+        `partition` int, `offset` long, `row` string (the operator's input, as JSON), `dropped` long: how many Spark's
+        own count has for this row: 1, but for an aggregate Spark counts dropped groups, not rows: the first row of a
+        group has 1, its others 0.
 
     Raises:
         RereadError: where a source cannot be read again.
@@ -109,7 +109,7 @@ def _late(reread: Reread, of: _Input, watermark_ms: int) -> DataFrame | None:
 
 
 def _dropped(operator: Any, columns: dict[int, str]) -> Column:
-    """1 for a row that Spark counts, 0 for one that it counts with another."""
+    """Return 1 for a row that Spark counts, 0 for one that it counts with another."""
     if str(operator.nodeName()) != "Aggregate":
         return F.lit(1).cast("long")
     grouped_by = _attributes(operator.groupingExpressions())

@@ -25,7 +25,7 @@ KILLED = {"outcome": "killed", "error": "the process was gone before the batch e
 
 
 class Journal:
-    """The journal of this process; a write that fails (a full disk) is said once and stops nothing."""
+    """The journal of this process; a write that fails (a full disk) is reported once and stops nothing."""
 
     def __init__(self, folder: Path, job: str) -> None:
         name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', job)}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}{SUFFIX}"
@@ -72,7 +72,7 @@ class Journal:
             except OSError:
                 os.close(file)
                 raise
-            # Whoever has just opened the file of before must not take its owner for gone.
+            # Keep the lock on the old file: a reader that has just opened it must not take its owner for gone.
             self._before, before, self._file = self._file, self._before, file
             if before is not None:
                 os.close(before)
@@ -168,7 +168,7 @@ def _owner_is_gone(path: Path) -> bool:
 
 def _locked(path: Path) -> int:
     file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-    # Held for as long as the process lives: whoever gets it knows that nobody will write here again.
+    # The process holds the lock as long as it lives: a reader that gets it knows that nobody will write here again.
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
 

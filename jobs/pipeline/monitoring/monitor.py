@@ -82,7 +82,7 @@ class Monitor(StreamingQueryListener):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
-        # Spark's listener bus is behind: what has been written is told a moment later. After a signal there is no time.
+        # Spark reports a written batch a moment later: wait for that, but not after a signal.
         is_hurried = kind is not None and not issubclass(kind, Exception)
         until = time.monotonic() + (0.0 if is_hurried else DRAIN_SECONDS)
         while self._recorder.is_waiting and time.monotonic() < until:
@@ -93,7 +93,7 @@ class Monitor(StreamingQueryListener):
         with self._saying("the table of micro-batches"):
             self._recorder.fold()
         self._exporter.close(self._run.job)
-        # What is still on its way is told when the session ends.
+        # What Spark has not reported yet, it reports when the session ends.
         if not (is_hurried or self._recorder.is_waiting):
             with suppress(Py4JError, OSError):  # the JVM may be gone
                 self._run.spark.streams.removeListener(self)
@@ -122,11 +122,11 @@ class Monitor(StreamingQueryListener):
             return
         run_id = str(query.runId)
         last = query.lastProgress
-        # The progress of one that is done may still be on its way.
+        # A batch may be done whose progress Spark has not reported yet.
         self._recorder.failed(run_id, -1 if last is None else last.batchId, stop)
 
     def ending(self) -> None:
-        """Note that the run is about to end: what its batches wait for ends, and it is no longer ready."""
+        """Note that the run is about to end: its batches stop waiting (`Run.ending`), and it is no longer ready."""
         self._run.ending.set()
         self._exporter.is_ending = True
 
@@ -144,7 +144,7 @@ class Monitor(StreamingQueryListener):
         with self._saying("the progress of a micro-batch"):
             if is_real_time(event.progress):
                 self._began(self._real_time_batch(event.progress), key[0])
-            # Who it is, and where it began, was noted then: of a query's first batch Spark does not say that.
+            # Query and start offsets were noted when the batch began: Spark's progress lacks them for the first one.
             self._recorder.wrote(key, published(event.progress))
             row = self._recorder.ended(key, self._outcome(event.progress))
             self._exporter.ended(row)
@@ -152,11 +152,11 @@ class Monitor(StreamingQueryListener):
             positions = {(span["topic"], span["partition"]): span["end"] for span in row["offsets"]}
             self._positions.advance(row["job"], row["query"], positions)
         self._run.counted.pop((str(event.progress.id), event.progress.batchId), None)
-        # The last thing: the end of the run waits for it.
+        # This comes last: the end of the run waits for it.
         self._recorder.forget(key)
 
     def _real_time_batch(self, progress: StreamingQueryProgress) -> Batch:
-        """A batch that Spark published in real time: nobody is told of it before its end."""
+        """Return a batch that Spark published in real time, which it reports only at its end."""
         (output,) = (output for output in self._run.outputs if output.query == progress.name)
         number = progress.batchId
         files = checkpoint.opening(self._run.spark, self._run.checkpoint(output), number)
@@ -170,7 +170,7 @@ class Monitor(StreamingQueryListener):
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
         self._lines.onQueryTerminated(event)
         name = self._names.pop(str(event.runId), None)
-        # One that was started again may be told of before the end of its earlier run is.
+        # Spark may report the start of a query's next run before the end of its earlier one.
         if name is not None and name not in self._names.values():
             self._exporter.terminated(self._recorder.job_of(name), name)
 
@@ -193,7 +193,7 @@ class Monitor(StreamingQueryListener):
 
     @contextmanager
     def _writing(self, batch: Batch) -> Iterator[None]:
-        """Record a range, and count it for whoever is pushed to."""
+        """Record a range, and count it in the metrics, which may be pushed at the end."""
         try:
             with self._recorder.writing(batch, "range") as row:
                 yield
