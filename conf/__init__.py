@@ -1,4 +1,4 @@
-"""Settings, topics and pins, declared as data; loaded once, at the edge."""
+"""Holds settings, topics and pins, declared as data; they are loaded once, at the edge."""
 
 import os
 from pathlib import Path
@@ -15,6 +15,7 @@ def home() -> Path | None:
 
 
 def state_dir() -> Path:
-    """The one folder that holds everything a run leaves behind: `$TIDEMARK_STATE`, or `.tidemark` in the checkout."""
+    """Return the one folder that holds everything a run leaves behind:
+    `$TIDEMARK_STATE`, or `.tidemark` in the checkout."""
     configured = os.environ.get("TIDEMARK_STATE")
     return Path(configured).expanduser().resolve() if configured else ROOT / ".tidemark"

@@ -16,7 +16,7 @@ from conf.errors import TidemarkError
 from conf.setting_sources import SecretFile
 
 OAUTHBEARER = "OAUTHBEARER"
-# Where a secret may pass without TLS: it leaves no machine.
+# A secret may go to these hosts without TLS: it does not leave the machine.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -103,17 +103,17 @@ class Kafka(Section):
 
     @property
     def uses_oauth(self) -> bool:
-        """Whether clients log in by a token."""
+        """Return whether clients log in by a token."""
         return self.security_protocol.startswith("SASL") and self.sasl_mechanism == OAUTHBEARER
 
     @property
     def rotates(self) -> bool:
-        """Whether what clients log in by may change while they run: it lies in files."""
+        """Return whether what clients log in by may change while they run: it lies in files."""
         secrets = (self.sasl_password, self.oauth_client_secret, self.ssl_key_password)
         return bool(self.ssl_certificate_location) or any(isinstance(each, SecretFile) for each in secrets)
 
     def credentials(self) -> str:
-        """A digest of what clients log in by, as its files are now."""
+        """Return a digest of what clients log in by, as its files are now."""
         secrets = (self.sasl_password, self.oauth_client_secret, self.ssl_key_password)
         digest = hashlib.sha256(repr([secret.get_secret_value() for secret in secrets]).encode())
         for path in (self.ssl_certificate_location, self.ssl_key_location, self.ssl_ca_location):
@@ -136,9 +136,10 @@ class Kafka(Section):
         return self.bootstrap_servers
 
     def client_config(self) -> dict[str, Any]:
-        """librdkafka properties of the connection, secrets as they are now: never to be printed, never to be kept.
+        """Return librdkafka properties of the connection, secrets as they are now:
+        never to be printed, never to be kept.
 
-        What a client has to say goes to Python's log: by itself it would write to the terminal, whatever its log level.
+        A client's messages go to Python's log: by itself it would write to the terminal, whatever its log level.
         """
         config: dict[str, Any] = {
             **self.client,

@@ -55,7 +55,7 @@ def require_key_pair(certificate: str, key: str, password: str) -> None:
 
 
 def key_for_java(path: str, password: str) -> str | None:
-    """The private key as PEM in PKCS#8, without a password; None where the file has it like that already.
+    """Return the private key as PEM in PKCS#8, without a password; None where the file has it like that already.
 
     Kafka's client in Java reads no other, and Java 17 none that is encrypted as OpenSSL does it (PBES2).
     """
@@ -70,7 +70,8 @@ def key_for_java(path: str, password: str) -> str | None:
 
 
 def subject(path: str) -> str:
-    """The subject of the first certificate in the file, as brokers name the user who shows it: `CN=app,O=org`."""
+    """Return the subject of the first certificate in the file, as brokers name the user who shows it:
+    `CN=app,O=org`."""
     from cryptography import x509
 
     return x509.load_pem_x509_certificates(Path(path).read_bytes())[0].subject.rfc4514_string()
@@ -93,7 +94,7 @@ def _require_valid(path: str, setting: str) -> None:
 
     now = dt.datetime.now(dt.UTC)
     held = x509.load_pem_x509_certificates(Path(path).read_bytes())
-    # Of a client's chain only the first is its own; of authorities any one will do.
+    # In a client's chain only the first is its own; among authorities any one will do.
     judged = held[:1] if setting == "ssl_certificate_location" else held
     if not any(each.not_valid_before_utc <= now <= each.not_valid_after_utc for each in judged):
         first = judged[0]

@@ -1,6 +1,6 @@
 """Lists the properties of Kafka's clients that may be set beside the connection block, and refuses all others.
 
-What decides on delivery, on who logs in and on whom is trusted is not among them: `acks`, `isolation.level`, groups,
+Properties that decide on delivery, login and trust are not among them: `acks`, `isolation.level`, groups,
 transactional ids, host name verification, classes to load. Neither is what a setting has, or a file to be written.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from conf.errors import nearest
 
-# Of librdkafka.
+# Properties of librdkafka.
 CLIENT = frozenset(
     {
         *("api.version.request.timeout.ms", "broker.address.family", "broker.address.ttl", "client.dns.lookup"),
@@ -21,7 +21,7 @@ CLIENT = frozenset(
         *("ssl.sigalgs.list", "topic.metadata.refresh.interval.ms"),
     }
 )
-# Of the client in Java.
+# Properties of the client in Java.
 SPARK = frozenset(
     {
         *("client.dns.lookup", "client.rack", "connections.max.idle.ms", "default.api.timeout.ms"),
@@ -37,7 +37,7 @@ SPARK = frozenset(
 
 
 def allowed(setting: str, names: frozenset[str]) -> Callable[[Any], Any]:
-    """Returns a function that makes of the tables of kafka.`setting` texts by the properties' names.
+    """Return a function that turns the tables of kafka.`setting` into texts by the properties' names.
 
     A name's dots have made tables within tables; a variable writes them as `_`. It raises ValueError, with the nearest
     name, where one is not among `names`.

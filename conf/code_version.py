@@ -24,8 +24,9 @@ KEPT = "code-version"  # in the state folder: a hash of the sources' bytes, and 
 
 @cache
 def version() -> str:
-    """The version, and the first 12 hex digits of a SHA-256 over path and syntax tree of every Python file of PACKAGES,
-    in the order of their paths: for example `0.1.0+1f0c9a3be27d`. Read once a process, from a folder or a zip.
+    """Return the version, and the first 12 hex digits of a SHA-256 over path and syntax tree of every Python file of
+    PACKAGES, in the order of their paths: for example `0.1.0+1f0c9a3be27d`. Read once a process, from a folder or a
+    zip.
 
     To parse all of them takes half a second, so that the state folder, where there is one, keeps what came of it.
     """

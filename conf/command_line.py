@@ -53,7 +53,7 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Nam
 
 
 def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
-    """The exit code of the subcommand that a command line names, by its default `run(settings, options)`.
+    """Return the exit code of the subcommand that a command line names, by its default `run(settings, options)`.
 
     Errors are those of `parse` and `settings_of`.
     """

@@ -1,4 +1,4 @@
-"""The one error class that a user sees, and how it becomes one line."""
+"""Defines the one error class that a user sees, and makes one line of it."""
 
 import atexit
 import os
@@ -48,7 +48,7 @@ def exit_on_error(main: Callable[[], int]) -> NoReturn:
 
     With `TIDEMARK_DEBUG=1` the traceback is printed too.
     """
-    code = 1  # also of an error that nobody has foreseen
+    code = 1  # also for an unforeseen error
 
     def leave() -> None:
         for stream in (sys.stdout, sys.stderr):

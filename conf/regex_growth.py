@@ -70,7 +70,7 @@ def _parts(tree: Node) -> tuple[Node, ...]:
 
 
 def _atomic(tree: Node) -> Iterator[Node]:
-    """A part that is matched in one way only, wherever it lies, and so is judged by itself."""
+    """Yield a part that is matched in one way only, wherever it lies, and so is judged by itself."""
     if isinstance(tree, Atomic):
         yield tree.part
     for part in _parts(tree):
@@ -78,7 +78,7 @@ def _atomic(tree: Node) -> Iterator[Node]:
 
 
 def _calls_itself(tree: Node) -> bool:
-    """Whether a group of more than one character is repeated so often that Java's matcher may run out of stack."""
+    """Return whether a group of more than one character repeats so often that Java's matcher may run out of stack."""
     is_long = isinstance(tree, Repeat) and (tree.most is None or tree.most > LONGEST_TEXT)
     if isinstance(tree, Repeat) and is_long and not isinstance(tree.part, Chars):
         return True
@@ -100,7 +100,7 @@ class _Automaton:
 
     @classmethod
     def of(cls, tree: Node, points: list[int], few: int) -> "_Automaton":
-        """The automaton of a tree in which {n,m} up to `few` rounds are copies; raises _TooLargeError."""
+        """Return the automaton of a tree in which {n,m} up to `few` rounds are copies; raises _TooLargeError."""
         automaton = cls(points, few)
         automaton._add(tree, once=False)
         return automaton
@@ -164,7 +164,7 @@ class _Ways:
         self._loop_of = {state: number for number, loop in enumerate(self._loops) for state in loop}
 
     def are_exponential(self) -> bool:
-        """Whether a text may lead in two ways from a state back to it (EDA)."""
+        """Return whether a text may lead in two ways from a state back to it (EDA)."""
         return any(map(self._is_exponential, self._loops))
 
     def _is_exponential(self, loop: set[int]) -> bool:
@@ -191,7 +191,7 @@ class _Ways:
         return any(first != second for first, second in back & reached)
 
     def power(self) -> int:
-        """1 for linear; one more for each two loops in a row that a text may be shared out between (IDA)."""
+        """Return 1 for linear; one more for each two loops in a row that a text may be shared out between (IDA)."""
         numbers = range(len(self._loops))
         after = {number: self._loops_after(number) for number in numbers}
 
@@ -228,7 +228,7 @@ class _Ways:
         return False
 
     def _together(self, states: tuple[int, ...], allowed: tuple[set[int], ...]) -> Iterator[tuple[int, ...]]:
-        """Where one character may lead all of `states`, each to one of those that are allowed for it."""
+        """Yield where one character may lead all of `states`, each to one of those that are allowed for it."""
         options = (
             [after for after in set(self._follow[state]) if after in into]
             for state, into in zip(states, allowed, strict=True)
@@ -245,7 +245,7 @@ class _Ways:
 
 
 def _loops(follow: list[list[int]]) -> list[set[int]]:
-    """The states that lead back to themselves, those that lead to each other together (Kosaraju's algorithm)."""
+    """Return the states that lead back to themselves, those that lead to each other together (Kosaraju's algorithm)."""
     before: list[list[int]] = [[] for _ in follow]
     for state, after in enumerate(follow):
         for other in after:
@@ -262,7 +262,7 @@ def _loops(follow: list[list[int]]) -> list[set[int]]:
 
 
 def _left_in_turn(follow: list[list[int]], start: int, seen: set[int]) -> list[int]:
-    """The states that `start` leads to, itself included, but those `seen`, each after all that it leads to."""
+    """Return the states that `start` leads to, itself included, but those `seen`, each after all that it leads to."""
     if start in seen:
         return []
     seen.add(start)

@@ -166,7 +166,7 @@ class Parser:
         return Atomic(node) if is_atomic else node
 
     def _flags(self) -> bool:
-        """Read flags; whether they hold to the end of the group around them."""
+        """Read flags; return whether they hold to the end of the group around them."""
         is_on = True
         while (char := self._next()) not in ":)":
             if char in "xc" or char not in "-imsuUd":

@@ -94,7 +94,7 @@ class Pattern(_Rule):
 
     @property
     def longest(self) -> int | None:
-        """How many characters a text may have that is matched at all; None: any number."""
+        """Return how many characters a text may have that is matched at all; None: any number."""
         return LONGEST_TEXT if growth(self.pattern) == "bounded" else None
 
     def __str__(self) -> str:

@@ -56,8 +56,8 @@ class Spark(Section):
     encryption_secret: SecretStr
 
     def properties(self) -> dict[str, str]:
-        """Spark's properties that say who sees its pages and what is encrypted; a secret is among them: never to be
-        printed."""
+        """Return Spark's properties that say who sees its pages and what is encrypted;
+        never to be printed: a secret is among them."""
         found = {} if self.ui else {"spark.ui.enabled": "false"}
         if self.encryption:
             found |= dict.fromkeys(ENCRYPTION, "true")
@@ -115,7 +115,7 @@ class Logging(Section):
 
     @property
     def suffix(self) -> str:
-        """The end of the names of log files: a file has lines of one format."""
+        """Return the end of the names of log files: a file has lines of one format."""
         return "log" if self.format == "plain" else "ecs.json"
 
 
@@ -174,6 +174,6 @@ class Job(Section):
     fresh_within: Duration | None = None
 
     def source(self, general: Source) -> Source:
-        """The settings of the job's sources: `general`, and on it what the job sets apart."""
+        """Return the settings of the job's sources: `general`, and on it what the job sets apart."""
         own = {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
         return general.model_copy(update=own)

@@ -83,8 +83,8 @@ def file(model: Model, path: Path) -> InitSettingsSource:
 
 
 def texts(model: Model, values: Mapping[str, str]) -> tuple[InitSettingsSource, EnvSettingsSource]:
-    """Texts by `section.key`, taken apart as pydantic-settings does with environment variables; before them, what they
-    say of files with secrets.
+    """Return the texts by `section.key`, taken apart as pydantic-settings does with environment variables; before them,
+    what they say of files with secrets.
 
     Raises:
         TidemarkError: BAD_SETTING, where such a file cannot be read, or the secret is given, too.
@@ -107,7 +107,7 @@ def _secret_file(key: str, path: str, secret: object) -> SecretFile:
 
 
 def variables(model: Model, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """`section.key` and text of every `TIDEMARK_SECTION__KEY`; raises TidemarkError UNKNOWN_SETTING."""
+    """Yield `section.key` and text of every `TIDEMARK_SECTION__KEY`; raises TidemarkError UNKNOWN_SETTING."""
     for name, value in environ.items():
         if name.startswith(PREFIX) and name not in NOT_SETTINGS:
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
@@ -116,8 +116,8 @@ def variables(model: Model, environ: Mapping[str, str]) -> Iterator[tuple[str, s
 
 
 def overrides(model: Model, options: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """`section.key` and text of every `section.key=text`; raises TidemarkError BAD_SETTING or UNKNOWN_SETTING, and
-    BAD_ARGUMENTS as `refuse_secret`."""
+    """Yield `section.key` and text of every `section.key=text`; raises TidemarkError BAD_SETTING or UNKNOWN_SETTING,
+    and BAD_ARGUMENTS as `refuse_secret`."""
     for option in options:
         refuse_secret(model, option)
         key, equals, value = (part.strip() for part in option.partition("="))

@@ -77,7 +77,7 @@ ENVIRONMENTS = ("local", "cluster")
 
 
 def _by_name(jobs: Mapping[str, Any], within: str = "") -> dict[str, dict[str, Any]]:
-    """Tables of jobs by the job's whole name: a dot in a name has made tables within tables."""
+    """Return the tables of jobs by the job's whole name: a dot in a name has made tables within tables."""
     named: dict[str, dict[str, Any]] = {}
     for part, value in jobs.items():
         if isinstance(value, dict):
@@ -127,15 +127,15 @@ class Settings(BaseSettings):
         return self
 
     def source_of(self, job: str) -> Source:
-        """The settings of the sources of `job`."""
+        """Return the settings of the sources of `job`."""
         return self.jobs.get(job, Job()).source(self.source)
 
     def real_time_batch(self, job: str) -> str:
-        """How long a batch of `job` lasts that is delivered in real time."""
+        """Return how long a batch of `job` lasts that is delivered in real time."""
         return self.jobs.get(job, Job()).real_time_batch or self.sink.real_time_batch
 
     def without_waiting(self) -> "Settings":
-        """These settings with no `min_offsets_per_trigger`: a run that catches up reads what is less, too."""
+        """Return these settings with no `min_offsets_per_trigger`: a run that catches up reads what is less, too."""
         none = {"min_offsets_per_trigger": 0}
         jobs = {name: job.model_copy(update=none) for name, job in self.jobs.items()}
         return self.model_copy(update={"source": self.source.model_copy(update=none), "jobs": jobs})

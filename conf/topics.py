@@ -45,22 +45,23 @@ class Topic:
 
     @property
     def subject(self) -> str:
-        """The registry subject of the record values, of a topic with events of one type."""
+        """Return the registry subject of the record values, of a topic with events of one type."""
         return subject_of(self.name)
 
     @property
     def compaction_key(self) -> str | None:
-        """The field that keys the records of a compacted topic; None for all others."""
+        """Return the field that keys the records of a compacted topic; None for all others."""
         return self.key if self.cleanup_policy == "compact" else None
 
     @property
     def config(self) -> dict[str, str]:
-        """The topic-level settings that the declaration makes, by Kafka's names."""
+        """Return the topic-level settings that the declaration makes, by Kafka's names."""
         return {"cleanup.policy": self.cleanup_policy, "retention.ms": str(self.retention_ms)}
 
     @property
     def streams(self) -> dict[str, str]:
-        """The contract of each stream, by the stream's name: the topic's own, or `<topic>/<event>` for each type."""
+        """Return the contract of each stream, by the stream's name:
+        the topic's own, or `<topic>/<event>` for each type."""
         if self.format == "json":
             return {}
         return {f"{self.name}/{event}": event for event in self.schemas} or {self.name: self.schema}

@@ -16,7 +16,7 @@ RUN = "run"  # what `jobs/main.py` calls a run of a job
 
 
 def settings_of(args: Namespace) -> Settings:
-    """The settings that the command line asks for; UNKNOWN_SETTING for those of a job that is not there."""
+    """Return the settings that the command line asks for; UNKNOWN_SETTING for those of a job that is not there."""
     settings = command_line.settings_of(args)
     known = catalog.questions()
     for name in settings.jobs.keys() - known.keys():
@@ -25,7 +25,7 @@ def settings_of(args: Namespace) -> Settings:
 
 
 def parse_job(words: Sequence[str]) -> Namespace:
-    """The arguments of a run of a job, checked against each other.
+    """Return the arguments of a run of a job, checked against each other.
 
     Raises:
         TidemarkError: BAD_ARGUMENTS or BAD_POSITION.
@@ -43,12 +43,12 @@ def parse_job(words: Sequence[str]) -> Namespace:
 
 
 def is_bounded(args: Namespace) -> bool:
-    """Whether a bounded range is asked for."""
+    """Return whether a bounded range is asked for."""
     return args.start is not None or args.end is not None
 
 
 def job_parser() -> ArgumentParser:
-    """JOB and its options, in the words of spark-submit.sh."""
+    """Return JOB and its options, in the words of spark-submit.sh."""
     parser = ArgumentParser(
         prog="spark-submit.sh",
         usage="./spark-submit.sh JOB [job options] [-- spark-submit options]",
@@ -84,12 +84,12 @@ LAST_STEPS = ("run", "verify", "cutover")  # that `--through` may name
 
 
 def parse_replay(words: Sequence[str]) -> Namespace:
-    """The arguments of `replay`."""
+    """Return the arguments of `replay`."""
     return command_line.parse(replay_parser(), words)
 
 
 def replay_parser() -> ArgumentParser:
-    """The whole command line of `replay`."""
+    """Return the whole command line of `replay`."""
     parser = ArgumentParser(prog="local/tidemark replay", description=REPLAY_DESCRIPTION, epilog=REPLAY_EXIT_CODES)
     common = [command_line.settings_options(with_roots=True)]
     steps = parser.add_subparsers(
@@ -149,12 +149,12 @@ MAINTAIN_ACTIONS = {
 
 
 def parse_maintain(words: Sequence[str]) -> Namespace:
-    """The arguments of `maintain`."""
+    """Return the arguments of `maintain`."""
     return command_line.parse(maintain_parser(), words)
 
 
 def maintain_parser() -> ArgumentParser:
-    """The whole command line of `maintain`."""
+    """Return the whole command line of `maintain`."""
     usage = "local/tidemark maintain ACTION [options] [-- spark-submit options]"
     parser = ArgumentParser(
         prog="local/tidemark maintain", usage=usage, description=MAINTAIN_DESCRIPTION, epilog=MAINTAIN_EXIT_CODES
@@ -180,14 +180,14 @@ CHECKPOINT_EXIT_CODES = (
 
 
 def parse_checkpoint(words: Sequence[str]) -> Namespace:
-    """The arguments of `checkpoint`; UNKNOWN_JOB for a job that is not there."""
+    """Return the arguments of `checkpoint`; UNKNOWN_JOB for a job that is not there."""
     args = command_line.parse(checkpoint_parser(), words)
     catalog.require(args.job)
     return args
 
 
 def checkpoint_parser() -> ArgumentParser:
-    """The whole command line of `checkpoint`."""
+    """Return the whole command line of `checkpoint`."""
     usage = "local/tidemark checkpoint ACTION JOB [options] [-- spark-submit options]"
     parser = ArgumentParser(
         prog="local/tidemark checkpoint", usage=usage, description=CHECKPOINT_DESCRIPTION, epilog=CHECKPOINT_EXIT_CODES

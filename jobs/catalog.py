@@ -23,13 +23,14 @@ class JobModule(Protocol):
 
 @cache
 def questions(folder: Path = FOLDER) -> dict[str, str]:
-    """The first line of every job's docstring, by the job's name; read once."""
+    """Return the first line of every job's docstring, by the job's name; read once."""
     return {name: question for name, (_, question) in _jobs(folder).items()}
 
 
 @cache
 def _jobs(folder: Path) -> dict[str, tuple[str, str]]:
-    """Module and question of every job by its name: the path under jobs/ with dots, of `NAME/job.py` the folder's."""
+    """Return the module and question of every job by its name:
+    the path under jobs/ with dots, of `NAME/job.py` the folder's."""
     jobs = {}
     for path in sorted(folder.rglob("*.py")):
         text = path.read_text()
@@ -46,7 +47,7 @@ def _defines_build(tree: ast.Module) -> bool:
 
 
 def require(name: str) -> str:
-    """`name`, where it is a job; UNKNOWN_JOB with the nearest name otherwise."""
+    """Return `name`, where it is a job; UNKNOWN_JOB with the nearest name otherwise."""
     known = questions()
     if name not in known:
         raise TidemarkError("UNKNOWN_JOB", f"there is no job `{name}`", nearest(name, list(known)))
@@ -54,5 +55,5 @@ def require(name: str) -> str:
 
 
 def load(name: str) -> JobModule:
-    """The module of job `name`."""
+    """Return the module of job `name`."""
     return cast(JobModule, import_module(_jobs(FOLDER)[require(name)][0]))

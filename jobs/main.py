@@ -26,7 +26,7 @@ from jobs.pipeline.supervision import planned_anew, supervise
 
 
 def main() -> int:
-    """Carry out the operation; its exit code."""
+    """Carry out the operation; return its exit code."""
     operation, *words = sys.argv[1:]
     if operation == arguments.RUN:
         return run_job(words)

@@ -1,1 +1,1 @@
-"""What lets all of Tidemark run on one machine: jars, broker, topics, checks and the `tidemark` command."""
+"""Lets all of Tidemark run on one machine: jars, broker, topics, checks and the `tidemark` command."""

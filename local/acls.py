@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def needed(settings: Settings, who: Iterable[str], least: bool = False) -> Needs:
-    """The rights that each of `who` needs, in the order of their names there.
+    """Return the rights that each of `who` needs, in the order of their names there.
 
     Args:
         least: leave out those that everything works without.
@@ -81,7 +81,7 @@ def _command(text: str, jobs: Sequence[str]) -> Who:
 
 
 def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right]]:
-    """The rights that each of those jobs needs: it is declared in a Spark session, and nothing is started."""
+    """Return the rights that each of those jobs needs: it is declared in a Spark session, and nothing is started."""
     if not names:
         return {}
     # Here, so that no JVM is started, and no PySpark loaded, for commands that need none.
@@ -100,12 +100,12 @@ def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right
 
 
 def all_of(needs: Needs) -> list[Right]:
-    """The rights of all together, one operation each."""
+    """Return the rights of all together, one operation each."""
     return single(right for rights in needs.values() for right in rights)
 
 
 def table(needs: Needs) -> Iterator[str]:
-    """A line for the resources of each that need the same, and what is missed without what is optional."""
+    """Yield a line for the resources on which each needs the same rights, then what is lost without optional ones."""
     width = max(map(len, needs), default=0)
     reasons = list(dict.fromkeys(right.without for rights in needs.values() for right in rights if right.without))
     for who, rights in needs.items():
@@ -122,7 +122,7 @@ def table(needs: Needs) -> Iterator[str]:
 
 
 def together(rights: Iterable[Right]) -> list[Right]:
-    """The operations on each resource as one right; those that are optional apart."""
+    """Return the operations on each resource as one right; those that are optional apart."""
     found: dict[Right, tuple[str, ...]] = {}
     for right in rights:
         place = right._replace(operations=())
@@ -131,7 +131,7 @@ def together(rights: Iterable[Right]) -> list[Right]:
 
 
 def commands(rights: Iterable[Right], principal: str, servers: str) -> Iterator[str]:
-    """The commands of Kafka's that grant `rights`, one for each resource."""
+    """Yield the commands of Kafka's that grant `rights`, one for each resource."""
     for right in together(right._replace(without="") for right in rights):
         yield grant(right, principal, servers).strip("`")
 
@@ -159,7 +159,7 @@ def _held_against(settings: Settings, needs: Needs, principal: str, apply: bool)
 
 
 def lines(compared: Comparison, needs: Needs) -> Iterator[str]:
-    """A line for each right of the plan, with its sign, and who needs it; then what there is beyond the plan."""
+    """Yield a line for each right of the plan, with its sign, and who needs it; then what there is beyond the plan."""
     denied = dict(compared.denied)
     for right in single([*compared.held, *compared.lacking]):
         sign = "!" if right in denied else "=" if right in compared.held else "+"

@@ -68,17 +68,17 @@ class Cluster:
 
     @property
     def nodes(self) -> list[Node]:
-        """The nodes, in order of their ids from 1; empty before the first start."""
+        """Return the nodes, in order of their ids from 1; empty before the first start."""
         nodes = enumerate(self._kept()["nodes"], start=1)
         return [self._node(id, ports["port"], ports["controller_port"]) for id, ports in nodes]
 
     def _kept(self) -> dict[str, Any]:
-        """The cluster's `id` and the ports of its `nodes`, as an earlier start wrote them down."""
+        """Return the cluster's `id` and the ports of its `nodes`, as an earlier start wrote them down."""
         return dict(json.loads(self._layout.read_text())) if self._layout.exists() else {"nodes": []}
 
     @property
     def bootstrap_servers(self) -> str:
-        """The nodes' addresses, as clients take them."""
+        """Return the nodes' addresses, as clients take them."""
         return ",".join(node.address for node in self.nodes)
 
     def running(self) -> list[Node]:
@@ -86,7 +86,7 @@ class Cluster:
         return [node for node in self.nodes if node.pid() is not None]
 
     def start(self) -> bool:
-        """Start every node that does not run, and return when all answer; False when all ran already.
+        """Start every node that does not run, and return when all answer; return False when all ran already.
 
         Raises:
             TidemarkError: BROKER_FAILED, PORT_TAKEN, BROKER_NODES (the data was made for another number of nodes).
@@ -123,7 +123,7 @@ class Cluster:
         (self._home / "bootstrap.servers").write_text(f"{self.bootstrap_servers}\n")
 
     def stop(self) -> bool:
-        """End all nodes, by force when they take too long; False when none ran."""
+        """End all nodes, by force when they take too long; return False when none ran."""
         with exclusive(self._home / "lock"):
             (self._home / "bootstrap.servers").unlink(missing_ok=True)
             running = self.running()

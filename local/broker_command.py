@@ -40,7 +40,7 @@ def is_configured(settings: Settings) -> bool:
 
 
 def ensure(settings: Settings) -> bool:
-    """Start the embedded cluster where no other is configured; whether something was started.
+    """Start the embedded cluster where no other is configured; return whether something was started.
 
     Load the settings anew afterwards: the addresses are known only then.
 

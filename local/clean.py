@@ -66,8 +66,8 @@ def stop_broker(state: Path) -> None:
 
 
 def temporary_folder() -> Path:
-    """A new folder that is this process's, and of the program that it becomes, until that ends; removes what dead
-    processes left.
+    """Return a new folder that is this process's, and of the program that it becomes, until that ends; removes what
+    dead processes left.
 
     Returns:
         the folder, by a path that is short enough for sockets.

@@ -128,7 +128,7 @@ def carriers(settings: Settings) -> str:
 
 
 def weather(settings: Settings) -> str:
-    """Mean delay by wind and rain at the airport, from the table weather_impact."""
+    """Return the mean delay by wind and rain at the airport, from the table weather_impact."""
     flights = _read(settings, "weather_impact", ["delay_minutes", "wind_speed_mph", "precipitation_inches"])
     labels = [f"{low} to {high} mph" for low, high in pairwise(WIND_MPH)]
     wind = pd.cut(flights["wind_speed_mph"], WIND_MPH, labels=labels, right=False)
@@ -148,7 +148,7 @@ def alerts(settings: Settings) -> str:
 
 
 def accounts(settings: Settings) -> str:
-    """Records in each topic against rows in bronze, silver and quarantine."""
+    """Return the records in each topic against rows in bronze, silver and quarantine."""
     rejected = _rejected(settings)
     rows = []
     for topic in settings.ingest.topics:
@@ -158,14 +158,14 @@ def accounts(settings: Settings) -> str:
 
 
 def records_in(settings: Settings, topic: str) -> int:
-    """Offsets between the start and the end of `topic`, over all partitions."""
+    """Count offsets between the start and the end of `topic`, over all partitions."""
     start = resolve_offsets(settings.kafka, topic, "earliest")[topic]
     end = resolve_offsets(settings.kafka, topic, "latest")[topic]
     return sum(end[partition] - first for partition, first in start.items())
 
 
 def _rejected(settings: Settings) -> Counter[str]:
-    """Rows in quarantine by topic."""
+    """Return the rows in quarantine by topic."""
     return (
         Counter(_read(settings, paths.QUARANTINE, ["topic"])["topic"])
         if _exists(settings, paths.QUARANTINE)

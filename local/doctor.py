@@ -30,7 +30,7 @@ class Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Every check in turn."""
+    """Yield every check in turn."""
     for check in CHECKS:
         try:
             yield from check()
@@ -39,12 +39,12 @@ def findings() -> Iterator[Finding]:
 
 
 def check_python() -> Iterator[Finding]:
-    """A Python 3.11 or newer that can make virtual environments."""
+    """Check for a Python 3.11 or newer that can make virtual environments."""
     yield _find_by_bootstrap("Python", "tidemark_python", '"$found" -V')
 
 
 def check_java() -> Iterator[Finding]:
-    """A Java 17 or newer with the module that Spark adds at its start."""
+    """Check for a Java 17 or newer with the module that Spark adds at its start."""
     yield _find_by_bootstrap("Java", "tidemark_java", 'echo "Java $(_tidemark_java_version "$found")"')
 
 
@@ -137,7 +137,7 @@ def check_broker() -> Iterator[Finding]:
 
 
 def check_disk() -> Iterator[Finding]:
-    """Room where the state folder is or will be."""
+    """Check that there is room where the state folder is or will be."""
     folder = next(path for path in (state_dir(), *state_dir().parents) if path.exists())
     free = shutil.disk_usage(folder).free / 1e9
     if free < DISK_GB:
@@ -148,7 +148,7 @@ def check_disk() -> Iterator[Finding]:
 
 
 def check_memory() -> Iterator[Finding]:
-    """Memory for a whole run, where the system tells."""
+    """Check that there is memory for a whole run, where the system tells."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.exists():
         return

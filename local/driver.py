@@ -25,9 +25,9 @@ from local.processes import exclusive
 JOB = "flights.hourly_delays"
 DAYS = ("--from", "2013-01-01", "--to", "2013-01-08")
 MAKING = "making-"
-# For a driver that runs alone: executors elsewhere get our packages too late for it.
+# Only a driver that runs alone uses it: executors elsewhere get our packages too late.
 WORKER_DAEMON = "spark.python.daemon.module=jobs.worker_daemon"
-# What a checkout's own settings may say of a cluster does not hold for the broker that is started here.
+# These override a checkout's own settings of a cluster, which do not hold for the broker that is started here.
 SETTINGS = {
     "kafka.security_protocol": "PLAINTEXT",
     "kafka.ssl_ca_location": "",
@@ -39,14 +39,15 @@ SETTINGS = {
 
 
 def is_local(master: str) -> bool:
-    """Whether Spark runs in the driver's own JVM alone, as `master` says."""
+    """Return whether Spark runs in the driver's own JVM alone, as `master` says."""
     return master == "local" or master.startswith("local[")
 
 
 def class_path(jar_sets: Sequence[str] = ("spark",)) -> str:
-    """Spark's jars, then ours, as --driver-class-path takes them; the archive of classes fits whatever follows `spark`.
+    """Return Spark's jars, then ours, as --driver-class-path takes them;
+    the archive of classes fits whatever follows `spark`.
 
-    Of a class that both have Spark's is taken, as where ours are given by --jars.
+    If both have a class, Spark's is used, as it is with --jars.
 
     Raises:
         TidemarkError: NO_JARS, where one of ours is missing; BAD_JAR_LOCK.
@@ -55,7 +56,7 @@ def class_path(jar_sets: Sequence[str] = ("spark",)) -> str:
 
 
 def log_file(settings: Settings, name: str) -> Path:
-    """Where the JVM of the application `name` logs."""
+    """Return where the JVM of the application `name` logs."""
     return Path(settings.paths.logs) / f"{name}.{settings.logging.suffix}"
 
 
@@ -88,8 +89,8 @@ def archive_folder() -> Path:
 
 
 def archive_prefix() -> str:
-    """The beginning of the name of an archive for this Java and these jars: a digest of path, size and time of each of
-    their files.
+    """Return the beginning of the name of an archive for this Java and these jars: a digest of path, size and time of
+    each of their files.
     """
     digest = hashlib.sha256()
     for path in _files():
@@ -142,7 +143,7 @@ def _run_job(folder: Path) -> Path:
     from local.broker import Cluster  # here: no other start of a driver needs its packages
 
     archive = folder / "classes.jsa"
-    # Of a run this short the second compiler would make more work than it saves.
+    # In a run this short the second compiler would make more work than it saves.
     dump = f'-XX:ArchiveClassesAtExit="{archive}" -Xlog:cds*=off -XX:TieredStopAtLevel=1'
     java = f"{load('local').spark.driver_java_options} {dump}"
     with Cluster(folder / "broker", folder / "logs", attached=True) as broker, _log().open("w") as log:

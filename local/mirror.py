@@ -14,7 +14,7 @@ from local.node import LOG_CONFIG
 from local.processes import ending_with_us, java
 
 STOP_SECONDS = 20
-# Of clusters with one node; Kafka's own numbers are for three.
+# These are for clusters with one node; Kafka's own numbers are for three.
 SINGLE = "replication.factor offset-syncs.topic.replication.factor checkpoints.topic.replication.factor "
 SINGLE += "heartbeats.topic.replication.factor "
 SINGLE += "offset.storage.replication.factor config.storage.replication.factor status.storage.replication.factor"
@@ -78,7 +78,7 @@ class MirrorMaker:
             self._process = None
 
     def has_ended(self) -> bool:
-        """Whether it was started and has ended by itself."""
+        """Return whether it was started and has ended by itself."""
         return self._process is not None and self._process.poll() is not None
 
     def _configuration(self) -> dict[str, str]:

@@ -37,12 +37,12 @@ class Node:
 
     @property
     def address(self) -> str:
-        """Where clients reach it."""
+        """Return where clients reach it."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def properties(self) -> Path:
-        """The configuration file; its path in a command line is what tells our process from a stranger's."""
+        """Return the configuration file; its path in a command line is what tells our process from a stranger's."""
         return self.home / "server.properties"
 
     def configure(self, settings: Mapping[str, str]) -> None:
@@ -102,7 +102,8 @@ class Node:
         return self.home / "pid"
 
     def pid(self) -> int | None:
-        """The process id while it runs; a pid file that is left over, or names another program, counts for nothing."""
+        """Return the process id while it runs; a pid file that is left over, or names another program,
+        counts for nothing."""
         try:
             process = psutil.Process(int(self._pid_file.read_text()))
             return process.pid if str(self.properties) in _command(process) else None
@@ -142,7 +143,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 def _gone(pid: int, seconds: float) -> bool:
-    """Wait for a process, our child or not, to end; whether it did."""
+    """Wait for a process, our child or not, to end; return whether it did."""
     try:
         psutil.Process(pid).wait(seconds)
     except psutil.NoSuchProcess:

@@ -22,7 +22,7 @@ ABORTABLE = "org.apache.spark.internal.io.cloud.AbortableStreamBasedCheckpointFi
 
 
 def is_used(settings: Settings) -> bool:
-    """Whether tables or checkpoints lie in an object store."""
+    """Return whether tables or checkpoints lie in an object store."""
     return settings.paths.tables.startswith(SCHEME) or settings.paths.checkpoints.startswith(SCHEME)
 
 
@@ -41,7 +41,7 @@ def require_reachable(settings: Settings) -> None:
 
 
 def jar_sets(settings: Settings) -> tuple[str, ...]:
-    """The sets of jars on a driver's class path; the one for an object store is fetched where it is not there yet.
+    """Return the sets of jars on a driver's class path; the one for an object store is fetched where it is missing.
 
     Raises:
         TidemarkError: JAR_DOWNLOAD or JAR_CHECKSUM.
@@ -54,7 +54,7 @@ def jar_sets(settings: Settings) -> tuple[str, ...]:
 
 
 def spark_options(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Spark's options for the object store of the settings, none where they name none; no secret is among them.
+    """Return Spark's options for the object store of the settings, none where they name none; no secret is among them.
 
     Raises:
         TidemarkError: BAD_SETTING, where S3A would go where deltalake refuses to go.

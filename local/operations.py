@@ -1,4 +1,4 @@
-"""`replay`, `maintain` and `checkpoint`: what needs no JVM is done here, the rest by spark-submit."""
+"""Runs `replay`, `maintain` and `checkpoint`: what needs no JVM is done here, the rest by spark-submit."""
 
 import json
 from argparse import Namespace

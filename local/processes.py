@@ -36,7 +36,8 @@ def java() -> str:
 
 
 def ending_with_us(command: Sequence[str]) -> list[str]:
-    """`command`, to which the system sends SIGTERM when this process dies, however it dies (Linux with util-linux)."""
+    """Return `command`, to which the system sends SIGTERM when this process dies,
+    however it dies (Linux with util-linux)."""
     setpriv = shutil.which("setpriv")
     return [*([setpriv, "--pdeathsig", "TERM"] if setpriv else []), *command]
 
@@ -58,7 +59,7 @@ def require_account() -> None:
 def end_on_signal() -> None:
     """Make SIGTERM and SIGINT raise, so that every `with` and `finally` ends what it started.
 
-    A shell starts a background job with SIGINT ignored: asked for by name, Ctrl-C works there too.
+    A shell starts a background job with SIGINT ignored: set by name, the handler works there, too.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -117,7 +118,7 @@ def wait_in_order(command: Sequence[str]) -> int:
 
 
 def end_group(process: "subprocess.Popen[str]") -> None:
-    """SIGTERM to the process group that `process` leads, SIGKILL when it does not end within `GRACE_SECONDS`."""
+    """Send SIGTERM to the process group that `process` leads, and SIGKILL if it does not end within `GRACE_SECONDS`."""
     if process.poll() is not None:
         return
     os.killpg(process.pid, signal.SIGTERM)

@@ -64,7 +64,7 @@ class Regions:
         self._running.close()
 
     def overrides(self, region: str) -> list[str]:
-        """The settings that set a region apart, as `--set` takes them."""
+        """Return the settings that set a region apart, as `--set` takes them."""
         others = ",".join(name for name in NAMES if name != region)
         return [
             f"kafka.bootstrap_servers={self._clusters[region].bootstrap_servers}",
@@ -74,11 +74,11 @@ class Regions:
         ]
 
     def settings(self, region: str) -> Settings:
-        """The settings of a region."""
+        """Return the settings of a region."""
         return load("local", self.overrides(region))
 
     def table(self, region: str) -> str:
-        """Where the table of friends of a region lies."""
+        """Return where the table of friends of a region lies."""
         return str(self._home / region / "tables" / TABLE)
 
     def wait_copied(self) -> None:

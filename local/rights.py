@@ -1,4 +1,4 @@
-"""What each command must be allowed to do on the brokers, by the names that the code itself uses."""
+"""Says what each command must be allowed to do on the brokers, by the names that the code itself uses."""
 
 import argparse
 import shlex
@@ -40,7 +40,7 @@ class Words:
     abort: bool = False
 
     def topics(self) -> list[str]:
-        """The topic, or all that are declared."""
+        """Return the topic, or all that are declared."""
         return [self.topic] if self.topic else list(load_topics())
 
 
@@ -121,7 +121,7 @@ def queue_status(settings: Settings, words: Words) -> Found:
 
 
 def replay(settings: Settings, words: Words) -> Found:
-    """Beside what the job needs: the right to replay, and the sink by which a cutover publishes."""
+    """Return what a replay needs beside its job: the right to replay, and the sink by which a cutover publishes."""
     yield Right("topic", lease_topic(settings), ("Read", "Create"))
     yield Right("group", lease_group(settings, words.topic), ("Read",), is_prefix=not words.topic)
     yield from sink_rights(f"{settings.ledger.application}.replay.", [], is_prefix=True)
@@ -194,7 +194,7 @@ class Who:
 
 
 def find_command(text: str) -> Who | None:
-    """A command of COMMANDS with its words; None for what begins like none of them.
+    """Return a command of COMMANDS with its words; None for what begins like none of them.
 
     Raises:
         TidemarkError: BAD_ARGUMENTS, for words that it does not take.
@@ -208,7 +208,7 @@ def find_command(text: str) -> Who | None:
 
 
 def unknown(text: str, jobs: Sequence[str]) -> TidemarkError:
-    """UNKNOWN_COMMAND: `text` is neither a job nor a command that brokers are asked by."""
+    """Return UNKNOWN_COMMAND: `text` is neither a job nor a command that uses brokers."""
     what = f"`{text}` is no job, and no command that needs rights"
     return TidemarkError("UNKNOWN_COMMAND", what, nearest(text, [*jobs, *COMMANDS]))
 
@@ -228,5 +228,5 @@ def _parsed(text: str, words: Sequence[str]) -> Words:
 
 
 def command_rights(settings: Settings, who: Who) -> list[Right]:
-    """The rights that a command needs; of `replay` without what its job needs."""
+    """Return the rights that a command needs; for `replay` without those of its job."""
     return list(COMMANDS[who.command](settings, who.words))

@@ -1,7 +1,7 @@
 """Runs `local/tidemark sbom`: what is installed, each with version, hash and licence, as CycloneDX, the field's format.
 
 Packages are those of conf/requirements.lock, jars those of conf/jars.lock for the driver and the embedded broker, and
-those that pyspark brings. A licence is what package or jar says of itself; where it says nothing, none is made up.
+those that pyspark brings. A licence is what a package or jar says of itself; where it says nothing, none is given.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def document(found: Sequence[Component]) -> str:
-    """CycloneDX 1.6 as JSON; the same components have the same serial number."""
+    """Return CycloneDX 1.6 as JSON; the same components have the same serial number."""
     own = Component(
         name="tidemark",
         version=code_version.version(),
@@ -83,7 +83,7 @@ def document(found: Sequence[Component]) -> str:
 
 
 def licence_lines(found: Sequence[Component]) -> str:
-    """Each licence with how many have it, and their names; those that name none at the end."""
+    """Return each licence with how many have it, and their names; those that name none at the end."""
     having: dict[str, list[str]] = {}
     for component in found:
         texts = [str(getattr(one, "value", None) or getattr(one, "id", None) or one.name) for one in component.licenses]
@@ -93,7 +93,7 @@ def licence_lines(found: Sequence[Component]) -> str:
 
 
 def components() -> Iterator[Component]:
-    """Every package and jar, once.
+    """Yield every package and jar, once.
 
     Raises:
         TidemarkError: NO_JARS, where a locked jar is not there; NO_PACKAGES.
@@ -114,7 +114,7 @@ def components() -> Iterator[Component]:
 
 
 def _component(of_set: str, url: PackageURL, digest: str = "", licence: str = "") -> Component:
-    """One package or jar; the sets that share no class path may hold the same."""
+    """Return one package or jar; the sets that share no class path may hold the same."""
     return Component(
         name=url.name,
         version=url.version,
@@ -132,7 +132,7 @@ def _licence(text: str):  # type: ignore[no-untyped-def]  # a union that the lib
 
 
 def spdx(text: str) -> str:
-    """The SPDX identifier for what a package calls its licence; the text where it is none of SPDX."""
+    """Return the SPDX identifier for what a package calls its licence; the text where it is none of SPDX."""
     line = " ".join(text.split())
     return next((identifier for pattern, identifier in SPDX if re.search(pattern, line, re.IGNORECASE)), line)
 
@@ -171,7 +171,7 @@ def _of_jar(path: Path) -> str:
 
 
 def _coordinate(path: Path) -> tuple[str | None, str, str]:
-    """Group, artifact and version of a jar that no lock names: from its pom, else from its file's name."""
+    """Return group, artifact and version of a jar that no lock names: from its pom, else from its file's name."""
     named = re.fullmatch(r"(.+?)-(\d[\w.+-]*)\.jar", path.name)
     artifact, version = (named[1], named[2]) if named else (path.stem, "")
     with zipfile.ZipFile(path) as archive:

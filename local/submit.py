@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Job arguments before the first `--`, spark-submit's own options after it.
+    """Split job arguments, before the first `--`, from spark-submit's own options, after it.
 
     Raises:
         TidemarkError: BAD_ARGUMENTS, where a secret is among them.
@@ -98,7 +98,7 @@ def _filter_stderr() -> None:
 
 
 def command(name: str, settings: Settings, spark_options: Sequence[str]) -> list[str]:
-    """spark-submit's arguments up to the script; `spark_options` win, but only add to our jars and Python files.
+    """Return spark-submit's arguments up to the script; `spark_options` win, but only add to our jars and Python files.
 
     Args:
         name: the application's, and its log's.
@@ -123,8 +123,8 @@ def command(name: str, settings: Settings, spark_options: Sequence[str]) -> list
 
 
 def _code(settings: Settings, spark_options: Sequence[str]) -> dict[str, str]:
-    """The options that bring our jars and packages: to a driver that runs alone from where they lie, which starts
-    faster; else to executors too."""
+    """Return the options that bring our jars and packages: a driver that runs alone has them where they lie, which
+    starts faster; else to executors too."""
     if _runs_alone(settings, spark_options):
         return {"--driver-class-path": driver.class_path(object_store.jar_sets(settings))}
     return {
@@ -144,7 +144,8 @@ def _concerns_code(option: str) -> bool:
 
 
 def _added_to(options: Mapping[str, str], lists: Sequence[str], spark_options: Sequence[str]) -> list[str]:
-    """`spark_options` with ours in front of what they list, where the last option would drop the ones before it."""
+    """Return `spark_options` with ours in front of what they list,
+    where the last option would drop the ones before it."""
     added = list(spark_options)
     for at, option in enumerate(spark_options[:-1]):
         if option in lists:

@@ -200,7 +200,7 @@ def compare(
         TidemarkError: NOT_AUTHORIZED, KAFKA_FAILED.
     """
     existing, brokers = read_cluster(admin, declared, connection)
-    # Of a topic that this user may not see the list says nothing: it is not missing.
+    # The list lacks topics that this user may not see: these are not missing.
     topic_ids(admin, [topic.name for topic in declared if topic.name not in existing], connection)
     return plan(declared, existing, brokers=brokers, replication_factor=replication_factor)
 

@@ -22,7 +22,7 @@ EXIT_CODES = "exit code: 0 done, 1 failure, or --abort left some alone, 2 wrong 
 
 
 def main(argv: Sequence[str]) -> int:
-    """List open transactions, and end those that are dead; the exit code."""
+    """List open transactions, and end those that are dead; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="local/tidemark transactions",
         description=DESCRIPTION,
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 @contextmanager
 def administered(settings: Settings) -> Iterator[OpenTransactions]:
-    """The open transactions of the settings' cluster.
+    """Give the open transactions of the settings' cluster.
 
     Raises:
         TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES, NO_JARS, NO_JAVA.
@@ -68,7 +68,7 @@ def administered(settings: Settings) -> Iterator[OpenTransactions]:
 
 @contextmanager
 def _gateway() -> Iterator[JavaGateway]:
-    """A JVM with the embedded broker's jars, which have the newest client."""
+    """Start a JVM with the embedded broker's jars, which have the newest client."""
     [py4j] = (Path(pyspark.__file__).parent / "jars").glob("py4j-*.jar")
     port, token, process = launch_gateway(
         jarpath=str(py4j),

@@ -1,1 +1,1 @@
-"""What fills the topics: pure generators of events, and the one publisher behind them. Imports no Spark."""
+"""Fills the topics: pure generators of events, and the one publisher behind them. Imports no Spark."""

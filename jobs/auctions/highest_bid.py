@@ -3,8 +3,8 @@
 topic bids -> decode -> highest_bid -> Delta table highest_bid
     ./spark-submit.sh auctions.highest_bid --until-caught-up
 
-Append mode: a window's row is written once the watermark has passed its end. Of equal prices the earliest bid counts,
-where the benchmark gives all of them. Nexmark's query 7.
+Append mode: a window's row is written once the watermark has passed its end. Among equal prices the earliest bid
+counts, where the benchmark gives all of them. Nexmark's query 7.
 """
 
 from pyspark.sql import DataFrame

@@ -3,8 +3,8 @@
 topic bids -> decode -> last_bids -> Delta table last_bids
     ./spark-submit.sh auctions.last_bids --until-caught-up
 
-Update mode, stateless: a later bid replaces an earlier one in the table itself. Of bids in the same millisecond the
-greater counts, of equal ones the greater channel, URL and `extra`. Nexmark's query 18.
+Update mode, stateless: a later bid replaces an earlier one in the table itself. Among bids in the same millisecond
+the greater counts, among equal ones the greater channel, URL and `extra`. Nexmark's query 18.
 """
 
 from pyspark.sql import DataFrame

@@ -1,1 +1,1 @@
-"""One module per outside system, source and sink together."""
+"""Connects to outside systems: one module per system, source and sink together."""

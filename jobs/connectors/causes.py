@@ -1,4 +1,4 @@
-"""The exceptions behind a failure, Python's and Java's, as data: classes, Spark's error conditions, texts."""
+"""Gives the exceptions behind a failure, Python's and Java's, as data: classes, Spark's error conditions, texts."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,18 +48,19 @@ class Cause(NamedTuple):
         return ": ".join(part for part in (name, first) if part)
 
     def has_frame_in(self, package: str) -> bool:
-        """Whether a method of that package was being run."""
+        """Return whether a method of that package was being run."""
         return any(name.startswith(package) for name in self.frames)
 
 
 def causes(failure: Any) -> tuple[Cause, ...]:
-    """The exceptions behind `failure` (one of Python's, or py4j's object of one of Java's), the outermost first."""
+    """Return the exceptions behind `failure` (one of Python's, or py4j's object of one of Java's),
+    the outermost first."""
     chain = _of_python(failure) if isinstance(failure, BaseException) else _of_java(failure)
     return tuple(cause for cause, _ in zip(chain, range(MOST_CAUSES), strict=False))
 
 
 def cause_line(failure: BaseException | Iterable[Cause]) -> str:
-    """The innermost cause of a failure, on one line."""
+    """Return the innermost cause of a failure, on one line."""
     chain = causes(failure) if isinstance(failure, BaseException) else tuple(failure)
     return chain[-1].line if chain else "no cause given"
 
@@ -85,7 +86,7 @@ def _of_java(java: Any) -> Iterator[Cause]:
 
 
 def _named(java: Any) -> tuple[str, dict[str, str]]:
-    """Spark's condition of an exception, and its parameters."""
+    """Return Spark's condition of an exception, and its parameters."""
     if denied := DENIED.get(str(java.getClass().getName())):
         name, method = denied
         refused = getattr(java, method)()

@@ -1,4 +1,4 @@
-"""Files wherever tables and checkpoints lie, read and written without a JVM.
+"""Reads and writes files wherever tables and checkpoints lie, without a JVM.
 
 That is in a folder or in an object store (`s3a://`, `s3://`, whatever deltalake knows); credentials come from the
 environment, as deltalake reads them.
@@ -18,7 +18,7 @@ IMPATIENT = {"max_retries": "1", "retry_timeout": "10s", "connect_timeout": "5s"
 
 
 def storage(path: str) -> tuple[fs.FileSystem, str]:
-    """The file system that holds `path`, and what paths under `path` begin with there."""
+    """Return the file system that holds `path`, and what paths under `path` begin with there."""
     parts = urlsplit(path)
     if parts.scheme in ("", "file"):
         return fs.LocalFileSystem(), f"{parts.path if parts.scheme else path}/"
@@ -43,12 +43,13 @@ def require_reachable(uri: str) -> None:
 
 
 def is_of_store(exc: Exception) -> bool:
-    """Whether deltalake raised it for what an object store has answered: such errors have no class of their own."""
+    """Return whether deltalake raised it for what an object store has answered:
+    such errors have no class of their own."""
     return isinstance(exc, OSError) and str(exc).startswith("Generic S3 error")
 
 
 def store_refuses(what: str, exc: Exception) -> TidemarkError:
-    """The OBJECT_STORE_REFUSES for what deltalake raised of an object store."""
+    """Return the OBJECT_STORE_REFUSES for what deltalake raised of an object store."""
     remedy = "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and the bucket"
     return TidemarkError("OBJECT_STORE_REFUSES", f"{what}: {_reason(str(exc))}", remedy)
 
@@ -63,7 +64,7 @@ def _reason(said: str) -> str:
 
 
 def read_text(uri: str) -> str | None:
-    """The text of a file; None where it is not there."""
+    """Return the text of a file; None where it is not there."""
     files, path = _located(uri)
     if files.get_file_info(path).type != fs.FileType.File:
         return None
@@ -87,7 +88,7 @@ def write_text(uri: str, text: str) -> None:
 
 
 def listed(uri: str) -> list[str]:
-    """The names in a folder, sorted; none where it is not there."""
+    """Return the names in a folder, sorted; none where it is not there."""
     files, base = storage(uri)
     infos = files.get_file_info(fs.FileSelector(base.rstrip("/"), allow_not_found=True))
     return sorted(info.base_name for info in infos)

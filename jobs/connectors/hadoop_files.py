@@ -1,4 +1,4 @@
-"""Files and folders on any of Hadoop's file systems: read, written, listed, sized, dated, moved and removed."""
+"""Reads, writes, lists, sizes, dates, moves and removes files and folders on any of Hadoop's file systems."""
 
 import json
 from collections.abc import Iterator
@@ -17,13 +17,13 @@ RENAMING = ("file", "hdfs", "viewfs")
 
 
 def located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
-    """The file system that holds `uri`, and its path there."""
+    """Return the file system that holds `uri`, and its path there."""
     path = jvm(spark).org.apache.hadoop.fs.Path(uri)
     return path.getFileSystem(hadoop_conf(spark)), path
 
 
 def read(spark: SparkSession, uri: str) -> str | None:
-    """The text of a file; empty where its checksum is another one's, None where it is not there."""
+    """Return the text of a file; empty where its checksum is another one's, None where it is not there."""
     files, path = located(spark, uri)
     if not files.exists(path):
         return None
@@ -87,7 +87,7 @@ class Folders:
         return sorted((_entry(status) for status in files.listStatus(path)), key=lambda entry: entry.name)
 
     def files(self, uri: str) -> Iterator[Entry]:
-        """Every file at any depth."""
+        """Yield every file at any depth."""
         for entry in self.entries(uri):
             if entry.is_folder:
                 yield from self.files(entry.uri)
@@ -95,7 +95,7 @@ class Folders:
                 yield entry
 
     def size(self, uri: str) -> Size:
-        """How much lies there; nothing where there is no such folder."""
+        """Return how much lies there; nothing where there is no such folder."""
         files, path = self._located(uri)
         if not files.exists(path):
             return Size()
@@ -107,7 +107,7 @@ class Folders:
         return bool(files.exists(path))
 
     def modified(self, uri: str) -> datetime | None:
-        """When the newest file in it was written; None for a folder without files."""
+        """Return when the newest file in it was written; None for a folder without files."""
         return max((entry.modified for entry in self.files(uri)), default=None)
 
     def remove(self, uri: str) -> None:
@@ -141,7 +141,7 @@ class Folders:
             raise OSError(f"{uri} cannot be renamed to {to}")
 
     def is_moving(self, uri: str, to: str) -> bool:
-        """Whether a move of the folder to that place was begun, and cut short."""
+        """Return whether a move of the folder to that place was begun, and cut short."""
         return self._moving(uri).get("to") == to
 
     def _moving(self, uri: str) -> dict[str, Any]:

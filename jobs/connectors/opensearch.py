@@ -1,4 +1,4 @@
-"""OpenSearch as a sink of documents, each written once: a document's id is the place that it came from.
+"""Writes documents to OpenSearch, each once: a document's id is the place that it came from.
 
 Plain REST: the bulk API and a handful of others, over the HTTP library that the registry's client brings.
 """
@@ -62,7 +62,7 @@ class OpenSearch:
         self._ask("PUT", f"/_index_template/{name}", template)
 
     def indices(self, pattern: str) -> list[str]:
-        """The names of the indices that match `pattern`."""
+        """Return the names of the indices that match `pattern`."""
         listed = self._ask("GET", f"/_cat/indices/{pattern}?h=index&format=json&expand_wildcards=open", may_miss=True)
         with self._understood():
             return sorted(row["index"] for row in listed or ())
@@ -73,7 +73,8 @@ class OpenSearch:
             self._ask("DELETE", f"/{name}", may_miss=True)
 
     def position(self, topic: str) -> dict[int, int]:
-        """The offset up to which each partition of `topic` is indexed (exclusive); empty where there is no index."""
+        """Return the offset up to which each partition of `topic` is indexed (exclusive);
+        empty where there is no index."""
         found = self._ask("GET", f"/{POSITIONS}/_doc/{topic}", may_miss=True)
         with self._understood():
             offsets = found["_source"]["offsets"] if found else {}

@@ -1,6 +1,6 @@
 """Wraps what Spark and Delta do not publish: only here are private members of PySpark and classes of their JVM used.
 
-Nobody promises that a new version still has them. `tests/jobs/connectors/test_spark_internals.py` has a case for each,
+A new version may not have them any more. `tests/jobs/connectors/test_spark_internals.py` has a case for each,
 and names the versions that they were made for. What is handed out is thin: data of Python's, or the Java object whose
 methods that test knows; what to make of it is decided elsewhere.
 """
@@ -31,7 +31,7 @@ from pyspark.util import PythonEvalType
 
 
 def jvm(spark: SparkSession) -> Any:
-    """The JVM's packages by their names: of Java, and of libraries that publish what is asked of them."""
+    """Return the JVM's packages by their names: of Java, and of libraries that publish what is asked of them."""
     return _Package(spark._jvm)
 
 
@@ -73,13 +73,13 @@ def load_testing_late() -> None:
 
 
 def submitted_conf() -> SparkConf:
-    """The options that spark-submit was given, as the configuration of a context that is still to be made."""
+    """Return the options that spark-submit was given, as the configuration of a context that is still to be made."""
     SparkContext._ensure_initialized()
     return SparkConf()
 
 
 def hadoop_conf(spark: SparkSession) -> Any:
-    """Hadoop's configuration with what this session says of it, file systems and credentials among that."""
+    """Return Hadoop's configuration with what this session says of it, file systems and credentials among that."""
     return spark._jsparkSession.sessionState().newHadoopConf()
 
 
@@ -95,33 +95,34 @@ def silence_scala(spark: SparkSession) -> None:
 
 
 def java_exception(error: BaseException) -> Any:
-    """The exception of Java's that PySpark or py4j raised `error` for; None for one of Python's own."""
+    """Return the exception of Java's that PySpark or py4j raised `error` for; None for one of Python's own."""
     if isinstance(error, Py4JJavaError):
         return error.java_exception
     return error._origin if isinstance(error, CapturedException) else None
 
 
 def is_instance(java: Any, name: str) -> bool:
-    """Whether an object of Java's is one of the class or interface of that name."""
+    """Return whether an object of Java's is one of the class or interface of that name."""
     gateway: Any = SparkContext._gateway
     return bool(is_instance_of(gateway, java, name))
 
 
 def query_exception(query: StreamingQuery) -> Any:
-    """The Java exception that ended the query; None where it goes on, or ended well."""
+    """Return the Java exception that ended the query; None where it goes on, or ended well."""
     ended: Any = query._jsq.exception()
     return ended.get() if ended.isDefined() else None
 
 
 def is_observed(observation: Observation) -> bool:
-    """Whether an action has filled `observation` with what it counts; asking it for that would wait until one does."""
+    """Return whether an action has filled `observation` with what it counts;
+    asking it for that would wait until one does."""
     java: Any = observation._jo
     # A merge into an empty table first joins with nothing: the optimizer removes the observed node.
     return bool(java.future().isCompleted()) and java.getRow().schema() is not None
 
 
 def listed(seq: Any) -> list[Any]:
-    """The items of a Scala sequence."""
+    """Return the items of a Scala sequence."""
     return [seq.apply(number) for number in range(seq.size())]
 
 
@@ -137,7 +138,7 @@ def _map(spark: SparkSession, entries: Mapping[str, str]) -> Any:
 
 
 def task_slots(spark: SparkSession) -> int:
-    """How many tasks the cluster, as it is now, runs at the same time."""
+    """Return how many tasks the cluster, as it is now, runs at the same time."""
     context = spark.sparkContext._jsc.sc()
     return int(context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile()))
 
@@ -173,7 +174,7 @@ def _with_session(spark: SparkSession, action: Callable[[], object]) -> None:
 
 
 def cloned_session(spark: SparkSession) -> SparkSession:
-    """A session of its own that begins with the settings of `spark`."""
+    """Return a session of its own that begins with the settings of `spark`."""
     return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())
 
 
@@ -183,46 +184,48 @@ ALWAYS = "(SPARK_PARTITION_ID() >= 0)"
 
 
 def optimization_barrier(column: Column) -> Column:
-    """`column`, which the optimizer neither moves nor copies."""
+    """Return `column`, which the optimizer neither moves nor copies."""
     return F.when(F.spark_partition_id() >= 0, column)
 
 
 def is_optimization_barrier(expression: Any) -> bool:
-    """Whether a Catalyst `expression` is the condition of an `optimization_barrier`: it is true in every partition."""
+    """Return whether a Catalyst `expression` is the condition of an `optimization_barrier`:
+    it is true in every partition."""
     return str(expression.sql()) == ALWAYS
 
 
 def map_in_arrow(frame: DataFrame, function: Callable[[Iterator[Any]], Iterator[Any]], schema: str) -> DataFrame:
-    """`frame.mapInArrow`, which loads pandas to see that it is there: the first call of a process takes a second."""
+    """Return `frame.mapInArrow`, which loads pandas to see that it is there:
+    the first call of a process takes a second."""
     mapped = vectorized_udf(function, schema, PythonEvalType.SQL_MAP_ARROW_ITER_UDF)
     applied = mapped(*(frame[name] for name in frame.columns))
     return DataFrame(frame._jdf.mapInArrow(applied._jc, False, None), frame.sparkSession)
 
 
 def nullable_schema(frame: DataFrame) -> StructType:
-    """The columns of `frame`, all of which may be null, at any depth."""
+    """Return the columns of `frame`, all of which may be null, at any depth."""
     return StructType.fromJson(json.loads(frame._jdf.schema().asNullable().json()))
 
 
 def analyzed_plan(frame: DataFrame) -> Any:
-    """The analyzed plan of `frame`."""
+    """Return the analyzed plan of `frame`."""
     return frame._jdf.queryExecution().analyzed()
 
 
 def nodes(plan: Any) -> Iterator[Any]:
-    """The nodes of a plan, each before what it takes in, from left to right, as Spark numbers them."""
+    """Yield the nodes of a plan, each before what it takes in, from left to right, as Spark numbers them."""
     yield plan
     for child in listed(plan.children()):
         yield from nodes(child)
 
 
 def attribute_id(attribute: Any) -> int:
-    """The number that an attribute has throughout a plan, whatever it is called."""
+    """Return the number that an attribute has throughout a plan, whatever it is called."""
     return int(attribute.exprId().id())
 
 
 def interval_parts(interval: Any) -> tuple[int, int, int]:
-    """Months, days and microseconds of an interval in a plan."""
+    """Return months, days and microseconds of an interval in a plan."""
     months, days, microseconds = (int(get_field(interval, name)) for name in ("months", "days", "microseconds"))
     return months, days, microseconds
 
@@ -237,17 +240,17 @@ class PlanBuilder:
         self._clock = catalyst.trees.TreePattern.CURRENT_LIKE()
 
     def frame(self, plan: Any) -> DataFrame:
-        """The rows of an analyzed or optimized plan."""
+        """Return the rows of an analyzed or optimized plan."""
         # Static: the session is a classic one.
         rows = jvm(self._spark).org.apache.spark.sql.classic.Dataset.ofRows(self._spark._jsparkSession, plan)
         return DataFrame(rows, self._spark)
 
     def optimized(self, plan: Any) -> Any:
-        """An analyzed plan as this session's optimizer leaves it."""
+        """Return an analyzed plan as this session's optimizer leaves it."""
         return self._spark._jsparkSession.sessionState().optimizer().execute(plan)
 
     def with_children(self, node: Any, children: Sequence[Any]) -> Any:
-        """A node, or an expression, over other children."""
+        """Return a node, or an expression, over other children."""
         return node.withNewChildren(self._seq(children))
 
     def project(self, columns: Sequence[Any], child: Any) -> Any:
@@ -260,27 +263,27 @@ class PlanBuilder:
         return self._logical.Expand(self._seq([self._seq(row) for row in rows]), self._seq(output), child)
 
     def nothing(self, output: Any) -> Any:
-        """No rows, of these attributes."""
+        """Return a plan of no rows, with these attributes."""
         return self._logical.LocalRelation(output, self._seq([]), False, self._none())
 
     def alias(self, expression: Any, name: str, id: Any = None) -> Any:
-        """A named expression, with a new id where it is given none."""
+        """Return a named expression, with a new id where it is given none."""
         id = id or self._expressions.NamedExpression.newExprId()
         return self._expressions.Alias(expression, name, id, self._seq([]), self._none(), self._seq([]))
 
     def options(self, options: Mapping[str, str]) -> Any:
-        """Options of a source or sink."""
+        """Return the options of a source or sink."""
         return jvm(self._spark).org.apache.spark.sql.util.CaseInsensitiveStringMap(dict(options))
 
     def null(self, kind: Any) -> Any:
         return self._expressions.Literal(None, kind)
 
     def has_clock(self, tree: Any) -> bool:
-        """Whether a plan or expression reads the clock anywhere."""
+        """Return whether a plan or expression reads the clock anywhere."""
         return bool(tree.containsPattern(self._clock))
 
     def batch_time(self, milliseconds: int, kind: Any) -> Any:
-        """The clock of a micro-batch that was planned then, as Spark puts it into its plan."""
+        """Return the clock of a micro-batch that was planned then, as Spark puts it into its plan."""
         zone = jvm(self._spark).scala.Option.apply(self._spark.conf.get("spark.sql.session.timeZone"))
         return self._expressions.CurrentBatchTimestamp(milliseconds, kind, zone).toLiteral()
 
@@ -292,7 +295,7 @@ class PlanBuilder:
 
 
 def without_source_options(frame: DataFrame, names: Collection[str]) -> DataFrame:
-    """The rows of a stream whose sources do without the options of these `names`."""
+    """Return the rows of a stream whose sources do without the options of these `names`."""
     builder = PlanBuilder(frame.sparkSession)
     return builder.frame(_without_options(builder, analyzed_plan(frame), {name.lower() for name in names}))
 
@@ -312,7 +315,7 @@ STREAMING = "spark.sql.streaming"
 
 
 def operators_above_sources(frame: DataFrame) -> list[Any]:
-    """The physical operators of a stream that take in what its sources give, at any depth."""
+    """Return the physical operators of a stream that take in what its sources give, at any depth."""
     spark = cloned_session(frame.sparkSession)
     # Adaptive execution would hide the plan in a node of its own; the metadata needs a number of state partitions.
     for name, value in (("spark.sql.adaptive.enabled", "false"), (f"{STREAMING}.internal.stateStore.partitions", "1")):
@@ -324,7 +327,7 @@ def operators_above_sources(frame: DataFrame) -> list[Any]:
 
 
 def _above_sources(node: Any) -> tuple[list[Any], bool]:
-    """The operators of a tree that a source flows into, and whether there is one in it."""
+    """Return the operators of a tree that a source flows into, and whether there is one in it."""
     below = [_above_sources(child) for child in listed(node.children())]
     found = [operator for operators, _ in below for operator in operators]
     if any(has_source for _, has_source in below):
@@ -337,15 +340,15 @@ ALLOWED_OPERATORS = "org$apache$spark$sql$execution$streaming$runtime$RealTimeMo
 
 
 def real_time_operators(spark: SparkSession) -> frozenset[str]:
-    """The classes of the physical operators that Spark's real-time mode takes above a source."""
+    """Return the classes of the physical operators that Spark's real-time mode takes above a source."""
     runtime = jvm(spark).org.apache.spark.sql.execution.streaming.runtime
     names = getattr(_object(runtime, "RealTimeModeAllowlist"), ALLOWED_OPERATORS)()
     return frozenset(map(str, listed(names.toSeq())))
 
 
 def kafka_ranges(frame: DataFrame) -> list[tuple[str, int, int] | None]:
-    """The (topic-partition, first offset, end) that each Spark partition of a micro-batch is; None for one that is
-    not a range of Kafka's."""
+    """Return the (topic-partition, first offset, end) that each Spark partition of a micro-batch is; None for one that
+    is not a range of Kafka's."""
     # Narrow operations keep the source's own partition objects; a shuffle, a union or a coalesce has others.
     return [_kafka_range(partition) for partition in frame._jdf.queryExecution().toRdd().partitions()]
 
@@ -365,8 +368,8 @@ STATE_RDDS = ("StateStoreRDD", "StateStoreAwareZipPartitionsRDD")
 
 
 def state_partitions(frame: DataFrame) -> int | None:
-    """How many partitions of state the Spark partitions of a micro-batch are made of, each of its own; None where they
-    are made of anything else: of no state, or of state behind a further shuffle, a union or a coalesce."""
+    """Return how many partitions of state the Spark partitions of a micro-batch are made of, each of its own; None
+    where they are made of anything else: of no state, or of state behind a further shuffle, a union or a coalesce."""
     rdd = frame._jdf.queryExecution().toRdd()
     while rdd.getClass().getSimpleName() not in STATE_RDDS:
         parents = listed(rdd.dependencies())
@@ -380,7 +383,8 @@ def state_partitions(frame: DataFrame) -> int | None:
 
 
 def offset_log_metadata(spark: SparkSession, watermark_ms: int, clock_ms: int) -> str:
-    """The line of the offset log for a micro-batch with that watermark and clock, with the settings that it freezes."""
+    """Return the line of the offset log for a micro-batch with that watermark and clock,
+    with the settings that it freezes."""
     metadata = jvm(spark).org.apache.spark.sql.execution.streaming.checkpointing.OffsetSeqMetadata
     return str(metadata.apply(watermark_ms, clock_ms, spark._jsparkSession.conf()).json())
 
@@ -404,7 +408,7 @@ def plan_micro_batch(spark: SparkSession, frame: DataFrame, mode: str, metadata:
 
 
 def _execution(spark: SparkSession, frame: DataFrame, mode: str, frozen: Any, state: str, batch: int) -> Any:
-    """What plans a micro-batch of a stream; `frozen`: the metadata of the offset log."""
+    """Return what plans a micro-batch of a stream; `frozen`: the metadata of the offset log."""
     runtime = jvm(spark).org.apache.spark.sql.execution.streaming.runtime
     return runtime.IncrementalExecution(
         spark._jsparkSession,
@@ -431,14 +435,15 @@ def state_metadata(spark: SparkSession, checkpoint: str, batch: int) -> list[Any
 
 
 def state_schemas(spark: SparkSession, stream: Any) -> list[Any]:
-    """The column families in a schema file of a state store, an open stream of Java's: StateStoreColFamilySchema."""
+    """Return the column families in a schema file of a state store, an open stream of Java's:
+    StateStoreColFamilySchema."""
     helper = jvm(spark).org.apache.spark.sql.execution.streaming.state
     reader = _object(helper, "SchemaHelper$SchemaReader")
     return listed(reader.createSchemaReader(stream.readUTF()).read(stream))
 
 
 def decompressed(spark: SparkSession, stream: Any, codec: str) -> Any:
-    """A stream of Java's with what `stream` holds, decompressed by one of Spark's codecs."""
+    """Return a stream of Java's with what `stream` holds, decompressed by one of Spark's codecs."""
     codecs = jvm(spark).org.apache.spark.io.CompressionCodec
     return codecs.createCodec(spark.sparkContext._jsc.sc().conf(), codec).compressedInputStream(stream)
 
@@ -468,11 +473,11 @@ class DeltaSnapshot:
         return StructType.fromJson(json.loads(self._snapshot.schema().json()))
 
     def properties(self) -> dict[str, str]:
-        """The table's own properties."""
+        """Return the table's own properties."""
         return self._python(self._snapshot.metadata().configuration())
 
     def transaction(self, app_id: str) -> int | None:
-        """The last version that `app_id` committed; None for none.
+        """Return the last version that `app_id` committed; None for none.
 
         Delta replays the whole log for it in a Spark job. So does the first question, which names a log that is
         damaged before a job writes. Later ones read each commit's checksum, which lists the ids, too.
@@ -487,7 +492,8 @@ class DeltaSnapshot:
         return recorded
 
     def _listed_in_checksum(self) -> dict[str, int]:
-        """The last version of each application id, as the checksum of this version has them; empty without one."""
+        """Return the last version of each application id, as the checksum of this version has them;
+        empty without one."""
         checksum = self._snapshot.checksumOpt()
         # Where ids expire, the checksum still lists expired ones.
         if not checksum.isDefined() or self._snapshot.metadata().configuration().contains(EXPIRY_OF_IDS):
@@ -499,19 +505,20 @@ class DeltaSnapshot:
         return {action["appId"]: int(action["version"]) for action in actions}
 
     def transactions(self) -> dict[str, int]:
-        """The last version that each application id committed."""
+        """Return the last version that each application id committed."""
         return self._python(self._snapshot.transactions())
 
     def files(self) -> DataFrame:
-        """The data files: columns `size` long, `partitionValues` map, and others of Delta's."""
+        """Return the data files: columns `size` long, `partitionValues` map, and others of Delta's."""
         return DataFrame(self._snapshot.allFiles().toDF(), self._spark)
 
     def retention_ms(self) -> int:
-        """How long the table wants removed files kept."""
+        """Return how long the table wants removed files kept."""
         return int(self._delta.DeltaLog.tombstoneRetentionMillis(self._snapshot.metadata()))
 
     def commit_info(self, version: int) -> dict[str, Any] | None:
-        """Delta's commitInfo of `version`, empty for a writer that left none; None where the log no longer has it."""
+        """Return Delta's commitInfo of `version`, empty for a writer that left none;
+        None where the log no longer has it."""
         conf = self._log.newDeltaHadoopConf()
         file = self._delta.util.FileNames.unsafeDeltaFile(self._log.logPath(), version)
         if not file.getFileSystem(conf).exists(file):
@@ -520,7 +527,7 @@ class DeltaSnapshot:
         return dict(json.loads(info.get().json())["commitInfo"]) if info.isDefined() else {}
 
     def is_new(self) -> bool:
-        """Whether nothing was written since the table was created, and nothing with that."""
+        """Return whether nothing was written since the table was created, and nothing with that."""
         return self.version == 0 and int(self._snapshot.numOfFiles()) == 0
 
     def append(self, frame: DataFrame, app_id: str, version: int, metadata: str, alone: bool = False) -> None:
@@ -554,7 +561,7 @@ class DeltaSnapshot:
         transaction.commitIfNeeded(data.actions(), operation, data.stringTags())
 
     def replace_rows(self, frame: DataFrame, condition: str, version: int, metadata: str) -> int:
-        """Swap the rows that meet the SQL `condition` for those of `frame`; the new version.
+        """Swap the rows that meet the SQL `condition` for those of `frame`; return the new version.
 
         Args:
             version: that the swap is based on: Delta fails it where rows written since may meet the condition.

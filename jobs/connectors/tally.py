@@ -34,12 +34,12 @@ class Tally:
 
     @property
     def rows(self) -> dict[str, int]:
-        """Rows by place; 0 where an earlier attempt had written them."""
+        """Return how many rows were written, by place; 0 where an earlier attempt had written them."""
         with self._lock:
             return dict(self._rows)
 
     @property
     def milliseconds(self) -> dict[str, int]:
-        """Milliseconds by phase."""
+        """Return the milliseconds by phase."""
         with self._lock:
             return {name: round(seconds * 1000) for name, seconds in self._seconds.items()}

@@ -1,1 +1,1 @@
-"""The job `ingest`: every record of a topic into bronze, and into silver or quarantine."""
+"""Holds the job `ingest`, which writes every record of a topic into bronze, and into silver or quarantine."""

@@ -1,4 +1,4 @@
-"""Rejected records: the envelope that keeps one as it came, and the limits past which a job stops."""
+"""Makes the envelopes that keep rejected records as they came, and checks the limits past which a job stops."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ REASONS = {
 
 
 def envelope(rejected: DataFrame, by_rules: Sequence[Rule], code_version: str, at: datetime) -> DataFrame:
-    """One row per rejected record.
+    """Return one row per rejected record.
 
     Args:
         rejected: Kafka's columns, `schema_id` int, `error` string and `rule` string; a null `error` is VERDICT_CHANGED.
@@ -131,7 +131,7 @@ def _marked(records: DataFrame, rejects: DataFrame) -> DataFrame:
 
 
 def longest_run(records: DataFrame) -> DataFrame:
-    """The longest run of rejects that reaches into the batch, in one row; none where no reject is in the batch.
+    """Return the longest run of rejects that reaches into the batch, in one row; none where no reject is in the batch.
 
     Args:
         records: `partition` int, `offset` long, `rejected` boolean, `in_batch` boolean: what came just before, too.
@@ -154,7 +154,8 @@ def longest_run(records: DataFrame) -> DataFrame:
 
 
 def summary(rejected: DataFrame) -> DataFrame:
-    """The most frequent `error` and `rule` of rejected rows, in one row: with `count` long, `partition`, `offset`."""
+    """Return the most frequent `error` and `rule` of rejected rows, in one row:
+    with `count` long, `partition`, `offset`."""
     kinds = rejected.groupBy("error", "rule").agg(
         F.count("*").alias("count"), F.min(F.struct("partition", "offset")).alias("place")
     )

@@ -1,6 +1,6 @@
-"""The table silver of a stream (`schemas.contracts`): its accepted events as typed rows, and what it lacks of a batch.
+"""Writes a stream's table silver (`schemas.contracts`): accepted events as typed rows; finds what it lacks of a batch.
 
-An ordinary topic's events are appended. Of a compacted topic the newest event of each key stays.
+An ordinary topic's events are appended. For a compacted topic the newest event of each key stays.
 """
 
 import sys
@@ -48,7 +48,8 @@ class ValidationResult:
 
     @property
     def still_invalid(self) -> DataFrame:
-        """The rejects that would be rejected again: where schemas or rules were mended since, the job goes on."""
+        """Return the rejects that would be rejected again: where schemas or rules were mended since,
+        the job goes on."""
         return self.rejects.where(F.col("error").isNotNull())
 
 
@@ -72,16 +73,17 @@ class SilverTable(ABC):
     @property
     @abstractmethod
     def selector(self) -> RowSelector:
-        """Which rows of the table a range of records makes."""
+        """Return which rows of the table a range of records makes."""
 
     @property
     @abstractmethod
     def is_rejected(self) -> Column:
-        """Where a validated record is rejected, boolean."""
+        """Return whether a validated record is rejected, boolean."""
 
     @abstractmethod
     def accepted(self, validated: DataFrame, protection: Protection) -> DataFrame:
-        """The table's rows of the accepted records among `validated` (`Validator.validate`), personal data treated."""
+        """Return the table's rows of the accepted records among `validated` (`Validator.validate`),
+        personal data treated."""
 
     @abstractmethod
     def rows_missing_from(self, held: DataFrame, validated: DataFrame, protection: Protection) -> DataFrame:
@@ -109,7 +111,7 @@ class SilverTable(ABC):
         return ValidationResult(self._rules, *counted, is_new)
 
     def _rows_since(self, batch: Batch, table: delta_table.Table) -> DataFrame:
-        """The rows of the table since the batch's first offset: files of older ones need not be opened."""
+        """Return the rows of the table since the batch's first offset: files of older ones need not be opened."""
         first = min(batch.starts(self.stream.partition("/")[0]).values(), default=0)
         return delta_table.read(batch.frame.sparkSession, table.path).where(F.col("_offset") >= first)
 
@@ -118,7 +120,7 @@ class SilverTable(ABC):
         return {name: records for name, records in failed.items() if records}
 
     def _constraints(self, marks: PiiFields, event: DataType) -> dict[str, str]:
-        """The CHECK constraints that keep rules in the table itself: SQL by the rule's name."""
+        """Return the CHECK constraints that keep rules in the table itself: SQL by the rule's name."""
         conditions = {
             rule.name: rules.holds(rule, event)
             for rule in self._rules
@@ -195,8 +197,8 @@ class CompactedTable(SilverTable):
     def rows_missing_from(self, held: DataFrame, validated: DataFrame, protection: Protection) -> DataFrame:
         """See `SilverTable.rows_missing_from`.
 
-        An accepted record leaves its row or a later one: without either it was rejected. With a later one nobody can
-        tell, and it does not matter, but to the count: there today's validation decides.
+        An accepted record leaves its row or a later one: without either it was rejected. With a later one that cannot
+        be told, and matters only to the count: there today's validation decides.
         """
         keyed = protection.of_field(validated.withColumn("record_key", self._record_key()), "record_key", self._key)
         newest = held.select(F.col(self._key).alias("newest_key"), F.col("_offset").alias("newest_offset"))
@@ -206,12 +208,12 @@ class CompactedTable(SilverTable):
         return joined.where(~(has_later & ~self.is_rejected)).drop("newest_key", "newest_offset", "record_key")
 
     def _record_key(self) -> Column:
-        """The key of a tombstone, which has no event, or of an event."""
+        """Return the key of a tombstone, which has no event, or of an event."""
         return F.when(_is_tombstone(), F.col(DELETED_KEY)).otherwise(F.col("event").getField(self._key))
 
 
 def observed(frame: DataFrame, counts: Mapping[str, Column]) -> tuple[DataFrame, Observation]:
-    """`frame`, and the counts of its rows, which are there once it is written."""
+    """Return `frame`, and the counts of its rows, which are there once it is written."""
     observation = Observation()
     return frame.observe(observation, *_named(counts)), observation
 

@@ -1,1 +1,1 @@
-"""What operators run beside jobs: replay, coverage, maintenance and the checkpoint doctor."""
+"""Holds what operators run beside jobs: replay, coverage, maintenance and the checkpoint doctor."""

@@ -29,7 +29,7 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether no table has a row that the other lacks."""
+        """Return whether no table has a row that the other lacks."""
         return not any(self.only)
 
 
@@ -54,7 +54,7 @@ def compare(left: pa.Table, right: pa.Table) -> Comparison:
 
 
 def _counted(table: pa.Table) -> dict[str, int]:
-    """How often each row is there, as JSON with the columns in the table's order."""
+    """Return how often each row is there, as JSON with the columns in the table's order."""
     if not table.num_rows:
         return {}
     flat = pa.table({name: _hashable(column) for name, column in zip(table.column_names, table.columns, strict=True)})
@@ -67,7 +67,7 @@ def _counted(table: pa.Table) -> dict[str, int]:
 
 
 def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column itself, or, where its values hold others, as which Arrow cannot group, their JSON text."""
+    """Return the column itself, or, where its values hold others, as which Arrow cannot group, their JSON text."""
     if not pa.types.is_nested(column.type):
         return column
     texts = [None if value is None else json.dumps(value, default=str, sort_keys=True) for value in column.to_pylist()]
@@ -75,7 +75,7 @@ def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def read(path: str) -> pa.Table:
-    """The newest version of the table at `path`; raises TidemarkError NO_TABLE."""
+    """Return the newest version of the table at `path`; raises TidemarkError NO_TABLE."""
     try:
         return DeltaTable(table_uri(path)).to_pyarrow_table()
     except (DeltaError, OSError) as exc:
@@ -85,7 +85,7 @@ def read(path: str) -> pa.Table:
 
 
 def report(comparison: Comparison, names: Sequence[str], shown: int = SHOWN) -> list[str]:
-    """The lines that say so; at most `shown` rows of each table, of those that the other lacks."""
+    """Return the lines of the report; at most `shown` rows of each table, of those that the other lacks."""
     if comparison.same:
         return [f"the same: {_rows(comparison.rows)} in both"]
     counts = ", ".join(f"{len(rows):,} only in {name}" for name, rows in zip(names, comparison.only, strict=True))

@@ -1,4 +1,4 @@
-"""The `history` command: the micro-batches of every query, those of processes that are gone included; no JVM."""
+"""Runs `history`: it shows the micro-batches of every query, those of processes that are gone included; no JVM."""
 
 import argparse
 import json
@@ -87,7 +87,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def wanted(name: str | None, since: str | None, failed: bool) -> pc.Expression:
-    """Whether a micro-batch is of that job or query, began since then, and did not end well, as far as that is asked.
+    """Return whether a micro-batch is of that job or query, began since then, and did not end well,
+    as far as that is asked.
 
     Raises:
         TidemarkError: BAD_ARGUMENTS, where `since` is neither a duration nor a time.
@@ -101,18 +102,18 @@ def wanted(name: str | None, since: str | None, failed: bool) -> pc.Expression:
 
 
 def numbered(query: str, batch: int) -> pc.Expression:
-    """Whether a micro-batch is that one of a query, in whichever attempt."""
+    """Return whether a micro-batch is that one of a query, in whichever attempt."""
     return (pc.field("query") == query) & (pc.field("batch") == batch)
 
 
 def rows_of(batches: pa.Table) -> list[dict[str, Any]]:
-    """Micro-batches as dicts by column, maps as dicts too."""
+    """Return the micro-batches as dicts by column, maps as dicts too."""
     rows: list[dict[str, Any]] = batches.to_pylist(maps_as_pydicts="strict")
     return rows
 
 
 def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Micro-batches as a table for people, one a line; the cause below one that did not end well."""
+    """Return the micro-batches as a table for people, one a line; the cause below one that did not end well."""
     table = [HEADINGS, *map(cells, rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
     found = []
@@ -125,7 +126,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def explained(row: dict[str, Any]) -> list[str]:
-    """Every column of one micro-batch with its unit, and what to type to run its records again."""
+    """Return every column of one micro-batch with its unit, and what to type to run its records again."""
     width = max(len(column.name) for column in COLUMNS)
     found = []
     for column in COLUMNS:
@@ -140,7 +141,7 @@ def explained(row: dict[str, Any]) -> list[str]:
 
 
 def _by_topic(spans: Sequence[dict[str, Any]], side: str) -> dict[str, dict[str, int]]:
-    """Offsets as `--from` and `--to` take them."""
+    """Return the offsets as `--from` and `--to` take them."""
     offsets: dict[str, dict[str, int]] = {}
     for span in spans:
         offsets.setdefault(span["topic"], {})[str(span["partition"])] = span[side] or 0
@@ -148,7 +149,7 @@ def _by_topic(spans: Sequence[dict[str, Any]], side: str) -> dict[str, dict[str,
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """A micro-batch as texts, in the order of HEADINGS."""
+    """Return a micro-batch as texts, in the order of HEADINGS."""
     seconds = (row["phases"] or {}).get("triggerExecution")
     numbers = [_number(row[name]) for name in ("rows_in", "rejected", "late", "lag")]
     taken = "" if seconds is None else f"{seconds / 1000:.1f}"

@@ -34,7 +34,7 @@ STAMPS = ("code_version", "quarantined_at")
 
 
 def errors(logs: DataFrame) -> DataFrame:
-    """How many errors each logger of each job had, by five minutes.
+    """Return how many errors each logger of each job had, by five minutes.
 
     Args:
         logs: as `lines.accepted` gives them.
@@ -54,13 +54,14 @@ def errors(logs: DataFrame) -> DataFrame:
 
 
 def slow_batches(logs: DataFrame) -> DataFrame:
-    """The micro-batches that took SLOW_SECONDS or more: `at`, `job`, `query`, `batch` long, `seconds`, `offsets`."""
+    """Return the micro-batches that took SLOW_SECONDS or more:
+    `at`, `job`, `query`, `batch` long, `seconds`, `offsets`."""
     slow = logs.where(F.col("batch").isNotNull() & (F.col("duration_ms") >= SLOW_SECONDS * 1000))
     return slow.select("at", "job", "query", "batch", (F.col("duration_ms") / 1000).alias("seconds"), "offsets")
 
 
 def messages(logs: DataFrame) -> DataFrame:
-    """Every line as the first of its job, logger and pattern: the one of the earliest time stays in the table.
+    """Return every line as the first of its job, logger and pattern: the one of the earliest time stays in the table.
 
     Returns:
         `job`, `logger`, `pattern` string, `first_seen_at` timestamp, `level`, `message` string, `topic` string,

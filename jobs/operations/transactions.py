@@ -69,7 +69,7 @@ class Finding:
 
 
 def blocked_partitions(admin: AdminClient) -> dict[Place, tuple[int, int]]:
-    """The last stable offset, and the end, of each partition where they differ.
+    """Return the last stable offset, and the end, of each partition where they differ.
 
     Raises:
         TidemarkError: KAFKA_FAILED.
@@ -86,7 +86,7 @@ def blocked_partitions(admin: AdminClient) -> dict[Place, tuple[int, int]]:
 
 
 def ledger_of(transactional_id: str, topics: Collection[str]) -> str | None:
-    """The ledger of the sink or publisher that writes under an id; None where there is none."""
+    """Return the ledger of the sink or publisher that writes under an id; None where there is none."""
     # A publisher's id is its sink's; shards and plans of a query's sink add their number or `plan`.
     for sink in (transactional_id, transactional_id.rpartition(".")[0]):
         if sink and f"__{sink}.ledger" in topics:
@@ -118,7 +118,7 @@ def judge(
     Args:
         ledger: of its writer; None where it has none.
         author: that its `open` marker names; None where there is none.
-        gone: whether that process has ended; None where nobody can say.
+        gone: whether that process has ended; None where that is not known.
     """
     if not transaction.transactional_id:
         return "hanging", "no coordinator knows it, so it has no time-out"
@@ -140,7 +140,7 @@ def findings(
     """Find out what is known of each transaction in a `blocked` partition.
 
     Args:
-        author_at: who began the transaction of an id, by its `open` marker at an offset of a ledger's partition.
+        author_at: the process that began a transaction, by its `open` marker at an offset of a ledger's partition.
     """
     by_writer = {(each.topic, each.transactional_id): each for each in transactions}
     found = []
@@ -170,7 +170,7 @@ class OpenTransactions:
         self._admin = connect(kafka)
 
     def find(self) -> list[Finding]:
-        """Every open transaction, and what is known of its writer.
+        """Return every open transaction, and what is known of its writer.
 
         Raises:
             TidemarkError: KAFKA_FAILED, and what the client for Java raises.
@@ -185,7 +185,7 @@ class OpenTransactions:
         return found
 
     def abort(self, found: Iterable[Finding]) -> list[str]:
-        """End those of `found` that are dead, and still the same; the ids of their writers."""
+        """End those of `found` that are dead, and still the same; return the ids of their writers."""
         dead = {each.transaction.transactional_id for each in found if each.state == "dead"}
         if not dead:
             return []

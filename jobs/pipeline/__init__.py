@@ -1,1 +1,1 @@
-"""What a job works with, and how it is run: sources, outputs, validation, checkpoints, queries."""
+"""Gives a job what it works with, and runs it: sources, outputs, validation, checkpoints, queries."""

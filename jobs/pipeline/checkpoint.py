@@ -1,4 +1,4 @@
-"""A query's checkpoint folder, read and written through Hadoop's file system, wherever the folder lies."""
+"""Reads and writes a query's checkpoint folder through Hadoop's file system, wherever the folder lies."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ from jobs.pipeline.checkpoint_format import (
     start_file,
 )
 
-# What the texts mean is had from here too; programs without a JVM have it from `jobs.pipeline.checkpoint_format`.
+# The meaning of the texts is imported here, too; programs without a JVM use `jobs.pipeline.checkpoint_format` itself.
 __all__ = [
     "NO_OFFSET",
     "Damage",
@@ -67,10 +67,10 @@ def choose_file_manager(spark: SparkSession, checkpoint: str) -> None:
 
 
 def opening(spark: SparkSession, checkpoint: str, batch: int, begun: dict[str, str] | None = None) -> dict[str, str]:
-    """The texts of the files that fix micro-batch `batch`, by path in the checkpoint.
+    """Return the texts of the files that fix micro-batch `batch`, by path in the checkpoint.
 
-    They are its own entry in the offset log, the one before it, and where its sources began: of sources other than
-    Kafka's, whose files are larger, only where those began that had not begun then.
+    They are its own entry in the offset log, the one before it, and where its sources began. Sources other than Kafka's
+    have larger files: only those that had not begun with the entry before are included.
 
     Args:
         begun: the files of Kafka sources that were read for an earlier batch, and never change; new ones are added.
@@ -87,13 +87,13 @@ def opening(spark: SparkSession, checkpoint: str, batch: int, begun: dict[str, s
 
 
 def _texts(spark: SparkSession, checkpoint: str, paths: Iterable[str]) -> dict[str, str]:
-    """The texts of those of `paths` that exist, by path."""
+    """Return the texts of those of `paths` that exist, by path."""
     texts = {path: read(spark, f"{checkpoint}/{path}") for path in paths}
     return {path: text for path, text in texts.items() if text is not None}
 
 
 def entry(spark: SparkSession, checkpoint: str, batch: int) -> str | None:
-    """The text of micro-batch `batch` in the offset log, as Spark wrote it; None where it is not there."""
+    """Return the text of micro-batch `batch` in the offset log, as Spark wrote it; None where it is not there."""
     return read(spark, f"{checkpoint}/{entry_file(batch)}")
 
 
@@ -104,34 +104,34 @@ def set_initial_offsets(spark: SparkSession, folder: str, source: int, offsets: 
 
 
 def query_id(spark: SparkSession, checkpoint: str) -> str | None:
-    """The id that Spark gave the query; None where no query has used the folder yet."""
+    """Return the id that Spark gave the query; None where no query has used the folder yet."""
     text = read(spark, f"{checkpoint}/{METADATA}")
     return str(json.loads(text)["id"]) if text and _is_json(text) else None
 
 
 def last_commit(spark: SparkSession, checkpoint: str) -> int | None:
-    """The last micro-batch in the commit log: Spark takes it for done."""
+    """Return the last micro-batch in the commit log: Spark takes it for done."""
     return _last(spark, f"{checkpoint}/{COMMITS}")
 
 
 def conf(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
-    """Spark's configuration that the offset log froze with micro-batch `batch`; empty where it is not there."""
+    """Return Spark's configuration that the offset log froze with micro-batch `batch`; empty where it is not there."""
     text = entry(spark, checkpoint, batch)
     return dict(json.loads(text.splitlines()[1]).get("conf", {})) if text else {}
 
 
 def last_entry(spark: SparkSession, checkpoint: str) -> int | None:
-    """The last micro-batch in the offset log."""
+    """Return the last micro-batch in the offset log."""
     return _last(spark, f"{checkpoint}/{OFFSETS}")
 
 
 def has_begun(spark: SparkSession, checkpoint: str) -> bool:
-    """Whether a query has used the folder."""
+    """Return whether a query has used the folder."""
     return query_id(spark, checkpoint) is not None or last_entry(spark, checkpoint) is not None
 
 
 def is_damaged(spark: SparkSession, checkpoint: str) -> bool:
-    """Whether a file that the next run begins with is missing, empty or cut short."""
+    """Return whether a file that the next run begins with is missing, empty or cut short."""
     return damage(spark, checkpoint) is not None
 
 
@@ -143,7 +143,7 @@ class Damage(NamedTuple):
 
 
 def damage(spark: SparkSession, checkpoint: str) -> Damage | None:
-    """The first damaged file of those that the next run begins with: what the end of a machine, or a copy, left of it.
+    """Return the first damaged file of those that the next run begins with, as a crash or a copy may leave one.
 
     They are the last entry of the offset log, the one before it, the last of the commit log and `metadata`; and where
     Kafka sources began.
@@ -155,7 +155,7 @@ def damage(spark: SparkSession, checkpoint: str) -> Damage | None:
     last = max(number for number in (begun, done) if number is not None)
     needed = [METADATA, entry_file(last), *([commit_file(done)] if done is not None else [])]
     texts = {file: read(spark, f"{checkpoint}/{file}") for file in needed}
-    # Spark no longer keeps all of these.
+    # Spark may no longer keep these.
     sources = range(len((texts[entry_file(last)] or "").splitlines()[2:]))
     perhaps = [start_file(source) for source in sources] + ([entry_file(last - 1)] if last else [])
     texts |= _texts(spark, checkpoint, perhaps)
@@ -171,7 +171,7 @@ def _is_sound(file: str, text: str) -> bool:
     if file == METADATA:
         return _is_json(text)
     if file.startswith("sources/"):
-        # Those of other kinds of sources are nobody's business here.
+        # Files of other kinds of sources are not checked here.
         lines = text.splitlines()[1:]
         return not (len(lines) == 1 and lines[0].startswith("{")) or _is_json(lines[0])
     return _is_whole(text)
@@ -179,7 +179,7 @@ def _is_sound(file: str, text: str) -> bool:
 
 def forget_after(spark: SparkSession, checkpoint: str, batch: int) -> None:
     """Remove the entries of all batches after `batch`, which the next run plans anew; where it is the -1st, all."""
-    # Without its entry in the offset log Spark would not go on behind a batch: of those that are kept none is lost.
+    # Spark goes on behind a batch only with its entry in the offset log, so the oldest kept entry is not removed.
     kept = max(batch, min(_numbers(spark, f"{checkpoint}/{OFFSETS}"), default=-1)) if batch >= 0 else -1
     for log in (COMMITS, OFFSETS):
         numbers = _numbers(spark, f"{checkpoint}/{log}")
@@ -194,7 +194,7 @@ def _last(spark: SparkSession, folder: str) -> int | None:
 
 
 def _numbers(spark: SparkSession, folder: str) -> list[int]:
-    """The batches that have a file in the folder of a log."""
+    """Return the batches that have a file in the folder of a log."""
     files, path = located(spark, folder)
     names = [str(status.getPath().getName()) for status in files.listStatus(path)] if files.exists(path) else []
     return [int(name) for name in names if name.isdecimal()]
@@ -227,7 +227,7 @@ def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
 
 
 def rebuild(spark: SparkSession, checkpoint: str, query_id: str, batch: int, texts: Mapping[str, str]) -> None:
-    """A new checkpoint of a query without state, which begins micro-batch `batch` as `texts` (of `opening`) fix it."""
+    """Make a checkpoint of a query without state, which begins micro-batch `batch` as `texts` (of `opening`) fix it."""
     files = {METADATA: json.dumps({"id": query_id}), **texts}
     if batch:
         files[commit_file(batch - 1)] = NO_WATERMARK

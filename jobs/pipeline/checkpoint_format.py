@@ -1,4 +1,4 @@
-"""What the files of a query's checkpoint say of a micro-batch: their names, and what their texts mean. No JVM."""
+"""Reads what the files of a query's checkpoint say of a micro-batch, by their names and texts. No JVM."""
 
 import json
 from collections.abc import Mapping
@@ -10,30 +10,31 @@ NO_OFFSET = "-"  # what Spark writes for a source that has not begun yet
 
 
 def entry_file(batch: int) -> str:
-    """Where a checkpoint keeps the offsets of micro-batch `batch`."""
+    """Return where a checkpoint keeps the offsets of micro-batch `batch`."""
     return f"{OFFSETS}/{batch}"
 
 
 def commit_file(batch: int) -> str:
-    """Where a checkpoint says that micro-batch `batch` is done."""
+    """Return where a checkpoint says that micro-batch `batch` is done."""
     return f"{COMMITS}/{batch}"
 
 
 def next_watermark_ms(commit: str) -> int:
-    """Where Spark put the watermark after the micro-batch of a commit file, ms since 1970; 0 where it does not say."""
+    """Return where Spark put the watermark after the micro-batch of a commit file, ms since 1970;
+    0 where it does not say."""
     lines = commit.splitlines()
     return int(json.loads(lines[1]).get("nextBatchWatermarkMs", 0)) if len(lines) > 1 else 0
 
 
 def start_file(source: int) -> str:
-    """Where a checkpoint keeps what source number `source` began with."""
+    """Return where a checkpoint keeps what source number `source` began with."""
     return f"sources/{source}/0"
 
 
 def batch_offsets(files: Mapping[str, str], batch: int) -> dict[str, Any]:
-    """The source offsets of micro-batch `batch`, an entry a source: from `from` to before `until`.
+    """Return the source offsets of micro-batch `batch`, an entry a source: from `from` to before `until`.
 
-    `from` is where the batch before ended; of a source that had not begun then, its initial offsets (null, where it has
+    `from` is where the batch before ended; if a source had not begun then, its initial offsets (null, where it has
     none). It is null as a whole where Spark no longer keeps the batch before. `since` is where the query's very first
     batch began: null for sources that do not say, or no longer.
 
@@ -49,7 +50,8 @@ def batch_offsets(files: Mapping[str, str], batch: int) -> dict[str, Any]:
 
 
 def planned_at(files: Mapping[str, str], batch: int) -> datetime:
-    """The time at which Spark fixed the offsets of micro-batch `batch`: `current_timestamp()` in its plan is the same.
+    """Return the time at which Spark fixed the offsets of micro-batch `batch`:
+    `current_timestamp()` in its plan is the same.
 
     Args:
         files: the batch's `checkpoint.opening`.
@@ -58,7 +60,7 @@ def planned_at(files: Mapping[str, str], batch: int) -> datetime:
 
 
 def late_watermark_ms(files: Mapping[str, str], batch: int) -> int | None:
-    """The watermark, ms since 1970, that event times of micro-batch `batch` are compared with: that before it.
+    """Return the watermark, ms since 1970, that event times of micro-batch `batch` are compared with: that before it.
 
     0 for a first batch; None where Spark no longer keeps the batch before.
 
@@ -76,14 +78,14 @@ def _metadata(entry: str) -> dict[str, Any]:
 
 
 def before_batch(files: Mapping[str, str], batch: int) -> list[Any] | None:
-    """Where each source was before the batch; None for one that had not begun."""
+    """Return where each source was before the batch; None for one that had not begun."""
     if batch:
         return source_offsets(files.get(entry_file(batch - 1)))
     return [None for _ in source_offsets(files.get(entry_file(batch))) or ()]
 
 
 def source_offsets(text: str | None) -> list[Any] | None:
-    """The offsets of each source in an entry of the offset log."""
+    """Return the offsets of each source in an entry of the offset log."""
     if text is None:
         return None
     # Line 1 is the format's version, line 2 the batch's metadata, then one line a source.
@@ -101,7 +103,8 @@ def topic_offsets(source: Any) -> dict[str, dict[int, int]]:
 
 
 def initial_offsets(text: str | None) -> dict[str, dict[str, int]] | None:
-    """Where a Kafka source began, by topic and partition, in its file `sources/<number>/0`; None for other sources."""
+    """Return where a Kafka source began, by topic and partition, in its file `sources/<number>/0`;
+    None for other sources."""
     # Line 1 is the format's version, behind a zero byte for a Spark of long ago.
     lines = text.splitlines()[1:] if text else []
     offsets = json.loads(lines[0]) if len(lines) == 1 and lines[0].startswith("{") else None

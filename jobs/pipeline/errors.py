@@ -1,6 +1,6 @@
-"""Which named stop, with a remedy, a failure is: recognised by the exceptions behind it.
+"""Finds the named stop, with a remedy, for a failure, by the exceptions behind it.
 
-What an exception is, its class and Spark's condition say. Texts are read for one thing alone: which file it is about.
+Its class and Spark's condition say what an exception is. Texts are read for one thing alone: which file it is about.
 """
 
 import re
@@ -105,7 +105,7 @@ LESS_AT_ONCE = (
     "start the job again when the machine is less busy, or let fewer queries run at once: it goes on where it was"
 )
 
-# What tells that a file is not there, or not what was written.
+# These mean that a file is not there, or is not what was written.
 DAMAGE = Named(
     "",
     "",
@@ -121,7 +121,7 @@ DAMAGE = Named(
         "org.rocksdb.RocksDBException",
     ),
 )
-# Behind a file that could not be read these tell of the way to it, or of an end that somebody wanted.
+# If a file could not be read, these causes mean a lost connection, no memory or a wanted end, not a damaged file.
 PASSING = ("java.net.", "javax.net.", "java.lang.OutOfMemoryError", "java.lang.Interrupted", "java.io.InterruptedIO")
 STATE_DAMAGED = "STATE_DAMAGED"
 LOG_PACKAGE = "org.apache.spark.sql.execution.streaming.checkpointing."  # reads the logs of offsets and commits
@@ -154,7 +154,7 @@ class DeniedError(TidemarkError):
     def with_connection(
         self, connection: Mapping[str, Any], read: Iterable[str] = (), written: str | None = None
     ) -> TidemarkError:
-        """The stop with the client's user and rights: it reads these topics, and writes to `written`, if any.
+        """Return the stop with the client's user and rights: it reads these topics, and writes to `written`, if any.
 
         Java's clients mostly say which topic it is, and its client for administration does not.
         """
@@ -173,7 +173,7 @@ class UnreadableError(TidemarkError):
 
 
 def known_error(causes: Sequence[Cause]) -> TidemarkError | None:
-    """The named stop that the `causes` of a failure point to; None where it is none of those.
+    """Return the named stop that the `causes` of a failure point to; None where it is none of those.
 
     It is the innermost of ours, else a damaged file, else one of NAMED.
     """
@@ -198,7 +198,7 @@ def known_error(causes: Sequence[Cause]) -> TidemarkError | None:
 
 
 def _own_error(cause: Cause) -> TidemarkError | None:
-    """An error of our own that this process, a Python worker or a Column raised."""
+    """Return an error of our own that this process, a Python worker or a Column raised."""
     if isinstance(cause.error, TidemarkError):
         return cause.error
     raised = [line.removeprefix(OWN_ERROR) for line in TRACEBACK.findall(cause.message) if line.startswith(OWN_ERROR)]
@@ -234,7 +234,7 @@ def _unreadable(parameters: Mapping[str, str]) -> UnreadableError:
 
 
 def _damage(inwards: Sequence[Cause]) -> TidemarkError | None:
-    """The stop for a damaged file, by what the file is a part of."""
+    """Return the stop for a damaged file, by what the file is a part of."""
     readers = (LOG_PACKAGE, FOOTER_READER, STATE_SCHEMA_READER)
     is_damage = any(DAMAGE.is_named_by(cause) or any(map(cause.has_frame_in, readers)) for cause in inwards)
     if not is_damage or any(cause.kind.startswith(PASSING) for cause in inwards):
@@ -252,7 +252,7 @@ def _damage(inwards: Sequence[Cause]) -> TidemarkError | None:
 
 
 def _files(inwards: Sequence[Cause]) -> Iterator[str]:
-    """The files that causes name: as parameters of Spark's conditions, else in their texts."""
+    """Yield the files that causes name: as parameters of Spark's conditions, else in their texts."""
     for cause in inwards:
         yield from (value for value in cause.parameters.values() if FILE.fullmatch(value))
     for cause in inwards:

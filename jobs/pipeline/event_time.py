@@ -1,4 +1,4 @@
-"""The windows and lateness of a query by its plan, and how far its rows lie from the events they are made of."""
+"""Finds the windows and lateness of a query in its plan, and how far its rows lie from the events they are made of."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class EventTimeSpan:
 
 
 def event_time_span(frame: DataFrame) -> EventTimeSpan:
-    """The span of the stream `frame`, from its windows, its lateness and its joins; zero without a watermark."""
+    """Return the span of the stream `frame`, from its windows, its lateness and its joins; zero without a watermark."""
     windows = lateness = timedelta(0)
     joined = False
     for node in nodes(analyzed_plan(frame)):
@@ -58,12 +58,12 @@ def _lateness(node: Any) -> timedelta:
 
 
 def time_windows(frame: DataFrame) -> tuple[TimeWindow, ...]:
-    """The windows that a stream's rows are put into, the last of the plan first."""
+    """Return the windows that a stream's rows are put into, the last of the plan first."""
     return tuple(window for node in nodes(analyzed_plan(frame)) for window in _windows_of(node))
 
 
 def _windows_of(node: Any) -> Iterator[TimeWindow]:
-    """The windows that a node makes: columns with a mark of Spark's, and a struct of start and end."""
+    """Yield the windows that a node makes: columns with a mark of Spark's, and a struct of start and end."""
     if str(node.nodeName()) == "Project":
         aliases = [named for named in listed(node.projectList()) if str(named.nodeName()) == "Alias"]
         columns = [(alias, alias.child()) for alias in aliases]
@@ -79,7 +79,7 @@ def _windows_of(node: Any) -> Iterator[TimeWindow]:
 
 
 def _time_window(struct: Any) -> TimeWindow:
-    """The window that the analyzer has replaced by its arithmetic, on microseconds.
+    """Return the window that the analyzer has replaced by its arithmetic, on microseconds.
 
     The end is `start + length`; the start is `(time - CASE ... ELSE (time - offset) % slide END) - number * slide`.
     """
@@ -90,7 +90,7 @@ def _time_window(struct: Any) -> TimeWindow:
 
 
 def _first_of_kind(expression: Any, kind: str) -> Any:
-    """The nearest expression of that kind on the way down the first children."""
+    """Return the nearest expression of that kind on the way down the first children."""
     while str(expression.nodeName()) != kind:
         expression = expression.children().head()
     return expression

@@ -1,4 +1,4 @@
-"""What is checked before each micro-batch: is the topic the one of the checkpoint, are its schema versions known?"""
+"""Checks before each micro-batch: is the topic the one of the checkpoint, are its schema versions known?"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -49,7 +49,8 @@ class SourceGuard:
             checkpoint.write(self._spark, f"{self._folder}/{SOURCE_TOPICS_FILE}", json.dumps(self._known))
 
     def files(self) -> dict[str, str]:
-        """The file that keeps the ids in the checkpoint, its text by its path there; none while no topic is known."""
+        """Return the file that keeps the ids in the checkpoint, its text by its path there;
+        none while no topic is known."""
         return {SOURCE_TOPICS_FILE: json.dumps(self._known)} if self._known else {}
 
     def _recreated(self, topic: str) -> TidemarkError:
@@ -59,7 +60,7 @@ class SourceGuard:
 
 
 def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
-    """The ids that the checkpoint keeps. A damaged file must not count as none: any topic would pass."""
+    """Return the ids that the checkpoint keeps. A damaged file must not count as none: any topic would pass."""
     text = checkpoint.read(spark, file)
     try:
         return {} if text is None else dict(json.loads(text))
@@ -69,7 +70,7 @@ def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
 
 
 def topics_of(offsets: Mapping[str, Any]) -> set[str]:
-    """The topics in a batch's offsets (`checkpoint.batch_offsets`); sources other than Kafka's have none."""
+    """Return the topics in a batch's offsets (`checkpoint.batch_offsets`); sources other than Kafka's have none."""
     return {topic for source in offsets.get("until") or () for topic in topic_offsets(source)}
 
 

@@ -1,4 +1,4 @@
-"""Which queries a run does without: those that cannot begin, where the others have nothing to do with that.
+"""Keeps which queries a run leaves out: those that cannot begin, where the others do not depend on them.
 
 What never ran is refused before anything starts. What ran before, and turned bad since, is left out: the others go on,
 and the run ends by its name.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from conf.errors import TidemarkError
 from jobs.pipeline.termination import QUERY_FAILED
 
-# Behind these is what every topic needs: to go on with the next would only take longer.
+# These are about what every topic needs: to go on with the next topic would only take longer.
 OUTAGES = (
     *("BROKER_UNREACHABLE", "BROKER_REFUSES", "KAFKA_FAILED", "DISK_FULL"),
     *("REGISTRY_UNAVAILABLE", "REGISTRY_REFUSED", "REGISTRY_DAMAGED", "NOT_A_REGISTRY"),
@@ -32,7 +32,7 @@ class LeftOut:
         self._stops: dict[str, TidemarkError] = {}
 
     def add(self, query: str, stop: TidemarkError) -> None:
-        """Leave out a query; it is told when the others start."""
+        """Leave out a query; this is reported when the others start."""
         self._stops[query] = stop
 
     def tell(self) -> None:
@@ -55,7 +55,7 @@ class LeftOut:
             raise self._stops[query]
 
     def error(self) -> TidemarkError | None:
-        """QUERY_FAILED, with each query that is left out and why; None where none is."""
+        """Return QUERY_FAILED, with each query that is left out and why; None where none is."""
         if not self._stops:
             return None
         stops = self._stops.items()

@@ -50,7 +50,7 @@ def log_to_file(settings: Settings, path: Path, job: str) -> None:
     handler.setFormatter(ecs_logging.StdlibFormatter(extra={"service.name": job, "host.name": socket.gethostname()}))
     handler.addFilter(Labelling(job))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
-    # The ends of batches are for whoever reads all logs together; a plain log has them in the table of micro-batches.
+    # The ends of batches are for logs that are read together; for a plain log the table of micro-batches has them.
     _batches.setLevel(logging.INFO)
 
 
@@ -67,10 +67,10 @@ def label_batch(spark: SparkSession, settings: Settings, job: str, batch: Batch)
 
 
 def labels_of(job: str, query: str, batch: int, offsets: Mapping[str, Any]) -> dict[str, str]:
-    """The labels of a micro-batch, texts all of them: `job`, `query`, `batch` and `offsets`.
+    """Return the labels of a micro-batch, texts all of them: `job`, `query`, `batch` and `offsets`.
 
     Args:
-        offsets: as `Batch.offsets` has them; told as `TOPIC-PARTITION:FROM-UNTIL`, with blanks between them.
+        offsets: as `Batch.offsets` has them; written as `TOPIC-PARTITION:FROM-UNTIL`, with blanks between them.
     """
     return _as_labels(job, query, batch, offsets_of_batch(offsets))
 

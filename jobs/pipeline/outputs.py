@@ -23,7 +23,7 @@ OutputMode = Literal["append", "update", "complete"]
 
 
 def query_name(job: str, output: str) -> str:
-    """The name of the query that feeds an output: the job's own, where both have the same name."""
+    """Return the name of the query that feeds an output: the job's own, where both have the same name."""
     return job if output == job.rsplit(".", 1)[-1] else f"{job}.{output}"
 
 
@@ -62,7 +62,7 @@ class Batch:
         return delta_table.Commit(*identity, contiguous, delete_predicate, self.attempt, self.keeps_state, self.tally)
 
     def starts(self, topic: str) -> dict[int, int]:
-        """The batch's first offset in each partition of `topic`; none where the checkpoint no longer says."""
+        """Return the batch's first offset in each partition of `topic`; none where the checkpoint no longer says."""
         sources = self.offsets.get("from")
         of_topic = [topic_offsets(at).get(topic, {}) for at in sources] if isinstance(sources, list) else []
         return {partition: offset for at in of_topic for partition, offset in at.items()}
@@ -95,12 +95,12 @@ class RowSelector:
 
     @property
     def can_select(self) -> bool:
-        """Whether the rows of a range can be selected among others."""
+        """Return whether the rows of a range can be selected among others."""
         return self.event_time is not None or self.coordinates is not None
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Self:
-        """The selector that `dataclasses.asdict` made `fields` of, be it by way of JSON."""
+        """Return the selector that `dataclasses.asdict` made `fields` of, be it by way of JSON."""
         tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list | tuple)}
         return cls(**{**fields, **tuples})
 
@@ -127,7 +127,8 @@ class Output(ABC):
 
     @property
     def is_independent(self) -> bool:
-        """Whether a run's other outputs go on where this one's query cannot start, or fails before their turn."""
+        """Return whether a run's other outputs go on where this one's query cannot start,
+        or fails before their turn."""
         return False
 
     def open(self) -> None:
@@ -135,42 +136,42 @@ class Output(ABC):
         return
 
     def adopt(self, spark: SparkSession, folder: str) -> list[str]:
-        """Bring the output's ledger and the checkpoint in `folder` together again; lines on what was done."""
+        """Bring the output's ledger and the checkpoint in `folder` together again; return lines on what was done."""
         return []
 
     @property
     def query(self) -> str:
-        """The name of the output's query."""
+        """Return the name of the output's query."""
         return query_name(self.job, self.name)
 
     @property
     def table(self) -> str:
-        """The table of `rows`; empty for none."""
+        """Return the table of `rows`; empty for none."""
         return self.rows.table if self.rows else ""
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The columns that `table` is merged by; none for a table that is appended to."""
+        """Return the columns that `table` is merged by; none for a table that is appended to."""
         return self.rows.keys if self.rows else ()
 
     @property
     def tables(self) -> tuple[RowSelector, ...]:
-        """The tables that are written, as far as they are known beforehand."""
+        """Return the tables that are written, as far as they are known beforehand."""
         return (self.rows,) if self.rows else ()
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics that are written, a ledger among them."""
+        """Return the topics that are written, a ledger among them."""
         return (self.topic,) if self.topic else ()
 
     @property
     def is_real_time(self) -> bool:
-        """Whether Spark's real-time trigger is to publish it, record by record."""
+        """Return whether Spark's real-time trigger is to publish it, record by record."""
         return False
 
     @property
     def keeps_ledger(self) -> bool:
-        """Whether a ledger, beside the checkpoint, knows which batches were published."""
+        """Return whether a ledger, beside the checkpoint, knows which batches were published."""
         return False
 
 
@@ -191,7 +192,7 @@ class TableOutput(Output):
         delta_table.write(batch.frame, self.at(batch.tables_root), batch.commit("write"))
 
     def at(self, tables_root: str) -> delta_table.Table:
-        """The table under `tables_root`."""
+        """Return the table under `tables_root`."""
         path = paths.table(tables_root, self.table)
         how = self.keys, self.newest_by, self.partition_by
         return delta_table.Table(self.table, path, *how, repeats=self.repeats)
@@ -213,7 +214,7 @@ class FunctionOutput(Output):
 
 
 def event_time_column(frame: DataFrame, table: str, keys: tuple[str, ...], event_time: str | None) -> str | None:
-    """The column that tells the event time of the rows of `frame`: as named, or the only one that can.
+    """Return the column that tells the event time of the rows of `frame`: as named, or the only one that can.
 
     Raises:
         TidemarkError: BAD_EVENT_TIME, where `event_time` is no timestamp or date of `frame`.

@@ -1,7 +1,7 @@
-"""Where everything lies: the names of tables, the folders of checkpoints, and our own files in a checkpoint.
+"""Says where everything lies: the names of tables, the folders of checkpoints, and our own files in a checkpoint.
 
 What makes a path of a name raises TidemarkError BAD_NAME for one that would leave its folder (`conf.names`).
-What a folder of Spark's holds is said by `jobs.pipeline.checkpoint_format`.
+`jobs.pipeline.checkpoint_format` says what Spark's own folders hold.
 """
 
 import re
@@ -33,45 +33,46 @@ REPLACED = re.compile(r"\.replaced-[0-9]+$")  # ends the name of a checkpoint th
 
 
 def bronze(topic: str) -> str:
-    """The name of the table that holds every record of `topic` as it came."""
+    """Return the name of the table that holds every record of `topic` as it came."""
     return f"bronze/{topic}"
 
 
 def silver(stream: str) -> str:
-    """The name of the table that holds the accepted events of `stream` (`schemas.contracts`)."""
+    """Return the name of the table that holds the accepted events of `stream` (`schemas.contracts`)."""
     return f"silver/{stream}"
 
 
 def table(root: str, name: str) -> str:
-    """The path of a table; `root` is the settings' `paths.tables`, or a folder of a range or a replay in it."""
+    """Return the path of a table; `root` is the settings' `paths.tables`, or a folder of a range or a replay in it."""
     return within(root, name)
 
 
 def outbox(root: str, query: str) -> str:
-    """The path of the table that freezes the batches of `query` before they are published."""
+    """Return the path of the table that freezes the batches of `query` before they are published."""
     return within(root, "outbox", query)
 
 
 def checkpoint(paths: Paths, job: str, output: str) -> str:
-    """The folder of the checkpoint of an output's query."""
+    """Return the folder of the checkpoint of an output's query."""
     return within(checkpoints_of(paths, job), output)
 
 
 def checkpoints_of(paths: Paths, job: str) -> str:
-    """The folder of the checkpoints of all queries of a job."""
+    """Return the folder of the checkpoints of all queries of a job."""
     return within(paths.checkpoints, job)
 
 
 def replaced(folder: str, number: int) -> str:
-    """Where a checkpoint is moved that another one takes the place of."""
+    """Return where a checkpoint is moved that another one replaces."""
     return f"{folder}.replaced-{number}"
 
 
 def replays(root: str) -> str:
-    """Where replays keep their records and tables; `root` is that of tables, or of checkpoints."""
+    """Return where replays keep their records and tables; `root` is that of tables, or of checkpoints."""
     return f"{root}/{REPLAYS}"
 
 
 def replay(root: str, id: str) -> str:
-    """The folder of one replay under a root: SHADOW, CHECK and RESTORED under that of tables, else its checkpoints."""
+    """Return the folder of one replay under a root: SHADOW, CHECK and RESTORED under that of tables,
+    else its checkpoints."""
     return within(replays(root), id)

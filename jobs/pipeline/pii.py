@@ -41,7 +41,7 @@ def protection(spark: SparkSession, stream: str, schema: str, key: str | None, s
 
 
 def hash_key(spark: SparkSession, key: str) -> DataFrame:
-    """One row that `protect` hashes with: `tidemark_inner` binary, `tidemark_outer` binary.
+    """Return one row that `protect` hashes with: `tidemark_inner` binary, `tidemark_outer` binary.
 
     Raises:
         TidemarkError: NO_HASH_KEY, where the key is missing or too short to keep anything secret.
@@ -67,7 +67,8 @@ class Protection:
         return protect(events, self.marks, self.hash_key)
 
     def accepted_events(self, validated: DataFrame, *beside: Column) -> DataFrame:
-        """The events of the records without an error: their fields, treated, as columns, then the columns `beside`.
+        """Return the events of the records without an error: their fields, treated, as columns,
+        then the columns `beside`.
 
         Args:
             validated: `event` struct and `error` string, as `Validator.validate` gives them.
@@ -75,13 +76,13 @@ class Protection:
         return self(validated.where(F.col("error").isNull()).select("event.*", *beside))
 
     def of_field(self, frame: DataFrame, column: str, field: str) -> DataFrame:
-        """`frame` with its `column` treated as the events' `field` is."""
+        """Return `frame` with its `column` treated as the events' `field` is."""
         mark = self.marks.fields.get(field)
         return protect(frame, PiiFields({column: mark}), self.hash_key) if mark else frame
 
 
 def protect(events: DataFrame, marks: PiiFields, key: DataFrame | None = None) -> DataFrame:
-    """`events` with its marked fields treated: a hash (string), a masked text (string), or not there at all.
+    """Return `events` with its marked fields treated: a hash (string), a masked text (string), or not there at all.
 
     Args:
         events: the fields of an event as columns, others beside them.
@@ -108,7 +109,7 @@ def _treated(value: Column, declared: StructField, marks: PiiFields) -> Column:
 
 
 def _within(value: Column, kind: DataType, mark: Treatment | PiiFields) -> Column:
-    """`value` treated, or the marked fields of the records in it; a list's items and a map's values each."""
+    """Return `value` treated, or the marked fields of the records in it; a list's items and a map's values each."""
     if isinstance(kind, ArrayType):
         return F.transform(value, lambda item: _within(item, kind.elementType, mark))
     if isinstance(kind, MapType):
@@ -129,7 +130,7 @@ def _hashed(value: Column) -> Column:
 
 
 def _masked(value: Column) -> Column:
-    """Every character but white space and punctuation as one of three letters; as many characters as before.
+    """Return every character but white space and punctuation as one of three letters; as many characters as before.
 
     Spark's own `mask` knows letters with case and digits alone, and leaves every other script in clear.
     """

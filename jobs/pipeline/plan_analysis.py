@@ -1,4 +1,4 @@
-"""What a query's plan says: same rows when run again? keeps state? from which sources, by which steps?"""
+"""Reads a query's plan: does it give the same rows when run again? keep state? from which sources, by which steps?"""
 
 import hashlib
 import re
@@ -69,18 +69,19 @@ def _is_random(expression: Any) -> bool:
 
 
 def keeps_state(frame: DataFrame) -> bool:
-    """Whether the stream keeps state in its checkpoint."""
+    """Return whether the stream keeps state in its checkpoint."""
     return any(is_stateful(node) for node in nodes(analyzed_plan(frame)) if node.isStreaming())
 
 
 def drops_late_rows(frame: DataFrame) -> bool:
-    """Whether the stream has a watermark, and state that rows come too late for."""
+    """Return whether the stream has a watermark, and state that rows come too late for."""
     names = {str(node.nodeName()) for node in nodes(analyzed_plan(frame)) if node.isStreaming()}
     return WATERMARK in names and keeps_state(frame)
 
 
 def repeats(frame: DataFrame, keys: Sequence[str]) -> Repeats:
-    """Whether a batch of `frame` may hold two rows of one key, and if so, whether they come in their records' order."""
+    """Return whether a batch of `frame` may hold two rows of one key, and if so,
+    whether they come in their records' order."""
     plan, lower_keys = analyzed_plan(frame), {key.lower() for key in keys}
     attributes = listed(plan.output())
     if _is_one_a_key(
@@ -91,7 +92,7 @@ def repeats(frame: DataFrame, keys: Sequence[str]) -> Repeats:
 
 
 def _is_one_a_key(node: Any, keys: set[int]) -> bool:
-    """Whether no two rows of `node` have the same in the attributes `keys` (ids)."""
+    """Return whether no two rows of `node` have the same in the attributes `keys` (ids)."""
     name = str(node.nodeName())
     if name == "Aggregate":
         below = _below(node.aggregateExpressions(), keys)
@@ -107,7 +108,8 @@ def _is_one_a_key(node: Any, keys: set[int]) -> bool:
 
 
 def _below(expressions: Any, keys: set[int]) -> set[int]:
-    """The attributes (ids) that named `expressions` with ids in `keys` stand for; a window's start is the window."""
+    """Return the attributes (ids) that named `expressions` with ids in `keys` stand for;
+    a window's start is the window."""
     attributes = set()
     for expression in listed(expressions):
         if attribute_id(expression) not in keys:
@@ -131,7 +133,7 @@ def _is_attribute(expression: Any) -> bool:
 
 
 def _keeps_order(node: Any) -> bool:
-    """Whether the rows of `node` come in the order of the records of one topic, partition by partition."""
+    """Return whether the rows of `node` come in the order of the records of one topic, partition by partition."""
     name, children = str(node.nodeName()), listed(node.children())
     if name == "Join":
         # What hashes personal data is one row, beside every event.
@@ -144,7 +146,7 @@ def _keeps_order(node: Any) -> bool:
 
 
 def is_stateful(node: Any) -> bool:
-    """Whether a node of a stream's plan, analyzed or optimized, keeps state."""
+    """Return whether a node of a stream's plan, analyzed or optimized, keeps state."""
     children = node.children()
     if str(node.nodeName()) == "Join":
         return all(children.apply(number).isStreaming() for number in range(children.size()))
@@ -160,12 +162,12 @@ class Source:
 
 
 def sources(frame: DataFrame) -> list[Source]:
-    """The sources of the stream, in the order in which Spark numbers them in a checkpoint."""
+    """Return the sources of the stream, in the order in which Spark numbers them in a checkpoint."""
     return [_source(leaf) for leaf in source_leaves(frame)]
 
 
 def source_leaves(frame: DataFrame) -> list[Any]:
-    """The nodes of the plan that the sources are, in the same order."""
+    """Return the nodes of the plan that the sources are, in the same order."""
     leaves: list[Any] = []
     for node in nodes(analyzed_plan(frame)):
         # A frame that is used twice is one source.
@@ -175,7 +177,7 @@ def source_leaves(frame: DataFrame) -> list[Any]:
 
 
 def source_topics(frame: DataFrame) -> tuple[tuple[str, ...], ...]:
-    """The topics of each source, in the same order; the source's name where it is none of Kafka's."""
+    """Return the topics of each source, in the same order; the source's name where it is none of Kafka's."""
     return tuple(_topics(leaf) for leaf in source_leaves(frame))
 
 
@@ -219,7 +221,7 @@ class Step:
 
 
 def steps(frame: DataFrame) -> tuple[Step, ...]:
-    """The nodes of a stream's plan, from the output down to decoding."""
+    """Return the nodes of a stream's plan, from the output down to decoding."""
     return tuple(_steps(analyzed_plan(frame)))
 
 

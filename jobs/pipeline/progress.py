@@ -1,4 +1,4 @@
-"""One line per micro-batch: rows, speed, lag, watermark, state, and what was dropped or rejected; times are UTC."""
+"""Prints a line a micro-batch: rows, speed, lag, watermark, state, and what was dropped or rejected; times are UTC."""
 
 import json
 import sys
@@ -35,12 +35,12 @@ SAY_IDLE_EVERY = timedelta(minutes=1)
 class Counted:
     """Records of a micro-batch and how many of them were rejected, by an output's own count.
 
-    An output that reads its batch more than once needs one: Spark's count of input rows grows with every reading.
+    An output that reads its batch more than once needs its own: Spark's count of input rows grows with every reading.
 
     Args:
         failed: how many records fail each rule, by its name; rules that none fails are left out.
         codes: how many records were rejected by each code; codes of none are left out.
-        size: bytes of the records' keys and values; None where nobody has counted them.
+        size: bytes of the records' keys and values; None where they were not counted.
     """
 
     records: int
@@ -79,7 +79,7 @@ class ProgressLines(StreamingQueryListener):
             _print(now, f"{query.name:<28} idle since {query.since:%H:%M:%S}Z  lag 0")
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
-        """Whoever awaits a query reports how it ended."""
+        """Forget the query: the code that awaits it reports how it ended."""
         self._queries.pop(event.runId, None)
 
 
@@ -95,7 +95,8 @@ def _print(at: datetime, line: str) -> None:
 
 
 def progress_line(progress: StreamingQueryProgress, counted: Counted | None = None) -> str:
-    """The micro-batch in one line; what does not apply (no watermark yet, no state) or is not known is left out."""
+    """Return the micro-batch in one line; what does not apply (no watermark yet,
+    no state) or is not known is left out."""
     counted = counts_of(progress, counted)
     count = counted.records
     seconds = progress.durationMs.get("triggerExecution", 0) / 1000
@@ -129,29 +130,31 @@ def counts_of(progress: StreamingQueryProgress, counted: Counted | None) -> Coun
 
 
 def counting_published(records: DataFrame, topic: str) -> DataFrame:
-    """`records` of a stream, which Spark counts while it publishes them: its own sink does not say how many."""
+    """Return `records` of a stream, which Spark counts while it publishes them: its own sink does not say how many."""
     return records.observe(f"{PUBLISH}{topic}", F.count("*").alias(PUBLISHED))
 
 
 def published(progress: StreamingQueryProgress) -> dict[str, int]:
-    """Records of the micro-batch by the topic that they were published to, as `counting_published` has counted them."""
+    """Return the records of the micro-batch by the topic that they were published to,
+    as `counting_published` has counted them."""
     metrics = progress.observedMetrics.items()
     return {name.removeprefix(PUBLISH): int(row[PUBLISHED]) for name, row in metrics if name.startswith(PUBLISH)}
 
 
 def is_real_time(progress: StreamingQueryProgress) -> bool:
-    """Whether Spark published the batch by its real-time trigger: all others are written by functions of ours."""
+    """Return whether Spark published the batch by its real-time trigger:
+    all others are written by functions of ours."""
     return "KafkaTable" in progress.sink.description
 
 
 def watermark_of(progress: StreamingQueryProgress) -> datetime | None:
-    """The query's watermark; None before there is one."""
+    """Return the query's watermark; None before there is one."""
     watermark = (progress.eventTime or {}).get("watermark", NO_WATERMARK)
     return None if watermark == NO_WATERMARK else datetime.fromisoformat(watermark)
 
 
 def lag(progress: StreamingQueryProgress) -> int | None:
-    """Records that are in the topics and not in this or an earlier micro-batch; None where that is not known.
+    """Count records that are in the topics and not in this or an earlier micro-batch; None where that is not known.
 
     A batch that is run again has its offsets from the checkpoint: Spark has not asked for the topics' ends then. In
     real time it has asked before the batch, which has gone past them.
@@ -166,7 +169,7 @@ def lag(progress: StreamingQueryProgress) -> int | None:
 
 
 def _state(operators: Sequence[StateOperatorProgress]) -> str:
-    """The rows that are kept, or, where the store does not count them, the memory they take."""
+    """Return the rows that are kept, or, where the store does not count them, the memory they take."""
     rows = sum(operator.numRowsTotal for operator in operators)
     is_counted = not any(name.startswith("rocksdb") for operator in operators for name in operator.customMetrics)
     if rows or is_counted:
@@ -175,12 +178,13 @@ def _state(operators: Sequence[StateOperatorProgress]) -> str:
 
 
 def rejected(observed: Sequence[Mapping[str, Any]]) -> int:
-    """Records that were rejected, over all topics of the query."""
+    """Count records that were rejected, over all topics of the query."""
     return sum(int(counts[REJECTED] or 0) for counts in observed if REJECTED in counts)
 
 
 def rejects_by_code(observed: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Rejected records by code, of counts that `REJECTED_AS` and the code name; codes of none are left out."""
+    """Return the rejected records by code, of counts that `REJECTED_AS` and the code name;
+    codes of none are left out."""
     codes: Counter[str] = Counter()
     for counts in observed:
         names = (name for name in counts if name.startswith(REJECTED_AS))
@@ -193,13 +197,14 @@ def _offsets(text: str | None) -> dict[tuple[str, int], int]:
 
 
 def by_partition(offsets: Mapping[str, Any]) -> dict[tuple[str, int], int]:
-    """Offsets as Spark has them (`{"topic": {"0": 12}}`) by topic and partition; other sources' are left out."""
+    """Return the offsets as Spark has them (`{"topic": {"0": 12}}`) by topic and partition;
+    other sources' are left out."""
     topics = topic_offsets(offsets).items()
     return {(topic, number): offset for topic, partitions in topics for number, offset in partitions.items()}
 
 
 def offsets_of_batch(offsets: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`Batch.offsets` as the column `offsets`; sources that are no topics are left out."""
+    """Return `Batch.offsets` as the column `offsets`; sources that are no topics are left out."""
     starts, ends = (
         {place: offset for at in offsets.get(side) or () for place, offset in by_partition(at or {}).items()}
         for side in ("from", "until")

@@ -1,4 +1,4 @@
-"""A declared output as a streaming query."""
+"""Runs a declared output as a streaming query."""
 
 import sys
 from collections.abc import Callable

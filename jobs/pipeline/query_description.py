@@ -1,7 +1,7 @@
-"""What a query reads, writes and keeps in its state, written into its checkpoint beside Spark's own files.
+"""Writes what a query reads, writes and keeps in its state into its checkpoint, beside Spark's own files.
 
-It is read by those who ask without running the job: replay, the checkpoint doctor, and the next start. There are two
-files, for a query is started before it has written anything: one says how the query was last started, the other how it
+Replay, the checkpoint doctor and the next start read it, without running the job. There are two files, since a query is
+started before it has written anything: one says how the query was last started, the other how it
 has written its last batches, which may have been made by other code.
 """
 
@@ -59,7 +59,7 @@ class QueryDescription:
 
     @classmethod
     def of(cls, output: Output) -> Self:
-        """The description of a declared output, whose frame is a stream."""
+        """Return the description of a declared output, whose frame is a stream."""
         sources = plan_analysis.sources(output.frame)
         return cls(
             mode=output.mode,
@@ -83,21 +83,21 @@ class QueryDescription:
         )
 
     def of_kind(self, kind: str) -> tuple[Step, ...]:
-        """The steps of a kind."""
+        """Return the steps of a kind."""
         return tuple(step for step in self.steps if step.kind == kind)
 
     def below_state(self) -> tuple[Step, ...]:
-        """The other steps, which make the rows that flow into the state."""
+        """Return the other steps, which make the rows that flow into the state."""
         state = [at for at, step in enumerate(self.steps) if step.kind == "state"]
         return tuple(step for step in self.steps[state[0] :] if step.kind == "other") if state else ()
 
     def started_json(self) -> str:
-        """The content of STARTED_FILE, on one line; durations in seconds."""
+        """Return the content of STARTED_FILE, on one line; durations in seconds."""
         values = self._values()
         return json.dumps({name: values[name] for name in STARTED_FIELDS})
 
     def written_json(self) -> str:
-        """The content of WRITTEN_FILE: everything."""
+        """Return the content of WRITTEN_FILE: everything."""
         return json.dumps(self._values())
 
     def _values(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class QueryDescription:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The description in either file; what only a newer version knows is left out.
+        """Return the description in either file; what only a newer version knows is left out.
 
         Raises:
             ValueError, KeyError, TypeError: where the text is damaged.
@@ -152,7 +152,8 @@ class DescriptionFiles:
 
 
 def read_written(spark: SparkSession, folder: str) -> QueryDescription | None:
-    """How the query has written its last batches; None where it ran before that was kept, or the file is damaged."""
+    """Return how the query has written its last batches; None where it ran before that was kept,
+    or the file is damaged."""
     try:
         return QueryDescription.from_json(checkpoint.read(spark, f"{folder}/{WRITTEN_FILE}") or "")
     except (ValueError, KeyError, TypeError):

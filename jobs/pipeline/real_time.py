@@ -1,4 +1,4 @@
-"""Delivery "real-time": Spark hands each record on as it comes, at least once.
+"""Does the delivery "real-time": Spark hands each record on as it comes, at least once.
 
 The tasks of Spark's real-time trigger run for as long as a batch lasts; offsets are known, and in the checkpoint, once
 it has ended. Nothing of ours stands between a record and the topic, so what a micro-batch is checked for before it is
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 def refusal(job: str, topic: str, why: str, remedy: str = "") -> TidemarkError:
-    """NOT_REAL_TIME, where a job cannot publish to `topic` in real time."""
+    """Return NOT_REAL_TIME, where a job cannot publish to `topic` in real time."""
     other = f'let it deliver "exactly-once" or "at-least-once" (jobs.{job}.delivery)'
     what = f"{job} is to publish to topic {topic} in real time, and {why}"
     return TidemarkError(NOT_REAL_TIME, what, f"{remedy}, or {other}" if remedy else other)
@@ -90,7 +90,8 @@ def require_slots(spark: SparkSession, kafka: Kafka, outputs: Sequence[Output]) 
 
 
 def too_few_slots(output: Output, counts: dict[str, int], needed: int, slots: int, master: str) -> TidemarkError:
-    """NOT_REAL_TIME: Spark has fewer `slots` for tasks than the `needed` ones; `counts`: of partitions, by topic."""
+    """Return NOT_REAL_TIME: Spark has fewer `slots` for tasks than the `needed` ones;
+    `counts`: of partitions, by topic."""
     read = ", ".join(f"{topic} has {count}" for topic, count in counts.items())
     why = f"needs {needed} task slots, one for each partition ({read}), where Spark has {slots}"
     more = f"set spark.master to local[{needed},4]" if master.startswith("local") else "give it more cores"
@@ -98,12 +99,12 @@ def too_few_slots(output: Output, counts: dict[str, int], needed: int, slots: in
 
 
 def topics_of(output: Output) -> list[str]:
-    """The topics that an output reads, one for each source that does."""
+    """Return the topics that an output reads, one for each source that does."""
     return [topic for source in plan_analysis.source_topics(output.frame) for topic in source]
 
 
 def partitions(kafka: Kafka, topics: Iterable[str]) -> dict[str, int]:
-    """How many partitions each of `topics` has now; raises what `Connection.metadata` raises."""
+    """Return how many partitions each of `topics` has now; raises what `Connection.metadata` raises."""
     connection = Connection(kafka)
     client = AdminClient(connection.config())
     return {topic: len(connection.metadata(client, topic).topics[topic].partitions) for topic in dict.fromkeys(topics)}

@@ -34,7 +34,7 @@ def require_whole(spark: SparkSession, output: Output, folder: str, tables_root:
 
 
 def _mended(spark: SparkSession, output: Output, folder: str, tables_root: str, damage: Damage) -> str | None:
-    """How to mend that one file; None where nobody can know."""
+    """Return how to mend that one file; None where that is not known."""
     kind, _, name = damage.file.rpartition("/")
     sums = f"{kind}/.{name}.crc" if kind else f".{name}.crc"
     removed = f"restore it, or remove it and {sums} beside it"
@@ -52,7 +52,7 @@ def _mended(spark: SparkSession, output: Output, folder: str, tables_root: str, 
 
 
 def _recorded_id(spark: SparkSession, output: Output, tables_root: str) -> str | None:
-    """The id of the query that wrote the tables of `output`, by the tables' history."""
+    """Return the id of the query that wrote the tables of `output`, by the tables' history."""
     for rows in output.tables:
         if id := History(spark, paths.table(tables_root, rows.table)).newest({"sink": output.query}).get("query_id"):
             return str(id)
@@ -60,7 +60,7 @@ def _recorded_id(spark: SparkSession, output: Output, tables_root: str) -> str |
 
 
 def _is_begun_only(spark: SparkSession, output: Output, folder: str, tables_root: str, batch: int) -> bool:
-    """Whether that batch is the last of the offset log, and nothing of it can be in any output."""
+    """Return whether that batch is the last of the offset log, and nothing of it can be in any output."""
     done, id = checkpoint.last_commit(spark, folder), checkpoint.query_id(spark, folder)
     if not output.tables or output.topic or id is None or batch != (-1 if done is None else done) + 1:
         return False
@@ -97,7 +97,7 @@ def lost(output: Output, folder: str, tables_root: str) -> str:
 
 
 def begin_anew(output: Output, folder: str, tables_root: str) -> str:
-    """Say what a query that writes tables needs to read its topics again; empty where nobody knows its tables."""
+    """Say what a query that writes tables needs to read its topics again; empty where its tables are not known."""
     tables = [paths.table(tables_root, rows.table) for rows in output.tables if rows.table != QUARANTINE]
     if not tables or output.topic:
         return ""
@@ -154,12 +154,12 @@ def _with_way_past(spark: SparkSession, folder: str, stop: UnreadableError) -> T
 
 
 def _positions(sources: Any, stop: UnreadableError) -> dict[int, int]:
-    """Where each source was, by its number, in the partition of the record."""
+    """Return where each source was, by its number, in the partition of the record."""
     positions = {n: topic_offsets(at).get(stop.topic, {}) for n, at in enumerate(sources or ())}
     return {n: at[stop.partition] for n, at in positions.items() if stop.partition in at}
 
 
 def _sums(file: str) -> str:
-    """Where Hadoop keeps the checksum of a file on a local disk."""
+    """Return where Hadoop keeps the checksum of a file on a local disk."""
     folder, _, name = file.rpartition("/")
     return f"{folder}/.{name}.crc"

@@ -121,7 +121,7 @@ class Failures:
         return "same" if now == before else "changed"
 
     def error(self) -> TidemarkError | None:
-        """The error that a run with isolated queries ends with, though others ended well; None without any."""
+        """Return the error that a run with isolated queries ends with, though others ended well; None without any."""
         if not self.isolated:
             return None
         if len(self.isolated) == 1:

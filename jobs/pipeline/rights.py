@@ -1,4 +1,4 @@
-"""What the user of a job must be allowed to do on the brokers, read off the outputs that the job declares."""
+"""Finds what the user of a job must be allowed to do on the brokers, by the outputs that the job declares."""
 
 from collections.abc import Iterable
 
@@ -26,12 +26,12 @@ class DeclaredRun(Run):
 
 
 def job_rights(run: Run) -> list[Right]:
-    """The rights that the declared outputs of a stream need together."""
+    """Return the rights that the declared outputs of a stream need together."""
     return [right for output in run.outputs for right in output_rights(run.settings, output)]
 
 
 def output_rights(settings: Settings, output: Output) -> list[Right]:
-    """The rights that the query of an output needs."""
+    """Return the rights that the query of an output needs."""
     subscribed = (source.topic for source in plan_analysis.sources(output.frame) if source.topic)
     topics = sorted({topic for each in subscribed for topic in each.split(",")})
     rights = reading_rights(settings, topics, output.query)
@@ -42,7 +42,8 @@ def output_rights(settings: Settings, output: Output) -> list[Right]:
 
 
 def reading_rights(settings: Settings, topics: Iterable[str], query: str) -> list[Right]:
-    """The rights that a query that reads `topics` needs; none on the groups of Spark's consumers, which join none."""
+    """Return the rights that a query that reads `topics` needs;
+    none on the groups of Spark's consumers, which join none."""
     rights = [Right("topic", topic, ("Read",)) for topic in topics]
     if settings.source.commit_to_group:
         rights.append(Right("group", group_of(settings, query), ("Read",), without=LAG))

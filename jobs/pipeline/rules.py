@@ -1,6 +1,6 @@
-"""Data rules as conditions: on an event's fields, and by comparison with tables or earlier records.
+"""Makes conditions of data rules: on an event's fields, and by comparison with tables or earlier records.
 
-What becomes of a record that fails one is decided by `jobs.pipeline.validation`.
+`jobs.pipeline.validation` decides what becomes of a record that fails one.
 """
 
 import struct
@@ -50,22 +50,23 @@ TIME = Kinds("a timestamp", (TimestampType, TimestampNTZType))
 
 
 def counts(names: Sequence[str]) -> dict[str, Column]:
-    """How many rows fail each rule of `names`, as aggregates of validated records by column name."""
+    """Return how many rows fail each rule of `names`, as aggregates of validated records by column name."""
     return {f"{FAILED}{name}": F.count_if(F.col(f"{FAILED}{name}")) for name in names}
 
 
 def stateless(rules: Sequence[Rule]) -> list[Stateless]:
-    """The rules that look at nothing but the record: they hold in every job, the others in `ingest` only."""
+    """Return the rules that look at nothing but the record: they hold in every job, the others in `ingest` only."""
     return [rule for rule in rules if not isinstance(rule, Reference | Unique)]
 
 
 def failures(rules: Sequence[Stateless], event: DataType) -> dict[str, Column]:
-    """Where each of `rules` fails, on `event`, of that type, and `timestamp` of `avro.decode`'s result."""
+    """Return whether each of `rules` fails, on `event`, of that type, and `timestamp` of `avro.decode`'s result."""
     return {rule.name: ~F.expr(holds(rule, event, "event")) for rule in rules}
 
 
 def holds(rule: Stateless, event: DataType, within: str = "") -> str:
-    """SQL that is true where `rule` holds for an event whose fields are columns, or fields of the struct `within`."""
+    """Return SQL that is true where `rule` holds for an event whose fields are columns,
+    or fields of the struct `within`."""
     field = ".".join(f"`{part}`" for part in [*([within] if within else []), *rule.field.split(".")])
     if isinstance(rule, Required):
         return f"{field} IS NOT NULL"
@@ -93,7 +94,7 @@ def _within_bounds(field: str, kind: DataType, rule: Range) -> str:
 
 
 def _bound(bound: int | float, kind: DataType) -> str:
-    """A bound as SQL takes it for just that number, or, for a float, for the float that is nearest."""
+    """Return a bound as SQL takes it for just that number, or, for a float, for the float that is nearest."""
     text = f"{Decimal(str(bound)):f}"
     if len(text.strip("-").replace(".", "")) > DIGITS:
         return repr(float(bound))
@@ -102,16 +103,16 @@ def _bound(bound: int | float, kind: DataType) -> str:
 
 
 def field_type(event: DataType, path: str) -> DataType:
-    """The type of the field at a dotted `path` of an event."""
+    """Return the type of the field at a dotted `path` of an event."""
     for part in path.split("."):
         event = cast(StructType, event)[part].dataType
     return event
 
 
 def ahead(event_time: str, clock: Column, max_ahead: str) -> Column:
-    """Where the field `event_time` of `event` is more than `max_ahead` past `clock`.
+    """Return whether the field `event_time` of `event` is more than `max_ahead` past `clock`.
 
-    Of a topic whose records the broker stamps, that stamp is the clock: it stays the same however often they are read.
+    Where the broker stamps a topic's records, that stamp is the clock: it stays the same however often they are read.
     """
     stamped = F.when(F.col("timestampType") == LOG_APPEND_TIME, F.col("timestamp")).otherwise(clock)
     return F.col("event").getField(event_time) > stamped + F.expr(f"INTERVAL {max_ahead}")
@@ -140,7 +141,7 @@ def require_fields(topic: str, rules: Sequence[Rule], event_time: str | None, ev
 def _require_pattern(topic: str, rule: Pattern) -> None:
     spark = SparkSession.active()
     try:
-        # By itself, and as it is asked: `a)|(b` is none, and a comment may hide what follows it.
+        # Compile the pattern by itself and as it is used: `a)|(b` is none, and a comment may hide what follows it.
         for pattern in (rule.pattern, f"\\A(?:{rule.pattern})\\z"):
             jvm(spark).java.util.regex.Pattern.compile(pattern)
     except IllegalArgumentException as exc:
@@ -176,7 +177,8 @@ MARK = "looked_up"
 
 
 def with_reference(validated: DataFrame, rule: Reference, values: DataFrame) -> DataFrame:
-    """`validated` with the boolean column MARK, true where the rule's field has none of `values`; null: no field.
+    """Return `validated` with the boolean column MARK, true where the rule's field has none of `values`;
+    null: no field.
 
     Args:
         values: the column `value`, in any order, repeats and nulls as they come.
@@ -189,7 +191,7 @@ def with_reference(validated: DataFrame, rule: Reference, values: DataFrame) -> 
 
 
 def with_repeats(validated: DataFrame, rule: Unique, event_time: str, earlier: DataFrame | None) -> DataFrame:
-    """`validated` with the boolean column MARK, true where an earlier good record has the same fields and an
+    """Return `validated` with the boolean column MARK, true where an earlier good record has the same fields and an
     event time at most `within` away; earlier in its partition, or in one of a lower number.
 
     Args:
@@ -209,7 +211,7 @@ def with_repeats(validated: DataFrame, rule: Unique, event_time: str, earlier: D
         )
         rows = rows.unionByName(before, allowMissingColumns=True)
     reach = durations.milliseconds(rule.within)
-    # What is compared with nothing has a window of its own: in one for all of it every row would look at every other.
+    # A row that is compared with nothing has its own window: in one window for all, each would look at every other.
     alone = F.when(F.col("repeated").isNull(), F.col("place"))
     near = Window.partitionBy("repeated", alone).orderBy("at_ms").rangeBetween(-reach, reach)
     marked = rows.withColumn(MARK, F.min("place").over(near) < F.col("place"))
@@ -217,17 +219,17 @@ def with_repeats(validated: DataFrame, rule: Unique, event_time: str, earlier: D
 
 
 def repeated(fields: Sequence[Column]) -> Column:
-    """The value that two events have in common where they are repeats, as `with_repeats` compares it."""
+    """Return the value that two events have in common where they are repeats, as `with_repeats` compares it."""
     return F.struct(*(field.alias(f"field_{number}") for number, field in enumerate(fields)))
 
 
 def before_batch(
     silver: DataFrame, rule: Unique, event_time: str, starts: Mapping[int, int], between: tuple[int, int]
 ) -> DataFrame:
-    """The `earlier` of `with_repeats`: what `silver` holds of before the batch, within reach of its event times.
+    """Return the `earlier` of `with_repeats`: what `silver` holds of before the batch, within reach of its event times.
 
     Args:
-        starts: the batch's first offset in each partition; the rows of others are none of before.
+        starts: the batch's first offset in each partition; rows of other partitions do not count as before.
         between: the batch's first and last event time, in milliseconds since 1970-01-01T00:00Z.
     """
     reach = durations.milliseconds(rule.within)
@@ -242,7 +244,7 @@ def before_batch(
 
 
 def field_of_event(path: str) -> Column:
-    """The field at a dotted `path` of the struct `event`."""
+    """Return the field at a dotted `path` of the struct `event`."""
     column = F.col("event")
     for part in path.split("."):
         column = column.getField(part)

@@ -1,4 +1,4 @@
-"""A run of one job: the one place that knows settings, topics, schemas, tables and checkpoints.
+"""Defines a run of one job: the one place that knows settings, topics, schemas, tables and checkpoints.
 
 A job's `build(run)` reads, transforms and declares outputs; nothing moves until `start`.
 """
@@ -61,7 +61,7 @@ class Run(Sources):
         self._late: dict[str, LateRows] = {}
 
     def fresh_copy(self) -> "Run":
-        """A new run of the same job as a stream: nothing is declared yet, and both count into the same place."""
+        """Return a new run of the same job as a stream: nothing is declared yet, and both count into the same place."""
         run = copy(self)
         run.outputs, run._tables, run.schemas = [], {}, SchemaGuard(self.registry)
         run.left_out = LeftOut(self.left_out.is_allowed)
@@ -96,7 +96,7 @@ class Run(Sources):
     ) -> None:
         """Merge the rows of `frame` into a Delta table by `keys`, exactly once; open windows are written too.
 
-        Of a key that a micro-batch has twice the newest row stays: by `newest_by`, or, where `frame` is made of one
+        If a micro-batch has a key twice, the newest row stays: by `newest_by`, or, where `frame` is made of one
         topic's records one by one, by their offsets. Where neither tells, the micro-batch stops by KEY_REPEATED.
 
         Args:
@@ -119,7 +119,7 @@ class Run(Sources):
         `timestamp` is the record's time; null means the time of publishing. Left out, it is the event time that the
         topic is declared with, read out of `value`. Spark's own sink (at-least-once, real-time) takes none.
 
-        Of a range the records go into a table of the topic's name: a live topic is no place to try out the past.
+        A range writes its records into a table of the topic's name: the past is not tried out in a live topic.
 
         Args:
             delivery: the settings' (of this job, then of all), where it is left out; see `jobs.pipeline.topic_sink`.
@@ -150,8 +150,8 @@ class Run(Sources):
         the topic gets what it lacks.
 
         Args:
-            as_records: makes the topic's records, as `publish` takes them, of the table's rows; of a key that comes
-                twice the topic gets both.
+            as_records: makes the topic's records, as `publish` takes them, of the table's rows; if a key comes twice,
+                the topic gets both.
             keys, newest_by, event_time: see `upsert`.
         """
         to_table = self._table_output(frame, table, keys, newest_by, event_time)
@@ -247,7 +247,7 @@ class Run(Sources):
         tables: tuple[RowSelector, ...] = (),
         topic: str | None = None,
     ) -> None:
-        """Declare an output of your own: `write` gets every micro-batch (or the range), and must bear a second call.
+        """Declare an output of your own: `write` gets every micro-batch (or the range), and must be idempotent.
 
         Args:
             tables, topic: what it writes, for replays.
@@ -256,7 +256,8 @@ class Run(Sources):
 
     @property
     def is_apart(self) -> bool:
-        """Whether the past is tried out: outputs go to places of their own, and records for topics into tables."""
+        """Return whether the past is tried out: outputs go to places of their own,
+        and records for topics into tables."""
         return self._ranges is not None
 
     def count(self, batch: Batch, counted: Counted) -> None:
@@ -271,19 +272,19 @@ class Run(Sources):
         partition_by: tuple[str, ...] = (),
         repeats: delta_table.Repeats = "stop",
     ) -> delta_table.Table:
-        """The Delta table `name` under the tables root; for a range, once `build` has read its topics."""
+        """Return the Delta table `name` under the tables root; for a range, once `build` has read its topics."""
         path = paths.table(self.tables_root, name)
         self._tables[name] = delta_table.Table(name, path, keys, newest_by, partition_by, repeats=repeats)
         return self._tables[name]
 
     @property
     def tables_root(self) -> str:
-        """The folder of the run's tables. A range has its own below the live tables, and leaves those alone."""
+        """Return the folder of the run's tables. A range has its own below the live tables, and leaves those alone."""
         live = self.settings.paths.tables
         return paths.table(live, self._ranges.id) if self._ranges else live
 
     def checkpoint(self, output: Output) -> str:
-        """The checkpoint folder of `output`."""
+        """Return the checkpoint folder of `output`."""
         return paths.checkpoint(self.settings.paths, output.job, output.name)
 
     def start(self, continuous: bool, only: str = "") -> list[StreamingQuery]:
@@ -322,7 +323,7 @@ class Run(Sources):
                 raise TidemarkError("BAD_SETTING", f"{message}: {why}", "give the run `settings.without_waiting()`")
 
     def _start_sound(self, output: Output, folder: str, continuous: bool) -> StreamingQuery | None:
-        """The query of `output`; None for an independent one that does not start and is left out, where that may be."""
+        """Start the query of `output`; None for an independent one that cannot start and may be left out."""
         try:
             return self._start(output, folder, continuous)
         except TidemarkError as stop:
@@ -348,7 +349,7 @@ class Run(Sources):
                     late.settle()
 
     def adopt(self) -> list[str]:
-        """Bring the ledgers of all outputs to topics and their checkpoints together again; lines on what was done."""
+        """Bring ledgers and checkpoints of all outputs to topics together again; return lines on what was done."""
         lines: list[str] = []
         for output in self._declared():
             output.open()

@@ -1,7 +1,7 @@
-"""The session of a script that spark-submit has started, and how it ends: at its end, or in order at a signal.
+"""Makes the session of a script that spark-submit has started, and ends it: at its end, or in order at a signal.
 
-Whoever stops a job signals the process that `./spark-submit.sh` has become, which is the JVM; a terminal signals the
-script too. Left to itself the JVM would take the context away from under queries that run.
+A signal to stop a job goes to the process that `./spark-submit.sh` has become, which is the JVM; a terminal signals the
+script too. Left to itself, the JVM would stop the context while queries run.
 """
 
 import logging
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
-    """A session that lasts as long as the block.
+    """Make a session that lasts as long as the block.
 
     SIGTERM or SIGINT, to this process or to the JVM, raises Interrupted in the block, once; what the block raises after
     that goes to the log. A second signal, or the end of `run.stop_within`, ends script and JVM at once.
@@ -89,12 +89,12 @@ def _unchanged() -> Iterator[None]:
 
 
 def log_path(settings: Settings, log: str) -> Path:
-    """Where a script's own log lies, beside the JVM's."""
+    """Return where a script's own log lies, beside the JVM's."""
     return Path(settings.paths.logs) / f"{log}.python.{settings.logging.suffix}"
 
 
 def _errors_path(settings: Settings, log: str) -> Path:
-    """Where stderr goes: a file of JSON lines must hold nothing else."""
+    """Return the file that stderr goes to: a file of JSON lines must hold nothing else."""
     if settings.logging.format == "plain":
         return log_path(settings, log)
     return Path(settings.paths.logs) / f"{log}.stderr.log"

@@ -1,4 +1,4 @@
-"""What a job reads: records of topics, raw or decoded and validated, of a stream or of a bounded range.
+"""Gives a job what it reads: records of topics, raw or decoded and validated, of a stream or of a bounded range.
 
 A bounded run's offsets are fixed when a topic is first read.
 """
@@ -36,7 +36,7 @@ class Ranges:
         self._rejects: dict[str, Observation] = {}
 
     def of(self, topic: str) -> tuple[Offsets, Offsets]:
-        """The offsets where `topic` is read from, and before which it is read."""
+        """Return the offsets where `topic` is read from, and before which it is read."""
         if topic not in self._offsets:
             start, end = (resolve_offsets(self._kafka, topic, position) for position in self._bounds)
             self._offsets[topic] = start, end
@@ -44,18 +44,18 @@ class Ranges:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics that are read so far."""
+        """Return the topics that are read so far."""
         return tuple(self._offsets)
 
     @property
     def id(self) -> str:
-        """A name for the offsets of all topics so far: equal offsets have equal names."""
+        """Return a name for the offsets of all topics so far: equal offsets have equal names."""
         text = json.dumps(self._offsets, sort_keys=True)
         return f"{RANGE}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     @property
     def offsets(self) -> dict[str, list[Offsets]]:
-        """The offsets as a commit's metadata has them: `from`, and `until` (exclusive), an entry a topic."""
+        """Return the offsets as a commit's metadata has them: `from`, and `until` (exclusive), an entry a topic."""
         edges = list(self._offsets.values())
         return {"from": [start for start, _ in edges], "until": [end for _, end in edges]}
 
@@ -71,7 +71,7 @@ class Ranges:
 
     def _rejected(self, topic: str) -> str:
         observed = self._rejects.get(topic)
-        # Where nothing was written anew nothing was counted, and asking would wait for ever.
+        # If nothing was written anew, nothing was counted, and asking would wait for ever.
         if observed is None or not is_observed(observed):
             return ""
         return f"  rejected {observed.get[REJECTED] or 0:,}"
@@ -107,7 +107,7 @@ class Sources:
         self._ranges = Ranges(settings.kafka, *bounds) if bounds else None
 
     def records(self, topic: str) -> DataFrame:
-        """The records of `topic` as they are, in Kafka's eight columns."""
+        """Return the records of `topic` as they are, in Kafka's eight columns."""
         source_sink.require_topics(self.settings.kafka, [topic])
         subscription, source = source_sink.Subscription((topic,)), self._source()
         if self._ranges is None:
@@ -116,9 +116,9 @@ class Sources:
         return source_sink.read_batch(self.spark, self.settings.kafka, source, subscription, start, end)
 
     def decode(self, records: DataFrame, topic: str, event: str | None = None) -> DataFrame:
-        """`records` as `Validator.validate` gives them; rejects are counted, and shown with each micro-batch.
+        """Return `records` as `Validator.validate` gives them; rejects are counted, and shown with each micro-batch.
 
-        Of a topic with several types of events, those that are not `event` are left out.
+        If a topic has several types of events, those that are not `event` are left out.
         """
         return self._decoded(records, topic, stream_of(topic, event, self.topics), self.validator.versions(topic))
 
@@ -135,7 +135,7 @@ class Sources:
         return decided.observe(observer, *(count.alias(name) for name, count in counts.items()))
 
     def clock(self, planned_at: datetime | None) -> Column:
-        """The time that event times are compared with: `quarantine.as_of`, or when a batch was planned.
+        """Return the time that event times are compared with: `quarantine.as_of`, or when a batch was planned.
 
         Args:
             planned_at: None for a stream that is only declared; Spark puts in the time of each micro-batch.
@@ -144,12 +144,12 @@ class Sources:
         return F.lit(fixed) if fixed else F.current_timestamp()
 
     def read(self, topic: str, event: str | None = None, fields: Sequence[str] | None = None) -> DataFrame:
-        """The events of `topic`, its schema's fields as columns, personal data protected.
+        """Return the events of `topic`, its schema's fields as columns, personal data protected.
 
         Rejects are counted here, and kept by `ingest`.
 
         Args:
-            event: which, of a topic with several types of events.
+            event: which type, where the topic has several types of events.
             fields: the columns that are wanted, which is quicker than all: the others are skipped where they lie. A
                 record that is wrong in nothing but those is an event here, though `ingest` rejects it: see
                 docs/decoding.md.
@@ -164,10 +164,10 @@ class Sources:
         return events if fields is None else events.select(*(name for name in fields if name in events.columns))
 
     def protection(self, stream: str, versions: Versions, fields: Sequence[str] | None = None) -> pii.Protection:
-        """Hashes, masks or drops the fields that a stream's newest schema marks as personal.
+        """Return what hashes, masks or drops the fields that a stream's newest schema marks as personal.
 
         Args:
-            fields: that leave an event; None: all. Where none of them is hashed, no key is asked for.
+            fields: that leave an event; None: all. Where none of them is hashed, no key is needed.
 
         Raises:
             TidemarkError: BAD_SCHEMA or NO_HASH_KEY.
@@ -179,12 +179,12 @@ class Sources:
             return pii.protection(self.spark, stream, leaving, key, settings)
 
     def latest_schema(self, topic: str, event: str | None = None) -> RegisteredSchema:
-        """The newest registered schema of the topic's values, to encode by."""
+        """Return the newest registered schema of the topic's values, to encode by."""
         find_topic(topic, self.topics)
         return self.registry.latest(subject_of_stream(stream_of(topic, event, self.topics)))
 
     def job_settings(self, job: str) -> Job:
-        """The settings of `job` alone."""
+        """Return the settings of `job` alone."""
         return self.settings.jobs.get(job, Job())
 
     def _source(self) -> Source:

@@ -1,4 +1,4 @@
-"""Where stateful queries keep their state, and what a checkpoint's state holds as Spark's own readers show it."""
+"""Says where stateful queries keep their state, and what a checkpoint's state holds as Spark's own readers show it."""
 
 import json
 from collections.abc import Iterator
@@ -84,7 +84,8 @@ class Operator:
 
 
 def operators(spark: SparkSession, checkpoint: str) -> list[Operator]:
-    """The stateful operators of the last committed batch in `checkpoint`, by number; none for a query without state."""
+    """Return the stateful operators of the last committed batch in `checkpoint`, by number;
+    none for a query without state."""
     batch = last_commit(spark, checkpoint)
     if batch is None or not Folders(spark).exists(f"{checkpoint}/{STATE}"):
         return []
@@ -92,7 +93,7 @@ def operators(spark: SparkSession, checkpoint: str) -> list[Operator]:
 
 
 def planned_operators(spark: SparkSession, checkpoint: str, batch: int = 0) -> list[Operator]:
-    """The operators that the state metadata of `checkpoint` had with `batch`, whether it was ever run or not."""
+    """Return the operators that the state metadata of `checkpoint` had with `batch`, whether it was ever run or not."""
     folders = Folders(spark)
     if not folders.exists(f"{checkpoint}/{STATE}"):
         return []
@@ -112,7 +113,7 @@ def _operator(spark: SparkSession, folders: Folders, checkpoint: str, metadata: 
 
 
 def rows(spark: SparkSession, checkpoint: str, operator: Operator) -> int | None:
-    """How many rows the operator's state has in the last batch; None where Spark cannot read it.
+    """Return how many rows the operator's state has in the last batch; None where Spark cannot read it.
 
     A join counts the rows of both sides, transformWithState those of all of its variables.
     """
@@ -125,7 +126,7 @@ def rows(spark: SparkSession, checkpoint: str, operator: Operator) -> int | None
 
 
 def variables(operator: Operator) -> list[dict[str, Any]]:
-    """The state variables of a transformWithState operator, as its metadata lists them."""
+    """Return the state variables of a transformWithState operator, as its metadata lists them."""
     if not operator.properties:
         return []
     properties = json.loads(operator.properties)
@@ -146,8 +147,8 @@ def _state(spark: SparkSession, checkpoint: str, number: int, options: dict[str,
 
 
 def damaged_file(spark: SparkSession, checkpoint: str) -> str | None:
-    """The first file of changes to the state, or of all of it on the heap, that is empty or cannot be decompressed, or
-    of the state's schema, that cannot be read."""
+    """Return the first file of changes to the state, or of all of it on the heap, that is empty or cannot be
+    decompressed, or of the state's schema, that cannot be read."""
     for file in Folders(spark).files(f"{checkpoint}/{STATE}"):
         if _is_hidden(file.name):
             continue
@@ -179,7 +180,8 @@ def _families(spark: SparkSession, folders: Folders, operator: str, stores: tupl
 
 
 def _schema_files(folders: Folders, operator: str, stores: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """The newest schema file of each store: of most operators beside partition 0, of others in a folder of its own."""
+    """Yield the newest schema file of each store: of most operators beside partition 0,
+    of others in a folder of its own."""
     for store in stores:
         within = "" if store == DEFAULT_STORE else f"/{store}"
         versioned = [file for file in folders.entries(f"{operator}{SCHEMAS}{store}") if not _is_hidden(file.name)]

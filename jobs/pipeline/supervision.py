@@ -45,7 +45,7 @@ def supervise(
         decide: decides about a query, by its name, that was stopped, at a time in seconds.
         again: starts the query of a name once more.
         before_stop: ends what batches wait for, which a stop would wait for too.
-        at_once: so many run at a time; all of them, where it is left out.
+        at_once: how many run at a time; all of them by default.
         on_stop: is called with the name of a query, what stopped it and, where it had started, the query itself.
 
     Raises:
@@ -64,7 +64,7 @@ def supervise(
 
 
 def planned_anew(run: Run, build: Callable[[Run], None], continuous: bool) -> Callable[[str], StreamingQuery]:
-    """Returns a function that starts the query of a name once more: `build` plans the job of `run` anew."""
+    """Return a function that starts the query of a name once more: `build` plans the job of `run` anew."""
 
     def again(query: str) -> StreamingQuery:
         anew = run.fresh_copy()
@@ -111,10 +111,10 @@ class _Supervised:
         self._waiting: dict[str, float] = {}
 
     def goes_on(self) -> bool:
-        """Look after queries that have ended, and start those whose time has come; whether any is left."""
+        """Look after queries that have ended, and start those whose time has come; return whether any is left."""
         for query in [query for query in self._running if not query.isActive]:
             self._running.remove(query)
-            # How it ended is asked of the query itself.
+            # Only the query itself says how it ended.
             if stop := stopped_by(query):
                 self._failed(query.name, stop, query)
         now = time.monotonic()
@@ -135,13 +135,13 @@ class _Supervised:
             time.sleep(pause or 0.0)
             return
         with suppress(StreamingQueryException):
-            # It takes parts of a second, which its types deny, and no 0.
+            # It takes fractions of a second, though its types say int, but no 0.
             self._spark.streams.awaitAnyTermination(None if pause is None else cast(int, pause + 0.001))
         self._spark.streams.resetTerminated()
 
     def stop(self) -> None:
         """Stop those that run."""
-        # One after the other, the last would go on for as long as all before it take to end.
+        # Stopped one after the other, the last would go on until all before it have ended.
         in_parallel(self._spark, *(partial(_stop, query) for query in self._running))
 
     def _start(self, name: str, start: Start) -> None:

@@ -1,4 +1,4 @@
-"""What stopped a query, or keeps it from starting, is reported in one line."""
+"""Reports in one line what stopped a query, or keeps it from starting."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from jobs.pipeline.errors import known_error
 
 QUERY_FAILED = "QUERY_FAILED"
 BATCH_FAILED = "BATCH_FAILED"
-# Of a cause that nobody has foreseen nobody can say whether a new run goes on.
+# For an unforeseen cause, it is not known whether a new run would go on.
 UNFORESEEN = "the checkpoint is kept: mend the cause, then start the job again"
 
 Tell = Callable[[TidemarkError], TidemarkError]
@@ -26,7 +26,7 @@ _tell: dict[str, Tell] = {}
 
 
 def stopped_by(query: StreamingQuery) -> TidemarkError | None:
-    """The error that stopped a query; None for one that has ended well.
+    """Return the error that stopped a query; None for one that has ended well.
 
     It is the very error that the query's callback raised (see `batch_errors`), or that it was stopped by (`stop_by`),
     else what Java's exceptions tell by name, else QUERY_FAILED with the innermost cause.
@@ -51,7 +51,7 @@ def stop_by(query: StreamingQuery, stop: TidemarkError) -> None:
 
 @contextmanager
 def batch_errors(session: SparkSession) -> Iterator[str]:
-    """`single_line_errors` for a query's `foreachBatch`, with the id of its run; `stopped_by` returns the very error.
+    """Do `single_line_errors` for a query's `foreachBatch`, and give its run's id; `stopped_by` returns the very error.
 
     Args:
         session: the micro-batch's.
@@ -70,7 +70,7 @@ def batch_errors(session: SparkSession) -> Iterator[str]:
 
 
 def query_failed(name: str, stop: TidemarkError) -> TidemarkError:
-    """QUERY_FAILED with the query's name and what stopped it."""
+    """Return QUERY_FAILED with the query's name and what stopped it."""
     what = stop.message if stop.code == QUERY_FAILED else f"{stop.code}: {stop.message}"
     return TidemarkError(QUERY_FAILED, f"query {name} stopped: {what}", stop.remedy)
 
@@ -89,7 +89,7 @@ def explain(query: StreamingQuery, tell: Tell) -> None:
 
 @contextmanager
 def single_line_errors(tell: Tell = lambda stop: stop) -> Iterator[None]:
-    """Turn what is raised within into a TidemarkError of one line, to which `tell` adds; the whole goes to the log.
+    """Turn what the block raises into a TidemarkError of one line, to which `tell` adds; the whole goes to the log.
 
     Spark takes the text of a failure apart with a regular expression that overflows the stack on a long one.
 

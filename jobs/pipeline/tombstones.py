@@ -1,4 +1,4 @@
-"""Which row a tombstone deletes: its record key, read as a value of the field that keys its compacted topic.
+"""Finds which row a tombstone deletes: its record key is read as a value of the field that keys its compacted topic.
 
 A tombstone has no event: nothing but the record key says whose it is. The key must be the text (of bytes: the bytes)
 that our producers write for a value of the field's type, so that what is no such value is never taken for one. A key in
@@ -27,8 +27,8 @@ DOUBLE = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 
 
 def with_deleted_keys(decoded: DataFrame, topic: str, schema: str, key: str) -> DataFrame:
-    """`avro.decode`'s result of a compacted topic with DELETED_KEY, of the type of the event's field `key`: what a
-    tombstone deletes, null for every other record. A tombstone whose key names nothing has the error BAD_KEY.
+    """Return `avro.decode`'s result of a compacted topic with DELETED_KEY, of the type of the event's field `key`: what
+    a tombstone deletes, null for every other record. A tombstone whose key names nothing has the error BAD_KEY.
 
     Args:
         schema: the text of the schema that events come out in.
@@ -43,8 +43,8 @@ def with_deleted_keys(decoded: DataFrame, topic: str, schema: str, key: str) -> 
 
 
 def key_value(topic: str, schema: dict[str, Any], key: str) -> Column:
-    """The column `key` (binary) of a record as a value of the field `key` of `schema`, in fastavro's parsed form; null
-    where it is none.
+    """Return the column `key` (binary) of a record as a value of the field `key` of `schema`, in fastavro's parsed
+    form; null where it is none.
 
     Raises:
         TidemarkError: BAD_TOPICS, as `with_deleted_keys`.
@@ -96,6 +96,6 @@ def _whole_or_moment(kind: str, logical: str) -> Column | None:
 
 
 def _matching(pattern: str) -> Column:
-    """The key as text, null where it is not as a whole what `pattern` says, which is ASCII alone."""
+    """Return the key as text, null where it is not as a whole what `pattern` says, which is ASCII alone."""
     text = F.col("key").cast("string")
     return F.when(text.rlike(rf"\A(?:{pattern})\z"), text)

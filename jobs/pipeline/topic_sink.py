@@ -1,4 +1,4 @@
-"""How the rows of an output reach a topic: one setting, `delivery`, and its promises.
+"""Publishes the rows of an output into a topic, as the setting `delivery` promises.
 
 An outbox, a Delta table, freezes each micro-batch before it is published where its rows may change when run again.
 """
@@ -40,7 +40,7 @@ KEPT_BATCHES = 10
 
 
 def freeze(frame: DataFrame, path: str, commit: delta_table.Commit) -> DataFrame:
-    """The rows of `frame` as they were when the batch was first computed, read from the table at `path`.
+    """Return the rows of `frame` as they were when the batch was first computed, read from the table at `path`.
 
     Further column: POSITION long, which tells the order that rows had within their partition.
     """
@@ -114,18 +114,18 @@ class TopicOutput(Output):
 
     @property
     def sink_id(self) -> str:
-        """The name that ledger and transactional ids begin with."""
+        """Return the name that ledger and transactional ids begin with."""
         return f"{self.settings.ledger.application}.{self.query}"
 
     @cached_property
     def sink(self) -> LedgerSink:
-        """The sink with a ledger; it remembers what topics take from batch to batch."""
+        """Return the sink with a ledger; it remembers what topics take from batch to batch."""
         kafka, ledger = self.settings.kafka, self.settings.ledger
         return LedgerSink(self.sink_id, self.topic, kafka, self.settings.sink, ledger, self.delivery)
 
     @cached_property
     def limits(self) -> Limits:
-        """What the topic takes, asked once."""
+        """Return what the topic takes, asked once."""
         admin = AdminClient({**self.settings.kafka.client_config(), "log_level": 0})
         return topic_limits(admin, [self.topic])[self.topic]
 
@@ -158,7 +158,7 @@ class TopicOutput(Output):
             real_time.require_plan(self.frame, self.job, self.topic)
 
     def in_real_time(self, batch: str) -> DataStreamWriter:
-        """What writes the stream through Spark's own sink as it comes; a batch lasts as long as `batch` says.
+        """Return what writes the stream through Spark's own sink as it comes; a batch lasts as long as `batch` says.
 
         That sink sets no timestamps, and a batch that reads on has no limits.
         """

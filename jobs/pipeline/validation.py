@@ -1,4 +1,4 @@
-"""Which records of a topic are accepted: by the registered schemas, the declared rules and the clock."""
+"""Decides which records of a topic are accepted, by the registered schemas, the declared rules and the clock."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from schemas.registry import RegisteredSchema, Registry
 from schemas.spark_limits import require_storable
 from schemas.validity import is_valid
 
-# All that a record is rejected by, but VERDICT_CHANGED, which only a batch that is run again has.
+# All codes of rejects but VERDICT_CHANGED, which only a batch that is run again has.
 REJECT_CODES = (
     *(decode.NO_VALUE, decode.BAD_FRAMING, decode.UNKNOWN_SCHEMA_ID, decode.UNDECODABLE),
     *(tombstones.BAD_KEY, rules.FUTURE_EVENT_TIME, rules.RULE_FAILED),
@@ -41,12 +41,12 @@ class Validator:
     rules_by_stream: dict[str, tuple[Rule, ...]]
 
     def streams(self, topic: str) -> list[str]:
-        """The streams of `topic`: itself, where it has events of one type."""
+        """Return the streams of `topic`: itself, where it has events of one type."""
         return list(self.topics[topic].streams) if topic in self.topics else [topic]
 
     def versions(self, topic: str) -> Versions:
-        """The registered versions of each stream of `topic`. One answer is for all that is done with a micro-batch: a
-        version that comes in its middle must not change half of it.
+        """Return the registered versions of each stream of `topic`. One answer serves a whole micro-batch: a version
+        that comes in its middle must not change half of it.
 
         Raises:
             TidemarkError: NO_CONTRACT, for a topic of JSON; UNKNOWN_SUBJECT, and the registry's errors.
@@ -73,8 +73,8 @@ class Validator:
             versions: of the stream's topic.
             clock: what an event time is compared with, timestamp.
             owns_unmatched: whether records that are of no stream of the topic are among the rejected ones.
-            fields: that are read, beside those that rules, key and event time ask for; others are skipped, and nobody
-                looks whether their values are of their types. None: all.
+            fields: that are read, beside those that rules, key and event time need; others are skipped, and it is not
+                checked whether their values are of their types. None: all.
 
         Returns:
             what `apply_rules` gives; of a compacted topic, with `tombstones.DELETED_KEY`.
@@ -114,7 +114,7 @@ class Validator:
         silver: str,
         starts: Mapping[int, int],
     ) -> DataFrame:
-        """`validate`, and then apply the rules that need other tables (reference, unique).
+        """Do what `validate` does, and then apply the rules that need other tables (reference, unique).
 
         Args:
             silver: the path of the table that holds the stream's events.
@@ -148,11 +148,11 @@ class Validator:
         return validated
 
     def rules_of(self, stream: str) -> tuple[Rule, ...]:
-        """The rules of `stream`."""
+        """Return the rules of `stream`."""
         return self.rules_by_stream.get(stream, ())
 
     def event_time(self, stream: str) -> str | None:
-        """The field that holds the event time, where the stream's topic is declared with one."""
+        """Return the field that holds the event time, where the stream's topic is declared with one."""
         declared = self.topics.get(stream.partition("/")[0])
         return declared.event_time if declared else None
 
@@ -187,7 +187,7 @@ class Validator:
     def _earlier(
         self, validated: DataFrame, rule: Unique, event_time: str, silver: str, starts: Mapping[int, int]
     ) -> DataFrame | None:
-        """None where silver holds nothing of before the batch that could be compared."""
+        """Return silver's rows of before the batch; None where it holds none that could be compared."""
         spark = validated.sparkSession
         if not starts or not delta_table.exists(spark, silver):
             return None
@@ -216,7 +216,7 @@ def naming_schema(stream: str, versions: Versions) -> Iterator[None]:
 
 
 def declared_rules(topics: Mapping[str, Topic], more: Iterable[str]) -> dict[str, tuple[Rule, ...]]:
-    """The declared rules, by stream; topics that are not declared (`more`) may have some too."""
+    """Return the declared rules, by stream; topics that are not declared (`more`) may have some too."""
     streams = {stream for topic in topics.values() for stream in topic.streams}
     return load_rules(streams | (set(more) - topics.keys()))
 
@@ -227,7 +227,7 @@ REMEDY = "mend the rule in conf/rules.toml, or set its on_failure to quarantine,
 
 
 def with_rule_column(decoded: DataFrame) -> DataFrame:
-    """`avro.decode`'s result with `rule` string, null: what `apply_rules` takes."""
+    """Return `avro.decode`'s result with `rule` string, null: what `apply_rules` takes."""
     return decoded.withColumn("rule", F.lit(None).cast("string"))
 
 
@@ -279,5 +279,6 @@ def _stopped(rule: Rule) -> Column:
 
 
 def reject_counts(is_rejected: Column) -> dict[str, Column]:
-    """How many validated records are rejected by each code, as aggregates by column name: REJECTED_AS and the code."""
+    """Return how many validated records are rejected by each code, as aggregates by column name:
+    REJECTED_AS and the code."""
     return {f"{REJECTED_AS}{code}": F.count_if(is_rejected & (F.col("error") == code)) for code in REJECT_CODES}

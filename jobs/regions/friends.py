@@ -4,7 +4,7 @@ topics friendships and REGION.friendships of each other region -> decode -> frie
     ./spark-submit.sh regions.friends --until-caught-up
 
 The events say what happened ("ann and bob became friends"), so every region builds the same state out of all logs, in
-whatever order they come there: of a pair the event of the latest time counts, of equal times that of the greatest id.
+whatever order they come there: for a pair the latest event counts, at equal times the one with the greatest id.
 Update mode: a pair's row is replaced by a later event's. A pair that is no longer friends keeps its row, or an older
 event that comes late would bring it back.
 """

@@ -1,1 +1,1 @@
-"""The page: accounts, queries, rejects and topics in a browser, read without a JVM; it changes nothing."""
+"""Shows accounts, queries, rejects and topics in a browser: the page. It needs no JVM, and changes nothing."""

@@ -33,7 +33,7 @@ HEADERS = {
 
 
 def guards(token: str, only_this_machine: bool) -> list[Middleware]:
-    """The checks that every request passes, in this order."""
+    """Return the checks that every request passes, in this order."""
     hosts = [Middleware(TrustedHostMiddleware, allowed_hosts=list(OWN_NAMES))] if only_this_machine else []
     return [Middleware(SafeHeaders), *hosts, *([Middleware(TokenRequired, token=token)] if token else [])]
 
@@ -70,7 +70,7 @@ class TokenRequired:
 
 
 def is_known(request: Request, token: str) -> bool:
-    """Whether the request carries the token, or the cookie that it was exchanged for."""
+    """Return whether the request carries the token, or the cookie that it was exchanged for."""
     bearer = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
     return hmac.compare_digest(bearer, token.encode()) or hmac.compare_digest(
         request.cookies.get(COOKIE, "").encode(), cookie_of(token).encode()
@@ -78,12 +78,12 @@ def is_known(request: Request, token: str) -> bool:
 
 
 def cookie_of(token: str) -> str:
-    """The value that a browser keeps in place of the token; nobody gets from it to the token."""
+    """Return the value that a browser keeps in place of the token; the token cannot be found from it."""
     return hmac.new(token.encode(), b"tidemark page", sha256).hexdigest()
 
 
 async def sign_in(request: Request, token: str) -> Response | None:
-    """The answer to a form with the right token; None for a wrong one."""
+    """Return the answer to a form with the right token; None for a wrong one."""
     body = b""
     async for chunk in request.stream():
         body += chunk

@@ -1,4 +1,4 @@
-"""The accounts: is each record of each topic in bronze, and in silver or quarantine, and how far is each output?
+"""Reads the accounts: is each record of each topic in bronze, and in silver or quarantine? how far is each output?
 
 Rows are counted by what Delta's logs say of files; offsets are those that commits and ledgers record.
 """
@@ -76,8 +76,8 @@ class TopicAccount:
     """The records of one topic, counted: rows by layer, None where there is no such table.
 
     Args:
-        offsets: between the topic's first one and its end, those of transactions' ends among them; None where nobody
-            can be asked.
+        offsets: between the topic's first one and its end, those of transaction markers among them; None where no
+            broker can be asked.
     """
 
     topic: str
@@ -90,7 +90,7 @@ class TopicAccount:
 
     @property
     def difference(self) -> int:
-        """Rows that bronze has and neither of the others, or the other way round."""
+        """Count rows that bronze has and neither of the others, or the other way round."""
         return (self.bronze or 0) - (self.silver or 0) - self.quarantine
 
 
@@ -146,7 +146,7 @@ def check_everything(settings: Settings, brokers: Brokers) -> CoverageReport:
 
 
 def _chains(coverage: Coverage) -> Iterator[tuple[str, QueryOffsets]]:
-    """Every chain that goes on, with the name of its table or output topic."""
+    """Yield every chain that goes on, with the name of its table or output topic."""
     for name, table in coverage.tables.items():
         yield from ((name, chain) for chain in table.chains)
     for sink in coverage.sinks:
@@ -159,7 +159,7 @@ def _topics(coverage: Coverage) -> set[str]:
 
 
 def _audits(coverage: Coverage) -> dict[str, list[RowAudit]]:
-    """The sets of tables whose rows should be the records of a topic, by topic; those of ranges are left out."""
+    """Return the sets of tables whose rows should be the records of a topic, by topic; those of ranges are left out."""
     tables = {name: table for name, table in coverage.tables.items() if not name.startswith(RANGE)}
     audits: dict[str, list[RowAudit]] = {}
     for audit in row_audits(tables, {}, tables):
@@ -168,7 +168,7 @@ def _audits(coverage: Coverage) -> dict[str, list[RowAudit]]:
 
 
 def _rejected(settings: Settings) -> Counter[str]:
-    """Rows of the table quarantine, by topic."""
+    """Return the rows of the table quarantine, by topic."""
     found: Counter[str] = Counter()
     if DeltaTable.is_deltatable(table_uri(paths.table(settings.paths.tables, paths.QUARANTINE))):
         for batch in Quarantine(settings).batches(Selection(), ["topic"]):

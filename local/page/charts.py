@@ -1,4 +1,4 @@
-"""Charts as data: what the script of the page draws with uPlot."""
+"""Makes charts as data, which the script of the page draws with uPlot."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-SPANS = ((2 * 3600, 60), (3 * 86_400, 3600))  # up to so many seconds in all: a bar for so many
+SPANS = ((2 * 3600, 60), (3 * 86_400, 3600))  # most seconds of a chart, and the seconds of a bar in it
 DAY = 86_400
 MOST_SERIES = 8
 
@@ -29,7 +29,7 @@ class Chart:
 
 
 def counts_over_time(title: str, counts: Mapping[tuple[str, datetime], int]) -> Chart:
-    """How many there were of each name, by minute, hour or day, whichever gives some dozens of bars.
+    """Return how many there were of each name, by minute, hour or day, whichever gives some dozens of bars.
 
     Args:
         counts: by name and time.
@@ -50,7 +50,7 @@ def counts_over_time(title: str, counts: Mapping[tuple[str, datetime], int]) -> 
 
 
 def bucket_seconds(span: float) -> int:
-    """How long a bar of a chart lasts that covers `span` seconds."""
+    """Return how long a bar of a chart lasts that covers `span` seconds."""
     return next((width for most, width in SPANS if span <= most), DAY)
 
 

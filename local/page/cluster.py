@@ -1,4 +1,4 @@
-"""The brokers as the page asks them: one client, and a cluster that is down is not asked again at once."""
+"""Asks the brokers for the page: by one client, and a cluster that is down is not asked again at once."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ class Brokers:
         self._refused: tuple[Kafka, float, TidemarkError] | None = None
 
     def admin(self, kafka: Kafka) -> AdminClient:
-        """A client of the cluster.
+        """Return a client of the cluster.
 
         Raises:
             TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES.
@@ -41,7 +41,7 @@ class Brokers:
             return self._admin[1]
 
     def ask(self, kafka: Kafka) -> tuple[AdminClient | None, TidemarkError | None]:
-        """A client of the cluster, or why it cannot be asked."""
+        """Return a client of the cluster, or why it cannot be asked."""
         try:
             return self.admin(kafka), None
         except TidemarkError as error:

@@ -56,7 +56,7 @@ def require_token(page: Page) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Return whether only this machine reaches what listens on `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -64,7 +64,7 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(page: Page) -> socket.socket:
-    """The socket that the page is served on; raises TidemarkError PAGE_NOT_SERVED."""
+    """Return the socket that the page is served on; raises TidemarkError PAGE_NOT_SERVED."""
     try:
         family = socket.AF_INET6 if ":" in page.host else socket.AF_INET
         return socket.create_server((page.host, page.port), family=family)

@@ -1,4 +1,4 @@
-"""The history: micro-batches as `local/tidemark history` lists and explains them, the newest first."""
+"""Reads the history: micro-batches as `local/tidemark history` lists and explains them, the newest first."""
 
 import shlex
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def read_history(settings: Settings, chosen: Chosen) -> Listed:
 
 
 def read_batch(settings: Settings, query: str, batch: int) -> list[list[str]]:
-    """All that is known of a micro-batch, by its attempts; raises TidemarkError UNKNOWN_BATCH."""
+    """Return all that is known of a micro-batch, by its attempts; raises TidemarkError UNKNOWN_BATCH."""
     rows = rows_of(journal.micro_batches(settings, numbered(query, batch)))
     if not rows:
         raise TidemarkError("UNKNOWN_BATCH", f"no micro-batch {batch} of {query} is known", "see the view History")

@@ -1,4 +1,4 @@
-"""Late rows: what watermarks dropped, by query, over time, and the newest of them."""
+"""Reads late rows: what watermarks dropped, by query, over time, and the newest of them."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""Keeps the newest answer of each view, and reads a newer one in the background: nobody waits for a slow table."""
+"""Keeps the newest answer of each view, and reads a newer one in the background: no view waits for a slow table."""
 
 import logging
 import threading
@@ -57,7 +57,7 @@ class Latest:
         fresh_seconds: float = FRESH_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
     ) -> Answer:
-        """The newest answer; one that is older than `fresh_seconds` is read anew, and waited for a moment."""
+        """Return the newest answer; one that is older than `fresh_seconds` is read anew, and waited for a moment."""
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             rest = max(fresh_seconds, REST * entry.seconds)

@@ -1,4 +1,4 @@
-"""The quarantine: rejects by code and rule, over time, some of them as far as they can be read, and the way back."""
+"""Reads the quarantine: rejects by code and rule, over time, some as far as they can be read, and the way back."""
 
 import shlex
 from collections import Counter
@@ -66,7 +66,7 @@ class Rejects:
 
     @property
     def open(self) -> int:
-        """The rejects that were not sent again; all, where that is not known."""
+        """Return the rejects that were not sent again; all, where that is not known."""
         return sum(count.records - (count.redriven or 0) for _, count in self.counts)
 
 
@@ -113,7 +113,7 @@ def _first(table: Quarantine, selected: Selection) -> list[Coordinates]:
 
 
 def _over_time(table: Quarantine) -> tuple[Counter[tuple[str, datetime]], set[str]]:
-    """Rejects by code and rule, and the minute in which they were put into quarantine; and their topics."""
+    """Return rejects by code and rule, and the minute in which they were put into quarantine; and their topics."""
     counts: Counter[tuple[str, datetime]] = Counter()
     topics: set[str] = set()
     for batch in table.batches(Selection(), ("topic", "error", "rule", "quarantined_at", "timestamp")):

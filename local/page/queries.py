@@ -1,4 +1,4 @@
-"""The queries: what each does now, how far it is behind, and how its micro-batches went."""
+"""Reads the queries: what each does now, how far it is behind, and how its micro-batches went."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from jobs.pipeline.monitoring.lag import PartitionLag, Positions, freshness
 from local.page.charts import Chart
 from local.page.cluster import Brokers
 
-DAYS = 7  # of which queries are listed; where there are none, of all that is kept
+DAYS = 7  # queries of these days are listed; where there are none, all that are kept
 CHARTED = 300  # micro-batches
 State = Literal["running", "ended", "failed", "killed", "elsewhere"]
 WHOLE = "triggerExecution"
@@ -31,7 +31,7 @@ class Query:
         state: "elsewhere", where its driver is on another machine or in another container: nothing is known of it here.
         last: the row of the newest micro-batch.
         lag_records: not read yet; as the last micro-batch said, where the brokers cannot be asked.
-        lag_seconds: age of the first record that is not read; None where nobody can be asked.
+        lag_seconds: age of the first record that is not read; None where no broker can be asked.
         fresh_seconds: age of the newest time up to which the output is complete.
         promised: `fresh_within` of its job; empty for none.
     """
@@ -80,7 +80,7 @@ def read_queries(settings: Settings, brokers: Brokers) -> Queries:
 
 
 def read_charts(settings: Settings, query: str) -> tuple[Chart, ...]:
-    """The newest micro-batches of a query as charts, oldest first; those that show nothing are left out.
+    """Return the newest micro-batches of a query as charts, oldest first; those that show nothing are left out.
 
     Raises:
         TidemarkError: UNKNOWN_QUERY.
@@ -124,7 +124,7 @@ def _without_whole(phases: Mapping[str, int] | None) -> dict[str, int]:
 
 
 def rate(row: Mapping[str, Any]) -> float | None:
-    """Records a second of a micro-batch; None for one that did not say how long it took."""
+    """Count records a second of a micro-batch; None for one that did not say how long it took."""
     seconds = _seconds(row, WHOLE)
     return row["rows_in"] / seconds if seconds and row["rows_in"] is not None else None
 
@@ -145,7 +145,8 @@ def _watermark_hours(row: Mapping[str, Any]) -> float | None:
 
 
 def _newest_of_each(settings: Settings) -> pa.Table:
-    """The newest finished micro-batch of each query that goes on, and the newest one of whatever outcome, oldest first.
+    """Return the newest finished micro-batch of each query that goes on, and the newest one of whatever outcome,
+    oldest first.
 
     They are of the last DAYS; where there are none, of all times.
     """

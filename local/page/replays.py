@@ -1,4 +1,4 @@
-"""The replays: what each runs again, how far it is, and what comparing it gave."""
+"""Reads the replays: what each runs again, how far it is, and what comparing it gave."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ class ReplayRow:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether rows differ from an independent recomputation."""
+        """Return whether rows differ from an independent recomputation."""
         return any(table["unlike_check"] for table in self.tables.values())
 
     @property
     def unexplained(self) -> int:
-        """Rows that differ from live tables for no known reason."""
+        """Count rows that differ from live tables for no known reason."""
         compared = [table for table in self.tables.values() if table["version"] is not None]
         return sum(int(table["unexplained"]) for table in compared)
 
@@ -45,13 +45,13 @@ class ReplayRow:
 
     @property
     def next(self) -> str:
-        """The command of the next step; empty where there is none."""
+        """Return the command of the next step; empty where there is none."""
         step = NEXT.get(self.replay.state, "")
         is_last = self.replay.state == "done" and self.replay.kind == "backfill"
         return f"local/tidemark replay {step} {self.replay.id}" if step and not is_last else ""
 
 
 def read_replays(settings: Settings) -> tuple[ReplayRow, ...]:
-    """Every replay, the newest first; raises TidemarkError BAD_REPLAY."""
+    """Return every replay, the newest first; raises TidemarkError BAD_REPLAY."""
     replays = reversed(Replays(settings).all())
     return tuple(ReplayRow(replay, replay.findings.get("tables", {})) for replay in replays)

@@ -1,4 +1,4 @@
-"""The page's routes: each view is read in the background, and rendered here, on the server."""
+"""Serves the page's routes: each view is read in the background, and rendered here, on the server."""
 
 import shlex
 from collections.abc import Callable
@@ -35,7 +35,7 @@ VIEWS = {
 
 
 def create_app(load: Callable[[], Settings], token: SecretStr, only_this_machine: bool) -> Starlette:
-    """The page as an ASGI application.
+    """Return the page as an ASGI application.
 
     Args:
         load: reads the settings, as they are now.
@@ -153,19 +153,19 @@ class Views:
 
 
 def number(value: float | None) -> str:
-    """A number with separators; a hyphen for none."""
+    """Return a number with separators; a hyphen for none."""
     if value is None:
         return "-"
     return f"{value:,.1f}" if isinstance(value, float) and abs(value) < 10 else f"{value:,.0f}"
 
 
 def time_text(at: datetime | None) -> str:
-    """A time in UTC to the second; empty for none."""
+    """Return a time in UTC to the second; empty for none."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z" if at else ""
 
 
 def ago(seconds: float | None) -> str:
-    """A duration in its largest unit; a hyphen for none."""
+    """Return a duration in its largest unit; a hyphen for none."""
     if seconds is None:
         return "-"
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):

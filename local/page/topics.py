@@ -1,4 +1,4 @@
-"""The topics: as conf/topics.toml declares them, as the cluster has them, and the versions of their schemas."""
+"""Reads the topics: as conf/topics.toml declares them, as the cluster has them, and the versions of their schemas."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def read_topics(settings: Settings, brokers: Brokers) -> Topics:
 
 
 def _schemas(settings: Settings) -> tuple[dict[str, list[RegisteredSchema]], TidemarkError | None]:
-    """Every version of the schemas of a topic's values, oldest first, by the topic."""
+    """Return every version of the schemas of a topic's values, oldest first, by the topic."""
     found: dict[str, list[RegisteredSchema]] = {}
     try:
         registry = open_registry(settings.registry, RetryPolicy(REGISTRY_SECONDS))

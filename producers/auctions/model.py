@@ -1,6 +1,6 @@
 """Makes the events of an auction house by the model of the Nexmark benchmark, from a seed and nothing else.
 
-Of every 50 events one is a person, three are auctions, 46 are bids. Events are made in blocks of a fixed size, each
+One of every 50 events is a person, three are auctions, 46 are bids. Events are made in blocks of a fixed size, each
 with random numbers of its own, so that any block can be made without those before it. The model's numbers are those of
 the generator of https://github.com/nexmark/nexmark, after Tucker, Tufte, Papadimos and Maier: "NEXMark, a benchmark
 for queries over data streams" (2002).
@@ -29,7 +29,7 @@ CATEGORIES = (10, 15)  # the first, and the one behind the last
 LEAD = (
     10  # ids that are spoken of before their own event: a bid may come before its auction, an auction before its seller
 )
-HOT_BATCH = 100  # of so many ids in a row one is the hot one
+HOT_BATCH = 100  # one of this many ids in a row is the hot one
 HOT_CHANNELS = ("Google", "Facebook", "Baidu", "Apple")
 CHANNELS = 10_000
 FIRST_NAMES = ("Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter")
@@ -82,7 +82,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Block:
-    """Events in the order in which they go out: a table a topic; of each its topic (index) and time (ms)."""
+    """Events in the order in which they go out: a table a topic; each event has its topic (index) and time (ms)."""
 
     tables: dict[str, pa.Table]
     topic: Integers
@@ -203,12 +203,12 @@ def _bids(model: Model, random: Random, event: Integers, time: Integers) -> pa.T
 
 
 def _last_person(event: Integers) -> Integers:
-    """The newest person's number at each event: its own, where it is one."""
+    """Return the newest person's number at each event: its own, where it is one."""
     return event // EPOCH
 
 
 def _last_auction(event: Integers) -> Integers:
-    """The newest auction's number at each event that is none of a person."""
+    """Return the newest auction's number at each event that is not a person's."""
     return event // EPOCH * AUCTIONS + np.minimum(event % EPOCH - PERSONS, AUCTIONS - 1)
 
 
@@ -244,7 +244,7 @@ def _extra(random: Random, topic: str, count: int) -> pa.Array:
 
 
 def _letters(random: Random, lengths: Integers) -> pa.Array:
-    """Texts of these lengths, each cut out of the pool of letters at a random place."""
+    """Return the texts of these lengths, each cut out of the pool of letters at a random place."""
     place = np.arange(lengths.max(initial=0))
     start = random.integers(0, POOL - len(place), size=len(lengths))
     letters = _pool()[start[:, None] + place][place < lengths[:, None]]

@@ -138,7 +138,7 @@ class Clocks:
         self._offsets = np.array(offsets, dtype=np.int64).reshape(len(zones), len(hours))
 
     def offset(self, zone: Numbers, at: Minutes) -> Minutes:
-        """Local time minus UTC in each zone at each time, in minutes; IndexError outside the range."""
+        """Return local time minus UTC in each zone at each time, in minutes; raises IndexError outside the range."""
         offsets: Minutes = self._offsets[zone, at // 60 - self._first_hour]
         return offsets
 
@@ -154,7 +154,7 @@ class Clocks:
 
 
 def minutes_since_midnight(hhmm: Minutes) -> Minutes:
-    """HHMM as an integer (517 is 05:17, 2400 is midnight) -> minutes."""
+    """Convert HHMM as an integer (517 is 05:17, 2400 is midnight) to minutes."""
     return (hhmm // 100 * 60 + hhmm % 100) % MINUTES_A_DAY
 
 

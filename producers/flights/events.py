@@ -112,7 +112,7 @@ class Accounts:
 
 
 def flight_events(source: Source, first: date = FIRST_DAY, end: date = END_DAY) -> tuple[dict[str, Events], Accounts]:
-    """Topic -> events, of the flights scheduled and the weather observed from `first` up to, without, `end`.
+    """Return topic -> events, of the flights scheduled and the weather observed from `first` up to, without, `end`.
 
     Days are New York's. Planes have no time: all of them come, at the time of the first other event.
 

@@ -104,7 +104,7 @@ def publish_flights(
 def flight_identity(
     first: date, end: date, disorder: Disorder, timeline: Timeline, schema_ids: Mapping[str, int]
 ) -> dict[str, str]:
-    """Everything that decides on the events of flights, by name; a run goes on only where all of it is the same."""
+    """Return all that decides on the events of flights, by name; a run goes on only where all of it is the same."""
     order = hashlib.sha256()
     for column in (timeline.topic, timeline.row, timeline.event_time):
         order.update(column.tobytes())

@@ -1,1 +1,1 @@
-"""The ways into a topic: the publisher, its exactly-once option, pace and progress."""
+"""Publishes into topics: the publisher, its exactly-once option, pace and progress."""

@@ -66,7 +66,7 @@ def connect(kafka: Kafka, topics: Collection[str] = ()) -> AdminClient:
     on_cluster = set(connection.metadata(admin).topics)
     missing = sorted(set(topics) - on_cluster)
     for topic in missing:
-        # Of a topic that this user may not see the list says nothing.
+        # The list lacks topics that this user may not see.
         connection.metadata(admin, topic, writing([topic]))
     if missing:
         names = " ".join(missing)

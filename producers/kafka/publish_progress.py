@@ -156,7 +156,8 @@ def first_marker(identity: Mapping[str, str], topic_ids: Mapping[str, str], run:
 
 
 def starting_point(last: Published | None, first: Published, name: str) -> Published:
-    """Where the run with the marker `first` goes on, given the name's last marker; complete where nothing is left.
+    """Return where the run with the marker `first` goes on, given the name's last marker;
+    complete where nothing is left.
 
     Raises:
         TidemarkError: INPUT_CHANGED, TOPIC_RECREATED.
@@ -200,7 +201,7 @@ def earlier_runs(start: Published, name: str, unit: str) -> str | None:
 
 
 def digest_of_files(paths: Iterable[Path]) -> str:
-    """SHA-256 over the files, one after the other, in hexadecimal; raises TidemarkError BAD_FILE."""
+    """Return SHA-256 over the files, one after the other, in hexadecimal; raises TidemarkError BAD_FILE."""
     digest = hashlib.sha256()
     for path in paths:
         try:

@@ -26,12 +26,12 @@ REMEDIES = {
     "or raise the topic's message.timestamp.after.max.ms",
     "INVALID_RECORD": "a compacted topic takes no record without a key: name a key field",
 }
-# A broker's restart takes some 30 s; past two minutes somebody should know.
+# A broker's restart takes some 30 s; longer than two minutes is worth an error.
 MESSAGE_TIMEOUT_MS = 120_000
 # Enough to keep the broker busy while the next batch is encoded, and a bound on memory.
 QUEUE_MESSAGES = 200_000
 QUEUE_KIBIBYTES = 65_536
-# Under `batch_bytes` all the same: small records must not end a batch early.
+# `batch_bytes` limits a batch, too: many small records must not end it early.
 BATCH_MESSAGES = 100_000
 # After this many refused events the rest would most likely be refused too.
 MAX_FAILURES = 1_000
@@ -50,7 +50,7 @@ Event = tuple[str, bytes | None, str | bytes | None, int, Headers, int]
 
 
 def never() -> bool:
-    """Nobody stops us."""
+    """Return False: nothing stops the run."""
     return False
 
 
@@ -81,7 +81,7 @@ class Report:
     `failed`: (topic, librdkafka's error name) -> events that the client or the broker refused.
     `undelivered`: topic -> events that were given up before the broker acknowledged them.
     `cause`: what ended the events before their time; those before it are accounted for.
-    `denied`: who lacks which right, where that is why events were refused.
+    `denied`: which right the user lacks, where that is why events were refused.
     """
 
     delivered: Mapping[str, int]
@@ -94,12 +94,12 @@ class Report:
 
     @property
     def delivered_count(self) -> int:
-        """Events that the broker acknowledged."""
+        """Count events that the broker acknowledged."""
         return sum(self.delivered.values())
 
     @property
     def complete(self) -> bool:
-        """Whether all events came, and all were delivered."""
+        """Return whether all events came, and all were delivered."""
         return not (self.failed or self.undelivered or self.interrupted or self.cause)
 
     def __str__(self) -> str:
@@ -247,12 +247,12 @@ def open_topics(kafka: Kafka, topics: Collection[str]) -> tuple[AdminClient, dic
 
 
 def connection_config(kafka: Kafka, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
-    """Return what every client needs: where the cluster is, how to log in, and who hears of errors."""
+    """Return what every client needs: where the cluster is, how to log in, and where errors go."""
     return {**kafka.client_config(), "error_cb": on_error}
 
 
 def producer_config(batching: Batching, limits: Collection[Limits]) -> dict[str, Any]:
-    """librdkafka's properties for our guarantees, towards topics of these limits."""
+    """Return librdkafka's properties for our guarantees, towards topics of these limits."""
     return {
         "enable.idempotence": True,
         "acks": "all",

@@ -79,7 +79,7 @@ class TransactionalPublisher:
 
         Args:
             identity: everything that decides on the input's records, by name.
-            check_first: checks what must hold where nobody has begun.
+            check_first: checks what must hold before the first run.
 
         Raises:
             TidemarkError: INPUT_CHANGED, TOPIC_RECREATED, FENCED, KAFKA_FAILED, and what `check_first` raises.

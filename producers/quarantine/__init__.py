@@ -1,1 +1,1 @@
-"""Rejected records: found, looked into, sent back to their topics once and only once, or resolved from a work queue."""
+"""Finds rejected records, looks into them, sends them back to their topics once, or has a work queue resolve them."""

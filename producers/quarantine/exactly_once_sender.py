@@ -5,7 +5,7 @@
     decide     what has a marker is left out
     send       the records, and a marker for each; commit both
 
-Whoever began before o has ended when the log's end is o, under any id: so no marker is ever missed.
+A transaction that began before o, under any id, has ended when the log's end is o: so no marker is ever missed.
 """
 
 import time
@@ -41,7 +41,7 @@ class ExactlyOnceSender:
     """Sends chunks of records of one partition.
 
     Args:
-        name: what people are told failed.
+        name: what messages say has failed.
         batch: makes the records to send, one for each rejected record, all of one partition.
         make_marker: makes a record's marker, given where it went.
         limits: what the topic takes.
@@ -75,7 +75,7 @@ class ExactlyOnceSender:
             try:
                 return self._attempt(chunk)
             except TidemarkError as error:
-                # Whatever has become of it, the markers will tell.
+                # The markers will tell whether it was committed.
                 if error.code not in UNCLEAR or attempt == ATTEMPTS:
                     raise
                 time.sleep(FENCED_SECONDS)
@@ -107,7 +107,7 @@ class ExactlyOnceSender:
             if due:
                 self._commit(transaction, due)
             sent = {row.at for row in due}
-            # What an attempt has committed whose answer was lost is this run's too.
+            # An attempt may have committed though its answer was lost: its records are this run's, too.
             return [row for row in chunk if row.at in sent or self.markers.is_of_run(row.at)]
 
     def _commit(self, transaction: Transaction, due: Sequence[Rejected]) -> None:

@@ -88,7 +88,7 @@ def lines(row: Rejected, reading: Reading, redriven: bool | None) -> list[str]:
 
 
 def shown(data: bytes | None) -> str:
-    """Bytes as text where they are printable UTF-8, else in hexadecimal."""
+    """Return the bytes as text where they are printable UTF-8, else in hexadecimal."""
     if data is None:
         return "null"
     text = data.decode(errors="replace")
@@ -108,7 +108,8 @@ def hex_lines(value: bytes, at: int) -> list[str]:
 
 
 def _pii_fields(text: str) -> PiiFields | None:
-    """The personal fields of a schema, None for none; one without a name, for all, where its marks make no sense."""
+    """Return the personal fields of a schema, None for none;
+    one without a name, for all, where its marks make no sense."""
     try:
         return pii_fields_of(text) or None
     except TidemarkError:

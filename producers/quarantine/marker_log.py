@@ -121,7 +121,7 @@ def read_markers(settings: Settings, name: str, start: int, take: Callable[[Mark
                 position = read_to_end(connection, rest, SETTLE_SECONDS, take_message, lambda offset: offset >= end)
     except KafkaException as exc:
         if exc.args[0].code() not in CODES:
-            # Of a topic that this user may not see the client says that nobody leads it.
+            # If this user may not see the topic, the client says that it has no leader.
             topic_ids(AdminClient({**connection, "log_level": 0}), [name], connection, ("Read", "Describe"))
         needed = [Right("topic", name, ("Read", "Describe"))]
         raise errors.refused(name, exc.args[0], needed, connection) from exc
@@ -139,7 +139,7 @@ def _as_far_as_committed() -> Iterator[None]:
 
 
 def _end(connection: Mapping[str, str], name: str) -> int:
-    """Return where the log ends for those who do not wait for transactions."""
+    """Return where the log ends for readers that do not wait for transactions."""
     admin, latest = AdminClient({**connection, "log_level": 0}), OffsetSpec.latest()  # type: ignore[no-untyped-call]
     return list_offsets(admin, [(name, PARTITION)], latest, IsolationLevel.READ_UNCOMMITTED)[name, PARTITION]
 
@@ -148,8 +148,8 @@ class MarkerLog:
     """Which records of some topics have a marker in a log, by `ids` (topic -> the id it has now).
 
     Args:
-        run: whose markers are told apart from others'; "" for nobody's.
-        counts: whether a marker is to be heeded.
+        run: its markers are told apart from others'; "" for no run.
+        counts: whether a marker counts.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ class MarkerLog:
         return at.offset in self._offsets.get((at.topic, at.partition), ())
 
     def forget_run(self) -> None:
-        """Take the run's markers so far for anybody's, so that they need no memory."""
+        """Treat the run's markers so far as any others, so that they need no memory."""
         self._of_run.clear()
 
     def is_of_run(self, at: Coordinates) -> bool:
@@ -186,7 +186,7 @@ class MarkerLog:
         return at in self._of_run
 
     def among(self, topic: str, partitions: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """`has` for many records of one topic."""
+        """Return `has` for many records of one topic."""
         marked = np.zeros(len(offsets), dtype=bool)
         for partition in np.unique(partitions):
             if with_marker := self._offsets.get((topic, int(partition))):
@@ -197,7 +197,7 @@ class MarkerLog:
         return marked
 
     def among_rows(self, index: pa.Table) -> npt.NDArray[np.bool_]:
-        """`has` for each row of a table with `topic`, `partition` and `offset`."""
+        """Return `has` for each row of a table with `topic`, `partition` and `offset`."""
         topics = index["topic"].to_numpy()
         partitions, offsets = index["partition"].to_numpy(), index["offset"].to_numpy()
         marked = np.zeros(index.num_rows, dtype=bool)
@@ -215,7 +215,7 @@ def load_markers(settings: Settings, admin: AdminClient, name: str, topics: Iter
     """
     connection = settings.kafka.client_config()
     markers = MarkerLog(topic_ids(admin, topics, connection))
-    # By its name: a list has no topic that this user may not see.
+    # The log is asked for by name: a list lacks topics that this user may not see.
     if topic_ids(admin, [name], connection, ("Read", "Describe")):
         markers.position = read_markers(settings, name, 0, markers.take)
     return markers
@@ -251,7 +251,7 @@ def _append_new(settings: Settings, path: str, topic: str, topic_id: str, schema
 
 
 def _append(settings: Settings, path: str, topic: str, topic_id: str, schema: pa.Schema) -> int:
-    # By its id: a log that was created again begins with offset 0.
+    # The log's topic id is part of it: a log that was created again begins with offset 0.
     application = f"{topic}/{topic_id}"
     table = DeltaTable.create(table_uri(path), schema, mode="ignore")
     rows: list[Marker] = []

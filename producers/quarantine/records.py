@@ -56,13 +56,13 @@ class Rejected:
 
     @property
     def attempt(self) -> int:
-        """How often it was sent again before it came here."""
+        """Return how often it was sent again before it came here."""
         text = self.names.get(ATTEMPT, "0")
         return int(text) if text.isdigit() else 0
 
     @property
     def origin(self) -> str:
-        """The first record of its chain, itself where it was never redriven."""
+        """Return the first record of its chain, itself where it was never redriven."""
         return self.names.get(ORIGIN, str(self.at))
 
     def redrive_headers(self, redrive: str) -> list[tuple[str, str | bytes | None]]:

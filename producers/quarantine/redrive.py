@@ -86,7 +86,7 @@ class Redriver:
 
     @property
     def left_out(self) -> int:
-        """Records that were left out since they are too large."""
+        """Count records that were left out since they are too large."""
         return len(self._sender.too_large)
 
     def _batch(self, rows: Sequence[Rejected]) -> Batch:
@@ -177,7 +177,7 @@ def _compacted(topic: str) -> TidemarkError:
 
 
 def estimate(index: pa.Table, rate: float | None) -> float:
-    """Seconds that the records of an `index` take."""
+    """Return the seconds that the records of an `index` take."""
     transactions = sum(1 for _ in slices(index, MOST_RECORDS, MOST_BYTES))
     return max(transactions * 0.3, index.num_rows / rate if rate else 0.0)
 
@@ -188,6 +188,6 @@ def most_records(rate: float | None) -> int:
 
 
 def counts(index: pa.Table) -> Mapping[tuple[str, str], int]:
-    """Records of an `index` by topic and error."""
+    """Return the records of an `index` by topic and error."""
     grouped = index.group_by(["topic", "error"]).aggregate([([], "count_all")]).to_pylist()
     return {(row["topic"], row["error"]): row["count_all"] for row in grouped}

@@ -16,7 +16,7 @@ from producers.quarantine.records import Coordinates
 
 @dataclass(frozen=True)
 class Selection:
-    """Conditions on records; an empty field takes all. Of offsets and times the first is included, the last not."""
+    """Conditions on records; an empty field takes all. The first offset and time are included, the last are not."""
 
     topics: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ class Selection:
 
     @property
     def is_everything(self) -> bool:
-        """Whether nothing was asked for."""
+        """Return whether nothing was asked for."""
         return self == Selection()
 
     def condition(self, schema: Schema) -> Any:

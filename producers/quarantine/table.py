@@ -76,7 +76,8 @@ class Quarantine:
         return self._scan(selection.condition(self._dataset.schema), columns)
 
     def index(self, selection: Selection) -> pa.Table:
-        """Where the selected rows lie, in order: `topic`, `partition`, `offset`, `error`, `bytes` of key and value."""
+        """Return where the selected rows lie, in order: `topic`, `partition`, `offset`, `error`,
+        `bytes` of key and value."""
         parts = []
         for batch in self.batches(selection, ("topic", "partition", "offset", "error", "key", "value")):
             sizes = (pc.fill_null(pc.binary_length(batch[name]), 0) for name in ("key", "value"))
@@ -137,8 +138,8 @@ class Count:
     """Rejected records of one topic, error and rule.
 
     Args:
-        redriven: of which were sent again; None where no broker could be asked.
-        came_back: of which are records that were sent again and rejected once more.
+        redriven: how many of them were sent again; None where no broker could be asked.
+        came_back: how many of them were sent again and rejected once more.
         first, last: when they were put into quarantine; the records' own times in an older table.
     """
 
@@ -152,7 +153,7 @@ class Count:
     last: str = ""
 
     def add(self, rows: pa.Table, redriven: npt.NDArray[np.bool_] | None) -> None:
-        """Count `rows`, of which those that `redriven` marks were sent again."""
+        """Count `rows`; those that `redriven` marks were sent again."""
         self.records += rows.num_rows
         self.redriven = None if redriven is None else (self.redriven or 0) + int(redriven.sum())
         self.came_back += int(rows["came_back"].to_numpy().sum())
@@ -200,7 +201,7 @@ def count_lines(counts: Iterable[Count]) -> list[str]:
 
 
 def _in_ms(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """`batch` with `timestamp` in milliseconds since 1970: Python's own times end with the year 9999."""
+    """Return `batch` with `timestamp` in milliseconds since 1970: Python's own times end with the year 9999."""
     micros = batch["timestamp"].cast(TIME).cast(pa.int64())
     return batch.set_column(batch.schema.get_field_index("timestamp"), "timestamp", pc.divide(micros, 1000))
 

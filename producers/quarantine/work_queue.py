@@ -1,4 +1,4 @@
-"""Keeps the work queue: rejected records in a topic that a share group reads, so that each is resolved by somebody.
+"""Keeps the work queue: rejected records in a topic that a share group reads, so that some worker resolves each.
 
 One partition: a share group hands out records, not partitions, to as many workers as there are. Each record is a batch
 of its own on the brokers, which hand out no less than a batch.
@@ -174,11 +174,11 @@ class Outcomes:
         return next((marker for marker in markers if marker["resolution"] in FINAL), None)
 
     def given_up(self) -> set[int]:
-        """Return the queue's offsets of records that the group hands out no more, though nobody has resolved them."""
+        """Return the queue's offsets of records that the group hands out no more, though they are not resolved."""
         return {offset for offset in self.last if self._of(offset) == GIVEN_UP}
 
     def count(self) -> Counter[str]:
-        """Records by what became of them in the end, or of their last delivery so far."""
+        """Return the records by what became of them in the end, or of their last delivery so far."""
         return Counter(self._of(offset) for offset in self.last)
 
     def _of(self, offset: int) -> str:
@@ -226,7 +226,7 @@ def status(settings: Settings, admin: AdminClient) -> dict[str, int]:
         TidemarkError: KAFKA_FAILED.
     """
     log = marker_log.queued_topic(settings)
-    # By its name: a list has no topic that this user may not see.
+    # The topic is asked for by name: a list lacks topics that this user may not see.
     if not topic_ids(admin, [log], settings.kafka.client_config(), ("Read", "Describe")):
         return {"queued": 0}
     newest: dict[Coordinates, int] = {}

@@ -1,6 +1,6 @@
 """Works at the queue: takes one record after the other from the share group, has it resolved, and writes that down.
 
-    take         from now on nobody else has it, until it is acknowledged or its lock runs out
+    take         from now on no other worker has it, until it is acknowledged or its lock runs out
     resolve      accept (done), reject (never again), release (give it to somebody, maybe this worker, again)
     note         in the log of resolutions, which `quarantine audit` turns into a table
     acknowledge  accepted and rejected records are gone from the group
@@ -112,7 +112,7 @@ class Worker:
     resolved: Counter[str] = field(default_factory=Counter)
 
     def work(self) -> Counter[str]:
-        """Resolve records until there is a reason to end; counts by resolution.
+        """Resolve records until there is a reason to end; return counts by resolution.
 
         Raises:
             TidemarkError: NO_BROKER, BROKER_UNREACHABLE, KAFKA_FAILED, and what redriving raises; the record that was

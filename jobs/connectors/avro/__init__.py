@@ -1,1 +1,1 @@
-"""Avro in the Confluent framing, decoded, checked and encoded on the JVM."""
+"""Decodes, checks and encodes Avro in the Confluent framing on the JVM."""

@@ -106,7 +106,7 @@ def _steps(writers: tuple[RegisteredSchema, ...], reader: str) -> _Steps:
 
 
 def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
-    """The id in the header (null without framing), and whether it is a writer's."""
+    """Return the id in the header (null without framing), and whether it is a writer's."""
     framed = F.col("value").startswith(F.lit(bytearray(b"\0"))) & (F.length("value") >= HEADER_LENGTH)
     # Spark makes a number of bytes by way of text, which is slow: only for unknown ids.
     number = F.conv(F.hex(F.substring("value", 2, 4)), 16, 10).try_cast("bigint")
@@ -119,7 +119,7 @@ def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
 def _is_complete(
     fields: Sequence[Column], writers: Sequence[RegisteredSchema], reader: dict[str, Any], names: NamedTypes
 ) -> Column:
-    """Whether the body ended where it should, and the decoded `fields` are of their types."""
+    """Return whether the body ended where it should, and the decoded `fields` are of their types."""
     end = F.lit(struct.unpack("<f", SENTINEL)[0]).cast("float")
     is_complete = (F.col(READ).getField(END_FIELD) == end) & is_valid(fields, reader, names)
     for writer in writers:
@@ -134,7 +134,7 @@ def _has_id(id: int) -> Column:
 
 
 def carries(versions: Sequence[RegisteredSchema]) -> Column:
-    """Whether `value` names one of `versions`, boolean, never null."""
+    """Return whether `value` names one of `versions`, boolean, never null."""
     return F.coalesce(reduce(Column.__or__, [_has_id(version.id) for version in versions], F.lit(False)), F.lit(False))
 
 
@@ -154,12 +154,13 @@ Record = dict[str, Any]
 
 
 def is_valid(fields: Sequence[Column], schema: Record, names: NamedTypes) -> Column:
-    """Whether `fields`, read by the wire form of the record `schema`, are of its types; never null."""
+    """Return whether `fields`, read by the wire form of the record `schema`, are of its types; never null."""
     return _all_of(_parts(_Sound(names), fields, schema))
 
 
 def sound_ints(fields: Sequence[Column], schema: Record, names: NamedTypes, promoted: Collection[FieldPath]) -> Column:
-    """Whether the numbers in the places `promoted`, which were written as ints, are in the range of one; never null."""
+    """Return whether the numbers in the places `promoted`, which were written as ints, are in the range of one;
+    never null."""
     return _all_of(_parts(_SoundInts(names, promoted), fields, schema))
 
 
@@ -181,7 +182,8 @@ def _all_of(conditions: Iterable[Column | None]) -> Column:
 
 
 def _is_not_false(condition: Column) -> Column:
-    """Whether a check passes, as it does for a null. Never null itself, which is quicker code than `coalesce`."""
+    """Return whether a check passes, as it does for a null.
+    Never null itself, which is quicker code than `coalesce`."""
     return ~condition.eqNullSafe(False)
 
 

@@ -9,6 +9,6 @@ from schemas.registry import RegisteredSchema
 
 
 def encode(event: Column, schema: RegisteredSchema) -> Column:
-    """A framed value (binary) of the struct `event`, written by `schema`."""
+    """Return a framed value (binary) of the struct `event`, written by `schema`."""
     header = F.lit(bytearray(frame(schema.id, b"")))
     return F.concat(header, to_avro(event, schema.text))

@@ -27,7 +27,7 @@ HEADER = {"name": "tidemark_header", "type": {"type": "fixed", "name": "tidemark
 
 
 def has_int_and_long(branches: list[Any], names: NamedTypes) -> bool:
-    """Whether a union has both: Spark reads them as one, and neither can stand for the other."""
+    """Return whether a union has both: Spark reads them as one, and neither can stand for the other."""
     return {"int", "long"} <= {names.of(branch)["type"] for branch in branches}
 
 
@@ -41,7 +41,8 @@ def wire_schema(schema: Any, as_long: Callable[[FieldPath], bool] = lambda place
 
 
 def wire_text(schema: dict[str, Any], *first: dict[str, Any]) -> str:
-    """The text of the record `schema`, a `wire_schema`, with the fields `first` before its own, and END behind them."""
+    """Return the text of the record `schema`, a `wire_schema`, with the fields `first` before its own,
+    and END behind them."""
     attributes = {key: value for key, value in schema.items() if not key.startswith("__")}  # not fastavro's notes
     return json.dumps({**attributes, "fields": [*first, *schema["fields"], END]})
 
@@ -95,7 +96,7 @@ def _default(value: Any) -> Any:
 
 
 def is_short_decimal(declared: dict[str, Any]) -> bool:
-    """Whether its bytes may be more than Spark looks at."""
+    """Return whether its bytes may be more than Spark looks at."""
     is_decimal = declared.get("logicalType") == "decimal" and declared["type"] in ("bytes", "fixed")
     return is_decimal and declared["precision"] <= SHORT and declared.get("size", LONGER) > 8
 

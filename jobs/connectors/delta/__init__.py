@@ -1,1 +1,1 @@
-"""Delta tables: exactly-once writes, their log, their schema and their upkeep."""
+"""Handles Delta tables: exactly-once writes, their log, their schema and their upkeep."""

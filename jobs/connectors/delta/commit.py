@@ -43,7 +43,7 @@ class Attempt:
         self._lock = Lock()
 
     def begin(self, app_id: str) -> bool:
-        """Note that a write under `app_id` begins; False where one was begun before."""
+        """Note that a write under `app_id` begins; return False where one was begun before."""
         with self._lock:
             is_first = app_id not in self._begun
             self._begun.add(app_id)
@@ -52,7 +52,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Commit:
-    """A write of a micro-batch: who writes, which of its statements, which batch, from which offsets.
+    """A write of a micro-batch: which sink and query write, by which statement, which batch, from which offsets.
 
     Args:
         sink: the output's query name, the same over all of its checkpoints.
@@ -77,15 +77,15 @@ class Commit:
     tally: Tally = field(default_factory=Tally, compare=False, repr=False)
 
     def app_id(self, table: Table) -> str:
-        """The id under which Delta records the version."""
+        """Return the id under which Delta records the version."""
         return f"{self.app_id_prefix(table)}{self.query_id}"
 
     def app_id_prefix(self, table: Table) -> str:
-        """The beginning of the app ids of this sink, table and statement; the query id is the rest."""
+        """Return the beginning of the app ids of this sink, table and statement; the query id is the rest."""
         return f"{self.sink}/{table.name}/{self.statement}/"
 
     def metadata(self) -> str:
-        """The JSON that the table's history keeps with the commit."""
+        """Return the JSON that the table's history keeps with the commit."""
         written = {
             "sink": self.sink,
             "query_id": self.query_id,

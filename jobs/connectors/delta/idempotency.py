@@ -31,7 +31,7 @@ def require_first(table: Table, commit: Commit) -> None:
 
 
 def must_write(spark: SparkSession, table: Table, commit: Commit) -> bool:
-    """Whether `commit` has not been made yet.
+    """Return whether `commit` has not been made yet.
 
     Raises:
         TidemarkError: CHECKPOINT_REPLACED, where the table holds batches of the same sink from another checkpoint;
@@ -57,7 +57,7 @@ def must_write(spark: SparkSession, table: Table, commit: Commit) -> bool:
 
 
 def recorded_version(spark: SparkSession, path: str, app_id: str) -> int | None:
-    """The last version that `app_id` committed to the table at `path`; None for a first one."""
+    """Return the last version that `app_id` committed to the table at `path`; None for a first one."""
     return snapshot(spark, path).transaction(app_id)
 
 

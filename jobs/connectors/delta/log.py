@@ -1,4 +1,4 @@
-"""The log of a Delta table: what each commit says of itself, newest first, and what a RESTORE took back.
+"""Reads the log of a Delta table: what each commit says of itself, newest first, and what a RESTORE took back.
 
 `DeltaLog` reads it without a JVM, wherever `jobs.connectors.files` reads. `snapshot` and `History` ask the session that
 writes the table, which knows the newest version already, and whose file systems and credentials are Hadoop's.
@@ -92,7 +92,7 @@ class DeltaLog:
         self._parts = [name for name, version in checkpoints.items() if version == self._checkpoint]
 
     def commits(self) -> Iterator[LogCommit]:
-        """Newest first, as far back as the log goes without a gap.
+        """Yield commits, newest first, as far back as the log goes without a gap.
 
         Raises:
             TidemarkError: TABLE_LOG_DAMAGED.
@@ -110,7 +110,7 @@ class DeltaLog:
             version -= 1
 
     def app_ids(self) -> set[str] | None:
-        """The transaction identifiers that the newest checkpoint of the log holds; None where it has none."""
+        """Return the transaction identifiers that the newest checkpoint of the log holds; None where it has none."""
         app_ids: set[str] = set()
         for name in self._parts:
             if name.endswith(".json"):
@@ -124,7 +124,7 @@ class DeltaLog:
 
     @property
     def checkpoint(self) -> int:
-        """The version of the newest checkpoint of the log; -1 where it has none."""
+        """Return the version of the newest checkpoint of the log; -1 where it has none."""
         return self._checkpoint
 
     def _read(self, name: str) -> bytes:
@@ -133,7 +133,7 @@ class DeltaLog:
 
 
 def tables_under(root: str) -> list[str]:
-    """The Delta tables in the folder `root` and the folders in it, by their path from there, sorted.
+    """Return the Delta tables in the folder `root` and the folders in it, by their path from there, sorted.
 
     Those that replays write beside the live ones, and those that drivers keep of themselves (`_operations`), are left
     out.
@@ -157,7 +157,7 @@ def _tables(files: fs.FileSystem, base: str, within: str, depth: int) -> Iterato
 
 
 def log_damaged(path: str, what: str) -> TidemarkError:
-    """The TABLE_LOG_DAMAGED of the table at `path`, with the first line of `what`."""
+    """Return the TABLE_LOG_DAMAGED of the table at `path`, with the first line of `what`."""
     message = f"the log of table {path} cannot be read: {what.strip().partition(chr(10))[0]}"
     remedy = f"restore {path}/{LOG} from a copy, or delete the table and its checkpoint, both, to read the topics again"
     return TidemarkError("TABLE_LOG_DAMAGED", message, remedy)
@@ -176,7 +176,7 @@ def _parsed(version: int, text: bytes) -> LogCommit:
 
 
 def _commit(version: int, info: Mapping[str, Any], app_ids: tuple[str, ...] = ()) -> LogCommit:
-    """A commit by what Delta's commitInfo says of it."""
+    """Return a commit by what Delta's commitInfo says of it."""
     at = info.get("timestamp")
     return LogCommit(
         version,
@@ -205,7 +205,7 @@ def _object(text: Any) -> dict[str, Any]:
 
 
 def snapshot(spark: "SparkSession", path: str) -> "DeltaSnapshot":
-    """Delta's own newest snapshot of the table at `path`; an empty one, of version -1, where there is no table.
+    """Return Delta's own newest snapshot of the table at `path`; an empty one, of version -1, where there is no table.
 
     Raises:
         TidemarkError: TABLE_LOG_DAMAGED, where files are missing in its log.
@@ -237,7 +237,7 @@ class History:
         self._read: dict[int, LogCommit | None] = {}
 
     def commits(self) -> Iterator[LogCommit]:
-        """Newest first; each file is read when it is asked for, once."""
+        """Yield commits, newest first; each file is read when it is asked for, once."""
         for version in range(self._snapshot.version, -1, -1):
             commit = self._load(version)
             if commit is None:
@@ -245,20 +245,21 @@ class History:
             yield commit
 
     def find(self, named: Mapping[str, Any]) -> int | None:
-        """The newest version whose metadata has all entries of `named`; None where the log has none."""
+        """Return the newest version whose metadata has all entries of `named`; None where the log has none."""
         return next((commit.version for commit in self.commits() if named.items() <= commit.metadata.items()), None)
 
     def newest(self, named: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The metadata of the newest commit that has all entries of `named`; empty where the log has none."""
+        """Return the metadata of the newest commit that has all entries of `named`; empty where the log has none."""
         version = self.find(named)
         return {} if version is None else self.metadata(version)
 
     def undone_at(self, version: int) -> int | None:
-        """The version that restored the table to before `version`; None where the rows of `version` still count."""
+        """Return the version that restored the table to before `version`;
+        None where the rows of `version` still count."""
         return next((by for commit, by in undone(self.commits()) if commit.version == version), None)
 
     def metadata(self, version: int) -> Mapping[str, Any]:
-        """The metadata that one of our commits has; empty for commits of others."""
+        """Return the metadata that one of our commits has; empty for commits of others."""
         commit = self._load(version)
         return {} if commit is None else commit.metadata
 

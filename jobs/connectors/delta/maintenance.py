@@ -15,7 +15,7 @@ from jobs.connectors.delta.log import snapshot
 
 ATTEMPTS = 3
 CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
-# By default Delta keeps what the table's own property says, and passes over any other time it is told, without a word.
+# By default Delta keeps files as the table's own property says, and ignores any other time without a word.
 IGNORE = "spark.databricks.delta.vacuum.retentionWindowIgnore.enabled"
 # Delta lists folders in as many tasks as this says, 10,000 by default: 40 s for an empty table on two cores.
 LISTING = "spark.sql.sources.parallelPartitionDiscovery.parallelism"
@@ -43,7 +43,7 @@ class Files:
 
 
 def data_files(spark: SparkSession, path: str, small_bytes: int) -> Files:
-    """The files of the table at `path`, of which those below `small_bytes` are small."""
+    """Return the files of the table at `path`, of which those below `small_bytes` are small."""
     all_files = snapshot(spark, path).files()
     is_small = F.col("size") < small_bytes
     partition = F.to_json("partitionValues")
@@ -55,7 +55,7 @@ def data_files(spark: SparkSession, path: str, small_bytes: int) -> Files:
 
 
 def compact(spark: SparkSession, path: str, small_bytes: int, target_bytes: int) -> int | None:
-    """Rewrite the small files into ones of `target_bytes`; how many were rewritten, None where writers were in the way.
+    """Rewrite the small files into ones of `target_bytes`; return how many, None where writers were in the way.
 
     Appends are never in the way. A MERGE at the same moment makes one of the two fail: this one tries again, and then
     leaves it.
@@ -73,19 +73,20 @@ def compact(spark: SparkSession, path: str, small_bytes: int, target_bytes: int)
 
 
 def retention(spark: SparkSession, path: str) -> timedelta:
-    """How long the table itself wants removed files kept (`delta.deletedFileRetentionDuration`, 7 days by default)."""
+    """Return how long the table itself wants removed files kept (`delta.deletedFileRetentionDuration`,
+    7 days by default)."""
     return timedelta(milliseconds=snapshot(spark, path).retention_ms())
 
 
 def version_time(spark: SparkSession, path: str, version: int) -> datetime | None:
-    """When `version` was committed; None where the table's log no longer has it."""
+    """Return when `version` was committed; None where the table's log no longer has it."""
     commits = DeltaTable.forPath(spark, path).history().where(F.col("version") == version)
     rows = commits.select(F.unix_millis("timestamp")).collect()
     return datetime.fromtimestamp(rows[0][0] / 1000, UTC) if rows else None
 
 
 def vacuum(spark: SparkSession, path: str, keep: timedelta, checked: bool, dry_run: bool) -> int:
-    """Remove files that no version younger than `keep` needs; of a dry run, how many; Delta names 1,000 at most.
+    """Remove files that no version younger than `keep` needs; return how many in a dry run (Delta names 1,000 at most).
 
     Args:
         checked: whether Delta refuses what is less than the table's own retention.

@@ -82,7 +82,7 @@ def type_changes(old: DataType, new: DataType, column: str = "") -> Iterator[Typ
 
 
 def is_widening(old: DataType, new: DataType) -> bool:
-    """Whether every value of `old` is one of `new`, and Delta can widen a column so."""
+    """Return whether every value of `old` is one of `new`, and Delta can widen a column so."""
     digits = DIGITS.get(type(old))
     if isinstance(new, DecimalType) and isinstance(old, DecimalType):
         return new.scale >= old.scale and new.precision - new.scale >= old.precision - old.scale

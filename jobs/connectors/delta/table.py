@@ -1,4 +1,4 @@
-"""Delta tables as a sink of micro-batches or of a range, each write exactly once; rows replaced in one transaction."""
+"""Writes micro-batches or a range into Delta tables, each exactly once; replaces rows in one transaction."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -51,7 +51,7 @@ _CREATING = Lock()
 
 
 def write(frame: DataFrame, table: Table, commit: Commit) -> bool:
-    """Append `frame` to `table`, or merge it by the table's keys; False when the batch was there already.
+    """Append `frame` to `table`, or merge it by the table's keys; return False when the batch was there already.
 
     Raises:
         TidemarkError: STATEMENT_REPEATED, where the same attempt at a batch wrote this before; what `must_write`
@@ -82,19 +82,19 @@ def _write_once(frame: DataFrame, table: Table, commit: Commit) -> bool:
 
 
 def _rows_of(spark: SparkSession, table: Table, commit: Commit) -> int:
-    """The rows of the commit that was just made, as Delta counted them; 0 where it made none."""
+    """Return the rows of the commit that was just made, as Delta counted them; 0 where it made none."""
     own = {"sink": commit.sink, "query_id": commit.query_id, "statement": commit.statement, "batch": commit.version}
     newest = islice(History(spark, table.path).commits(), COMMITS_SINCE)
     return next((made.rows or 0 for made in newest if own.items() <= made.metadata.items()), 0)
 
 
 def exists(spark: SparkSession, path: str) -> bool:
-    """Whether there is a table at `path`."""
+    """Return whether there is a table at `path`."""
     return bool(DeltaTable.isDeltaTable(spark, path))
 
 
 def read(spark: SparkSession, path: str) -> DataFrame:
-    """The table at `path` as it is now: later commits do not show in the frame, however often it is read.
+    """Return the table at `path` as it is now: later commits do not show in the frame, however often it is read.
 
     Raises:
         TidemarkError: TABLE_MISSING.
@@ -216,7 +216,7 @@ CONFLICT = (*OVERTAKEN, DeltaConcurrentModificationException)
 
 
 def replace_rows(frame: DataFrame, path: str, condition: str, version: int, metadata: str) -> int:
-    """Swap the rows of the table at `path` that meet the SQL `condition` for those of `frame`; the new version.
+    """Swap the rows of the table at `path` that meet the SQL `condition` for those of `frame`; return the new version.
 
     Args:
         version: of the table, that the swap is based on.

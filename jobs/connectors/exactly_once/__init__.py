@@ -1,1 +1,1 @@
-"""The sink that writes each record into Kafka topics exactly once, with a ledger topic; its way in is `sink`."""
+"""Writes each record into Kafka topics exactly once, with a ledger topic; the way in is `sink`."""

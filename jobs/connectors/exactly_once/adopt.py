@@ -1,4 +1,4 @@
-"""Lets a query go on whose ledger and checkpoint have parted: the ledger restores the checkpoint, or begins anew."""
+"""Lets a query go on whose ledger and checkpoint no longer agree: the ledger restores the checkpoint or begins anew."""
 
 from dataclasses import dataclass, replace
 

@@ -30,7 +30,7 @@ class Author:
 
     @classmethod
     def from_fields(cls, fields: Any) -> Self | None:
-        """The author that an `open` marker holds; None for one of an earlier version."""
+        """Return the author that an `open` marker holds; None for one of an earlier version."""
         try:
             return cls(**fields)
         except TypeError:
@@ -38,7 +38,7 @@ class Author:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The process as a marker holds it."""
+        """Return the process as a marker holds it."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class Author:
 
 
 def this_process() -> Author:
-    """The process that asks."""
+    """Return the process that asks."""
     return _process(os.getpid())  # a worker that was forked is another process than the one that was asked before
 
 
@@ -58,7 +58,7 @@ def _process(pid: int) -> Author:
 
 
 def is_gone(author: Author) -> bool | None:
-    """Whether the process has ended; None where that cannot be told from here."""
+    """Return whether the process has ended; None where this machine cannot know it."""
     boot, namespace = _place()
     if not (author.started and boot and namespace) or (author.boot, author.namespace) != (boot, namespace):
         return None
@@ -75,7 +75,7 @@ def _place() -> tuple[str, str]:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat behind the process's name; None where there is no such process."""
+    """Return the fields of /proc/PID/stat behind the process's name; None where there is no such process."""
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

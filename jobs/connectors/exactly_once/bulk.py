@@ -1,4 +1,4 @@
-"""Arrow columns straight into librdkafka: one call for thousands of records, with Java's default partitioner."""
+"""Hands Arrow columns straight to librdkafka: one call for thousands of records, with Java's default partitioner."""
 
 import ctypes
 import time
@@ -27,7 +27,8 @@ Words = npt.NDArray[np.uint32]
 def partitions_of(
     data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int32], partitions: int
 ) -> npt.NDArray[np.int32] | None:
-    """The partition of each key, key i being `data[offsets[i]:offsets[i + 1]]`; None for keys of too many lengths."""
+    """Return the partition of each key, key i being `data[offsets[i]:offsets[i + 1]]`;
+    None for keys of too many lengths."""
     lengths = np.diff(offsets)
     ranked = np.sort(lengths)
     distinct = ranked[np.flatnonzero(np.diff(ranked, prepend=-1))].tolist()
@@ -48,7 +49,7 @@ def _partitions(keys: npt.NDArray[np.uint8], partitions: int) -> npt.NDArray[np.
 
 
 def _murmur2(keys: npt.NDArray[np.uint8]) -> Words:
-    """The murmur2 hash of each row of `keys`, all of one length."""
+    """Return the murmur2 hash of each row of `keys`, all of one length."""
     count, length = keys.shape
     whole = length - length % 4
     words = np.ascontiguousarray(keys[:, :whole]).view("<u4").reshape(count, whole // 4)
@@ -125,7 +126,7 @@ class Bulk:
             raise KafkaException(KafkaError(int(messages["err"][messages["err"] != 0][0])))
 
     def _partitions_of(self, batch: pa.RecordBatch) -> npt.NDArray[np.int32] | None:
-        """The partition of each row: its own, else its key's, else one that changes from batch to batch."""
+        """Return the partition of each row: its own, else its key's, else one that changes from batch to batch."""
         named = _named_partitions(batch)
         if "key" not in batch.schema.names:
             by_key: npt.NDArray[np.int32] | None = np.full(batch.num_rows, PARTITIONER, np.int32)
@@ -152,7 +153,7 @@ class Bulk:
 
 
 def bulk_of(producer: Producer, topic: str) -> Bulk | None:
-    """The fast way into `topic`; None where the installed client is not one of those that it was made for."""
+    """Return the fast way into `topic`; None where the installed client is not one of those that it was made for."""
     library = _library()
     return Bulk(library, producer, topic) if library else None
 
@@ -195,11 +196,11 @@ def _messages(batch: pa.RecordBatch) -> npt.NDArray[np.void]:
 def _by_partition(
     messages: npt.NDArray[np.void], partitions: npt.NDArray[np.int32]
 ) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
-    """The messages of each partition, in their order."""
+    """Yield the messages of each partition, in their order."""
     if partitions.min() == partitions.max():
         yield int(partitions[0]), messages
         return
-    # Numbers of 16 bits are sorted in linear time. Past them parts come in more than one piece, still in order.
+    # Numbers of 16 bits are sorted in linear time. Past those, a partition may come in several pieces, still in order.
     order = np.argsort(partitions.astype(np.uint16), kind="stable")
     # They are copied as plain bytes: field by field the same copy takes ten times as long.
     messages, partitions = messages.view(f"V{MESSAGE.itemsize}")[order].view(MESSAGE), partitions[order]

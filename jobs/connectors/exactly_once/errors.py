@@ -1,4 +1,4 @@
-"""The errors with which the ledger sink stops a query, by name, with what to do about each."""
+"""Makes the errors by which the ledger sink stops a query, by name, with what to do about each."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Points at which tests hold a process to kill, pause or pass it; without $TIDEMARK_FAILPOINTS they do nothing.
+"""Sets points where tests hold a process to kill, pause or pass it; without $TIDEMARK_FAILPOINTS they do nothing.
 
 A test arms a point of one sink by a file `<sink>/<point>.armed` in that folder, which may say which attempt it means,
 as JSON: every key in it must equal what the point is reached with. The process that comes by takes the file's place,

@@ -1,4 +1,4 @@
-"""The ledger topic of a sink, the identities of the topics it writes to, and the brokers' limit on transactions."""
+"""Creates the ledger topic of a sink; asks for the ids of topics, and for the brokers' limit on transactions."""
 
 import contextlib
 import time
@@ -41,7 +41,7 @@ class Ledger:
         return PLAN_PARTITION + 1 + shard
 
     def shards(self, admin: AdminClient) -> int:
-        """How many shards have a partition."""
+        """Return how many shards have a partition."""
         metadata = admin.list_topics(self.name, timeout=SECONDS).topics[self.name]
         return max(0, len(metadata.partitions) - 1)
 
@@ -95,7 +95,7 @@ class Ledger:
 
 
 def sink_rights(sink: str, topics: Iterable[str], is_prefix: bool = False, shards: bool = True) -> list[Right]:
-    """The rights that publishing to `topics` by way of a ledger needs.
+    """Return the rights that publishing to `topics` by way of a ledger needs.
 
     Args:
         sink: its id, or, where `is_prefix`, what the ids of several begin with.

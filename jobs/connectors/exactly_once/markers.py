@@ -118,7 +118,8 @@ def open_marker(writer: str) -> bytes:
 
 
 def author_of(value: bytes | None, writer: str) -> Author | None:
-    """The process that began a transaction of `writer`, by its `open` marker; None where it is not that, or old."""
+    """Return the process that began a transaction of `writer`, by its `open` marker;
+    None where it is not that, or old."""
     record = json.loads(value) if value else {}
     if record.get("kind") != OPEN or record.get("writer") != writer:
         return None
@@ -126,7 +127,7 @@ def author_of(value: bytes | None, writer: str) -> Author | None:
 
 
 def plan_due(last: Plan | None, wanted: Plan, sink: str) -> Plan:
-    """The plan to follow for `wanted.id`: `wanted` itself, to be committed, or the same batch's, taken over.
+    """Return the plan to follow for `wanted.id`: `wanted` itself, to be committed, or the same batch's, taken over.
 
     Raises:
         TidemarkError: CHECKPOINT_REPLACED, CHECKPOINT_ROLLED_BACK, BATCH_CHANGED, LEDGER_GAP, TOPIC_RECREATED.
@@ -151,7 +152,8 @@ def plan_due(last: Plan | None, wanted: Plan, sink: str) -> Plan:
 
 
 def is_done(last: Done | None, mine: BatchId, sink: str) -> bool:
-    """Whether the shard whose last marker is given has written the batch; the plan has proved the batch before it.
+    """Return whether the shard whose last marker is given has written the batch;
+    the plan has proved the batch before it.
 
     Raises:
         TidemarkError: CHECKPOINT_REPLACED, CHECKPOINT_ROLLED_BACK, BATCH_CHANGED.

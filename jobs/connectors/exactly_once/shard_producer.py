@@ -42,7 +42,8 @@ class LargeRecords:
         self.refusal: TidemarkError | None = None
 
     def rows(self, batch: pa.RecordBatch, topic: str | None) -> list[int]:
-        """The numbers of the rows that may be too large for the topic that they go to (`topic`, or their own)."""
+        """Return the numbers of the rows that may be too large for the topic that they go to (`topic`,
+        or their own)."""
         least = min([*self._limits.by_topic.values(), self._limits.otherwise])
         if batch.nbytes + RECORD_OVERHEAD <= least:
             return []
@@ -53,7 +54,8 @@ class LargeRecords:
         return [row for row in rows if sizes[row] > self._limits.by_topic.get(topics[row], self._limits.otherwise)]
 
     def is_refused(self, record: Record, number: int) -> bool:
-        """Whether the record, the shard's `number`-th, is larger than its topic takes, headers and framing aside."""
+        """Return whether the record, the shard's `number`-th, is larger than its topic takes,
+        headers and framing aside."""
         limit = self._limits.by_topic.get(record[0])
         if limit is None or len(record[1] or b"") + len(record[2] or b"") <= limit:
             return False
@@ -61,7 +63,7 @@ class LargeRecords:
         return True
 
     def watch(self, record: Record, number: int) -> Callable[[KafkaError | None, Message], None]:
-        """A delivery callback of the record."""
+        """Return a delivery callback of the record."""
 
         def delivered(error: KafkaError | None, _: Message) -> None:
             if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
@@ -77,7 +79,7 @@ class LargeRecords:
 
 
 def sizes_of(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
-    """Bytes of each row as a record that is alone in its batch, at most and before compression."""
+    """Return the bytes of each row as a record that is alone in its batch, at most and before compression."""
     sizes = np.full(batch.num_rows, RECORD_OVERHEAD, np.int64)
     for name in {"key", "value"} & set(batch.schema.names):
         sizes += lengths(batch.column(name))
@@ -120,7 +122,7 @@ class ShardProducer:
 
     @property
     def refusal(self) -> TidemarkError | None:
-        """RECORD_TOO_LARGE, once a record was refused for its size."""
+        """Return RECORD_TOO_LARGE, once a record was refused for its size."""
         return self._large.refusal
 
     def produce(self, producer: Producer, rows: Iterable[pa.RecordBatch], topic: str | None, timeout: float) -> None:
@@ -257,7 +259,7 @@ def _partitions(batch: pa.RecordBatch) -> Any:
 
 
 def _timestamps(batch: pa.RecordBatch) -> Any:
-    """Milliseconds since 1970; 0, the time of publishing, for null. Kafka has no time before 1970: EARLIEST_MS."""
+    """Return milliseconds since 1970; 0, the time of publishing, for null; EARLIEST_MS before 1970: Kafka has none."""
     if "timestamp" not in batch.schema.names:
         return repeat(PUBLISHING)
     times = batch.column("timestamp")

@@ -1,4 +1,4 @@
-"""The shards of a micro-batch: how it is cut into them, and how each is published, in one transaction with its marker.
+"""Cuts a micro-batch into shards, and publishes each in one transaction with its marker.
 
 It is cut by the source's own partitions or by those of the query's state where it can be, by the record's key
 elsewhere. A shard's content must be the same whenever its batch is computed. A range of one source partition is fixed
@@ -53,8 +53,8 @@ class ShardPlan:
 
 
 def plan_shards(frame: DataFrame, shards: int, most: int) -> ShardPlan:
-    """The cut of a batch that nobody has planned: by the partitions of its source or of its state, `most` at most, or
-    into `shards` by key."""
+    """Return the cut of a batch that nobody has planned: by the partitions of its source or of its state, `most` at
+    most, or into `shards` by key."""
     ranges = source_ranges(frame)
     read = None if ranges is None else sum(end - first for _, first, end in ranges)
     if not ranges or len(ranges) > most:
@@ -68,7 +68,8 @@ def plan_shards(frame: DataFrame, shards: int, most: int) -> ShardPlan:
 
 
 def source_ranges(frame: DataFrame) -> list[tuple[str, int, int]] | None:
-    """The (topic-partition, first, end) that each Spark partition of a micro-batch is; None for anything else."""
+    """Return the (topic-partition, first, end) that each Spark partition of a micro-batch is;
+    None for anything else."""
     ranges = kafka_ranges(frame)
     known = [source_range for source_range in ranges if source_range is not None]
     return known if len(known) == len(ranges) else None
@@ -93,12 +94,13 @@ def publish_shards(
 
 
 def cut_frame(frame: DataFrame, layout: Layout, shards: int, order_by: str | None = None) -> DataFrame:
-    """`frame` with one Spark partition a shard, key and value binary, timestamp long (ms since 1970), and HASH long.
+    """Return `frame` with one Spark partition a shard, key and value binary, timestamp long (ms since 1970),
+    and HASH long.
 
     The checksum of a shard adds HASH up: of all columns but the timestamp, which ledgers of older code do not count.
 
     Args:
-        order_by: a column by which the rows of a shard are sorted, and which is no part of the record.
+        order_by: a column that sorts the rows of a shard, and is no part of the record.
     """
     if layout not in ("source", "state"):
         frame = frame.repartitionById(shards, F.pmod(F.xxhash64(*_key(frame.columns)), F.lit(shards)).cast("int"))
@@ -155,7 +157,7 @@ class ShardTask:
         writers: the identity of each shard.
         topic: where rows go that name none.
         limits: what the output topics take, as far as it is known.
-        origins: what each shard is made of, for people; empty where that cannot be told.
+        origins: what each shard is made of, for people; empty where that is not known.
     """
 
     sink: str
@@ -213,7 +215,8 @@ def task(assignment: ShardTask) -> Callable[[Iterator[pa.RecordBatch]], Iterator
 
 
 def _as_arrow(result: ShardResult) -> pa.RecordBatch:
-    """The one row of a task, as RESULT says; of buffers, since Arrow loads pandas to look at any value of Python's."""
+    """Return the one row of a task, as RESULT says; it is made of buffers,
+    since Arrow loads pandas to look at any value of Python's."""
     text = json.dumps(vars(result)).encode()
     edges = pa.py_buffer(struct.pack("=ii", 0, len(text)))
     column = pa.Array.from_buffers(pa.binary(), 1, [None, edges, pa.py_buffer(text)])

@@ -1,4 +1,4 @@
-"""The ledger sink: micro-batches into Kafka topics, each record exactly once for `read_committed` readers.
+"""Writes micro-batches into Kafka topics with a ledger: each record exactly once for `read_committed` readers.
 
 Used from `foreachBatch`, whose batch Spark takes for done only after `write` has returned: a batch that was cut short
 is written again, and the ledger says what of it is in the topic already. For each batch the driver commits a plan, then

@@ -1,4 +1,4 @@
-"""A small micro-batch is published by the driver: plan, records and marker in one transaction, and no task for shards.
+"""Publishes a small micro-batch in the driver: plan, records and marker in one transaction, and no task for shards.
 
 Its plan says "whole": one shard has all records. An attempt that takes such a plan over knows that the shard is done,
 since both were committed together. The writer is the one of plans, which each batch fences first. No shard's writer of
@@ -33,7 +33,7 @@ class Published:
 
 
 def is_small(read: int | None, before: Published | None, most: int) -> bool:
-    """Whether a batch is likely to have at most `most` records, of MOST_BYTES.
+    """Return whether a batch is likely to have at most `most` records, of MOST_BYTES.
 
     Args:
         read: how many offsets of the source it is made of; None behind a shuffle.
@@ -49,7 +49,8 @@ def is_small(read: int | None, before: Published | None, most: int) -> bool:
 
 
 def collected(frame: DataFrame, order_by: str | None) -> list[pa.RecordBatch] | None:
-    """The rows of a batch as `shards.cut_frame` gives them; None where Spark could not bring them to the driver."""
+    """Return the rows of a batch as `shards.cut_frame` gives them;
+    None where Spark could not bring them to the driver."""
     # Only where rows have to be sorted must they be in one partition; else each has its order already.
     rows = cut_frame(frame, "whole" if order_by else "source", 1, order_by)
     try:

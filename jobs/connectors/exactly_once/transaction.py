@@ -1,4 +1,4 @@
-"""One Kafka transaction of one writer: fenced against its predecessors, decided behind a barrier, with a marker inside.
+"""Runs one Kafka transaction of one writer: it fences its predecessors, decides behind a barrier, holds a marker.
 
     with Transaction(writer) as transaction:
         last = transaction.last_marker()      # what the writer's predecessors have committed, and nothing is under way
@@ -75,7 +75,7 @@ class Writer:
     topics: tuple[str, ...] = ()
 
     def rights(self) -> list[Right]:
-        """The rights that its user needs."""
+        """Return the rights that its user needs."""
         return [
             Right("topic", self.ledger, ("Read", "Write", "Describe")),
             *writing(self.topics),
@@ -117,7 +117,8 @@ class Transaction:
                 self.producer.abort_transaction(METADATA_SECONDS)
 
     def last_marker(self) -> Plan | Done | None:
-        """The newest committed marker in the writer's ledger partition, read up to this transaction's own beginning."""
+        """Return the newest committed marker in the writer's ledger partition,
+        read up to this transaction's own beginning."""
         with self.named():
             barrier = self._barrier()
             last = _read_last(self._writer, barrier)
@@ -186,7 +187,7 @@ class Transaction:
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
-        """Kafka's errors as ours; a fatal one inside `flush` comes as SystemError."""
+        """Turn Kafka's errors into ours; a fatal one inside `flush` comes as SystemError."""
         try:
             yield
         except (KafkaException, SystemError) as exc:
@@ -200,7 +201,7 @@ class Transaction:
 
 @contextlib.contextmanager
 def beginning(writer: Writer) -> Iterator["Future[tuple[Transaction, Plan | Done | None]]"]:
-    """A transaction that begins, and reads the last marker, while the block does something else and then waits for it.
+    """Begin a transaction, and read the last marker, while the block does something else and then waits for it.
 
     At the block's end it is aborted, if it was not committed.
     """
@@ -214,7 +215,7 @@ def beginning(writer: Writer) -> Iterator["Future[tuple[Transaction, Plan | Done
 
 
 def reason(producer: Producer | None, exc: Exception) -> KafkaError | None:
-    """Why a transaction cannot go on; of queued records the client only tells that they were purged."""
+    """Return why a transaction cannot go on; for queued records the client only says that they were purged."""
     cause: BaseException | None = exc
     while cause is not None and not isinstance(cause, KafkaException):
         cause = cause.__cause__ or cause.__context__
@@ -241,7 +242,7 @@ def _explained(writer: Writer, error: KafkaError | None, exc: Exception, seconds
 
 
 def _fence(writer: Writer) -> Producer:
-    """A producer under the writer's id, after which no earlier one can commit."""
+    """Return a producer under the writer's id, after which no earlier one can commit."""
     config = {
         **PRODUCER,
         **writer.tuning,
@@ -295,7 +296,7 @@ def _read_to_barrier(writer: Writer, start: int, barrier: int, take: Callable[[M
 
 
 def _read_last(writer: Writer, barrier: int) -> Plan | Done | None:
-    """The last marker before offset `barrier`; raises what `_read_to_barrier` does."""
+    """Return the last marker before offset `barrier`; raises what `_read_to_barrier` does."""
     found: list[Plan | Done] = []
 
     def take(message: Message) -> None:

@@ -1,1 +1,1 @@
-"""Kafka topics: source and sink, offsets, consumers, brokers and what topics take."""
+"""Handles Kafka topics: source and sink, offsets, consumers, brokers and what topics take."""

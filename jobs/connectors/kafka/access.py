@@ -1,4 +1,4 @@
-"""The connection to the brokers, and how they refuse: wrong password, missing right, and the command that grants it."""
+"""Connects to the brokers, and names how they refuse: wrong password, missing right, and the command that grants it."""
 
 import socket
 import time
@@ -25,7 +25,7 @@ KIND_OF: dict[int, Kind] = dict(zip(CODES, ("topic", "group", "cluster", "transa
 
 
 def not_authorized(error: KafkaError, rights: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
-    """The NOT_AUTHORIZED error for one of CODES, where the user of the `connection` needs these `rights`."""
+    """Return the NOT_AUTHORIZED error for one of CODES, where the user of the `connection` needs these `rights`."""
     needed = [right for right in rights if right.kind == KIND_OF[error.code()]]
     return denied(error.name(), error.str(), needed, connection)
 
@@ -128,7 +128,7 @@ class Connection:
         self.heard: list[KafkaError] = []
 
     def config(self) -> dict[str, Any]:
-        """librdkafka's properties for this one client, secrets included: never to be printed."""
+        """Return librdkafka's properties for this one client, secrets included: never to be printed."""
         return {**self._kafka.client_config(), "log_level": 0, "error_cb": self.heard.append}
 
     def metadata(
@@ -168,8 +168,8 @@ class Connection:
         return self._silence(error)
 
     def refusal(self, *told: KafkaError, rights: Sequence[Right] = ()) -> TidemarkError | None:
-        """BROKER_REFUSES or NOT_AUTHORIZED, by the first error, `told` or heard, with which brokers turned the client
-        away; None where they did not.
+        """Return BROKER_REFUSES or NOT_AUTHORIZED, by the first error, `told` or heard, with which brokers turned the
+        client away; None where they did not.
 
         Args:
             rights: that the client needs.
@@ -183,7 +183,7 @@ class Connection:
         return None
 
     def _silence(self, failure: KafkaError) -> TidemarkError:
-        """BROKER_UNREACHABLE, or BROKER_REFUSES where somebody is there and does not speak the client's protocol."""
+        """Return BROKER_UNREACHABLE, or BROKER_REFUSES where a server does not speak the client's protocol."""
         servers, protocol = self._kafka.bootstrap_servers, self._kafka.security_protocol
         detail = next((f": {error.str()}" for error in self.heard if error.code() != KafkaError._ALL_BROKERS_DOWN), "")
         # One that hangs up on the first request speaks another protocol; librdkafka has no code of its own for that.
@@ -195,7 +195,7 @@ class Connection:
 
 
 def login_refused(error: KafkaError, connection: Mapping[str, Any]) -> TidemarkError | None:
-    """BROKER_REFUSES, where that is what an error of the `connection` tells of."""
+    """Return BROKER_REFUSES, where that is what an error of the `connection` tells of."""
     servers = connection["bootstrap.servers"]
     if error.code() in AUTHENTICATION:
         user = user_of(connection)
@@ -216,7 +216,8 @@ def user_of(connection: Mapping[str, Any]) -> str:
 
 
 def connect(kafka: Kafka, seconds: float | None = None) -> AdminClient:
-    """A client of the cluster, `seconds` as `Connection`; raises TidemarkError BROKER_UNREACHABLE, BROKER_REFUSES."""
+    """Return a client of the cluster, `seconds` as `Connection`;
+    raises TidemarkError BROKER_UNREACHABLE, BROKER_REFUSES."""
     connection = Connection(kafka, seconds)
     admin = AdminClient({**connection.config(), "socket.connection.setup.timeout.ms": 5000})
     connection.metadata(admin)
@@ -240,7 +241,7 @@ class LongLivedClient:
 
 
 def _answers(server: str) -> bool:
-    """Whether somebody at that address answers Kafka's first question, or hangs up on it."""
+    """Return whether somebody at that address answers Kafka's first question, or hangs up on it."""
     host, _, port = server.strip().rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PROBE_S) as probe:

@@ -33,7 +33,8 @@ KINDS = {resource: kind for kind, resource in RESOURCES.items()}
 
 
 def cluster_operations(admin: AdminClient) -> set[str]:
-    """The operations that the client's user may do on the cluster; all of them, where no authorizer asks for rights."""
+    """Return the operations that the client's user may do on the cluster;
+    all of them, where no authorizer asks for rights."""
     described = admin.describe_cluster(include_authorized_operations=True, request_timeout=SECONDS).result(2 * SECONDS)
     return {_words(operation) for operation in described.authorized_operations or ()}
 
@@ -51,8 +52,8 @@ class Acls:
         self._admin: AdminClient = connect(kafka)
 
     def of(self, principal: str) -> list[Entry]:
-        """The ACLs of `principal` and of everybody; none, where the cluster has no authorizer."""
-        # The client takes an answer that is an error for one without entries.
+        """Return the ACLs of `principal` and of everybody; none, where the cluster has no authorizer."""
+        # The client treats an answer that is an error as one without entries.
         if "Describe" not in cluster_operations(self._admin):
             raise denied("CLUSTER_AUTHORIZATION_FAILED", "", [_on_cluster("Describe")], self._kafka.client_config())
         return [entry for each in (principal, EVERYBODY) for entry in self._of(each)]
@@ -120,5 +121,5 @@ def _entry(binding: AclBinding) -> Entry:
 
 
 def _words(operation: AclOperation) -> str:
-    """The operation as `kafka-acls.sh` has it: DESCRIBE_CONFIGS is DescribeConfigs."""
+    """Return the operation as `kafka-acls.sh` has it: DESCRIBE_CONFIGS is DescribeConfigs."""
     return "".join(part.capitalize() for part in operation.name.split("_"))

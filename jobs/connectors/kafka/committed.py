@@ -1,4 +1,4 @@
-"""Which offsets of a partition hold a committed record, read without a JVM."""
+"""Finds which offsets of a partition hold a committed record, without a JVM."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -40,7 +40,7 @@ class ReadCommittedConsumer:
             self._opened.close()
 
     def records_within(self, topic: str, partition: int, runs: Runs) -> Offsets:
-        """Which offsets within `runs` (each from its first to before its second, in order) hold a record.
+        """Return which offsets within `runs` (each from its first to before its second, in order) hold a record.
 
         The others hold what readers do not get: markers and records of transactions, or what compaction removed.
         """
@@ -53,11 +53,11 @@ class ReadCommittedConsumer:
         return np.concatenate([offsets[:0], *(_cut(offsets, start, end) for start, end in runs)])
 
     def tail(self, topic: str, partition: int, start: int) -> list[Message]:
-        """The records from `start` to the partition's end."""
+        """Return the records from `start` to the partition's end."""
         return list(self._records(topic, partition, start))
 
     def _records(self, topic: str, partition: int, start: int, stop: int | None = None) -> Iterator[Message]:
-        """The records from `start` to before `stop`, or to the partition's end."""
+        """Yield the records from `start` to before `stop`, or to the partition's end."""
         if self._opened is None:
             self._opened = open_consumer(self._connection)
         try:
@@ -73,7 +73,7 @@ class ReadCommittedConsumer:
 
 
 def _joined(runs: Runs) -> list[tuple[int, int]]:
-    """`runs` as fewer ones: those that lie near each other are read in one go."""
+    """Return `runs` as fewer ones: those that lie near each other are read in one go."""
     joined: list[tuple[int, int]] = []
     for start, end in runs:
         if joined and start - joined[-1][1] <= NEAR:
@@ -88,7 +88,7 @@ def _cut(offsets: Offsets, start: int, end: int) -> Offsets:
 
 
 def count_committed(kafka: Kafka, topic: str) -> int:
-    """Records of `topic` that a `read_committed` reader finds; counted, since transactions take offsets too."""
+    """Count records of `topic` that a `read_committed` reader finds: offsets do not tell, as transactions take some."""
     ends = resolve_offsets(kafka, topic, "latest")[topic]
     with ReadCommittedConsumer(kafka.client_config()) as consumer:
         return sum(len(consumer.records_within(topic, partition, [(0, end)])) for partition, end in ends.items() if end)

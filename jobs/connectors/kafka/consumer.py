@@ -1,4 +1,4 @@
-"""Committed records, read without a JVM: the one place that makes consumers which follow no group."""
+"""Reads committed records without a JVM: only here are consumers made that follow no group."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ READ_COMMITTED = {
     "fetch.wait.max.ms": 5,
     "log_level": 0,
 }
-# A client looks for the coordinator of its group even where it joins none: whoever may not do that reads all the same.
+# A client looks for the coordinator of its group even if it joins none: a user without that right can still read.
 PASSING = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.GROUP_AUTHORIZATION_FAILED)
 SECONDS = 30.0
 MESSAGES = 10_000
@@ -54,7 +54,7 @@ def messages(consumer: Consumer, start: TopicPartition, seconds: float = SECONDS
 
 
 def is_end(message: Message) -> bool:
-    """Whether a message of `messages` says that its offset is the partition's end."""
+    """Return whether a message of `messages` says that its offset is the partition's end."""
     return message.error() is not None
 
 

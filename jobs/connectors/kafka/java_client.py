@@ -1,4 +1,4 @@
-"""The connection in the words of Kafka's client in Java, as Spark's source and sink and the JVM's admin client take it.
+"""Gives the connection as options of Kafka's Java client, for Spark's source and sink and the JVM's admin client.
 
 Options stand in plans and go to executors with each task. A password is there as an option that Spark hides
 (`spark.redaction.regex`), and so is a key that the client cannot read by itself. Certificate and any other key are not:
@@ -17,7 +17,7 @@ DIRECTORY = "org.apache.kafka.common.config.provider.DirectoryConfigProvider"
 
 
 def connection_options(kafka: Kafka) -> dict[str, str]:
-    """Options by name, each with `kafka.` before the client's own."""
+    """Return the options by name, each with `kafka.` before the client's own."""
     properties = {
         **kafka.spark,
         "bootstrap.servers": kafka.require_bootstrap_servers(),
@@ -37,7 +37,7 @@ def connection_options(kafka: Kafka) -> dict[str, str]:
 
 
 def _key_store(kafka: Kafka) -> dict[str, str]:
-    """The key store: certificate and key by the files that hold them, which only the client itself opens."""
+    """Return the key store: certificate and key by the files that hold them, which only the client itself opens."""
     certificate = PurePosixPath(kafka.ssl_certificate_location)
     key = PurePosixPath(kafka.ssl_key_location or certificate)
     properties = {

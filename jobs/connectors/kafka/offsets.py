@@ -49,7 +49,7 @@ class Edges(NamedTuple):
 
 
 def parse_position(text: str) -> Position:
-    """`earliest`, `latest`, an ISO timestamp (UTC where it names no zone) or JSON offsets by topic and partition.
+    """Parse `earliest`, `latest`, an ISO timestamp (UTC where it names no zone) or JSON offsets by topic and partition.
 
     Raises:
         TidemarkError: BAD_POSITION.
@@ -67,7 +67,7 @@ def parse_position(text: str) -> Position:
 
 
 def milliseconds(at: datetime) -> int:
-    """`at` as Kafka's record timestamps are, rounded up: the first whole millisecond that is not before it."""
+    """Return `at` as Kafka's record timestamps are, rounded up: the first whole millisecond that is not before it."""
     return -((EPOCH - at) // timedelta(milliseconds=1))
 
 
@@ -78,7 +78,7 @@ def list_offsets(
     isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
     seconds: float = SECONDS,
 ) -> dict[tuple[str, int], int]:
-    """The offset that `spec` names of each (topic, partition); -1 for a time after which there is no record.
+    """Return the offset that `spec` names of each (topic, partition); -1 for a time after which there is no record.
 
     A partition that is new or changes its leader is asked for again, for up to `seconds`.
 
@@ -126,7 +126,8 @@ def _edges(
 
 
 def resolve_offsets(kafka: Kafka, topic: str, position: Position) -> Offsets:
-    """`position` as an offset for each partition of `topic`: the first record's at or after it, or the partition's end.
+    """Return `position` as an offset for each partition of `topic`:
+    the first record's at or after it, or the partition's end.
 
     Offsets are checked; a partition that they leave out is at its end, and -2 and -1 mean earliest and latest.
 
@@ -175,7 +176,7 @@ class OffsetLookup:
             self._consumer.close()
 
     def edges(self, topic: str) -> tuple[Partitions, Partitions]:
-        """The first offset that is still there, and the end, of each partition."""
+        """Return the first offset that is still there, and the end, of each partition."""
         with self._named(topic):
             numbers = self._connection.metadata(self._admin, topic).topics[topic].partitions
             partitions = _edges(self._admin, [(topic, number) for number in numbers], LOOKUP_SECONDS)
@@ -185,18 +186,20 @@ class OffsetLookup:
         )
 
     def at(self, topic: str, time: datetime, ends: Partitions) -> Partitions:
-        """The first offset with a record time at or after `time`, of each partition; the end, where there is none."""
+        """Return the first offset with a record time at or after `time`, of each partition;
+        the end, where there is none."""
         spec = OffsetSpec.for_timestamp(milliseconds(time))
         with self._named(topic):
             offsets = list_offsets(self._admin, [(topic, number) for number in ends], spec, seconds=LOOKUP_SECONDS)
         return {number: offsets[topic, number] if offsets[topic, number] >= 0 else end for number, end in ends.items()}
 
     def time_at(self, topic: str, partition: int, offset: int) -> int | None:
-        """The record time, ms since 1970, of the first record at or after `offset`; None at the end of the log."""
+        """Return the record time, ms since 1970, of the first record at or after `offset`;
+        None at the end of the log."""
         return next((_time(record) for record in self._records(topic, partition, offset, 1)), None)
 
     def mean_bytes(self, topic: str, partition: int, offset: int) -> float:
-        """The mean size of key and value, in bytes, of some records from `offset` on; 0 where there are none."""
+        """Return the mean size of key and value, in bytes, of some records from `offset` on; 0 where there are none."""
         sizes = [
             len(record.value() or b"") + len(record.key() or b"")
             for record in self._records(topic, partition, offset, SAMPLE)
@@ -204,13 +207,13 @@ class OffsetLookup:
         return sum(sizes) / len(sizes) if sizes else 0.0
 
     def span(self, topic: str, partition: int, start: int, until: int) -> tuple[int, int] | None:
-        """The least and the greatest record time, ms since 1970, of offsets [start, until); None for none."""
+        """Return the least and the greatest record time, ms since 1970, of offsets [start, until); None for none."""
         records = self._records(topic, partition, start, until - start)
         times = [_time(record) for record in takewhile(lambda record: int(record.offset() or 0) < until, records)]
         return (min(times), max(times)) if times else None
 
     def _records(self, topic: str, partition: int, offset: int, count: int) -> Iterator[Message]:
-        """Up to `count` records from `offset` on."""
+        """Yield up to `count` records from `offset` on."""
         start = TopicPartition(topic, partition, offset)
         with self._named(topic):
             coming = messages(self._consumer, start, LOOKUP_SECONDS, min(count, MESSAGES))

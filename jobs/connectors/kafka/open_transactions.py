@@ -69,7 +69,7 @@ class TransactionAdmin:
         self._admin.close()
 
     def open_in(self, places: Collection[tuple[str, int]]) -> list[OpenTransaction]:
-        """The open transactions of each (topic, partition), by place and offset."""
+        """Return the open transactions of each (topic, partition), by place and offset."""
         if not places:
             return []
         place_of = self._java.org.apache.kafka.common.TopicPartition
@@ -118,7 +118,7 @@ class TransactionAdmin:
 
     @contextlib.contextmanager
     def _named(self, *rights: Right) -> Iterator[None]:
-        """Java's errors as ours; `rights` are those that the block takes."""
+        """Turn Java's errors into ours; `rights` are those that the block needs."""
         try:
             yield
         except Py4JJavaError as exc:

@@ -1,4 +1,4 @@
-"""Rights on a cluster: what a user must be allowed to do, and what ACLs allow, in the words of `kafka-acls.sh`.
+"""Compares rights on a cluster: what a user must be allowed to do, and what ACLs allow, as `kafka-acls.sh` names it.
 
 An ACL allows or denies one operation on one resource, or on all whose names begin alike; what denies overrides all that
 allows. Source: Kafka's StandardAuthorizer (KIP-801), whose rules the other authorizers follow.
@@ -39,14 +39,14 @@ class Right(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The resource, for people."""
+        """Return the resource, for people."""
         if self.kind == "cluster":
             return "the cluster"
         kind = self.kind.replace("-", " ")
         return f"{kind}s that begin with {self.name}" if self.is_prefix else f"{kind} {self.name}"
 
     def option(self) -> str:
-        """The options by which `kafka-acls.sh` takes the resource."""
+        """Return the options by which `kafka-acls.sh` takes the resource."""
         if self.kind == "cluster":
             return "--cluster"
         name = f"'{self.name}'" if self.name == EVERY else self.name
@@ -157,7 +157,7 @@ def single(rights: Iterable[Right]) -> list[Right]:
 
 
 def _names(entry: Entry, right: Right) -> bool:
-    """Whether the entry is about every resource of the right."""
+    """Return whether the entry is about every resource of the right."""
     if entry.kind != right.kind:
         return False
     if entry.is_prefix:
@@ -172,7 +172,8 @@ def _allows(entry: Entry, right: Right) -> bool:
 
 
 def _denies(entry: Entry, right: Right) -> bool:
-    """Whether the entry takes away the right, or what it brings with it, for a resource of the right at least."""
+    """Return whether the entry takes away the right, or what it brings with it,
+    for a resource of the right at least."""
     (operation,) = right.operations
     if entry.kind != right.kind or entry.operation not in (ALL, operation, *BRINGS.get(operation, ())):
         return False
@@ -184,7 +185,7 @@ def _denies(entry: Entry, right: Right) -> bool:
 
 
 def _is_within(entry: Entry, right: Right) -> bool:
-    """Whether all that the entry allows is needed for that right."""
+    """Return whether all that the entry allows is needed for that right."""
     brought = {more for operation in right.operations for more in BRINGS.get(operation, ())}
     if entry.kind != right.kind or entry.operation not in {*right.operations, *brought}:
         return False

@@ -1,4 +1,4 @@
-"""Kafka as a source of streams and batches (all eight columns), and as a sink of batches."""
+"""Reads streams and batches from Kafka (all eight columns), and writes batches to it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class Subscription:
 
 
 def read_stream(spark: SparkSession, kafka: Kafka, source: Source, subscription: Subscription) -> DataFrame:
-    """A stream of records: key and value binary, topic string, partition int, offset long, timestamp timestamp,
+    """Return a stream of records: key and value binary, topic string, partition int, offset long, timestamp timestamp,
     timestampType int, headers array<struct<key string, value binary>>.
 
     It starts at `source.starting_offsets` where there is no checkpoint; a batch has `source.max_offsets_per_trigger`
@@ -71,7 +71,7 @@ LIMITS = ("maxOffsetsPerTrigger", "minOffsetsPerTrigger", "maxTriggerDelay", "mi
 
 
 def stream_limits(source: Source) -> dict[str, str]:
-    """Those LIMITS that are set: they bound a micro-batch, and cut it into tasks."""
+    """Return those LIMITS that are set: they bound a micro-batch, and cut it into tasks."""
     limits = {"maxOffsetsPerTrigger": str(source.max_offsets_per_trigger)}
     if source.min_offsets_per_trigger:
         limits["minOffsetsPerTrigger"] = str(source.min_offsets_per_trigger)
@@ -89,13 +89,14 @@ def read_batch(
     start: Position = "earliest",
     end: Position = "latest",
 ) -> DataFrame:
-    """The records from `start` to before `end`, in the columns of `read_stream`."""
+    """Return the records from `start` to before `end`, in the columns of `read_stream`."""
     options = source_options(kafka, source, subscription) | _position("starting", start) | _position("ending", end)
     return spark.read.format("kafka").options(**options).load().select(*COLUMNS)
 
 
 def source_options(kafka: Kafka, source: Source, subscription: Subscription) -> dict[str, str]:
-    """Options of Spark's Kafka source, positions and limits aside; what correctness needs cannot be set otherwise."""
+    """Return the options of Spark's Kafka source, positions and limits aside;
+    what correctness needs cannot be set otherwise."""
     name, value = subscription.option()
     tuned = {
         "kafka.max.poll.records": source.max_poll_records,
@@ -160,7 +161,7 @@ def check_output(frame: DataFrame, topic: str | None = None) -> None:
 
 
 def size() -> Column:
-    """The bytes of keys and values of records, as an aggregate: long; null of none."""
+    """Return the bytes of keys and values of records, as an aggregate: long; null of none."""
     return F.sum(F.coalesce(F.length("key"), F.lit(0)) + F.coalesce(F.length("value"), F.lit(0)))
 
 
@@ -187,7 +188,7 @@ def write_batch(
 def sink_options(
     kafka: Kafka, sink: Batching, topic: str | None, frame: DataFrame, limits: Limits | None = None
 ) -> dict[str, str]:
-    """Options of Spark's Kafka sink; `acks=all` and idempotence cannot be set otherwise."""
+    """Return the options of Spark's Kafka sink; `acks=all` and idempotence cannot be set otherwise."""
     takes = [limits or Limits()]
     # Kafka's Java client refuses by an estimate of its own, which is a little too high.
     largest = max(JAVA_REQUEST_BYTES, largest_record(takes) + ESTIMATE_BYTES)
@@ -205,7 +206,7 @@ def sink_options(
 
 
 def _largest(frame: DataFrame, topic: str | None, kafka: Kafka, limits: Limits | None) -> TidemarkError:
-    """The RECORD_TOO_LARGE error for the largest record of `frame`."""
+    """Return the RECORD_TOO_LARGE error for the largest record of `frame`."""
     names = frame.columns
     sizes = [F.coalesce(F.octet_length(name), F.lit(0)) for name in ("key", "value") if name in names]
     if "headers" in names:

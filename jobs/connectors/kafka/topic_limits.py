@@ -1,4 +1,4 @@
-"""What topics take: the largest record, how old and how new a timestamp; and the error for a record that is too large.
+"""Asks what topics take (the largest record, how old and new a timestamp); names the error for a too large record.
 
 A broker judges a record batch as it comes, compressed and with its headers, by the topic's own `max.message.bytes`; the
 broker's `message.max.bytes` is only what a topic has that does not say otherwise. Clients refuse what is larger before
@@ -49,7 +49,7 @@ class Limits:
 
 
 def topic_limits(admin: AdminClient, topics: Collection[str]) -> dict[str, Limits]:
-    """Topic -> its limits, as far as the cluster lets this user see them."""
+    """Return each topic's limits, as far as the cluster lets this user see them."""
     resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
     limits = {}
     for resource, future in admin.describe_configs(resources, request_timeout=SECONDS).items() if resources else ():
@@ -74,7 +74,7 @@ def _limits(config: Mapping[str, Any]) -> Limits:
 
 
 def retention_warning(topic: str, limits: Limits, timestamp_ms: int, now_ms: float) -> str | None:
-    """A line of warning where the broker would soon delete a record of this time, 0 being now."""
+    """Return a line of warning where the broker would soon delete a record of this time, 0 being now."""
     if limits.retention_ms is None or not timestamp_ms or timestamp_ms > now_ms - limits.retention_ms:
         return None
     days = limits.retention_ms / 86_400_000
@@ -93,7 +93,7 @@ def largest_record(limits: Iterable[Limits]) -> int:
 
 
 def size_config(batching: Batching, limits: Collection[Limits]) -> dict[str, int]:
-    """librdkafka's properties for the sizes of batches and records, towards topics of these limits."""
+    """Return librdkafka's properties for the sizes of batches and records, towards topics of these limits."""
     known = [topic.max_message_bytes for topic in limits if topic.max_message_bytes is not None]
     return {
         # The broker refuses a batch above the topic's limit whole, with every record in it.
@@ -103,7 +103,7 @@ def size_config(batching: Batching, limits: Collection[Limits]) -> dict[str, int
 
 
 def record_bytes(key: str | bytes | None, value: bytes | None, headers: Headers = None) -> int:
-    """Bytes of a batch that holds this record alone, before compression (Kafka's record format 2)."""
+    """Return the bytes of a batch that holds this record alone, before compression (Kafka's record format 2)."""
     body = 3 + _with_length(key) + _with_length(value) + _varint_bytes(len(headers or ()))
     for name, content in headers or ():
         body += _with_length(name) + _with_length(content)
@@ -148,7 +148,7 @@ class SizeLimits:
     def too_large(
         self, what: str, topic: str, key: str | bytes | None, value: bytes | None, headers: Headers = None
     ) -> TidemarkError:
-        """The RECORD_TOO_LARGE error for a record that `topic` does not take; `what` names it."""
+        """Return the RECORD_TOO_LARGE error for a record that `topic` does not take; `what` names it."""
         size, limit = record_bytes(key, value, headers), self.by_topic.get(topic)
         takes = f"takes {limit:,} (max.message.bytes)" if limit is not None else "takes less (its max.message.bytes)"
         enough = -(-size // MEBIBYTE) * MEBIBYTE
@@ -160,13 +160,13 @@ class SizeLimits:
 
 
 def alter_topic(topic: str, setting: str, value: object, servers: str) -> str:
-    """The command that changes a setting of a topic."""
+    """Return the command that changes a setting of a topic."""
     alter = f"--alter --entity-type topics --entity-name {topic} --add-config {setting}={value}"
     return f"`kafka-configs.sh --bootstrap-server {servers or 'HOST:PORT'} {alter}`"
 
 
 def shown_key(key: str | bytes | None) -> str:
-    """A record's key for people: its text or its bytes, cut short."""
+    """Return a record's key for people: its text or its bytes, cut short."""
     if key is None:
         return "no key"
     text = key if isinstance(key, str) else key.decode(errors="backslashreplace")

@@ -28,7 +28,7 @@ NOTHING_TO_DO = ("new", "safe")
 
 
 def main(words: Sequence[str]) -> int:
-    """Carry out one action; the exit code."""
+    """Carry out one action; return the exit code."""
     args = arguments.parse_checkpoint(words)
     settings = arguments.settings_of(args)
     module = catalog.load(args.job)
@@ -39,7 +39,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def act(spark: SparkSession, settings: Settings, run: Run, args: Namespace) -> int:
-    """Carry out an action on the declared outputs of `run`, and print what there is to say; the exit code."""
+    """Carry out an action on the declared outputs of `run`, and print what there is to say; return the exit code."""
     if args.action == "doctor":
         return _diagnose(Doctor(spark, settings, run), args.json)
     if args.action == "repartition":
@@ -63,7 +63,7 @@ ADOPT = "it publishes to a topic: start the job once with --adopt"
 
 
 def repartition(spark: SparkSession, settings: Settings, run: Run, name: str) -> list[str]:
-    """Bring the state of output `name` into the number of partitions that settings say; lines on what was done.
+    """Bring the state of output `name` into the number of partitions that settings say; return lines on what was done.
 
     Raises:
         TidemarkError: UNKNOWN_OUTPUT; CANNOT_REPARTITION, where there is no state, it lies on the heap, or a batch is

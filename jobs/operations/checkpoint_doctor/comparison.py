@@ -1,4 +1,4 @@
-"""Compares a checkpoint with the code, without Spark, from what was read of both: what has changed, what that means."""
+"""Compares what was read of a checkpoint and of the code, without Spark: what has changed, and what that means."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

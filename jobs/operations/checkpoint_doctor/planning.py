@@ -65,14 +65,15 @@ def plan_state(spark: SparkSession, settings: Settings, output: Output, folder: 
 
 
 def _session(spark: SparkSession, settings: Settings, output: Output) -> SparkSession:
-    """A session of its own with the job's settings for state."""
+    """Return a session of its own with the job's settings for state."""
     session = cloned_session(spark)
     state_store.configure(session, settings.spark, settings.jobs.get(output.job, Job()))
     return session
 
 
 def _metadata(spark: SparkSession, session: SparkSession, folder: str, batch: int | None) -> str:
-    """The line of the offset log that freezes configuration: the old checkpoint's, or what a new one would get."""
+    """Return the line of the offset log that freezes configuration:
+    the old checkpoint's, or what a new one would get."""
     text = checkpoint.entry(spark, folder, batch) if batch is not None else None
     if text:
         return text.splitlines()[1]

@@ -113,13 +113,13 @@ class CoverageReport:
         return sum(finding.is_problem for finding in self.findings)
 
     def summary(self) -> str:
-        """The last line."""
+        """Return the last line."""
         looked_at = f"{_count(self.tables, 'table')}, {_count(self.sinks, 'output topic')}"
         read = f"{self.offsets:,} offsets, {self.rows:,} rows compared"
         return f"{looked_at}, {read}: {_count(self.problems, 'problem') if self.problems else 'all well'}"
 
     def to_json(self) -> dict[str, Any]:
-        """The last object: what was looked at, and how many problems there are."""
+        """Return the last object: what was looked at, and how many problems there are."""
         looked_at = {"tables": self.tables, "output_topics": self.sinks, "offsets": self.offsets, "rows": self.rows}
         return {"code": "SUMMARY"} | looked_at | {"problems": self.problems}
 
@@ -182,7 +182,7 @@ def _quarantines(settings: Settings, tables: Mapping[str, TableCoverage]) -> dic
 
 
 def _folders(root: str) -> Iterator[str]:
-    """The folders that tables of the name paths.QUARANTINE lie in, as a prefix of their names."""
+    """Yield the folders that tables of the name paths.QUARANTINE lie in, as a prefix of their names."""
     for name in tables_under(root):
         if name == paths.QUARANTINE or name.endswith(f"/{paths.QUARANTINE}"):
             yield name.removesuffix(paths.QUARANTINE)

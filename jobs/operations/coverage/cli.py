@@ -1,4 +1,4 @@
-"""The `coverage` command: which offsets each table and output topic holds, and whether that is all, each once."""
+"""Runs `coverage`: which offsets does each table and output topic hold, and is that all of them, each once?"""
 
 import argparse
 import json
@@ -47,7 +47,7 @@ def json_objects(coverage: Coverage) -> Iterator[dict[str, Any]]:
 
 
 def text_lines(coverage: Coverage) -> list[str]:
-    """The lines of `coverage show`; one that says so where there is nothing."""
+    """Return the lines of `coverage show`; one that says so where there is nothing."""
     held = [_row(name, chain, span) for name, chain, span in _spans(coverage.tables)]
     topics = [_sink_row(sink, span) for sink in coverage.sinks for span in (sink.chain.spans if sink.chain else ())]
     replaced = [
@@ -133,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """Return the whole command line."""
     parser = argparse.ArgumentParser(prog="local/tidemark coverage", description=DESCRIPTION, epilog=EXIT_CODES)
     commands = parser.add_subparsers(required=True, metavar="show|check")
     common = argparse.ArgumentParser(add_help=False, parents=[command_line.settings_options()])

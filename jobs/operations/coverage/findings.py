@@ -1,4 +1,4 @@
-"""What a check of coverage found: a line each, with what to do."""
+"""Defines what a check of coverage found: a line each, with what to do."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -29,12 +29,12 @@ class Finding:
     is_problem: bool = True
 
     def line(self) -> str:
-        """The finding as a line for people."""
+        """Return the finding as a line for people."""
         text = f"{self.code}: {self.text}" if self.is_problem else f"note: {self.text}"
         return f"{text}; {self.remedy}" if self.remedy else text
 
     def to_json(self) -> dict[str, Any]:
-        """The finding as JSON by the names above; `from` and `to` for start and end."""
+        """Return the finding as JSON by the names above; `from` and `to` for start and end."""
         fields = asdict(self)
         fields["from"], fields["to"] = fields.pop("start"), fields.pop("end")
         return fields

@@ -25,7 +25,8 @@ DEEPEST = 5
 
 
 def topic_ids_by_query(root: str) -> dict[str, dict[str, str]]:
-    """The ids of source topics by name, by query id, of the checkpoints in the folder `root` and the folders in it.
+    """Return the ids of source topics by name, by query id,
+    of the checkpoints in the folder `root` and the folders in it.
 
     A file that is damaged is left out: the query itself stops by it.
     """
@@ -93,14 +94,14 @@ class SinkCoverage:
 
     @property
     def query(self) -> str:
-        """The name of the query that feeds it."""
+        """Return the name of the query that feeds it."""
         return self.sink.split(".", 1)[-1]
 
 
 def sink_coverages(
     admin: AdminClient, reader: ReadCommittedConsumer, application: str, verify: bool = False
 ) -> list[SinkCoverage]:
-    """Every sink of the installation `application` that has published, by its id.
+    """Return every sink of the installation `application` that has published, by its id.
 
     Args:
         verify: read more than the newest batches, so that the links between them can be verified.
@@ -179,7 +180,7 @@ def _offset_commit(sink: str, plan: Plan, message: Message) -> OffsetCommit | No
 
 
 def _commit_before(begun: OffsetCommit | None) -> OffsetCommit | None:
-    """The offsets that the batches took before one that is not published whole."""
+    """Return the offsets that the batches took before one that is not published whole."""
     if begun is None or begun.sources["from"] is None:
         return None
     ends = {"from": None, "until": begun.sources["from"], "since": begun.sources["since"]}

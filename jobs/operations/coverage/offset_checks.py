@@ -31,12 +31,12 @@ class ClusterTopics:
         return topic in self.ids
 
     def recreated(self, query_id: str) -> set[str]:
-        """The query's topics that are others now."""
+        """Return the query's topics that are others now."""
         known = self.known.get(query_id, {})
         return {name for name, id in known.items() if name in self.ids and self.ids[name] != id}
 
     def partitions(self, topic: str) -> dict[int, Edges]:
-        """Edges by partition."""
+        """Return the edges by partition."""
         return {partition: edge for (name, partition), edge in self.edges.items() if name == topic}
 
 
@@ -141,7 +141,7 @@ def _against_topics(
 def _edges(
     name: str, key: Key, topic: str, starts: Mapping[int, int], spans: Mapping[int, Span], edges: Mapping[int, Edges]
 ) -> Iterator[Finding]:
-    """Where a table begins and ends, beside its topic; `spans`: the last one of each partition."""
+    """Yield where a table begins and ends, beside its topic; `spans`: the last one of each partition."""
     expired = 0
     for partition, span in spans.items():
         start, partition_edges = starts[partition], edges.get(partition, Edges(0, 0))
@@ -177,12 +177,12 @@ def _behind(
 
 
 def topics_of(chains: Iterable[QueryOffsets]) -> set[str]:
-    """The topics that chains have read."""
+    """Return the topics that chains have read."""
     return {span.topic for chain in chains for span in chain.spans}
 
 
 def count_offsets(spans: Iterable[Span]) -> int:
-    """How many offsets the spans hold."""
+    """Return how many offsets the spans hold."""
     return sum(span.end - (span.start or 0) for span in merge_spans(spans))
 
 

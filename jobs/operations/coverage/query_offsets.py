@@ -1,4 +1,4 @@
-"""Offsets that commits record to have taken from topics, linked to one chain for each query and statement."""
+"""Links the offsets that commits record to have taken from topics to one chain for each query and statement."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class SourcePartition(NamedTuple):
 
 
 class Span(NamedTuple):
-    """Offsets of one partition, from `start` to before `end`; `start` is None where nobody knows it."""
+    """Offsets of one partition, from `start` to before `end`; `start` is None where it is not known."""
 
     topic: str
     partition: int
@@ -33,7 +33,7 @@ class Span(NamedTuple):
 
 
 class Key(NamedTuple):
-    """Who writes: one query, by one of its statements."""
+    """The writer of a commit: one query, by one of its statements."""
 
     sink: str
     query_id: str
@@ -41,7 +41,7 @@ class Key(NamedTuple):
 
     @property
     def is_range(self) -> bool:
-        """Whether it is a bounded range, which does not go on."""
+        """Return whether it is a bounded range, which does not go on."""
         return self.query_id.startswith(RANGE)
 
 
@@ -50,7 +50,7 @@ class OffsetCommit:
     """Says which offsets one commit, or one plan of a ledger, took.
 
     Args:
-        start, since: by place; a place that they lack is None where nobody knows, 0 where the partition was new then.
+        start, since: by place; a place that they lack is None where unknown, 0 where the partition was new then.
     """
 
     key: Key
@@ -61,25 +61,26 @@ class OffsetCommit:
     sources: Mapping[str, Any]
 
     def end(self) -> dict[SourcePartition, int]:
-        """Before which offset of each place the batch ended."""
+        """Return before which offset of each place the batch ended."""
         return _places(self.sources.get("until"))
 
     def start(self, place: SourcePartition) -> int | None:
-        """Where in `place` the batch began."""
+        """Return where in `place` the batch began."""
         return _at(self.sources.get("from"), place)
 
     def says_where_it_began(self) -> bool:
-        """Whether the query's very first offset is known in each partition."""
+        """Return whether the query's very first offset is known in each partition."""
         return all(self.since(place) is not None for place in self.end())
 
     def since(self, place: SourcePartition) -> int | None:
-        """Where in `place` the query's very first batch began; a range is one batch."""
+        """Return where in `place` the query's very first batch began; a range is one batch."""
         since = _at(self.sources.get("since"), place)
         return self.start(place) if since is None and (self.key.is_range or self.batch == 0) else since
 
 
 def offset_commit_of(commit: LogCommit) -> OffsetCommit | None:
-    """The offsets that a commit of ours took; None for all others, and for one that replaces rows that were there."""
+    """Return the offsets that a commit of ours took; None for all others,
+    and for one that replaces rows that were there."""
     metadata = commit.metadata
     is_named = all(isinstance(metadata.get(name), str) for name in ("sink", "query_id", "statement"))
     offsets, batch = metadata.get("offsets"), metadata.get("batch")
@@ -99,7 +100,7 @@ def _is_recorded(metadata: Mapping[str, Any], app_ids: Iterable[str]) -> bool:
 
 
 def _places(sources: Any) -> dict[SourcePartition, int]:
-    """The offsets of Kafka sources alone: others have no topics."""
+    """Return the offsets of Kafka sources alone: others have no topics."""
     return {
         SourcePartition(number, topic, partition): offset
         for number, source in enumerate(sources or ())
@@ -153,28 +154,28 @@ class QueryOffsets:
 
     @property
     def every_batch(self) -> bool:
-        """False for a statement that leaves batches out."""
+        """Return False for a statement that leaves batches out."""
         return self.newest.every_batch
 
     @property
     def begins(self) -> bool:
-        """Whether the spans begin where the query did, and not only where what was read does."""
+        """Return whether the spans begin where the query did, and not only where what was read does."""
         return self.first.batch <= 0 or all(self.newest.since(place) is not None for place, _ in self.places)
 
     @property
     def commits(self) -> int:
-        """How many commits there were; where not `is_counted`, at least so many."""
+        """Return how many commits there were; where not `is_counted`, at least so many."""
         # A query without a gap, which would be found, has made a commit for each batch.
         return self.newest.batch + 1 if self.every_batch and not self.key.is_range else self.count
 
     @property
     def is_counted(self) -> bool:
-        """Whether all commits are known: a statement that leaves batches out does not say how many it made."""
+        """Return whether all commits are known: a statement that leaves batches out does not say how many it made."""
         return self.every_batch or self.first.batch == 0
 
     @property
     def spans(self) -> tuple[Span, ...]:
-        """The offsets that it holds, in order; two sources that read the same offsets give one span."""
+        """Return the offsets that it holds, in order; two sources that read the same offsets give one span."""
         return tuple(sorted({span for _, span in self.places}, key=lambda span: (span.topic, span.partition, span.end)))
 
 
@@ -192,7 +193,7 @@ class QueryOffsetsBuilder:
         self._count += 1
 
     def build(self) -> QueryOffsets:
-        """The chain that the commits make."""
+        """Return the chain that the commits make."""
         first, newest = self._first, self._newest
         places = []
         for place, end in sorted(newest.end().items()):

@@ -48,7 +48,7 @@ class RowAudit:
     bitmaps: dict[int, OffsetBitmap] = field(default_factory=dict)
 
     def expected(self) -> dict[int, list[OffsetRun]]:
-        """The offsets of each partition that all of the tables hold, by their commits."""
+        """Return the offsets of each partition that all of the tables hold, by their commits."""
         first, *others = (self._runs(table) for table in self.tables.values())
         return {
             partition: reduce(_common, (runs.get(partition, []) for runs in others), held)
@@ -56,7 +56,7 @@ class RowAudit:
         }
 
     def read(self) -> int:
-        """Read the rows; how many."""
+        """Read the rows; return how many."""
         committed = merge_spans(span for table in self.tables.values() for span in self._spans(table))
         for partition in {span.partition for span in committed}:
             spans = [span for span in committed if span.partition == partition]
@@ -83,7 +83,7 @@ class RowAudit:
                     self.bitmaps[partition].take(taken)
 
     def _begins(self) -> bool:
-        """Whether it is known where the tables begin: commits of older code said only where each batch did."""
+        """Return whether it is known where the tables begin: commits of older code said only where each batch did."""
         return all(chain.begins for table in self.tables.values() for chain in table.chains)
 
     def _runs(self, table: TableCoverage) -> dict[int, list[OffsetRun]]:
@@ -108,7 +108,7 @@ def unreadable_tables(audit: RowAudit) -> Iterator[Finding]:
 def row_audits(
     tables: Mapping[str, TableCoverage], quarantines: Mapping[str, TableCoverage], checked: Container[str]
 ) -> Iterator[RowAudit]:
-    """The audits that can be made of `tables`, those in which one at least is to be `checked`.
+    """Yield the audits that can be made of `tables`, those in which one at least is to be `checked`.
 
     Args:
         quarantines: by the folder of a range, "" for the live one.
@@ -209,6 +209,6 @@ def _restore(audit: RowAudit) -> str:
 
 
 def _common(left: list[OffsetRun], right: list[OffsetRun]) -> list[OffsetRun]:
-    """The offsets that both hold."""
+    """Return the offsets that both hold."""
     both = [(max(a, c), min(b, d)) for a, b in left for c, d in right]
     return sorted((start, end) for start, end in both if start < end)

@@ -53,7 +53,7 @@ class OffsetBitmap:
         self._held[held - self.start] = True
 
     def holes(self, within: Iterable[OffsetRun]) -> list[OffsetRun]:
-        """The runs of offsets, from the first to before the second, that no row holds, among those `within`."""
+        """Return the runs of offsets, from the first to before the second, that no row holds, among those `within`."""
         holes: list[OffsetRun] = []
         for start, end in within:
             held = self._held[start - self.start : end - self.start]
@@ -65,7 +65,7 @@ class OffsetBitmap:
 def row_coordinates(
     path: str, version: int, partition: str, offset: str, topic: str | None = None
 ) -> Iterator[tuple[Offsets, Offsets]]:
-    """Partitions and offsets of the table's rows at `version`, a part at a time.
+    """Yield the partitions and offsets of the table's rows at `version`, a part at a time.
 
     Args:
         partition, offset: the columns' names.
@@ -84,7 +84,7 @@ def row_coordinates(
 def _in_files(
     path: str, table: DeltaTable, columns: tuple[str, str], topic: str | None
 ) -> Iterator[tuple[Offsets, Offsets]]:
-    """deltalake does not read tables with widened types; the coordinates' are not, so that their files tell."""
+    """Read the data files themselves: deltalake reads no table with widened types. Coordinates are not widened."""
     files, base = storage(path)
     names = [*columns, *([] if topic is None else ["topic"])]
     for name in table.get_add_actions()["path"].to_pylist():
@@ -96,12 +96,12 @@ def _in_files(
 
 
 def columns_of(path: str, version: int) -> set[str]:
-    """The names of the table's columns."""
+    """Return the names of the table's columns."""
     return {field.name for field in _opened(path, version).schema().fields}
 
 
 def can_be_read(path: str, version: int) -> bool:
-    """Whether rows that were deleted can be told from those that are there."""
+    """Return whether rows that were deleted can be told from those that are there."""
     return not (WIDENING & _features(table := _opened(path, version)) and VECTORS in _features(table))
 
 
@@ -128,6 +128,6 @@ def offset_runs(offsets: Offsets) -> list[OffsetRun]:
 
 
 def distinct_offsets(parts: Sequence[Offsets]) -> Offsets:
-    """The offsets of all parts, sorted, each once."""
+    """Return the offsets of all parts, sorted, each once."""
     offsets = np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
     return offsets[np.concatenate([[True], np.diff(offsets) != 0])] if len(offsets) else offsets

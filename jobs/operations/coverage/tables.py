@@ -1,4 +1,4 @@
-"""Which offsets of which topics a Delta table holds by its commits, and whether its data files are there."""
+"""Finds which offsets of which topics a Delta table holds by its commits, and whether its data files are there."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -187,7 +187,7 @@ def check_files(name: str, path: str) -> Iterator[Finding]:
 
 
 def _listed(path: str) -> Iterator[tuple[str, int]]:
-    """The data files by the log, their paths in the table and their bytes."""
+    """Yield the data files by the log, their paths in the table and their bytes."""
     try:
         actions = DeltaTable(table_uri(path)).get_add_actions()
     except DeltaError as exc:
@@ -198,7 +198,8 @@ def _listed(path: str) -> Iterator[tuple[str, int]]:
 
 
 def _lengths(path: str) -> dict[str, int]:
-    """The bytes of each file in the table's folder: one listing, where a look at each file would be a request."""
+    """Return the bytes of each file in the table's folder:
+    one listing, where a look at each file would be a request."""
     files, base = storage(path)
     infos = files.get_file_info(fs.FileSelector(base.rstrip("/"), recursive=True, allow_not_found=True))
     return {info.path.removeprefix(base): int(info.size) for info in infos if info.type == fs.FileType.File}

@@ -1,1 +1,1 @@
-"""Log lines by the Elastic Common Schema: checks and types them, and keeps their index in OpenSearch up to date."""
+"""Checks and types log lines by the Elastic Common Schema, and keeps their index in OpenSearch up to date."""

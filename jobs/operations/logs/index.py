@@ -1,4 +1,4 @@
-"""The index of log lines in OpenSearch: made of the table `app_logs`, so that one that was lost is filled again.
+"""Fills the index of log lines in OpenSearch from the table `app_logs`, so that one that was lost is filled again.
 
 The index itself says which offsets it holds. A document's id is topic, partition and offset of its record, and it is
 only ever created: what is sent a second time changes nothing. A day is an index of its own, and retention deletes days.
@@ -65,7 +65,7 @@ class LogIndex:
         self._is_ready, self._is_down, self._again_at = False, False, 0.0
 
     def fill(self, spark: SparkSession, now: datetime) -> int:
-        """Index what the table has and the index has not; how many lines that were. 0 where OpenSearch is down."""
+        """Index what the table has and the index lacks; return how many lines that were, 0 where OpenSearch is down."""
         if self._search is None or time.monotonic() < self._again_at or not delta_table.exists(spark, self._path):
             return 0
         try:
@@ -108,29 +108,29 @@ def outdated(indices: Iterable[str], oldest: datetime) -> list[str]:
 
 
 def index_of(at: datetime) -> str:
-    """The index of a line's day, in UTC."""
+    """Return the index of a line's day, in UTC."""
     return f"{NAME}-{at.astimezone(UTC):%Y.%m.%d}"
 
 
 def start_of_day(at: datetime) -> datetime:
-    """Midnight before `at`, in UTC: what is deleted with its day is not indexed either."""
+    """Return midnight before `at`, in UTC: what is deleted with its day is not indexed either."""
     return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def after(position: Mapping[int, int]) -> Column:
-    """Where a row of the table lies at or after `position`; all rows of partitions that it does not name."""
+    """Return the condition that a row lies at or after `position`, or in a partition that it does not name."""
     partition, offset = F.col("partition"), F.col("offset")
     beyond = ((partition == number) & (offset >= start) for number, start in position.items())
     return reduce(Column.__or__, beyond, ~partition.isin(list(position)) if position else F.lit(True))
 
 
 def ends(rows: Iterable[Row]) -> dict[int, int]:
-    """The offset after the last one of each partition; rows are in the order of partition and offset."""
+    """Return the offset after the last one of each partition; rows are in the order of partition and offset."""
     return {row["partition"]: row["offset"] + 1 for row in rows}
 
 
 def document(row: Row) -> Document:
-    """A row of the table as a document; fields that it lacks are left out."""
+    """Return a row of the table as a document; fields that it lacks are left out."""
     fields = {
         "@timestamp": row["at"].astimezone(UTC).isoformat(timespec="milliseconds"),
         "message": row["message"],

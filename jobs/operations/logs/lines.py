@@ -1,4 +1,4 @@
-"""Log lines by the Elastic Common Schema: which records are such lines, and what their columns say."""
+"""Decides which records are log lines by the Elastic Common Schema, and makes columns of them."""
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -60,7 +60,7 @@ def decide(records: DataFrame, clock: Column, max_ahead: str) -> DataFrame:
 
 
 def accepted(decided: DataFrame) -> DataFrame:
-    """The log lines among what `decide` gives, a row each.
+    """Return the log lines among what `decide` gives, a row each.
 
     Returns:
         `at` timestamp; `level`, `logger`, `message`, `pattern` (the message without what varies), `job`, `query`,
@@ -90,7 +90,8 @@ def accepted(decided: DataFrame) -> DataFrame:
 
 
 def pattern(message: Column) -> Column:
-    """The first line of a message without its numbers, ids and paths: the same for all lines of one statement."""
+    """Return the first line of a message without its numbers, ids and paths:
+    the same for all lines of one statement."""
     first = F.substring_index(message, "\n", 1)
     for variable in VARIABLE:
         first = F.regexp_replace(first, variable, "#")
@@ -98,7 +99,7 @@ def pattern(message: Column) -> Column:
 
 
 def rejected(decided: DataFrame) -> DataFrame:
-    """The others, as `jobs.ingest.quarantine.envelope` takes them."""
+    """Return the other records, as `jobs.ingest.quarantine.envelope` takes them."""
     none = F.lit(None)
     columns = (*source_sink.COLUMNS, none.cast("int").alias("schema_id"), "error", none.cast("string").alias("rule"))
     return decided.where(F.col("error").isNotNull()).select(*columns)

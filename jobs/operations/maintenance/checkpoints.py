@@ -28,7 +28,7 @@ def days(age: timedelta) -> str:
 
 
 def read_replays(spark: SparkSession, folders: Folders, root: str) -> list[Replay]:
-    """Every replay under the tables root `root`, read as Hadoop reads files.
+    """Return every replay under the tables root `root`, read as Hadoop reads files.
 
     Raises:
         TidemarkError: BAD_REPLAY, where a record cannot be read: then it is not known what that replay needs.
@@ -84,7 +84,7 @@ class Checkpoint:
 
 
 def find_checkpoints(folders: Folders, root: str) -> Iterator[Checkpoint]:
-    """Every folder under `root` that a query has used; those of replays are left out."""
+    """Yield every folder under `root` that a query has used; those of replays are left out."""
     for job in folders.entries(root):
         if job.is_folder and job.name != REPLAYS:
             yield from _within(folders, job.name, job.uri, "")
@@ -163,7 +163,7 @@ class CheckpointCleanup:
 
 
 def is_left_over(file: Entry, present: set[str]) -> bool:
-    """Whether a file is a write that did not end, or the checksum of a file that is not among `present`, URIs."""
+    """Return whether a file is a write that did not end, or the checksum of a file that is not in `present` (URIs)."""
     if UNFINISHED.match(file.name):
         return True
     checksum = CHECKSUM.match(file.name)

@@ -1,4 +1,4 @@
-"""What `maintain` does, action by action."""
+"""Carries out the actions of `maintain`."""
 
 import json
 from argparse import Namespace
@@ -35,7 +35,7 @@ class ActionReport(Protocol):
 
 
 def main(words: Sequence[str]) -> int:
-    """Carry out one action; the exit code."""
+    """Carry out one action; return the exit code."""
     args = arguments.parse_maintain(words)
     settings = arguments.settings_of(args)
     with session(settings, f"maintain {args.action}", "maintenance") as spark:
@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def run(spark: SparkSession, settings: Settings, args: Namespace) -> int:
-    """Carry out an action and print a line (or a JSON object) for each report; the exit code."""
+    """Carry out an action and print a line (or a JSON object) for each report; return the exit code."""
     has_failed, is_empty = False, True
     for report in reports(spark, settings, args):
         is_empty = False

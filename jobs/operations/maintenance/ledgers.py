@@ -101,7 +101,7 @@ class LedgerMaintenance:
 
 
 def ledger_sink(topic: str, application: str) -> str | None:
-    """The sink that a topic is the ledger of, without the application's name; None for other topics."""
+    """Return the sink that a topic is the ledger of, without the application's name; None for other topics."""
     start, end = f"__{application}.", ".ledger"
     is_one = topic.startswith(start) and topic.endswith(end) and len(topic) > len(start) + len(end)
     return topic.removeprefix(start).removesuffix(end) if is_one else None
@@ -119,5 +119,5 @@ def use_of_sink(sink: str, queries: set[str], jobs: set[str]) -> str:
 
 
 def queries_with_checkpoint(folders: Folders, root: str) -> set[str]:
-    """The names of the queries that have a checkpoint under `root`."""
+    """Return the names of the queries that have a checkpoint under `root`."""
     return {checkpoint.query for checkpoint in find_checkpoints(folders, root) if not checkpoint.is_replaced}

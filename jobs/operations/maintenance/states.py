@@ -1,4 +1,4 @@
-"""What each query keeps in its state, as a table."""
+"""Reports what each query keeps in its state, as a table."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

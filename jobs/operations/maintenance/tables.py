@@ -58,7 +58,7 @@ class TableReport:
 
 
 def table_names(folders: Folders, root: str, within: str = "") -> Iterator[str]:
-    """Every Delta table under `root`, by its path there; tables of replays and of bounded ranges are left out."""
+    """Yield every Delta table under `root`, by its path there; tables of replays and of bounded ranges are left out."""
     entries = [entry for entry in folders.entries(f"{root}/{within}" if within else root) if entry.is_folder]
     if any(entry.name == LOG for entry in entries):
         yield within
@@ -137,7 +137,7 @@ class TableMaintenance:
 def longest_retention(
     limits: Maintenance, of_table: timedelta, replays: dict[str, datetime], now: datetime
 ) -> tuple[timedelta, str]:
-    """How long a table's removed files stay, and what asks for it.
+    """Return how long a table's removed files stay, and what asks for it.
 
     Args:
         of_table: the table's own retention, which `allow_short_keep` sets aside.

@@ -1,4 +1,4 @@
-"""The steps of a replay that need Spark, as `replay` on the command line asks for them."""
+"""Runs the steps of a replay that need Spark, as `replay` on the command line asks for them."""
 
 import sys
 from argparse import Namespace

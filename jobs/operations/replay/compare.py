@@ -19,7 +19,8 @@ from jobs.pipeline.outputs import RowSelector
 
 
 def row_selection(replay: Replay, part: Part, replacement: Replacement) -> str:
-    """The condition, as SQL, that selects the rows of a table that a replay replaces; `true` for all of its rows."""
+    """Return the condition, as SQL, that selects the rows of a table that a replay replaces;
+    `true` for all of its rows."""
     rows = replacement.rows
     if rows.coordinates:
         return _of_records(replay, part, rows)
@@ -35,7 +36,8 @@ def _between(column: str, start: datetime | None, until: datetime | None) -> str
 
 
 def read_records(spark: SparkSession, root: str, part: Part) -> DataFrame | None:
-    """The records for the topic of `part` that the replay makes anew, from the table under `root`; None for no table.
+    """Return the records for the topic of `part` that the replay makes anew, from the table under `root`;
+    None for no table.
 
     Records without an event time are always among them.
     """
@@ -63,7 +65,7 @@ def live_path(settings: Settings, table: str) -> str:
 
 
 def read_rows(spark: SparkSession, path: str, where: str, version: int | None = None) -> DataFrame | None:
-    """The rows of the table at `path` that meet `where`, of a version of it; None where there is no table."""
+    """Return the rows of the table at `path` that meet `where`, of a version of it; None where there is no table."""
     if not delta_table.exists(spark, path):
         return None
     reader = spark.read.format("delta")
@@ -71,7 +73,7 @@ def read_rows(spark: SparkSession, path: str, where: str, version: int | None = 
 
 
 def align_columns(frame: DataFrame | None, like: DataFrame, without: tuple[str, ...] = ()) -> DataFrame:
-    """`frame` in the columns and types of `like`, null where it lacks one; no rows where there is no frame."""
+    """Return `frame` in the columns and types of `like`, null where it lacks one; no rows where there is no frame."""
     fields = [field for field in like.schema if field.name not in without]
     if frame is None:
         return like.sparkSession.createDataFrame([], like.schema).select(*(f"`{field.name}`" for field in fields))
@@ -104,7 +106,7 @@ class Difference:
 
 
 def fingerprint(frame: DataFrame) -> Fingerprint:
-    """How many rows, and a sum of their hashes modulo 2^64, which does not depend on their order."""
+    """Return how many rows, and a sum of their hashes modulo 2^64, which does not depend on their order."""
     columns = [F.col(f"`{name}`") for name in sorted(frame.columns)]
     hashes = F.sum(F.xxhash64(*columns).cast("decimal(38, 0)"))
     row = frame.agg(F.count("*").alias("rows"), hashes.alias("hash")).first()
@@ -112,7 +114,8 @@ def fingerprint(frame: DataFrame) -> Fingerprint:
 
 
 def differences(left: DataFrame, right: DataFrame, keys: Sequence[str]) -> DataFrame:
-    """The rows that differ: `left` and `right` struct (null where a side has no such row), both in the same columns.
+    """Return the rows that differ: `left` and `right` struct (null where a side has no such row),
+    both in the same columns.
 
     With `keys`, rows are paired by them; numbers that differ by a billionth of themselves are the same. Without, equal
     rows are taken off each other, one for one.
@@ -143,7 +146,8 @@ def _unpaired(left: DataFrame, right: DataFrame) -> DataFrame:
 
 
 def with_causes(differing: DataFrame, late: DataFrame | None, event_time: str | None, back_s: float) -> DataFrame:
-    """`differing` with a column `cause` string: how many late rows fall into the row's window; null for no cause.
+    """Return `differing` with a column `cause` string: how many late rows fall into the row's window;
+    null for no cause.
 
     Args:
         late: of the query, column `event_time` timestamp; None where no row was late.
@@ -164,7 +168,7 @@ def with_causes(differing: DataFrame, late: DataFrame | None, event_time: str | 
 
 
 def first_differences(differing: DataFrame, keys: Sequence[str]) -> list[Difference]:
-    """The first SHOWN rows of what `with_causes` gave."""
+    """Return the first SHOWN rows of what `with_causes` gave."""
     shown = []
     for row in differing.limit(SHOWN).collect():
         left, right = (row[side].asDict() if row[side] is not None else None for side in ("left", "right"))

@@ -98,7 +98,7 @@ class Cutover:
         return sink.write(_with_replay_header(records, self._replay.id), facts)
 
     def _swap(self, path: str, where: str, rows: DataFrame, commit_info: str, expected: tuple[int, ...]) -> int:
-        """Replace the rows `where` by `rows`, if their fingerprint is `expected`; the version that holds them."""
+        """Replace the rows `where` by `rows`, if their fingerprint is `expected`; return the version with them."""
         for _ in range(ATTEMPTS):
             self._require_lock()
             version = snapshot(self._spark, path).version
@@ -116,7 +116,7 @@ class Cutover:
         raise TidemarkError("BUSY_TABLE", message, "try again, or with a longer trigger of the live query")
 
     def _version_of(self, path: str, statement: str) -> int | None:
-        """The version of the table that made this replay's swap and still counts."""
+        """Return the version of the table that made this replay's swap and still counts."""
         history = History(self._spark, path)
         made = history.find({"statement": statement, "query_id": self._query_id})
         undone = history.find({"statement": UNDO, "query_id": self._query_id})
@@ -129,7 +129,7 @@ class Cutover:
         return f"replay-{self._replay.id}"
 
     def _commit_info(self, statement: str, table: Replacement, where: str) -> str:
-        """The description that the commit carries, as JSON: `coverage` shows it."""
+        """Return the description that the commit carries, as JSON: `coverage` shows it."""
         starts, untils = (
             [{topic: dict(partitions)} for topic, partitions in edge.items()]
             for edge in (self._replay.starts, self._replay.untils)

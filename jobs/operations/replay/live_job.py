@@ -1,4 +1,4 @@
-"""What the live job has: its queries, as their checkpoints tell, the records that bronze holds, and its late rows."""
+"""Reads what the live job has: its queries, by their checkpoints, the records that bronze holds, and its late rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,14 +53,14 @@ class LiveQuery:
 
 
 def live_queries(settings: Settings, job: str) -> list[LiveQuery]:
-    """The queries of `job` that have a checkpoint, by their names."""
+    """Return the queries of `job` that have a checkpoint, by their names."""
     root = paths.checkpoints_of(settings.paths, job)
     queries = (_live_query(f"{root}/{name}") for name in listed(root))
     return [query for query in queries if query]
 
 
 def require_live(settings: Settings, job: str) -> list[LiveQuery]:
-    """`live_queries`; UNKNOWN_JOB or NEVER_RUN where there are none."""
+    """Return `live_queries`; UNKNOWN_JOB or NEVER_RUN where there are none."""
     queries = live_queries(settings, job)
     if not queries:
         catalog.require(job)
@@ -98,7 +98,7 @@ def _watermark(commit: str) -> datetime | None:
 
 
 def table_version(settings: Settings, table: str) -> int | None:
-    """The newest version of a table under the tables root; None where there is no such table."""
+    """Return the newest version of a table under the tables root; None where there is no such table."""
     path = paths.table(settings.paths.tables, table)
     if "://" not in path and not Path(path, "_delta_log").is_dir():
         return None
@@ -116,12 +116,12 @@ class RecordTimes:
     times: Integers
 
     def first_at(self, time_ms: int) -> int | None:
-        """The first offset with a time at or after `time_ms`; None for none."""
+        """Return the first offset with a time at or after `time_ms`; None for none."""
         index = int(np.searchsorted(np.maximum.accumulate(self.times), time_ms)) if len(self.times) else 0
         return int(self.offsets[index]) if index < len(self.offsets) else None
 
     def between(self, start: int | None = None, until: int | None = None) -> Integers:
-        """The times of the records with offsets in [start, until); None: from the first, to the last."""
+        """Return the times of the records with offsets in [start, until); None: from the first, to the last."""
         first, end = (None if edge is None else int(np.searchsorted(self.offsets, edge)) for edge in (start, until))
         return self.times[first:end]
 
@@ -141,7 +141,7 @@ class BronzeIndex:
         self.until = next((dict(query.until[topic]) for query in queries if topic in query.until), {})
 
     def record_times(self, start: datetime | None, until: datetime | None) -> dict[int, RecordTimes]:
-        """The records with times in [start, until), by partition; None: from the first, to the last."""
+        """Return the records with times in [start, until), by partition; None: from the first, to the last."""
         if not self.exists:
             return {}
         dataset = DeltaTable(table_uri(self._path)).to_pyarrow_dataset()
@@ -152,7 +152,7 @@ class BronzeIndex:
 def late_rows_end(
     settings: Settings, query: str, start: datetime | None, until: datetime | None
 ) -> dict[str, Partitions]:
-    """Before which offsets all late rows of the query with event times in [start, until) lie, by topic."""
+    """Return before which offsets all late rows of the query with event times in [start, until) lie, by topic."""
     if table_version(settings, paths.LATE) is None:
         return {}
     condition = (pc.field("query") == query) & pc.field("offset").is_valid()
@@ -167,7 +167,7 @@ def late_rows_end(
 
 
 def _between(column: str, start: datetime | None, until: datetime | None) -> Any:
-    """The condition start <= column < until, as far as there is one."""
+    """Return the condition start <= column < until, as far as there is one."""
     edges = ((start, pc.Expression.__ge__), (until, pc.Expression.__lt__))
     parts = [compare(pc.field(column), pc.scalar(edge)) for edge, compare in edges if edge is not None]
     return reduce(and_, parts) if parts else None

@@ -31,7 +31,7 @@ class TopicRange:
 
     @property
     def count(self) -> int:
-        """Offsets, over all partitions."""
+        """Return offsets, over all partitions."""
         return sum(until - self.starts[partition] for partition, until in self.untils.items())
 
 
@@ -44,7 +44,7 @@ def topic_range(
     most: Partitions = MappingProxyType({}),
     least: Partitions = MappingProxyType({}),
 ) -> TopicRange:
-    """Where records of `topic` with times in [start, until) lie; None: from the first, to the last.
+    """Return where records of `topic` with times in [start, until) lie; None: from the first, to the last.
 
     Args:
         most: offsets before which reading ends at the latest, by partition; least: at the earliest, where records with
@@ -79,7 +79,7 @@ def _gone(topic: str, partition: int, time_ms: int | None, earliest: int) -> Tid
 def cut_slices(
     lookup: OffsetLookup, ranges: Sequence[TopicRange], size: int, hold_watermark: bool
 ) -> tuple[Slice, ...]:
-    """The ranges cut at the same times in all partitions, in slices of about `size` records.
+    """Return the ranges cut at the same times in all partitions, in slices of about `size` records.
 
     Args:
         hold_watermark: let the watermark wait until all is read.
@@ -124,7 +124,7 @@ def _offsets_of(lookup: OffsetLookup, span: TopicRange, cut_ms: int) -> Partitio
 
 
 def _growing(ranges: Sequence[TopicRange], untils: list[dict[str, Partitions]]) -> Iterator[dict[str, Partitions]]:
-    """The ends of slices, kept within the ranges and never before the end of the slice before."""
+    """Yield the ends of slices, kept within the ranges and never before the end of the slice before."""
     last: dict[str, Partitions] = {span.topic: span.starts for span in ranges}
     ends = {span.topic: span.untils for span in ranges}
     for until in untils:
@@ -153,7 +153,7 @@ def _watermark_slices(ranges: Sequence[TopicRange], untils: Sequence[Mapping[str
 
 
 def _times(ranges: Sequence[TopicRange], until: Mapping[str, Partitions], side: str) -> Iterator[int]:
-    """The latest times before these offsets, by partition, or the earliest from there on."""
+    """Yield the latest times before these offsets, by partition, or the earliest from there on."""
     for span in ranges:
         for partition, known in (span.times or {}).items():
             offset = until[span.topic][partition]

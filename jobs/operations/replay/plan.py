@@ -1,4 +1,4 @@
-"""From a request to a replay: what is replaced, which offsets make it, in which slices; and which periods are due."""
+"""Plans replays: what is replaced, and which offsets are read for it in which slices; finds which periods are due."""
 
 import hashlib
 import json
@@ -97,7 +97,7 @@ def _is_timed(part: Part) -> bool:
 
 
 def _part(settings: Settings, query: LiveQuery, times: TimeRange, context: timedelta | None) -> tuple[Part, TimeRange]:
-    """An output as it is replayed, and the range of time to be read for it."""
+    """Return an output as it is replayed, and the range of time to be read for it."""
     manifest, (since, until) = query.manifest, times
     spread = manifest.reach.context if context is None else context
     start, end = _moved(since, -manifest.reach.back), _moved(until, manifest.reach.ahead)
@@ -149,7 +149,7 @@ def _union(one: TimeRange, other: TimeRange) -> TimeRange:
 
 
 def _least(untils: Sequence[Partitions]) -> Partitions:
-    """The offsets that all of several queries have read up to."""
+    """Return the offsets that all of several queries have read up to."""
     partitions = set.intersection(*map(set, untils)) if untils else set()
     return {partition: min(until[partition] for until in untils) for partition in partitions}
 
@@ -216,7 +216,7 @@ Period = tuple[datetime, datetime]
 def due_periods(
     queries: Sequence[LiveQuery], replays: Sequence[Replay], every: timedelta, since: datetime | None
 ) -> list[Period]:
-    """The periods that are due, the oldest first; periods begin at multiples of `every` since 1970.
+    """Return the periods that are due, the oldest first; periods begin at multiples of `every` since 1970.
 
     Args:
         queries: the live queries of the job; replays: all that there are of it.
@@ -238,7 +238,7 @@ def _periods(first: datetime, until: datetime, every: timedelta) -> Iterator[Per
 
 
 def _is_covered(period: Period, done: Sequence[Period]) -> bool:
-    """Whether the done replays hold all of the period, one after the other."""
+    """Return whether the done replays hold all of the period, one after the other."""
     at = period[0]
     for start, end in sorted(done):
         if start <= at < end:

@@ -30,7 +30,7 @@ class ReplayPaths:
 
     @classmethod
     def of(cls, settings: Settings, id: str) -> Self:
-        """The paths of replay `id` under the roots of `settings`."""
+        """Return the paths of replay `id` under the roots of `settings`."""
         return cls(settings.paths.tables, settings.paths.checkpoints, id)
 
     @property
@@ -43,17 +43,17 @@ class ReplayPaths:
 
     @property
     def side_run(self) -> str:
-        """The root of the tables that will take the place of live rows."""
+        """Return the root of the tables that will take the place of live rows."""
         return f"{self.folder}/{paths.SHADOW}"
 
     @property
     def recomputation(self) -> str:
-        """The root of the tables that the independent recomputation writes."""
+        """Return the root of the tables that the independent recomputation writes."""
         return f"{self.folder}/{paths.CHECK}"
 
     @property
     def restored(self) -> str:
-        """The root of the records that bronze supplies."""
+        """Return the root of the records that bronze supplies."""
         return f"{self.folder}/{paths.RESTORED}"
 
     @property
@@ -62,7 +62,7 @@ class ReplayPaths:
 
     @property
     def temporary(self) -> tuple[str, ...]:
-        """The folders that can go once the replay is finished: all but the record's."""
+        """Return the folders that can go once the replay is finished: all but the record's."""
         return self.side_run, self.recomputation, self.restored, self.checkpoints
 
 
@@ -148,7 +148,7 @@ class Replay:
 
     @property
     def untils(self) -> Mapping[str, Partitions]:
-        """Where reading ends, by topic."""
+        """Return where reading ends, by topic."""
         return self.slices[-1].until
 
     @property
@@ -157,22 +157,22 @@ class Replay:
 
     @property
     def table_versions(self) -> dict[str, int]:
-        """The versions of live tables that the replay needs while it is open, by the tables' names."""
+        """Return the versions of live tables that the replay needs while it is open, by the tables' names."""
         tables = (table for part in self.parts for table in part.tables)
         return {table.rows.table: table.version for table in tables if table.version is not None}
 
     def start_of(self, number: int) -> Mapping[str, Partitions]:
-        """Where slice `number` begins."""
+        """Return where slice `number` begins."""
         return self.slices[number - 1].until if number else self.starts
 
     def to_json(self) -> str:
-        """The record's text: readable, times as ISO texts."""
+        """Return the record's text: readable, times as ISO texts."""
         versions = {name: {"version": version} for name, version in self.table_versions.items()}
         return json.dumps(_plain(self) | {"tables": versions}, indent=1)
 
     @classmethod
     def from_json(cls, text: str, path: str = FILE) -> Self:
-        """The replay whose record has this text.
+        """Return the replay whose record has this text.
 
         Raises:
             TidemarkError: BAD_REPLAY, where it is no record of a replay.
@@ -246,25 +246,25 @@ class Replays:
         self._settings = settings
 
     def find(self, id: str) -> Replay | None:
-        """The replay with that id."""
+        """Return the replay with that id."""
         path = ReplayPaths.of(self._settings, id).record
         text = read_text(path)
         return Replay.from_json(text, path) if text else None
 
     def require(self, id: str) -> Replay:
-        """The replay with that id; UNKNOWN_REPLAY for none."""
+        """Return the replay with that id; UNKNOWN_REPLAY for none."""
         replay = self.find(id)
         if replay is None:
             raise TidemarkError("UNKNOWN_REPLAY", f"there is no replay `{id}`", "`local/tidemark replay list` has them")
         return replay
 
     def all(self) -> list[Replay]:
-        """Every replay, the oldest first."""
+        """Return every replay, the oldest first."""
         replays = (self.find(id) for id in listed(paths.replays(self._settings.paths.tables)))
         return sorted((replay for replay in replays if replay), key=lambda replay: replay.planned_at)
 
     def speed(self, job: str) -> float | None:
-        """How many records a second the job's newest replay has read; None where none has run."""
+        """Return how many records a second the job's newest replay has read; None where none has run."""
         runs = [replay.findings["run"] for replay in self.all() if replay.job == job and "run" in replay.findings]
         return runs[-1]["records"] / runs[-1]["seconds"] if runs and runs[-1]["seconds"] else None
 

@@ -1,4 +1,4 @@
-"""The right to replay a job, held by one process on one machine at a time.
+"""Holds the right to replay a job, which one process on one machine has at a time.
 
 It is a partition of a topic, assigned to one member of a consumer group: the brokers keep the membership, and give the
 partition to another member only when the one before has left, or has been silent for SESSION_MS.
@@ -26,12 +26,12 @@ POLL_S = 0.2
 
 
 def lease_topic(settings: Settings) -> str:
-    """The topic whose partition is the right to replay."""
+    """Return the topic whose partition is the right to replay."""
     return f"__{settings.ledger.application}.leases"
 
 
 def lease_group(settings: Settings, job: str) -> str:
-    """The consumer group of those who want to replay `job`."""
+    """Return the consumer group of the processes that want to replay `job`."""
     return f"{settings.ledger.application}.replay.{job}"
 
 
@@ -99,7 +99,7 @@ class ReplayLock:
         self._leave()
 
     def require(self) -> None:
-        """LEASE_LOST, where the brokers have given the right to another: this process was silent for too long."""
+        """Raise LEASE_LOST where the brokers have given the right to another: this process was silent for too long."""
         if self._lost.is_set():
             message = f"another process may replay job {self._job} now: this one was silent for too long"
             raise TidemarkError("LEASE_LOST", message, "look whether the other one goes on; nothing was doubled")

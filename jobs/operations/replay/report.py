@@ -1,4 +1,4 @@
-"""What the terminal shows of replays: a plan, what comparing found, a list."""
+"""Makes what the terminal shows of replays: a plan, what comparing found, a list."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -69,7 +69,7 @@ def _span(start: datetime | None, until: datetime | None) -> str:
 
 
 def _touched(settings: Settings, table: Replacement) -> tuple[int, int]:
-    """How many different event times, and rows, the live table has in the range."""
+    """Return how many different event times, and rows, the live table has in the range."""
     if table_version(settings, table.rows.table) is None:
         return 0, 0
     dataset = DeltaTable(table_uri(paths.table(settings.paths.tables, table.rows.table))).to_pyarrow_dataset()
@@ -110,7 +110,7 @@ def _difference_text(difference: Difference) -> str:
 
 
 def list_lines(replays: list[Replay]) -> Iterator[str]:
-    """All replays, a line each."""
+    """Yield all replays, a line each."""
     for replay in replays:
         span = f"{replay.request['from']} to {replay.request['to']}"
         planned = replay.planned_at.isoformat(timespec="minutes")

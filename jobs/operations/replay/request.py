@@ -52,7 +52,7 @@ def request_of(options: Namespace) -> ReplayRequest:
 
 
 def duration(text: str) -> timedelta:
-    """A duration, such as "1 day"; BAD_ARGUMENTS for what is none."""
+    """Return a duration, such as "1 day"; BAD_ARGUMENTS for any other text."""
     try:
         return timedelta(milliseconds=milliseconds(text))
     except ValueError as exc:
@@ -60,7 +60,7 @@ def duration(text: str) -> timedelta:
 
 
 def topics_named(position: Position) -> set[str]:
-    """The topics whose offsets are given."""
+    """Return the topics whose offsets are given."""
     return set(position) if isinstance(position, Mapping) else set()
 
 
@@ -75,7 +75,7 @@ def queries_reading(queries: Sequence[LiveQuery], topics: set[str]) -> list[Live
 
 
 def event_time_range(settings: Settings, lookup: OffsetLookup, start: Position, end: Position) -> TimeRange:
-    """The range of event time that the two positions enclose; None: without an end on that side.
+    """Return the range of event time that the two positions enclose; None: without an end on that side.
 
     Raises:
         TidemarkError: NOTHING_TO_REPLAY.
@@ -115,7 +115,7 @@ def _offset(position: Position, topic: str, partition: int, otherwise: int) -> i
 
 
 def clip_to_positions(span: TopicRange, start: Position, end: Position) -> TopicRange:
-    """`span` with exactly the offsets that were asked for, where offsets were."""
+    """Return `span` with exactly the offsets that were asked for, where offsets were."""
     starts = _given(start, span.topic, span.starts)
     untils = _given(end, span.topic, span.untils)
     untils = {partition: max(starts[partition], until) for partition, until in untils.items()}

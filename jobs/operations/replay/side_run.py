@@ -37,7 +37,7 @@ class BronzeSource:
         self.has_bronze = delta_table.exists(spark, self._bronze)
 
     def earliest(self, starts: Partitions, untils: Partitions) -> dict[int, int]:
-        """The first offset that the topic itself still holds of [starts, untils), by partition."""
+        """Return the first offset that the topic itself still holds of [starts, untils), by partition."""
         with OffsetLookup(self._kafka) as lookup:
             first, _ = lookup.edges(self.topic)
         return {partition: min(max(start, first[partition]), untils[partition]) for partition, start in starts.items()}
@@ -50,7 +50,7 @@ class BronzeSource:
         return stream.select(*source_sink.COLUMNS)
 
     def batch(self, starts: Partitions, untils: Partitions) -> DataFrame:
-        """The records [starts, untils) of bronze.
+        """Return the records [starts, untils) of bronze.
 
         Raises:
             TidemarkError: RANGE_GONE, where bronze is not there.
@@ -61,7 +61,7 @@ class BronzeSource:
         return rows.where(in_ranges(starts, untils))
 
     def restore(self, starts: Partitions, untils: Partitions) -> int:
-        """Copy the records [starts, untils) from bronze; the version of the table that `stream` reads with them in it.
+        """Copy the records [starts, untils) from bronze; return the version of the table of `stream` that has them.
 
         Raises:
             TidemarkError: RANGE_GONE, where bronze is not there.
@@ -71,11 +71,11 @@ class BronzeSource:
         return self.version()
 
     def version(self) -> int:
-        """The newest version of the table that `stream` reads."""
+        """Return the newest version of the table that `stream` reads."""
         return snapshot(self._spark, self.path).version
 
     def table_id(self) -> str:
-        """Delta's id of the table that `stream` reads."""
+        """Return Delta's id of the table that `stream` reads."""
         return snapshot(self._spark, self.path).table_id()
 
     def _gone(self, starts: Partitions, untils: Partitions) -> TidemarkError:
@@ -85,7 +85,7 @@ class BronzeSource:
 
 
 def in_ranges(starts: Partitions, untils: Partitions) -> Column:
-    """Whether a row's columns `partition` and `offset` lie in [starts, untils), boolean."""
+    """Return whether a row's columns `partition` and `offset` lie in [starts, untils), boolean."""
     edges = ((partition, start, untils[partition]) for partition, start in starts.items() if untils[partition] > start)
     parts = [
         (F.col("partition") == partition) & (F.col("offset") >= start) & (F.col("offset") < until)
@@ -95,7 +95,7 @@ def in_ranges(starts: Partitions, untils: Partitions) -> Column:
 
 
 def side_run_settings(settings: Settings, replay: Replay) -> Settings:
-    """`settings` with the replay's own places for tables and checkpoints."""
+    """Return `settings` with the replay's own places for tables and checkpoints."""
     places = ReplayPaths.of(settings, replay.id)
     roots = {"tables": places.side_run, "checkpoints": places.checkpoints}
     return settings.model_copy(update={"paths": settings.paths.model_copy(update=roots)})

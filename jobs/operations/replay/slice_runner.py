@@ -77,11 +77,11 @@ class OffsetLogWriter:
         self.query_id = str(uuid.uuid5(QUERY_IDS, name))
 
     def last_commit(self) -> int | None:
-        """The last batch that Spark took for done."""
+        """Return the last batch that Spark took for done."""
         return checkpoint.last_commit(self._spark, self._folder)
 
     def watermark_after(self, batch: int) -> int:
-        """Where Spark put the watermark after `batch`, ms since 1970; 0 where it does not say."""
+        """Return where Spark put the watermark after `batch`, ms since 1970; 0 where it does not say."""
         if batch not in self._watermarks:
             text = checkpoint.read(self._spark, f"{self._folder}/{commit_file(batch)}")
             self._watermarks[batch] = next_watermark_ms(text or "")
@@ -123,13 +123,13 @@ class OffsetLogWriter:
 
 
 def delta_offset(table_id: str, version: int) -> dict[str, Any]:
-    """Where a stream is in a Delta table once it has read all up to `version`."""
+    """Return where a stream is in a Delta table once it has read all up to `version`."""
     position = {"reservoirId": table_id, "reservoirVersion": version + 1, "index": -1}
     return {"sourceVersion": 1, **position, "isStartingVersion": False}
 
 
 def kafka_offset(topic: str, offsets: Mapping[int, int]) -> dict[str, Any]:
-    """Where a stream is in a topic before these offsets."""
+    """Return where a stream is in a topic before these offsets."""
     return {topic: {str(partition): offset for partition, offset in sorted(offsets.items())}}
 
 
@@ -286,5 +286,5 @@ class SliceRunner:
 
 
 def _entries(offsets: Mapping[str, Partitions]) -> list[dict[str, dict[int, int]]]:
-    """The offsets as a commit's metadata has them: an entry a topic."""
+    """Return the offsets as a commit's metadata has them: an entry a topic."""
     return [{topic: dict(partitions)} for topic, partitions in offsets.items()]

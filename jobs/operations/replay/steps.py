@@ -94,7 +94,7 @@ class Steps:
         """Put the replay's rows in the place of the live ones, or make a backfill the live job; once.
 
         Args:
-            accept: differences from the live tables that nobody can explain, too.
+            accept: whether unexplained differences from the live tables are accepted.
 
         Raises:
             TidemarkError: NOT_VERIFIED; UNEXPLAINED; LIVE_CHANGED, BUSY_TABLE.

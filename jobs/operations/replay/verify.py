@@ -54,7 +54,7 @@ class TableComparison:
     live: Fingerprint
 
     def to_fields(self) -> dict[str, Any]:
-        """The fields for the replay's record."""
+        """Return the fields for the replay's record."""
         names = ("rows", "unlike_check", "unlike_live", "unexplained", "version")
         return {name: getattr(self, name) for name in names} | {"live": list(self.live)}
 
@@ -140,5 +140,5 @@ def _first_differences(differing: DataFrame | None, keys: tuple[str, ...]) -> tu
 
 
 def comparisons_as_fields(comparisons: list[TableComparison]) -> Mapping[str, Any]:
-    """The comparisons for the replay's record, by table."""
+    """Return the comparisons for the replay's record, by table."""
     return {comparison.table: comparison.to_fields() for comparison in comparisons}

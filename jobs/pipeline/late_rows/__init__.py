@@ -1,1 +1,1 @@
-"""Rows that came too late for a watermark: detected, and kept in a table with the records they came from."""
+"""Detects rows that came too late for a watermark, and keeps them in a table with the records they came from."""

@@ -18,7 +18,7 @@ from jobs.pipeline.plan_analysis import SESSION_MARK, is_stateful
 
 FOUND = "operator string, event_time timestamp, topic string, partition int, offset long, row string, dropped long"
 EVENT_TIME = "spark.watermarkDelayMs"  # marks the event time among the attributes of a plan
-# Of a processor with an initial state, the second child is that state.
+# If a processor has an initial state, its second child is that state.
 ONE_INPUT = ("TransformWithState", "TransformWithStateInPySpark", "FlatMapGroupsWithState")
 BY_TIMEOUT = ("FlatMapGroupsWithState", "FlatMapGroupsInPandasWithState")
 TASK = "task"  # the column of the partition in which a row is read
@@ -36,7 +36,7 @@ class _Input:
 
 
 def late_rows(reread: Reread, watermark_ms: int, complete: bool) -> DataFrame | None:
-    """The rows that were dropped; None where no operator of the plan drops any.
+    """Return the rows that were dropped; None where no operator of the plan drops any.
 
     Args:
         watermark_ms: of the batch before, in milliseconds since 1970.
@@ -75,7 +75,7 @@ def _takes_all(operator: Any, complete: bool) -> bool:
 
 
 def _event_time(operator: Any, child: Any) -> Any:
-    """The attribute that the operator compares with the watermark; None where it compares none."""
+    """Return the attribute that the operator compares with the watermark; None where it compares none."""
     is_aggregate = str(operator.nodeName()) == "Aggregate"
     attributes = operator.groupingExpressions() if is_aggregate else child.output()
     return next((attribute for attribute in _attributes(attributes) if attribute.metadata().contains(EVENT_TIME)), None)

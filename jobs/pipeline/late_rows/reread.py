@@ -1,4 +1,4 @@
-"""Parts of a stream's plan, computed again over the records of one micro-batch.
+"""Computes parts of a stream's plan again over the records of one micro-batch.
 
 A plan is Catalyst's, optimized as Spark optimizes the stream's: what a filter further up keeps from an operator is not
 in the operator's input here either. The Kafka source is exchanged for a batch of the same offsets under the same
@@ -21,7 +21,7 @@ from jobs.pipeline.plan_analysis import is_stateful
 
 COORDINATES = {"topic": "string", "partition": "int", "offset": "bigint"}
 SOURCE = "StreamingRelationV2"
-# They bear on the stream alone: its watermark, its observed metrics.
+# These nodes matter to the stream alone: its watermark, its observed metrics.
 LEFT_OUT = ("EventTimeWatermark", "CollectMetrics")
 CLOCKS = ("CurrentTimestamp", "Now", "LocalTimestamp", "CurrentDate")
 
@@ -68,7 +68,7 @@ class Reread:
         """The stream's optimized plan."""
 
     def input_of(self, child: Any) -> DataFrame | None:
-        """The rows that came out of the node `child` of the plan; None where no record can have come that way.
+        """Return the rows that came out of the node `child` of the plan; None where no record can have come that way.
 
         Another stateful operator below gives nothing: what it lets through is not late.
 
@@ -114,7 +114,8 @@ class Reread:
         return Rebuilt(plan, known, has_records)
 
     def _led_through(self, name: str, plan: Any, coordinates: Sequence[Any]) -> Any:
-        """`plan`, with the coordinates of its child in its output, if it is a node that says what it puts out."""
+        """Return `plan`, with the coordinates of its child in its output,
+        if it is a node that says what it puts out."""
         missing = [each for each in coordinates if not _ids([each]) <= _ids(listed(plan.output()))]
         if name == "Project":
             return self._builder.project([*listed(plan.projectList()), *missing], plan.child())
@@ -124,7 +125,7 @@ class Reread:
         return plan
 
     def _union(self, node: Any, children: Sequence[Rebuilt], has_records: bool) -> Rebuilt:
-        """Columns of a union are matched by their place: the coordinates come last, of every child."""
+        """Rebuild a union, whose columns are matched by their place: the coordinates come last in every child."""
         if not any(child.coordinates for child in children):
             return Rebuilt(self._builder.with_children(node, [child.plan for child in children]), (), has_records)
         old = [listed(child.output()) for child in listed(node.children())]
@@ -150,7 +151,7 @@ class Reread:
         return Rebuilt(self._builder.project(renamed, read), [places[name] for name in COORDINATES], True)
 
     def _at(self, plan: Any, milliseconds: int) -> Any:
-        """`plan`, where the clock stands at the micro-batch's time: Spark puts it into each micro-batch so."""
+        """Return `plan` with its clock at the micro-batch's time, as Spark puts it into each micro-batch."""
         if not self._builder.has_clock(plan):
             return plan
         name, children = str(plan.nodeName()), [self._at(child, milliseconds) for child in listed(plan.children())]
@@ -178,7 +179,7 @@ def _sources(analyzed: Any) -> Iterable[int]:
 
 
 def _ranges(offsets: Mapping[str, Any]) -> list[tuple[source_sink.Subscription, Position, Position] | None]:
-    """The partitions of each source to read again, from where to before where; None where that is unknown."""
+    """Return the partitions of each source to read again, from where to before where; None where that is unknown."""
     until = offsets["until"] or []
     return [_range(*edges) for edges in zip(offsets["from"] or [None] * len(until), until, strict=False)]
 

@@ -1,4 +1,4 @@
-"""The table `late`: every row that a watermark has dropped, once, with the record it came from.
+"""Writes the table `late`: every row that a watermark has dropped, once, with the record it came from.
 
 Spark says with each micro-batch how many rows were dropped, not which. So where there are any, its records are read
 once more, before the next is written, and what its stateful operators took in is compared with the same watermark. A
@@ -39,7 +39,7 @@ class _Batch:
     """A micro-batch that is over.
 
     Args:
-        dropped: how many rows Spark counted; None where nobody has asked it in time.
+        dropped: how many rows Spark counted; None where it was not asked in time.
         watermark_ms: what event times were late by; None where the checkpoint no longer says.
     """
 
@@ -67,7 +67,7 @@ class LateRows:
 
     @property
     def query(self) -> str:
-        """The name of the query."""
+        """Return the name of the query."""
         return self._output.query
 
     def follow(self, query: StreamingQuery) -> None:
@@ -86,7 +86,7 @@ class LateRows:
             checkpoint.write(self._spark, f"{self._folder}/{LATE_FILE}", json.dumps({"batch": last}))
 
     def _list_once(self, session: SparkSession, batch: int) -> bool:
-        """List what `batch` dropped; False where it was known to be listed."""
+        """List what `batch` dropped; return False where it was known to be listed."""
         if self._done is None:
             # A micro-batch begins after the one before it has been looked at: only the last can be open.
             self._done = self._settled()
@@ -103,7 +103,7 @@ class LateRows:
         return int(json.loads(text)["batch"]) if text else None
 
     def _dropped(self, batch: int) -> int | None:
-        """Spark's own count; None where this run has not seen the batch."""
+        """Return Spark's own count; None where this run has not seen the batch."""
         progress = self._query.lastProgress if self._query else None
         if progress is None or progress.batchId != batch:
             return None
@@ -146,7 +146,7 @@ class LateRows:
             rows.unpersist()
 
     def _read(self, session: SparkSession, batch: _Batch) -> DataFrame:
-        """The late rows, in the columns of `late_rows`.
+        """Return the late rows, in the columns of `late_rows`.
 
         Raises:
             RereadError: where the batch cannot be computed again, and never will be.
@@ -168,7 +168,7 @@ class LateRows:
         return session.createDataFrame([], FOUND) if rows is None else rows
 
     def _unlisted(self, session: SparkSession, batch: _Batch, listed: int, note: str) -> DataFrame:
-        """A row for what was dropped and is not listed."""
+        """Return a row for the rows that were dropped and are not listed."""
         missing = None if batch.dropped is None else batch.dropped - listed
         count = "an unknown number of" if missing is None else f"{missing:,}"
         what = f"batch {batch.number} of {self._output.query}: {count} late rows are counted without their records"
@@ -178,7 +178,7 @@ class LateRows:
         return row.withColumns({"dropped": F.lit(missing).cast("long"), "note": F.lit(note)})
 
     def _with_names(self, rows: DataFrame, batch: _Batch) -> DataFrame:
-        """`rows` in the columns of the table."""
+        """Return `rows` in the columns of the table."""
         names = {
             "job": F.lit(self._output.job),
             "query": F.lit(self._output.query),
@@ -191,7 +191,7 @@ class LateRows:
 
 
 def _count(rows: DataFrame) -> int:
-    """How many rows Spark has for `rows` in its count.
+    """Return how many rows Spark's own count has for `rows`.
 
     Raises:
         RereadError: where records of the batch are gone.

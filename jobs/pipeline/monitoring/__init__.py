@@ -1,1 +1,1 @@
-"""What running queries tell about themselves: a row for each micro-batch, metrics for Prometheus, and their lag."""
+"""Records what queries do while they run: a row for each micro-batch, metrics for Prometheus, and their lag."""

@@ -149,6 +149,6 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120,
 
 
 def series() -> set[str]:
-    """The names under which Prometheus knows the metrics."""
+    """Return the names under which Prometheus knows the metrics."""
     endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
     return {metric.name + ending for metric in METRICS for ending in endings[metric.kind]}

@@ -41,16 +41,16 @@ class Exporter:
 
     @property
     def is_serving(self) -> bool:
-        """Whether somebody can read what is measured only for reading."""
+        """Return whether the metrics are served: some are measured only for that."""
         return self._server is not None
 
     @property
     def address(self) -> str:
-        """Where the metrics are served; empty where they are not."""
+        """Return where the metrics are served; empty where they are not."""
         return f"http://{self._settings.host}:{self._settings.port}" if self._server is not None else ""
 
     def serve(self) -> None:
-        """Serve from now on, where `metrics.port` is set; a port in use is said, and the queries go on."""
+        """Serve from now on, where `metrics.port` is set; a port in use is reported, and the queries go on."""
         if not self._settings.port:
             return
         try:
@@ -140,7 +140,7 @@ class Exporter:
         self._of(d.FREE_BYTES, place).set(free)
 
     def measured(self, lags: list[PartitionLag]) -> None:
-        """Take over what was asked of the brokers."""
+        """Take over what the brokers have answered."""
         for lag in lags:
             place = (lag.job, lag.query, lag.topic, str(lag.partition))
             self._of(d.LAG, *place).set(lag.records)
@@ -192,7 +192,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _QuietHandler(WSGIRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are no news."""
+        """Log nothing: requests are no news."""
 
 
 def _answer(start: Start, status: str, text: str) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""The table of micro-batches: the journals of all processes, folded into a Delta table.
+"""Folds the journals of all processes into the table of micro-batches, a Delta table.
 
 The table takes each line of a journal once: its transaction identifier is the file, its version the place up to which
 it has been taken.
@@ -27,19 +27,19 @@ FOLDER = "micro_batches"  # beside the logs
 CUT_BYTES = 1_000_000  # some hundred micro-batches
 READ_ATTEMPTS = 3
 ORDER = ("began_at", "query", "batch")
-# Each has that; a constant would be made of a value of Python's, for which Arrow loads pandas.
+# Each micro-batch has this column; for a constant, made of a Python value, Arrow would load pandas.
 ALL = pc.field("began_at").is_valid()
-# The newest micro-batches are looked for in so much of the past first: files that are older are not opened.
+# The newest micro-batches are looked for in these parts of the past first: files that are older are not opened.
 NEWEST_WITHIN = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 
 
 def journal_folder(settings: Settings) -> Path:
-    """Where the journals of all processes of this machine lie."""
+    """Return where the journals of all processes of this machine lie."""
     return Path(settings.paths.logs) / FOLDER
 
 
 def table_path(settings: Settings) -> str:
-    """Where the table of micro-batches lies."""
+    """Return where the table of micro-batches lies."""
     return paths.table(settings.paths.tables, paths.MICRO_BATCHES)
 
 
@@ -78,7 +78,7 @@ def fold(settings: Settings, own: Journal | None = None) -> None:
 
 
 def micro_batches(settings: Settings, where: pc.Expression = ALL, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
-    """The micro-batches that table and journals know, oldest first.
+    """Return the micro-batches that table and journals know, oldest first.
 
     Args:
         where: holds for those that are wanted. A file of the table that has none of them, as far as the table's log
@@ -100,12 +100,13 @@ def micro_batches(settings: Settings, where: pc.Expression = ALL, columns: Seque
                 found.append(as_table(unfolded.rows).filter(where).select(columns))
         if is_whole:
             break
-        # What is neither here nor there was folded between the two readings.
+        # What is in neither was folded between the two readings.
     return pa.concat_tables(found).sort_by([(name, "ascending") for name in ORDER])
 
 
 def newest(settings: Settings, count: int, where: pc.Expression = ALL) -> pa.Table:
-    """The newest `count` of the micro-batches that `where` holds for, oldest first; columns as `definitions.SCHEMA`."""
+    """Return the newest `count` of the micro-batches that `where` holds for, oldest first;
+    columns as `definitions.SCHEMA`."""
     now = datetime.now(UTC)
     for age in NEWEST_WITHIN:
         found = micro_batches(settings, where & since(now - age), ORDER)
@@ -120,18 +121,18 @@ def newest(settings: Settings, count: int, where: pc.Expression = ALL) -> pa.Tab
 
 
 def since(time: datetime) -> pc.Expression:
-    """Whether a micro-batch began at that time or later."""
+    """Return whether a micro-batch began at that time or later."""
     return pc.field("began_at") >= pa.scalar(time, TIME)
 
 
 def process_columns(process: Author) -> dict[str, Any]:
-    """The columns that name the driver of a micro-batch."""
+    """Return the columns that name the driver of a micro-batch."""
     named = {"boot": process.boot, "pid_namespace": process.namespace, "pid_started": process.started}
     return {"host": process.host, "pid": process.pid, **named}
 
 
 def process_of(row: Mapping[str, Any]) -> Author:
-    """The driver of a micro-batch; without what older versions did not note of it."""
+    """Return the driver of a micro-batch; without what older versions did not note of it."""
     host, boot, namespace, started = (row[name] or "" for name in ("host", "boot", "pid_namespace", "pid_started"))
     return Author(host, boot, namespace, row["pid"] or 0, started)
 
@@ -145,7 +146,7 @@ def expire(settings: Settings, before: datetime) -> None:
 
 
 def as_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows of journals as Arrow columns by `definitions.SCHEMA`."""
+    """Return the rows of journals as Arrow columns by `definitions.SCHEMA`."""
     columns = []
     for field in SCHEMA:
         values = [row.get(field.name) for row in rows]
@@ -171,13 +172,13 @@ def _app_id(journal: Path) -> str:
 
 
 def _folded(table: DeltaTable | None, journal: Path) -> int:
-    """How many bytes of a journal the table has."""
+    """Return how many bytes of a journal the table has."""
     return int(table.transaction_version(_app_id(journal)) or 0) if table is not None else 0
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    """Whether no other process of this machine folds at the same time."""
+    """Keep other processes of this machine from folding in the block; give whether none does already."""
     with (folder / "fold.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The journal of a process: a file of JSON lines, one for each beginning and each end of a micro-batch.
+"""Writes and reads a process's journal: a file of JSON lines, one for each beginning and each end of a micro-batch.
 
 A line is written by one call, so that what a killed process leaves behind are whole lines, and at most one that is cut
 short. Places in it are counted in bytes of all that was ever written: a journal that grows is cut at its front, and its
@@ -130,9 +130,9 @@ class Unfolded:
 
 
 def read_journal(path: Path, start: int) -> Unfolded:
-    """The rows of the whole lines from byte `start` on.
+    """Return the rows of the whole lines from byte `start` on.
 
-    Of a process that is gone, a micro-batch that began and did not end is a row, too: it was killed.
+    If the process is gone, a micro-batch that began and did not end is a row, too: it was killed.
     """
     is_finished = _owner_is_gone(path)
     content = _Content.of(path)

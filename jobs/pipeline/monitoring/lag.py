@@ -1,7 +1,7 @@
 """Measures how far queries are behind their topics, and commits where they stand to consumer groups.
 
-The brokers are asked, whatever the queries do. A query that stands still reports no progress: what it has not read
-grows all the same, and is seen here.
+The brokers are asked, whatever the queries do. A query that stands still reports no progress, but the number of records
+that it has not read grows, and is seen here.
 """
 
 import threading
@@ -58,12 +58,12 @@ class Positions:
             self._of.setdefault((job, query), dict(positions))
 
     def known(self) -> dict[tuple[str, str], dict[tuple[str, int], int]]:
-        """The offsets by topic and partition, of each job and query."""
+        """Return the offsets by topic and partition, of each job and query."""
         with self._lock:
             return {key: dict(positions) for key, positions in self._of.items()}
 
     def measure(self) -> list[PartitionLag]:
-        """The lag of every query and partition, now.
+        """Return the lag of every query and partition, now.
 
         Raises:
             TidemarkError, KafkaException: as `edges`, `list_offsets` and `OffsetLookup` have them.
@@ -84,7 +84,7 @@ class Positions:
         return lags
 
     def unstable(self, topics: set[str]) -> dict[tuple[str, int], int]:
-        """How many offsets of each partition are past the last stable one, and belong to open transactions.
+        """Return how many offsets of each partition are past the last stable one, and belong to open transactions.
 
         Raises:
             TidemarkError, KafkaException: as `edges` and `list_offsets` have them.
@@ -104,14 +104,15 @@ class Positions:
 
 
 def _age(time_ms: int | None) -> float:
-    """Seconds since a record's time; 0 for a time to come, or where there is none but markers of transactions."""
+    """Return the seconds since a record's time; 0 for a time to come,
+    or where there is none but markers of transactions."""
     return 0.0 if time_ms is None else max(0.0, time.time() - time_ms / 1000)
 
 
 def freshness(lags: list[PartitionLag], watermarks: Mapping[tuple[str, str], datetime]) -> dict[tuple[str, str], float]:
-    """The age of what each query's output lacks, in seconds, by job and query.
+    """Return the age of what each query's output lacks, in seconds, by job and query.
 
-    Of a query with a watermark it is the watermark's age; of another the age of the first record that it has not read.
+    If a query has a watermark, it is the watermark's age; else the age of the first record that it has not read.
     """
     ages: dict[tuple[str, str], float] = {}
     for lag in lags:
@@ -122,7 +123,7 @@ def freshness(lags: list[PartitionLag], watermarks: Mapping[tuple[str, str], dat
 
 
 def group_of(settings: Settings, query: str) -> str:
-    """The group that shows the lag of a query: the installation's name, then the query's."""
+    """Return the group that shows the lag of a query: the installation's name, then the query's."""
     return f"{settings.ledger.application}.{query}"
 
 

@@ -1,4 +1,4 @@
-"""The one listener of a driver's queries: progress lines, the journal, metrics and consumer groups are fed from here.
+"""Listens to a driver's queries, and feeds progress lines, the journal, metrics and consumer groups.
 
 Observing never stops the work: what fails here is said once, and the queries go on.
 """
@@ -107,7 +107,7 @@ class Monitor(StreamingQueryListener):
             self._positions.begin(self._recorder.job_of(batch.sink), batch.sink, starts)
 
     def _places(self, query: str) -> list[str]:
-        """The tables and topics that a query writes."""
+        """Return the tables and topics that a query writes."""
         outputs = [output for output in self._run.outputs if output.query == query]
         tables = [rows.table for output in outputs for rows in output.tables]
         return tables + [output.topic for output in outputs if output.topic]
@@ -175,7 +175,7 @@ class Monitor(StreamingQueryListener):
             self._exporter.terminated(self._recorder.job_of(name), name)
 
     def _outcome(self, progress: StreamingQueryProgress) -> dict[str, Any]:
-        """The columns that a finished micro-batch adds to its row of the table of micro-batches."""
+        """Return the columns that a finished micro-batch adds to its row of the table of micro-batches."""
         counted = counts_of(progress, self._run.counted.get((str(progress.id), progress.batchId)))
         event_time, operators = progress.eventTime or {}, progress.stateOperators
         return {

@@ -1,4 +1,4 @@
-"""The flight recorder: a row for each micro-batch, range and slice of a replay, in the journal of this process.
+"""Records a row for each micro-batch, range and slice of a replay in the journal of this process.
 
 A row is what was noted when the batch began, what was counted while it was written, and how it ended.
 """
@@ -29,7 +29,7 @@ class Recorder:
     """Keeps the journal of one run, from when it is made until `close`.
 
     Args:
-        settings: whose journals and table; of a replay not its own, but the live ones.
+        settings: those that say where journals and table lie; for a replay the live ones, not its own.
         run: whose outputs are declared.
     """
 
@@ -43,11 +43,11 @@ class Recorder:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a batch has begun whose end is not known."""
+        """Return whether a batch has begun whose end is not known."""
         return bool(self._begun)
 
     def job_of(self, query: str) -> str:
-        """The job that a query belongs to."""
+        """Return the job that a query belongs to."""
         return self._jobs.get(query, self._run.job)
 
     def began(self, batch: Batch, run_id: str, kind: RunKind = "stream") -> Key:
@@ -91,7 +91,7 @@ class Recorder:
             self.forget(key)
 
     def forget(self, key: Key) -> None:
-        """Take a batch for over."""
+        """Treat a batch as over."""
         self._begun.pop(key, None)
         self._tallies.pop(key, None)
 
@@ -100,12 +100,12 @@ class Recorder:
         journal.fold(self._settings, self._journal)
 
     def close(self) -> None:
-        """Give the journal up, so that whoever folds next takes it for finished."""
+        """Close the journal, so that the next fold takes it for finished."""
         self._journal.close()
 
     @contextmanager
     def writing(self, batch: Batch, kind: RunKind) -> Iterator[dict[str, Any]]:
-        """Record the range, or the slice, that is written within; its row is in what is given, once it is written."""
+        """Record the range, or the slice, that the block writes; the dict it gets has the row, once that is written."""
         key, row = self.began(batch, str(uuid.uuid4()), kind), dict[str, Any]()
         try:
             yield row
@@ -125,7 +125,7 @@ class Recorder:
 
 
 class ReplayRecording:
-    """Records the slices of a replay's run from `with` to its end; whoever folds next takes them into the table."""
+    """Records the slices of a replay's run from `with` to its end; the next fold takes them into the table."""
 
     def __init__(self, settings: Settings, run: Run) -> None:
         self._recorder, self._run = Recorder(settings, run), run
@@ -139,7 +139,7 @@ class ReplayRecording:
 
 
 def counts(counted: Counted) -> dict[str, Any]:
-    """The counts of a batch, as columns of its row."""
+    """Return the counts of a batch, as columns of its row."""
     return {
         "rows_in": counted.records,
         "bytes_in": counted.size,
