@@ -36,7 +36,7 @@ from jobs.connectors.kafka.topic_limits import Limits as TopicLimits
 from jobs.connectors.kafka.topic_limits import SizeLimits, retention_warning, size_config, topic_limits
 from jobs.connectors.tally import Tally
 
-# One FENCED may come from a run that was thought dead; two mean that another run is active.
+# A FENCED may come from a run that was thought dead; as often as this in a row, another run is active.
 PLAN_ATTEMPTS = 3
 # Rows that name their topic may name one of which nothing is known.
 ANY_TOPIC = ""
