@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from conf.errors import TidemarkError
-from jobs.arguments import is_bounded, parse_job, settings_of
+from jobs.arguments import is_bounded, parse_job, parse_replay, settings_of
+from jobs.operations.replay.request import request_of
 
 JOB = "flights.hourly_delays"
 
@@ -34,6 +35,16 @@ def test_a_bounded_run_has_no_pace(pace: str) -> None:
 def test_a_position_that_is_none_is_refused() -> None:
     with pytest.raises(TidemarkError, match="BAD_POSITION: `yesterday`"):
         parse_job([JOB, "--to", "yesterday"])
+
+
+def test_the_range_of_a_replay_is_refused_where_it_has_no_place_in_time() -> None:
+    for words, code in (
+        (("--from", '{"t": {"0": 1e400}}'), "BAD_POSITION"),
+        (("--from", "earliest", "--context", "99999999999999 weeks"), "BAD_ARGUMENTS"),
+        (("--from", "earliest", "--context", f"{'9' * 5000} weeks"), "BAD_ARGUMENTS"),
+    ):
+        with pytest.raises(TidemarkError, match=code):
+            request_of(parse_replay(["plan", JOB, *words]))
 
 
 def test_two_paces_and_unknown_options_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:

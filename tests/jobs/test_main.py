@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -94,3 +95,14 @@ def test_a_start_does_not_wait_for_libraries_that_few_runs_use() -> None:
     program = f"import sys, jobs.main; print(*({SLOW} & {{name.partition('.')[0] for name in sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "\n"
+
+
+def test_an_interrupt_while_modules_load_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "pyspark").mkdir()
+    (tmp_path / "pyspark" / "__init__.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    script = (
+        f"import runpy, sys; sys.path.insert(1, {str(tmp_path)!r}); runpy.run_path({str(ROOT / 'jobs' / 'main.py')!r}"
+    )
+    command = [sys.executable, "-c", f"{script}, run_name='__main__')"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

@@ -62,6 +62,18 @@ def test_the_command_names_the_rows_and_exits_with_1(tmp_path: Path, capsys: pyt
     ]
 
 
+def test_a_damaged_table_is_named_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    write_deltalake(path, table([("a", 1)]))
+    [file] = path.glob("*.parquet")
+    file.write_bytes(b"x" * file.stat().st_size)
+    with pytest.raises(TidemarkError, match=f"DATA_FILE_DAMAGED: the data file {file} cannot be read"):
+        compare.main([str(path), str(path)])
+    (path / "_delta_log" / f"{0:020}.json").write_text("{")
+    with pytest.raises(TidemarkError, match=f"TABLE_LOG_DAMAGED: the log of table {path} cannot be read: 0+.json"):
+        compare.main([str(path), str(path)])
+
+
 def test_where_there_is_no_table_that_is_said(tmp_path: Path) -> None:
     with pytest.raises(TidemarkError, match="NO_TABLE"):
         compare.main([str(tmp_path), str(tmp_path)])

@@ -70,3 +70,29 @@ def test_one_batch_is_explained_or_said_to_be_unknown(sets: list[str], capsys: p
     assert "error             DISK_FULL: no" in capsys.readouterr().out
     with pytest.raises(TidemarkError, match="UNKNOWN_BATCH"):
         history.main(["explain", "a.out", "7", *sets])
+
+
+@pytest.mark.parametrize("since", ["200000 weeks", "0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00", "soon"])
+def test_a_time_that_is_none_is_refused_in_a_line(since: str, sets: list[str]) -> None:
+    with pytest.raises(TidemarkError, match="BAD_ARGUMENTS: --since takes a duration or a time"):
+        history.main(["--since", since, *sets])
+
+
+def test_a_number_that_no_batch_has_is_wrong_usage(sets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (str(2**63), "9" * 5000, "-1", "x"):
+        with pytest.raises(SystemExit) as stopped:
+            history.main(["explain", "a.out", number, *sets])
+        assert stopped.value.code == 2
+        assert "argument batch" in capsys.readouterr().err
+    with pytest.raises(TidemarkError, match="UNKNOWN_BATCH"):
+        history.main(["explain", "a.out", str(2**63 - 1), *sets])
+
+
+def test_a_damaged_table_of_micro_batches_is_named_in_a_line(sets: list[str]) -> None:
+    settings = load("local", sets[1::2])
+    journal.fold(settings)
+    [file] = Path(journal.table_path(settings)).glob("*.parquet")
+    file.unlink()
+    for words in ([], ["--json"], ["explain", "a.out", "1"]):
+        with pytest.raises(TidemarkError, match=f"DATA_FILE_LOST: the data file {file} is not there; .*begun anew"):
+            history.main([*words, *sets])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType, StructType
+from pyspark.sql.types import DataType, DecimalType, StructField, StructType
 
 from conf.errors import TidemarkError
 from conf.rules import Action, Freshness, Pattern, Range, Required, Rule, Unique
@@ -123,6 +123,23 @@ def test_a_number_lies_between_the_ends_of_a_range_and_nan_lies_nowhere(
     rows = [("numbers", 0, offset, at(10), 0, numbers, None) for offset, numbers in enumerate(NUMBERS)]
     frame = validation.with_rule_column(spark.createDataFrame(rows, f"{columns}, {event}"))
     assert failing(frame, Range(**WARN, field=field, **bounds)) == expected
+
+
+@pytest.mark.parametrize(
+    ("scale", "bounds", "sql"),
+    [
+        (0, {"min": 0.5, "max": 9.5}, "`x` >= 1 AND `x` <= 9"),
+        (0, {"min": -0.5, "max": 0.0}, "`x` >= 0 AND `x` <= 0"),
+        (2, {"min": 0.25, "max": 0.255}, "`x` >= 0.25 AND `x` <= 0.25"),
+        (2, {"min": 1e-300}, "`x` >= 0.01"),
+        (2, {"max": 5}, "`x` <= 5"),
+    ],
+)
+def test_a_bound_has_no_more_digits_behind_its_point_than_the_decimal_it_is_compared_with(
+    scale: int, bounds: dict[str, Any], sql: str
+) -> None:
+    event = StructType([StructField("x", DecimalType(38, scale))])
+    assert rules.holds(Range(**WARN, field="x", **bounds), event) == f"(`x` IS NULL OR ({sql}))"
 
 
 def test_a_warning_accepts_and_of_rules_that_quarantine_the_first_that_fails_is_named(spark: SparkSession) -> None:

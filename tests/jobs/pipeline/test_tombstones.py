@@ -93,6 +93,19 @@ def test_a_record_key_names_a_value_only_in_the_form_that_producers_write(spark:
     assert dict(zip(KEYS, found, strict=True)) == KEYS
 
 
+def test_a_time_in_nanoseconds_is_named_by_all_its_digits(spark: SparkSession) -> None:
+    texts = ["2013-01-01T00:00:00.123456789", "2013-01-01T00:00:00.123456", "2013-01-01T00:00:00"]
+    texts += ["1969-12-31T23:59:59.999999999", "2013-01-01T00:00:00.1234567", "9999-12-31T23:59:59.999999999"]
+    expected = [1_356_998_400_123_456_789, 1_356_998_400_123_456_000, 1_356_998_400_000_000_000, -1, None, None]
+    kinds = {"Z": "timestamp-nanos", "": "local-timestamp-nanos"}
+    for offset, logical in kinds.items():
+        keys = spark.createDataFrame(
+            [(n, f"{text}{offset}".encode()) for n, text in enumerate(texts)], "n int, key binary"
+        )
+        value = key_value("topic", schema(at={"type": "long", "logicalType": logical}), "at")
+        assert [row.value for row in keys.select("n", value.alias("value")).orderBy("n").collect()] == expected
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [

@@ -17,6 +17,7 @@ from jobs.connectors.delta import table as delta_table
 from jobs.connectors.delta.table import Commit, Table
 from jobs.connectors.spark_internals import DeltaSnapshot, in_parallel
 from tests.jobs.connectors.delta.delta_tables import batch, commits, events, stored
+from tests.kinds import of_a_kind
 
 
 @pytest.mark.parametrize("keys", [(), ("id",)])
@@ -169,7 +170,7 @@ def test_an_upsert_leaves_the_session_as_it_was(spark: SparkSession, upserted: T
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keys", [(), ("id",)])
+@pytest.mark.parametrize("keys", [("id",), pytest.param((), marks=pytest.mark.exhaustive)])
 def test_batches_that_change_nothing_are_recorded_too(
     keys: tuple[str, ...], spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -216,7 +217,7 @@ def test_of_two_queries_that_write_the_first_rows_of_a_table_the_slower_one_merg
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("newest_by", ["a killed driver", "delta-rs"])
+@pytest.mark.parametrize("newest_by", of_a_kind(["a killed driver", "delta-rs"], ["a killed driver"]))
 def test_threads_write_on_where_the_newest_version_has_no_checksum(
     newest_by: str, spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -46,7 +46,15 @@ def test_a_position_is_an_edge_a_time_or_offsets(text: str, expected: Position) 
     assert parse_position(text) == expected
 
 
-@pytest.mark.parametrize("text", ["yesterday", "", "{", '{"t": 5}', '{"t": {"zero": 1}}', '{"t": {"0": null}}', "[]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("yesterday", "", "{", '{"t": 5}', '{"t": {"zero": 1}}', '{"t": {"0": null}}', "[]"),
+        *('{"t": {"0": 1e400}}', '{"t": {"0": 1.5}}', '{"t": {"0": true}}', '{"t": {"0": 9223372036854775808}}'),
+        *('{"t": {"-1": 1}}', '{"t": {"0": -3}}', '{"t": {"0": NaN}}', '{"t": {"0": 1%s}}' % ("0" * 5000)),
+        *('{"t": ' + '{"t": ' * 50_000, "0001-01-01T00:00+14:00", "9999-12-31T23:00-14:00"),
+    ],
+)
 def test_anything_else_is_refused_with_examples(text: str) -> None:
     with pytest.raises(TidemarkError, match=r"BAD_POSITION.*write earliest, latest, 2013"):
         parse_position(text)

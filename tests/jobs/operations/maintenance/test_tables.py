@@ -134,6 +134,7 @@ def test_files_that_an_open_replay_needs_outlive_a_vacuum_and_go_with_it(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_short_keep_that_is_allowed_is_taken(spark: SparkSession, aged: Path, tmp_path: Path) -> None:
     upkeep(spark, settings(tmp_path))
     old = as_of(aged, timedelta(days=2))

@@ -46,6 +46,13 @@ def test_holes_before_the_last_replay_are_found_where_a_beginning_is_given() -> 
     assert due_periods([live(day(5))], done, DAY, day(1)) == [(day(2), day(3)), (day(4), day(5))]
 
 
+def test_periods_of_a_thousand_years_begin_before_a_time_that_is_the_first_of_all() -> None:
+    every = timedelta(days=365_000)
+    assert [start.year for start, _ in due_periods([live(day(5))], [], every, datetime.min.replace(tzinfo=UTC))] == [
+        970
+    ]
+
+
 def test_a_period_is_covered_by_several_replays_together() -> None:
     done = [replayed("earliest", day(2, 12)), replayed(day(2, 12), day(3))]
     assert due_periods([live(day(3))], done, DAY, day(1)) == []

@@ -124,7 +124,16 @@ def test_a_port_in_use_is_said_and_nothing_stops(capsys: pytest.CaptureFixture[s
 
 def test_a_pushgateway_that_is_not_there_is_said_and_nothing_stops(capsys: pytest.CaptureFixture[str]) -> None:
     Exporter(Metrics(port=0, host=HOST, pushgateway=f"{HOST}:{free_port()}")).close()
-    assert "takes no metrics" in capsys.readouterr().err
+    assert "note: metrics.pushgateway takes no metrics: " in capsys.readouterr().err
+
+
+def test_a_pushgateway_that_no_client_can_ask_ends_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    for address in ("http://u:hunter2@127.0.0.1:x", "http://[::1", f"http://{HOST}:1/a b"):
+        # As settings refuse it.
+        Exporter(Metrics.model_construct(port=0, host=HOST, pushgateway=address)).close()
+        said = capsys.readouterr().err
+        assert "takes no metrics" in said
+        assert "hunter2" not in said
 
 
 def test_metrics_of_a_run_that_ends_are_pushed_in_the_place_of_the_same_jobs_before() -> None:
