@@ -13,6 +13,8 @@ from jobs.auctions.transforms import counts_by_level
 from jobs.pipeline.run import Run
 
 LATENESS = "10 seconds"  # no row waits for it
+# Millions of such prices still sum to a long: one record with a price that cannot be true must not stop the job.
+MOST_SUMMED = 10**12
 
 
 def auction_bidding(bids: DataFrame) -> DataFrame:
@@ -23,12 +25,12 @@ def auction_bidding(bids: DataFrame) -> DataFrame:
 
     Returns:
         `day` timestamp (its start), `auction`; `total_bids`, `level1_bids`, `level2_bids`, `level3_bids` long;
-        `min_price`, `max_price`, `sum_price` long, `mean_price` double, in cents.
+        `min_price`, `max_price`, `sum_price` long (of the prices up to MOST_SUMMED), `mean_price` double, in cents.
     """
     prices = (
         F.min("price").alias("min_price"),
         F.max("price").alias("max_price"),
-        F.sum("price").alias("sum_price"),
+        F.sum(F.when(F.col("price").between(-MOST_SUMMED, MOST_SUMMED), F.col("price"))).alias("sum_price"),
         F.avg("price").alias("mean_price"),
     )
     days = (

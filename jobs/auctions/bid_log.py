@@ -26,7 +26,7 @@ def bid_log(bids: DataFrame) -> DataFrame:
     """
     second = F.unix_seconds("bid_at")
     day = F.date_from_unix_date(F.floor(second / DAY_SECONDS).cast("int"))
-    hour, minute = F.floor(second % DAY_SECONDS / 3600), F.floor(second % 3600 / 60)
+    hour, minute = (F.floor(F.pmod(second, F.lit(period)) / unit) for period, unit in ((DAY_SECONDS, 3600), (3600, 60)))
     return bids.select(*COLUMNS, day.alias("day"), F.format_string("%02d:%02d", hour, minute).alias("minute"))
 
 

@@ -25,7 +25,7 @@ def bids_by_daytime(bids: DataFrame) -> DataFrame:
         `auction`, `bidder`, `price` decimal(23, 3) (hundredths of a euro), `daytime` string: day (8 to 18 o'clock, all
         of that hour), night (up to 6, from 20 on) or other, `bid_at`, `extra`, `cs` int.
     """
-    hour = F.floor(F.unix_seconds("bid_at") % 86_400 / 3600)
+    hour = F.floor(F.pmod(F.unix_seconds("bid_at"), F.lit(86_400)) / 3600)
     daytime = F.when(hour.between(8, 18), "day").when((hour <= 6) | (hour >= 20), "night").otherwise("other")
     cs = F.length("extra") - F.length(F.replace("extra", F.lit("c"), F.lit("")))
     low, high = BOUNDS

@@ -27,7 +27,7 @@ def seller_prices(winning_bids: DataFrame) -> DataFrame:
     """
     latest = F.max_by("price", F.struct("expires_at", "auction"), LAST)
     prices = winning_bids.groupBy("seller").agg(latest.alias("prices"))
-    total = F.aggregate("prices", F.lit(0).cast("long"), lambda sum, price: sum + price)
+    total = F.aggregate("prices", F.lit(0.0), lambda sum, price: sum + price)
     count = F.size("prices")
     return prices.select("seller", count.alias("auctions"), (total / count).alias("mean_price"))
 

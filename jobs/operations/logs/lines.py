@@ -4,6 +4,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.durations import milliseconds
+from conf.regex_growth import LONGEST_TEXT
 from jobs.connectors.avro import decode
 from jobs.connectors.kafka import source_sink
 from jobs.ingest.quarantine import NOT_ECS, NOT_JSON
@@ -90,9 +91,11 @@ def accepted(decided: DataFrame) -> DataFrame:
 
 
 def pattern(message: Column) -> Column:
-    """Return the first line of a message without its numbers, ids and paths:
-    the same for all lines of one statement."""
-    first = F.substring_index(message, "\n", 1)
+    """Return the first line of a message, of its first LONGEST_TEXT characters, without its numbers, ids and paths: the
+    same for all lines of one statement.
+    """
+    # The square of a text's length is what these expressions may take: a line may be a megabyte.
+    first = F.substring(F.substring_index(message, "\n", 1), 1, LONGEST_TEXT)
     for variable in VARIABLE:
         first = F.regexp_replace(first, variable, "#")
     return F.substring(first, 1, LONGEST_PATTERN)

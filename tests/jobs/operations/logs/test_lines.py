@@ -7,6 +7,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from conf.regex_growth import growth
 from jobs.operations import log_analytics
 from jobs.operations.logs import lines
 from tests.jobs.operations.logs.ecs import ecs_line
@@ -79,6 +80,7 @@ def test_a_line_outside_of_batches_has_its_service_as_job(spark: SparkSession) -
         ("no file /data/tables/a/part-0.parquet", "no file #"),
         ("lost\n\tat java.lang.Thread", "lost"),
         ("read and/or write", "read and/or write"),
+        ("9" * 1_200 + " rows", "#"),  # of a long line its beginning
     ],
 )
 def test_a_pattern_is_a_message_without_what_varies(message: str, expected: str, spark: SparkSession) -> None:
@@ -111,3 +113,8 @@ def test_a_slow_batch_is_one_that_took_a_minute(spark: SparkSession) -> None:
     )
     rows = log_analytics.slow_batches(logs).collect()
     assert [(row["query"], row["batch"], row["seconds"], row["offsets"]) for row in rows] == [("q", 1, 60.0, "t-0:0-9")]
+
+
+@pytest.mark.parametrize("variable", lines.VARIABLE)
+def test_what_varies_is_found_in_the_square_of_a_bounded_length_at_most(variable: str) -> None:
+    assert growth(variable) in ("linear", "bounded")
