@@ -6,4 +6,4 @@ here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd -P)
 source "$here/local/bootstrap.sh"
 tidemark_bootstrap runtime
 tidemark_jars spark
-exec "$TIDEMARK_VENV/bin/python" -P -m local.submit "$@"
+tidemark_become "$TIDEMARK_VENV/bin/python" -P -m local.submit "$@"

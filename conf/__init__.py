@@ -18,4 +18,5 @@ def state_dir() -> Path:
     """Return the one folder that holds everything a run leaves behind:
     `$TIDEMARK_STATE`, or `.tidemark` in the checkout."""
     configured = os.environ.get("TIDEMARK_STATE")
-    return Path(configured).expanduser().resolve() if configured else ROOT / ".tidemark"
+    # Unlike Path.resolve it leaves links that go round in a circle: whoever opens one learns it from the system.
+    return Path(os.path.realpath(Path(configured).expanduser())) if configured else ROOT / ".tidemark"

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
@@ -14,6 +13,7 @@ from conf.client_properties import CLIENT, SPARK, allowed
 from conf.connections import CLIENT_LOG, Section
 from conf.errors import TidemarkError
 from conf.setting_sources import SecretFile
+from conf.urls import require_url
 
 OAUTHBEARER = "OAUTHBEARER"
 # A secret may go to these hosts without TLS: it does not leave the machine.
@@ -66,11 +66,10 @@ class Kafka(Section):
             if path := getattr(self, setting):
                 require_certificates(path, setting)
         if self.oauth_token_url:
-            url = urlsplit(self.oauth_token_url)
-            if "@" in url.netloc:
-                raise ValueError("oauth_token_url must hold no user and password: set oauth_client_id and its secret")
-            if not url.hostname or (url.scheme != "https" and (url.scheme, url.hostname in LOOPBACK) != ("http", True)):
-                raise ValueError("oauth_token_url must be https://HOST…: the client's secret goes there")
+            login, form = "set oauth_client_id and its secret", "https://HOST…"
+            url = require_url("oauth_token_url", self.oauth_token_url, login, form)
+            if url.scheme != "https" and url.hostname not in LOOPBACK:
+                raise ValueError(f"oauth_token_url must be {form}: the client's secret goes there")
         return self
 
     @model_validator(mode="after")
@@ -82,10 +81,12 @@ class Kafka(Section):
             return self
         if self.security_protocol not in ("SSL", "SASL_SSL"):
             raise ValueError(f"ssl_certificate_location is of no use with security_protocol {self.security_protocol}")
-        for path in filter(None, (self.ssl_certificate_location, self.ssl_key_location)):
-            # Java's client takes the file's name from a text with these between its parts.
-            if not path.startswith("/") or set(path) & set(",:{}"):
-                raise ValueError(f"{path} must be a whole path, from / on, without `,`, `:`, `{{` and `}}`")
+        for setting in ("ssl_certificate_location", "ssl_key_location"):
+            path = getattr(self, setting)
+            # Java's client takes the file's name from a text with these between its parts. What is no path may be the
+            # key itself: it is not shown.
+            if path and (not path.startswith("/") or set(path) & set(",:{}")):
+                raise ValueError(f"{setting} must be a whole path, from / on, without `,`, `:`, `{{` and `}}`")
         require_key_pair(self.ssl_certificate_location, self.ssl_key_location, password)
         return self
 

@@ -36,8 +36,10 @@ def require_key_pair(certificate: str, key: str, password: str) -> None:
     if password and not _is_encrypted(held):
         raise ValueError(f"{where} is not encrypted, though ssl_key_password is set")
     from cryptography import x509  # here: it takes longer to load than all else, and most settings name no certificate
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     try:
         first = x509.load_pem_x509_certificates(Path(certificate).read_bytes())[0]
     except ValueError:
@@ -46,10 +48,16 @@ def require_key_pair(certificate: str, key: str, password: str) -> None:
         ) from None
     try:
         private = serialization.load_pem_private_key(held, password.encode() if password else None)
+    except UnsupportedAlgorithm as exc:
+        raise ValueError(f"{where} has a key of a kind that clients do not know: {exc}") from None
     except (ValueError, TypeError):
         raise ValueError(f"{where} does not open{' by ssl_key_password' if password else ''}") from None
-    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    if first.public_key().public_bytes(*form) != private.public_key().public_bytes(*form):
+    try:
+        public = first.public_key().public_bytes(*form)
+    except (UnsupportedAlgorithm, ValueError) as exc:
+        what = f"ssl_certificate_location {certificate} has a key of a kind that clients do not know"
+        raise ValueError(f"{what}: {exc}") from None
+    if public != private.public_key().public_bytes(*form):
         raise ValueError(f"{where} is not the key of the certificate in {certificate}")
     _require_valid(certificate, "ssl_certificate_location")
 

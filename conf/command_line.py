@@ -1,26 +1,21 @@
-"""Gives every command the options that choose its settings, and refuses secrets on a command line.
+"""Gives every command the options that choose its settings, and refuses what no command line may hold: secrets, first
+of all.
 
 The list of processes, the shell's history and a scheduler's records show every word of a command line.
 """
 
 import argparse
-import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Sequence
 
-from conf import setting_sources
+from conf import secret_words, setting_sources
 from conf.errors import TidemarkError
+from conf.names import is_text
 from conf.settings import ENVIRONMENTS, Settings, load
 
-# What ends the name of another system's secret: `fs.s3a.secret.key`, `keyPassword`, `sasl.jaas.config`.
-SECRET_NAME = re.compile(
-    r"(password|passphrase|secret|secret[._-]?key|access[._-]?key|token|jaas[.]config"
-    r"|(account[.]key|client[.]secret)[.][\w.-]+)$",
-    re.IGNORECASE,
-)
-JAVA_PROPERTY = re.compile(r"-D([\w.-]+)=")
-# Names a secret of Kubernetes, and is none.
-REFERENCE = "secretkeyref"
 ROOTS = ("tables", "checkpoints")
+LARGEST = 2**63 - 1  # that Kafka, Arrow and Spark have room for
+LEAST, MOST = 0.000_001, 1_000_000_000  # seconds, or so many a second: a clock can wait for it
 
 
 def settings_options(with_roots: bool = False) -> argparse.ArgumentParser:
@@ -42,13 +37,8 @@ def settings_of(options: argparse.Namespace) -> Settings:
 
 
 def parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
-    """Return what `parser` makes of a command line that holds no secret of the settings, with or without `--set`.
-
-    Raises:
-        TidemarkError: BAD_ARGUMENTS, with the variable that takes the secret; the value is not shown.
-        SystemExit: 2, where the command line is wrong.
-    """
-    refuse_secrets(words)
+    """Return what `parser` makes of a command line; errors as `check`, and SystemExit(2) where it is wrong."""
+    check(words)
     return parser.parse_args(words)
 
 
@@ -62,25 +52,28 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
     return code
 
 
-def refuse_secrets(words: Sequence[str]) -> None:
-    """Refuse words that hold a secret of the settings; errors as `parse` has them."""
-    for word in words:
-        setting_sources.refuse_secret(Settings, word)
-
-
-def refuse_spark_secrets(spark_options: Sequence[str]) -> None:
-    """Refuse a secret of another system among spark-submit's own options (`--conf NAME=VALUE`, `-DNAME=VALUE`).
+def check(words: Sequence[str]) -> None:
+    """Refuse words that no command line may hold: secrets of the settings or of another system, and what is no text.
 
     Raises:
-        TidemarkError: BAD_ARGUMENTS, with the name; the value is not shown.
+        TidemarkError: BAD_ARGUMENTS, with what takes the secret in its place; no value is shown.
     """
-    for name in _configured(spark_options):
-        if SECRET_NAME.search(name) and REFERENCE not in name.lower():
-            remedy = (
-                "give it where that client looks for it: a variable of its own, such as AWS_SECRET_ACCESS_KEY, "
-                "or a file that only you can read, such as core-site.xml in HADOOP_CONF_DIR"
-            )
-            raise TidemarkError("BAD_ARGUMENTS", f"{name} would show in the list of processes", remedy)
+    for before, word in zip(["", *words], words, strict=False):
+        setting_sources.refuse_secret(Settings, word)
+        if name := secret_words.named_secret(word):
+            raise _would_show(name)
+        if secret_words.holds_login(word):
+            raise _would_show(f"the user and password in {_place(before, word)}")
+        if not is_text(word):
+            raise TidemarkError("BAD_ARGUMENTS", f"{word!a} is no text in UTF-8", "write it in UTF-8")
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a command line within one argument; raises TidemarkError BAD_ARGUMENTS."""
+    try:
+        return shlex.split(text)
+    except ValueError as exc:
+        raise TidemarkError("BAD_ARGUMENTS", f"`{text}` is no command line: {exc}", "close what is open") from None
 
 
 def positive_number(text: str) -> float:
@@ -89,28 +82,41 @@ def positive_number(text: str) -> float:
         number = float(text)
     except ValueError:
         number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    if not LEAST <= number <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0, from {LEAST:f} to {MOST:,}")
     return number
 
 
 def whole_number(text: str) -> int:
     """Read an option that is a whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
+    if not _is_count(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {LARGEST}")
     return int(text)
 
 
 def positive_count(text: str) -> int:
     """Read an option that is a whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    if not _is_count(text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {LARGEST}")
     return int(text)
 
 
-def _configured(spark_options: Sequence[str]) -> Iterator[str]:
-    for before, word in zip(["", *spark_options], spark_options, strict=False):
-        text = word.removeprefix("--conf=")
-        if (before in ("--conf", "-c") or text != word) and "=" in text:
-            yield text.partition("=")[0].strip()
-        yield from JAVA_PROPERTY.findall(word)
+def _is_count(text: str) -> bool:
+    # Python takes no text of thousands of digits for a number.
+    return text.isdecimal() and len(text.lstrip("0")) <= len(str(LARGEST)) and int(text) <= LARGEST
+
+
+def _place(before: str, word: str) -> str:
+    """Return what a word gives a URL to: a property, or an option."""
+    named, equals, _ = word.partition("://")[0].rpartition("=")
+    if equals:
+        return named.rpartition("=")[2]
+    return before if before.startswith("-") else "a URL"
+
+
+def _would_show(what: str) -> TidemarkError:
+    remedy = (
+        "give it where that client looks for it: a setting or a variable of its own, such as AWS_SECRET_ACCESS_KEY, "
+        "or a file that only you can read, such as core-site.xml in HADOOP_CONF_DIR"
+    )
+    return TidemarkError("BAD_ARGUMENTS", f"{what} would show in the list of processes", remedy)

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from conf.certificates import require_certificates
 from conf.durations import Duration, milliseconds
+from conf.urls import require_url
 
 CLIENT_LOG = logging.getLogger("tidemark.kafka")
 # Without a handler Python prints warnings to the terminal, where our one line should stand alone.
@@ -59,11 +59,7 @@ class Search(Section):
 def _check_service(section: Registry | Search, name: str, urls: Iterable[str]) -> None:
     """Check where a service over HTTP is, and how to log in there; raises ValueError."""
     for url in filter(None, urls):
-        parts = urlsplit(url.strip())
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("url must be http://HOST… or https://HOST…")
-        if "@" in parts.netloc:
-            raise ValueError(f"url must hold no user and password: set {name}.username and {name}.password")
+        require_url("url", url.strip(), f"set {name}.username and {name}.password")
     if section.username and not section.password.get_secret_value():
         variable = f"TIDEMARK_{name.upper()}__PASSWORD"
         raise ValueError(f"username needs a password: set {variable}, or ..._FILE to its file")
@@ -72,7 +68,8 @@ def _check_service(section: Registry | Search, name: str, urls: Iterable[str]) -
 
 
 class Broker(Section):
-    nodes: Annotated[Literal[1, 3], BeforeValidator(int)]  # a variable gives a text, which Literal would refuse
+    # A variable gives a text, which Literal would refuse.
+    nodes: Annotated[Literal[1, 3], BeforeValidator(lambda value: int(value) if isinstance(value, str) else value)]
     port: int = Field(ge=0, le=65535)
     heap_mb: int = Field(ge=128)
 

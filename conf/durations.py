@@ -1,20 +1,40 @@
-"""Reads durations as settings and declarations write them: `30 minutes`, `1 day`; Spark's INTERVAL takes the same."""
+"""Reads durations as settings and declarations write them: `30 minutes`, `1 day`; Spark's INTERVAL takes the same.
+
+And times, as command lines write them.
+"""
 
 import re
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator
 
 UNIT_MS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
 EXAMPLE = 'write for example "1 day", "2 weeks"'
+LONGEST_DAYS = 365_000  # a thousand years: before or after any time of today, it is still a time
 
 
 def milliseconds(text: str) -> int:
-    """Return how long `text` lasts; raises ValueError where it is no whole number of one unit."""
+    """Return how long `text` lasts; raises ValueError where it is no whole number of one unit, or too long."""
     match = re.fullmatch(rf"([1-9][0-9]*) ({'|'.join(UNIT_MS)})s?", text)
     if match is None:
         raise ValueError(f"{text!r} is no duration: {EXAMPLE}")
-    return int(match[1]) * UNIT_MS[match[2]]
+    # Python takes no text of thousands of digits for a number.
+    lasts = int(match[1][:18]) * UNIT_MS[match[2]]
+    if len(match[1]) > 18 or lasts > LONGEST_DAYS * UNIT_MS["day"]:
+        raise ValueError(f"{text!r} is longer than {LONGEST_DAYS:,} days: {EXAMPLE}")
+    return lasts
+
+
+def moment(text: str) -> datetime:
+    """Return a time in ISO's form, in UTC where it names no zone; raises ValueError, also for one that UTC has not."""
+    at = datetime.fromisoformat(text)
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} is before the year 1 or after 9999 in UTC") from None
+    return at
 
 
 def _checked(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Checks names that come from outside: those of topics by Kafka's own rule, and all where they become paths."""
+"""Checks names and texts that come from outside: topics by Kafka's own rule, and all where they become paths."""
 
 import re
 
@@ -9,6 +9,15 @@ TOPIC_RULE = "1 to 249 letters, digits, dots, - and _ of ASCII, and neither `.` 
 ELSEWHERE = ("", ".", "..")
 DELTA_LOG = "_delta_log"  # a table of that name would write into the log of the one around it
 NO_PART = re.compile(r"[\\\x00-\x1f\x7f]")
+
+
+def is_text(value: str) -> bool:
+    """Return whether `value` can be written in UTF-8 and handed to C: bytes that are none come as lone surrogates."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
 
 
 def is_topic(name: object) -> bool:

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import tomllib
 from collections.abc import Collection, Mapping
 from itertools import repeat
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -24,6 +22,7 @@ from conf import ROOT
 from conf.durations import Duration
 from conf.errors import TidemarkError, nearest
 from conf.regex_growth import LONGEST_TEXT, growth
+from conf.toml_files import read_toml
 
 LARGEST = sys.float_info.max
 HEADER = re.compile(r"""\s*\[\[\s*("[^"]+"|'[^']+'|[\w-]+)\s*\]\]""")
@@ -128,7 +127,7 @@ class Unique(_Rule):
     """No earlier record has the same `fields` and an event time less than or just `within` away."""
 
     kind: Literal["unique"] = "unique"
-    fields: Annotated[tuple[FieldPath, ...], BeforeValidator(tuple), Field(min_length=1)]
+    fields: Annotated[tuple[FieldPath, ...], Field(min_length=1)]
     within: Duration
 
     def __str__(self) -> str:
@@ -158,11 +157,7 @@ def load_rules(topics: Collection[str], path: Path | None = None) -> dict[str, t
         TidemarkError: BAD_RULES, with the file, the line, the topic, the rule and the key.
     """
     path = path or ROOT / "conf" / "rules.toml"
-    try:
-        text = path.read_text()
-        declared = tomllib.loads(text)
-    except (OSError, tomllib.TOMLDecodeError) as exc:
-        raise TidemarkError("BAD_RULES", f"{path}: {exc}", "mend the file") from exc
+    declared, text = read_toml(path, "BAD_RULES")
     lines = _lines_of_rules(text)
     for topic in declared.keys() - set(topics):
         what = f"{path}: `{topic}` is neither in conf/topics.toml nor in ingest.topics"
@@ -186,6 +181,8 @@ def _rules(path: Path, topic: str, tables: Any, lines: list[int]) -> tuple[Rule,
             "BAD_RULES", f"{where} is not a list of rules", "write each as [[topic]] with its keys below"
         )
     places = [f"{path}, line {line}: topic `{topic}`" for line in lines] if len(lines) == len(tables) else []
+    if not all(isinstance(table, dict) for table in tables):
+        raise TidemarkError("BAD_RULES", f"{where} has a rule that is no table", "write each as [[topic]]")
     rules = tuple(_rule(place, table) for place, table in zip(places or repeat(where), tables, strict=False))
     names = [rule.name for rule in rules]
     for name in names:
@@ -196,7 +193,7 @@ def _rules(path: Path, topic: str, tables: Any, lines: list[int]) -> tuple[Rule,
 
 def _rule(where: str, table: Mapping[str, Any]) -> Rule:
     where, kind = f"{where}, rule `{table.get('name', '?')}`", table.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise TidemarkError("BAD_RULES", f"{where} is of kind {kind!r}", nearest(str(kind), [*KINDS]))
     try:
         return _RULE.validate_python(table)

@@ -3,12 +3,14 @@
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from conf.connections import Delivery, RealTimeBatch, Section, Source
 from conf.durations import Duration, milliseconds
 from conf.names import TOPIC_RULE, is_topic
+from conf.secret_words import named_secret
+from conf.urls import require_url
 
 SAFE_KEEP = "7 days"  # Delta's own default
 # Only holders of the secret can talk to a driver and its executors; what they send, and what they spill, is encrypted.
@@ -35,12 +37,14 @@ class Paths(Section):
     checkpoints: str
     logs: str
 
-    @model_validator(mode="after")
-    def _hold_no_password(self) -> "Paths":
-        for name, value in self:
-            if urlsplit(value).password:
-                raise ValueError(f"{name} must hold no password: give it where that file system looks for it")
-        return self
+    @field_validator("tables", "checkpoints", "logs")
+    @classmethod
+    def _require_place(cls, place: str) -> str:
+        try:
+            urlsplit(place)
+        except ValueError:
+            raise ValueError("this is neither a folder nor a URI") from None
+        return place
 
 
 class Spark(Section):
@@ -54,6 +58,13 @@ class Spark(Section):
     ui: bool
     encryption: bool
     encryption_secret: SecretStr
+
+    @field_validator("driver_java_options")
+    @classmethod
+    def _hold_no_secret(cls, options: str) -> str:
+        if name := named_secret(options):
+            raise ValueError(f"{name} would show in the list of processes: give it in a file that Java reads (@FILE)")
+        return options
 
     def properties(self) -> dict[str, str]:
         """Return Spark's properties that say who sees its pages and what is encrypted;
@@ -78,6 +89,15 @@ class Metrics(Section):
     port: int = Field(ge=0, le=65535)
     host: str
     pushgateway: str
+
+    @field_validator("pushgateway")
+    @classmethod
+    def _require_address(cls, address: str) -> str:
+        if address:
+            url = address if "://" in address else f"http://{address}"
+            form = "HOST:PORT, http://HOST… or https://HOST…"
+            require_url("the address", url, "the metrics are pushed without", form)
+        return address
 
 
 class Page(Section):

@@ -3,6 +3,7 @@
 pydantic-settings passes over a variable that it does not know: here every name is checked, wherever it stands.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,9 +11,12 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
-from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, TomlConfigSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource
 
 from conf.errors import TidemarkError, nearest
+from conf.names import is_text
+from conf.secret_words import REFERENCE
+from conf.toml_files import read_toml
 
 PREFIX = "TIDEMARK_"
 # Variables with our prefix that are not settings: they say where state lies, which overlay holds, and how setup runs.
@@ -25,6 +29,8 @@ Model = type[BaseSettings]
 NAME = "NAME"
 # Ends the name of a setting that says in which file a secret is, in place of the secret.
 FILE = "_file"
+PATHS = ("/", "./", "../")
+NO_PATH = "write the path of the file that has the secret; what is set is not shown: it may be the secret"
 
 
 class SecretFile(SecretStr):
@@ -40,13 +46,15 @@ class SecretFile(SecretStr):
         Raises:
             TidemarkError: BAD_SETTING, with the `setting` that names the file.
         """
+        # Who gives the secret itself in the place of its file must not find it in a log.
+        shown, remedy = (f"{setting} {path}", "mend it") if path.startswith(PATHS) else (setting, NO_PATH)
         try:
             text = _text_of(path)
         except (OSError, UnicodeDecodeError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else "it is no text in UTF-8"
-            raise TidemarkError("BAD_SETTING", f"{setting} {path} cannot be read: {reason}", "mend it") from None
+            raise TidemarkError("BAD_SETTING", f"{shown} cannot be read: {reason}", remedy) from None
         if not text:
-            raise TidemarkError("BAD_SETTING", f"{setting} {path} is empty", "write the secret into it")
+            raise TidemarkError("BAD_SETTING", f"{shown} is empty", "write the secret into it")
         super().__init__(text)
         self.path = path
 
@@ -65,15 +73,14 @@ def file(model: Model, path: Path) -> InitSettingsSource:
     """Return a TOML file's settings.
 
     Raises:
-        TidemarkError: BAD_SETTING, where it is no TOML; UNKNOWN_SETTING, with the file and the nearest name.
+        TidemarkError: BAD_SETTING, where it cannot be read or is no TOML; UNKNOWN_SETTING, with the file and the
+            nearest name.
     """
-    try:
-        source = TomlConfigSettingsSource(model, path)
-    except (OSError, ValueError) as exc:
-        raise TidemarkError("BAD_SETTING", f"{path}: {exc}", "mend the file") from exc
-    for key in _keys(source.toml_data):
+    declared, _ = read_toml(path, "BAD_SETTING")
+    for key, value in _leaves(declared):
         _require_known(model, str(path), key)
-    tables = {name: dict(value) if isinstance(value, Mapping) else value for name, value in source.toml_data.items()}
+        _require_text(f"{path}: `{key}`", value)
+    tables = {name: dict(value) if isinstance(value, Mapping) else value for name, value in declared.items()}
     for key in secret_keys(model):
         section, _, name = key.rpartition(".")
         if f"{name}{FILE}" in tables.get(section, {}):
@@ -87,8 +94,11 @@ def texts(model: Model, values: Mapping[str, str]) -> tuple[InitSettingsSource, 
     what they say of files with secrets.
 
     Raises:
-        TidemarkError: BAD_SETTING, where such a file cannot be read, or the secret is given, too.
+        TidemarkError: BAD_SETTING, where such a file cannot be read, or the secret is given, too, or where the text of
+            a table is no JSON.
     """
+    for key in _open_tables(model):
+        _require_json(key, values.get(key, ""))
     files: dict[str, dict[str, SecretFile]] = {}
     for key in secret_keys(model):
         if f"{key}{FILE}" in values:
@@ -99,7 +109,19 @@ def texts(model: Model, values: Mapping[str, str]) -> tuple[InitSettingsSource, 
     return InitSettingsSource(model, files), source
 
 
-def _secret_file(key: str, path: str, secret: object) -> SecretFile:
+def _require_json(key: str, text: str) -> None:
+    try:
+        is_table = not text or isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        is_table = False
+    if not is_table:
+        remedy = f'write {{"NAME": "VALUE"}}, or set {key}.NAME'
+        raise TidemarkError("BAD_SETTING", f"{key} is no table in JSON", remedy)
+
+
+def _secret_file(key: str, path: object, secret: object) -> SecretFile:
+    if not isinstance(path, str):
+        raise TidemarkError("BAD_SETTING", f"{key}{FILE} is no text", "write the file's path, in quotes")
     if secret:
         remedy = f"keep one of the two: {variable_of(key)} or {variable_of(key + FILE)}"
         raise TidemarkError("BAD_SETTING", f"{key} and {key}{FILE} are both set", remedy)
@@ -107,11 +129,13 @@ def _secret_file(key: str, path: str, secret: object) -> SecretFile:
 
 
 def variables(model: Model, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield `section.key` and text of every `TIDEMARK_SECTION__KEY`; raises TidemarkError UNKNOWN_SETTING."""
+    """Yield `section.key` and text of every `TIDEMARK_SECTION__KEY`; raises TidemarkError UNKNOWN_SETTING or
+    BAD_SETTING."""
     for name, value in environ.items():
         if name.startswith(PREFIX) and name not in NOT_SETTINGS:
             key = name.removeprefix(PREFIX).lower().replace("__", ".")
             _require_known(model, f"variable {name}", key)
+            _require_text(f"variable {name}", value)
             yield key, value
 
 
@@ -122,8 +146,12 @@ def overrides(model: Model, options: Sequence[str]) -> Iterator[tuple[str, str]]
         refuse_secret(model, option)
         key, equals, value = (part.strip() for part in option.partition("="))
         if not equals:
-            raise TidemarkError("BAD_SETTING", f"--set {option!r} has no `=`", "write --set section.key=value")
+            # What follows the name may be a secret.
+            named = re.match(r"[\w.-]*", option)
+            what = f"--set {named[0] if named else ''} has no `=`"
+            raise TidemarkError("BAD_SETTING", what, "write --set section.key=value")
         _require_known(model, "--set", key)
+        _require_text(f"--set {key}", value)
         yield key, value
 
 
@@ -133,12 +161,14 @@ def refuse_secret(model: Model, word: str) -> None:
     Raises:
         TidemarkError: BAD_ARGUMENTS, with the variable that takes the secret.
     """
+    if REFERENCE.fullmatch(word):
+        return
     plain = re.sub(r"(^|\s)-D", " ", word).lower().replace("-", "_").replace("__", ".").replace(PREFIX.lower(), "")
     for key in secret_keys(model):
         section, _, name = key.rpartition(".")
         # Between the two: a dot, or what JSON has there, as in kafka={"sasl_password": …}.
         spelt = rf"(?<![a-z0-9_]){re.escape(section)}[^a-z0-9_](.*[^a-z0-9_])?{re.escape(name)}(?![a-z0-9_])"
-        if re.search(spelt, plain, re.DOTALL) and "secretkeyref" not in plain:
+        if re.search(spelt, plain, re.DOTALL):
             remedy = f"set the variable {variable_of(key)} instead, or {variable_of(key + FILE)} to a file that has it"
             raise TidemarkError("BAD_ARGUMENTS", f"{key} would show in the list of processes", remedy)
 
@@ -170,8 +200,7 @@ def _sections(name: str, kind: Any) -> list[tuple[str, type[BaseModel]]]:
 
 
 def _require_known(model: Model, origin: str, key: str) -> None:
-    open_tables = [name for name, kind in _keys_and_types(model) if get_origin(kind) is Mapping]
-    if any(key.startswith(f"{name}.") for name in open_tables):
+    if any(key.startswith(f"{name}.") for name in _open_tables(model)):
         return  # what stands there is judged with its value
     between = ".".join(key.split(".")[1:-1])
     known = [name.replace(NAME, between or NAME) for name in known_keys(model)]
@@ -179,9 +208,19 @@ def _require_known(model: Model, origin: str, key: str) -> None:
         raise TidemarkError("UNKNOWN_SETTING", f"{origin} names no setting: `{key}`", nearest(key, known))
 
 
-def _keys(table: Mapping[str, Any], within: str = "") -> Iterator[str]:
+def _open_tables(model: Model) -> list[str]:
+    """Return every `section.key` that is a table of any names."""
+    return [name for name, kind in _keys_and_types(model) if get_origin(kind) is Mapping]
+
+
+def _require_text(where: str, value: object) -> None:
+    if isinstance(value, str) and not is_text(value):
+        raise TidemarkError("BAD_SETTING", f"{where} is no text in UTF-8, or has a NUL in it", "write another")
+
+
+def _leaves(table: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from _keys(value, f"{within}{key}.")
+            yield from _leaves(value, f"{within}{key}.")
         else:
-            yield within + key
+            yield within + key, value

@@ -1,15 +1,16 @@
 """Loads the settings: `base.toml`, an environment's overlay, variables and `--set`, merged into one frozen object."""
 
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from conf import ROOT, setting_sources, state_dir
+from conf import ROOT, secret_words, setting_sources, state_dir
 from conf.brokers import Kafka
 from conf.connections import (
     CLIENT_LOG,
@@ -88,6 +89,15 @@ def _by_name(jobs: Mapping[str, Any], within: str = "") -> dict[str, dict[str, A
     return named
 
 
+def _texts(tables: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text of the settings with its place, `section.key`."""
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _texts(value, f"{within}{key}.")
+        elif isinstance(value, str):
+            yield within + key, value
+
+
 class Settings(BaseSettings):
     """Everything that can be set; frozen."""
 
@@ -126,6 +136,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"{message}: no batch can have both")
         return self
 
+    @model_validator(mode="after")
+    def _hold_no_login(self) -> "Settings":
+        for place, text in _texts(self.model_dump()):
+            if secret_words.holds_login(text):
+                remedy = "give them where that system looks for them, such as a variable or a file of its own"
+                raise ValueError(f"{place} must hold no user and password: {remedy}")
+        return self
+
     def source_of(self, job: str) -> Source:
         """Return the settings of the sources of `job`."""
         return self.jobs.get(job, Job()).source(self.source)
@@ -157,13 +175,17 @@ def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Setti
         )
     folder = ROOT / "conf"
     texts = dict([*setting_sources.variables(Settings, os.environ), *setting_sources.overrides(Settings, overrides)])
-    files = [setting_sources.file(Settings, folder / f"{name}.toml") for name in (environment, "base")]
-    # The strongest first. This argument of pydantic-settings is no field, so mypy must not see it by name.
-    built: dict[str, Any] = {"_build_sources": ((*setting_sources.texts(Settings, texts), *files), {})}
+    overlay, base = (folder / f"{name}.toml" for name in (environment, "base"))
     try:
+        files = [setting_sources.file(Settings, path) for path in (overlay, base) if path == base or path.exists()]
+        # The strongest first. This argument of pydantic-settings is no field, so mypy must not see it by name.
+        built: dict[str, Any] = {"_build_sources": ((*setting_sources.texts(Settings, texts), *files), {})}
         settings = Settings(**built)
     except ValidationError as exc:
         raise _explain(exc) from exc
+    except (SettingsError, RecursionError):
+        what = "a table of the settings is none, or lies too deep in others"
+        raise TidemarkError("BAD_SETTING", what, "see conf/base.toml for what it takes") from None
     return _resolved(settings)
 
 
@@ -215,9 +237,13 @@ def _resolved(settings: Settings) -> Settings:
 
 
 def embedded_bootstrap_servers() -> str:
-    """Return where the embedded broker of this checkout listens; empty while none runs."""
-    record = state_dir() / "broker" / "bootstrap.servers"
-    return record.read_text().strip() if record.exists() else ""
+    """Return where the embedded broker of this checkout listens; empty while none runs. What is no list of addresses
+    counts for nothing: `broker start` writes it anew."""
+    try:
+        record = (state_dir() / "broker" / "bootstrap.servers").read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return record if re.fullmatch(r"127\.0\.0\.1:\d+(,127\.0\.0\.1:\d+)*", record) else ""
 
 
 def _under(folder: Path, value: str) -> str:

@@ -1,6 +1,5 @@
 """Loads the topics that `topics.toml` declares: what each should be, apart from the cluster that holds it."""
 
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -8,10 +7,12 @@ from typing import Any, Literal, get_args
 from conf import ROOT, durations
 from conf.errors import TidemarkError, nearest
 from conf.names import TOPIC_RULE, is_topic
+from conf.toml_files import read_toml
 
 CleanupPolicy = Literal["delete", "compact"]
 Format = Literal["avro", "json"]
 FOREVER_MS = -1
+MOST = {"partitions": 2**31 - 1, "replication_factor": 2**15 - 1}  # that Kafka's protocol has room for
 DECLARED = {
     *("partitions", "replication_factor", "retention", "cleanup_policy"),
     *("key", "schema", "schemas", "format", "event_time"),
@@ -79,10 +80,7 @@ def load_topics(path: Path | None = None) -> dict[str, Topic]:
         TidemarkError: BAD_TOPICS, with the file, the topic and the key.
     """
     path = path or ROOT / "conf" / "topics.toml"
-    try:
-        declared = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as exc:
-        raise TidemarkError("BAD_TOPICS", f"{path}: {exc}", "mend the file") from exc
+    declared, _ = read_toml(path, "BAD_TOPICS")
     return {name: _topic(path, name, table) for name, table in declared.items()}
 
 
@@ -133,8 +131,8 @@ def _several(path: Path, name: str, table: dict[str, Any]) -> tuple[str, ...]:
 
 def _check(path: Path, topic: Topic) -> None:
     for key, count in (("partitions", topic.partitions), ("replication_factor", topic.replication_factor)):
-        if count is not None and (type(count) is not int or count < 1):
-            raise _bad(path, topic.name, f"has {key} = {count!r}", "write a whole number of at least 1")
+        if count is not None and (type(count) is not int or not 1 <= count <= MOST[key]):
+            raise _bad(path, topic.name, f"has {key} = {count!r}", f"write a whole number from 1 to {MOST[key]:,}")
     for key, text in (("key", topic.key), ("schema", topic.schema or None), ("event_time", topic.event_time)):
         if text is not None and not (isinstance(text, str) and text):
             raise _bad(path, topic.name, f"has {key} = {text!r}", "write a name in quotes")

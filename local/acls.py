@@ -88,9 +88,11 @@ def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right
     from jobs.pipeline.rights import DeclaredRun
     from jobs.pipeline.rights import job_rights as declared_rights
     from local.session import spark_session
+    from local.submit import quiet_start
 
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": settings.kafka.bootstrap_servers or SERVERS})
-    spark = spark_session(settings, "acls")
+    with quiet_start():
+        spark = spark_session(settings, "acls")
     found = {}
     for name in names:
         run = DeclaredRun(spark, settings.model_copy(update={"kafka": kafka}), name)

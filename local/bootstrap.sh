@@ -6,8 +6,14 @@
 #   tidemark_jars spark|broker                  the jars of that set, fetched when missing and verified
 #   tidemark_python                             prints the Python to use; 1 and one line on stderr when there is none
 #   tidemark_java                               prints the java to use; 1 and one line on stderr when there is none
+#   tidemark_become PYTHON ARGUMENT...          becomes a module of ours
 #
 # A failure prints one line on stderr and returns 1.
+
+# A descriptor that is closed would be given to the next file that is opened, which would then get what is printed.
+[[ -e /dev/fd/0 ]] || exec </dev/null
+[[ -e /dev/fd/1 ]] || exec >/dev/null
+[[ -e /dev/fd/2 ]] || exec 2>/dev/null
 
 TIDEMARK_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 TIDEMARK_STATE=${TIDEMARK_STATE:-$TIDEMARK_ROOT/.tidemark}
@@ -25,7 +31,8 @@ export TIDEMARK_STATE
 ulimit -S -c 0
 # Records lie there as they came, personal data too. A folder that is not ours is left as it is.
 if [[ -d $TIDEMARK_STATE && -O $TIDEMARK_STATE && (-e $TIDEMARK_STATE/.tidemark-state || $TIDEMARK_STATE == "$TIDEMARK_ROOT/.tidemark") ]]; then
-    chmod go-rwx "$TIDEMARK_STATE"
+    # Where it cannot be changed, as on a read-only disk, commands that only read go on.
+    chmod go-rwx "$TIDEMARK_STATE" 2>/dev/null || true
 fi
 TIDEMARK_VENV=$TIDEMARK_STATE/venv
 TIDEMARK_LOG=$TIDEMARK_STATE/logs/setup.log
@@ -62,6 +69,21 @@ _tidemark_interrupted() {
     fi
     echo "interrupted; run the same command again to go on" >&2
     exit "$2"
+}
+
+# Holds Ctrl-C back, which is not lost: `exit_on_error` in conf/errors.py takes it once modules are loaded. Amid that, and
+# amid the start of Python itself, it would show a traceback. An `env` that cannot hold it back does no harm.
+tidemark_become() {
+    if env --block-signal=INT >/dev/null 2>&1; then
+        exec env --block-signal=INT "$@"
+    fi
+    exec "$@"
+}
+
+_tidemark_not_writable() {
+    local remedy="let it be a folder that this user can write, free space on its disk, or set TIDEMARK_STATE to another folder"
+    _tidemark_error "STATE_NOT_WRITABLE: the state folder $TIDEMARK_STATE cannot be written: ${1##*: }; $remedy"
+    return 1
 }
 
 tidemark_python() {
@@ -153,17 +175,26 @@ tidemark_environment() {
     fi
 }
 
-# `clean` removes only a folder that was ours from its beginning.
+# `clean` removes only a folder that was ours from its beginning. What writes the marker shows that all else can be written.
 _tidemark_state() {
-    local marker=$TIDEMARK_STATE/.tidemark-state
-    [[ ! -e $marker ]] || return 0
-    mkdir -p "$TIDEMARK_STATE" || return
-    if [[ $TIDEMARK_STATE != "$TIDEMARK_ROOT/.tidemark" && -n $(ls -A "$TIDEMARK_STATE") ]]; then
-        _tidemark_error "TIDEMARK_STATE is $TIDEMARK_STATE, which holds other files; name a new or an empty folder"
-        return 1
+    local marker=$TIDEMARK_STATE/.tidemark-state refusal
+    if [[ ! -e $marker ]]; then
+        refusal=$(mkdir -p "$TIDEMARK_STATE" 2>&1) || { _tidemark_not_writable "$refusal"; return; }
+        if [[ $TIDEMARK_STATE != "$TIDEMARK_ROOT/.tidemark" && -n $(ls -A "$TIDEMARK_STATE" 2>/dev/null) ]]; then
+            _tidemark_error "TIDEMARK_STATE is $TIDEMARK_STATE, which holds other files; name a new or an empty folder"
+            return 1
+        fi
+        chmod go-rwx "$TIDEMARK_STATE" 2>/dev/null || true
     fi
-    chmod go-rwx "$TIDEMARK_STATE"
-    echo "Made by Tidemark ($TIDEMARK_ROOT); \`local/tidemark clean\` removes this folder." >"$marker"
+    refusal=$({ echo "Made by Tidemark ($TIDEMARK_ROOT); \`local/tidemark clean\` removes this folder." >"$marker"; } 2>&1) ||
+        _tidemark_not_writable "$refusal"
+}
+
+# On a full disk what has failed cannot say why.
+_tidemark_has_room() {
+    local free
+    free=$(df -Pk "$TIDEMARK_STATE" 2>/dev/null | awk 'NR == 2 { print $4 }' 2>/dev/null) || return 0
+    [[ ! $free =~ ^[0-9]+$ ]] || ((free >= 1000)) || _tidemark_not_writable "No space left on device"
 }
 
 _tidemark_lock_of() {
@@ -188,7 +219,7 @@ _tidemark_venv() {
     _tidemark_state || return
     # Two commands started together must not fill one virtual environment at once.
     if command -v flock >/dev/null; then
-        exec {gate}>"$TIDEMARK_STATE/venv.lock"
+        { exec {gate}>"$TIDEMARK_STATE/venv.lock"; } 2>/dev/null || { _tidemark_not_writable "venv.lock"; return; }
         flock --nonblock "$gate" || { echo "waiting for another command that installs packages" >&2; flock "$gate"; }
     fi
     _tidemark_installed "$profile" "$stamp" || _tidemark_install "$profile" "$lock" || return
@@ -202,7 +233,7 @@ _tidemark_installed() {
 
 _tidemark_install() {
     local profile=$1 lock=$2 site began=$SECONDS
-    mkdir -p "${TIDEMARK_LOG%/*}" && : >"$TIDEMARK_LOG"
+    { mkdir -p "${TIDEMARK_LOG%/*}" && true >"$TIDEMARK_LOG"; } 2>/dev/null || { _tidemark_not_writable logs; return; }
     _tidemark_venv_works || _tidemark_make_venv || return
     rm -f "$TIDEMARK_VENV"/.installed-*
     echo "installing $(grep -c '^[A-Za-z0-9].*==' "$TIDEMARK_ROOT/$lock") packages of $lock into $TIDEMARK_VENV" >&2
@@ -211,6 +242,7 @@ _tidemark_install() {
     # pyspark's wheel holds jars, packed already: packing them again only costs time.
     printf '[bdist_wheel]\ncompression = stored\n' >"$TIDEMARK_VENV/dist.cfg"
     { _tidemark_pip -r conf/build.lock && _tidemark_pip -r "$lock" --no-build-isolation; } || {
+        _tidemark_has_room || return
         tail -n 15 "$TIDEMARK_LOG" >&2
         _tidemark_error "the packages were not installed, pip says why above and in $TIDEMARK_LOG; run the same command again"
         return 1
@@ -219,7 +251,7 @@ _tidemark_install() {
         echo "$TIDEMARK_ROOT" >"$site/tidemark.pth"
     done
     rm -rf "$TIDEMARK_STATE/tmp/pip"
-    _tidemark_mark "$profile"
+    _tidemark_mark "$profile" 2>/dev/null || { _tidemark_not_writable ".installed-$profile"; return; }
     echo "packages installed in $((SECONDS - began)) s: $(du -sm "$TIDEMARK_VENV" | cut -f1) MB" >&2
 }
 
@@ -227,7 +259,7 @@ _tidemark_install() {
 _tidemark_mark() {
     local profile
     for profile in runtime dev notebook; do
-        _tidemark_stamp "$(_tidemark_lock_of "$profile")" >"$TIDEMARK_VENV/.installed-$profile"
+        _tidemark_stamp "$(_tidemark_lock_of "$profile")" >"$TIDEMARK_VENV/.installed-$profile" || return
         [[ $profile != "$1" ]] || break
     done
 }
@@ -238,6 +270,7 @@ _tidemark_make_venv() {
     echo "making a virtual environment in $TIDEMARK_VENV" >&2
     rm -rf "$TIDEMARK_VENV"
     _tidemark_run _tidemark_logged "$python" -I -m venv "$TIDEMARK_VENV" || {
+        _tidemark_has_room || return
         tail -n 15 "$TIDEMARK_LOG" >&2
         _tidemark_error "$python -m venv $TIDEMARK_VENV failed, it says why above; mend that and run the same command again"
         return 1

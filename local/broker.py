@@ -4,7 +4,6 @@ One node for work on a laptop; three (replication 3, min in-sync 2, no unclean e
 """
 
 import base64
-import json
 import signal
 import subprocess
 import uuid
@@ -12,15 +11,17 @@ from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError
 from local import processes
+from local.layout import Layout, damaged, id_of_data, nodes_of_data
 from local.node import Node
 from local.processes import exclusive, wait_for
+from local.whole_files import write_whole
 
 READY_SECONDS = 120
 SESSION_MS = 9_000  # Kafka's default
@@ -56,7 +57,6 @@ class Cluster:
         self._home, self._logs = home.resolve(), logs.resolve()
         self._count, self._port, self._heap_mb, self._attached = nodes, port, heap_mb, attached
         self._session_ms, self._java_options = session_ms, java_options
-        self._layout = self._home / "cluster.json"
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
@@ -68,13 +68,15 @@ class Cluster:
 
     @property
     def nodes(self) -> list[Node]:
-        """Return the nodes, in order of their ids from 1; empty before the first start."""
-        nodes = enumerate(self._kept()["nodes"], start=1)
-        return [self._node(id, ports["port"], ports["controller_port"]) for id, ports in nodes]
+        """Return the nodes, in order of their ids from 1; empty before the first start.
 
-    def _kept(self) -> dict[str, Any]:
-        """Return the cluster's `id` and the ports of its `nodes`, as an earlier start wrote them down."""
-        return dict(json.loads(self._layout.read_text())) if self._layout.exists() else {"nodes": []}
+        Raises:
+            TidemarkError: BROKER_STATE_DAMAGED, also where else the nodes are asked for.
+        """
+        kept = Layout.read(self._home).nodes
+        if not kept and self._by_pid():
+            raise damaged(self._home, "is gone while the broker runs")
+        return [self._node(id, ports["port"], ports["controller_port"]) for id, ports in enumerate(kept, start=1)]
 
     @property
     def bootstrap_servers(self) -> str:
@@ -85,11 +87,16 @@ class Cluster:
         """Return the nodes whose process runs."""
         return [node for node in self.nodes if node.pid() is not None]
 
+    def _by_pid(self) -> list[Node]:
+        """Return the nodes whose process runs, whatever is known of the cluster; they have no ports."""
+        return [node for id in nodes_of_data(self._home) if (node := self._node(id)).pid() is not None]
+
     def start(self) -> bool:
         """Start every node that does not run, and return when all answer; return False when all ran already.
 
         Raises:
-            TidemarkError: BROKER_FAILED, PORT_TAKEN, BROKER_NODES (the data was made for another number of nodes).
+            TidemarkError: BROKER_FAILED, BROKER_STATE_DAMAGED, PORT_TAKEN, BROKER_NODES (the data was made for another
+                number of nodes).
         """
         with exclusive(self._home / "lock"):
             running = {node.id for node in self.running()}
@@ -120,13 +127,18 @@ class Cluster:
 
     def _announce(self) -> None:
         """Write the addresses where `conf.settings` looks for them."""
-        (self._home / "bootstrap.servers").write_text(f"{self.bootstrap_servers}\n")
+        write_whole(self._home / "bootstrap.servers", f"{self.bootstrap_servers}\n")
 
     def stop(self) -> bool:
-        """End all nodes, by force when they take too long; return False when none ran."""
+        """End all nodes, by force when they take too long; return False when none ran.
+
+        Only their pids are needed: nothing that is damaged keeps a broker running.
+        """
+        if not self._home.is_dir():
+            return False
         with exclusive(self._home / "lock"):
             (self._home / "bootstrap.servers").unlink(missing_ok=True)
-            running = self.running()
+            running = self._by_pid()
             for node in running:
                 node.signal(signal.SIGTERM)
                 node.signal(signal.SIGCONT)
@@ -155,7 +167,7 @@ class Cluster:
         except KafkaException:
             return False
         # Another cluster may answer on the port that ours is about to find taken.
-        return found.cluster_id == self._kept()["id"] and {node.id for node in nodes} <= found.brokers.keys()
+        return found.cluster_id == Layout.read(self._home).id and {node.id for node in nodes} <= found.brokers.keys()
 
     def _failure(self, node: Node, what: str) -> TidemarkError:
         return TidemarkError("BROKER_FAILED", f"broker node {node.id} {what}: {node.last_words()}", f"log: {node.log}")
@@ -164,21 +176,22 @@ class Cluster:
         servers = ",".join(node.address for node in self.running()) or self.bootstrap_servers
         return AdminClient({"bootstrap.servers": servers, "log_level": 0, "allow.auto.create.topics": False})
 
-    def _node(self, id: int, port: int, controller_port: int) -> Node:
+    def _node(self, id: int, port: int = 0, controller_port: int = 0) -> Node:
         return Node(id, self._home / f"node-{id}", self._logs / f"broker-{id}.log", port, controller_port)
 
     def _settle_layout(self, some_run: bool) -> str:
         """Decide on the ports, write them down, and return the cluster's id."""
-        layout = self._kept()
-        layout.setdefault("id", _new_id())
-        if layout["nodes"] and len(layout["nodes"]) != self._count:
-            message = f"the data in {self._home} is of {len(layout['nodes'])} nodes, broker.nodes is {self._count}"
+        layout = Layout.read(self._home)
+        # Who removes a damaged layout keeps the data.
+        cluster_id = layout.id or id_of_data(self._home) or _new_id()
+        made_for = len(layout.nodes) or len(nodes_of_data(self._home))
+        if made_for not in (0, self._count):
+            message = f"the data in {self._home} is of {made_for} nodes, broker.nodes is {self._count}"
             raise TidemarkError("BROKER_NODES", message, "set it back, or begin anew with `local/tidemark clean`")
         if not some_run:
             requested = [self._port + index if self._port else 0 for index in range(self._count)]
-            layout["nodes"] = processes.choose_ports(requested, layout["nodes"])
-            self._layout.write_text(json.dumps(layout, indent=1))
-        return str(layout["id"])
+            Layout(cluster_id, processes.choose_ports(requested, layout.nodes)).write(self._home)
+        return cluster_id
 
     def _settings(self, node: Node) -> dict[str, str]:
         nodes = self.nodes

@@ -12,6 +12,7 @@ from pathlib import Path
 from conf import ROOT, home, state_dir
 from conf.errors import TidemarkError
 from local.processes import exclusive
+from local.whole_files import write_whole
 
 PREFIX = "job-"
 LOCK, LINK = "lock", "link"
@@ -30,7 +31,10 @@ def main(argv: Sequence[str]) -> int:
     require_ours(state)
     stop_broker(state)
     remove_dead()
-    shutil.rmtree(state)
+    try:
+        shutil.rmtree(state)
+    except OSError as exc:  # it names a file without its folder
+        raise OSError(exc.errno, exc.strerror, str(state)) from exc
     print(f"removed {state}")
     return 0
 
@@ -109,9 +113,17 @@ def _remove_dead(root: Path) -> None:
     for folder in root.glob(f"{PREFIX}*"):
         if _is_held(folder):
             continue
-        with suppress(OSError):
-            shutil.rmtree(Path((folder / LINK).read_text()).parent)
+        _remove_link(folder)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_link(folder: Path) -> None:
+    """Remove the short link to `folder`, where there is one: nothing but a link that leads there, and its folder."""
+    with suppress(OSError, ValueError):
+        link = Path((folder / LINK).read_text(encoding="utf-8"))
+        if link.is_symlink() and link.readlink() == folder:
+            link.unlink()
+            link.parent.rmdir()
 
 
 def _is_held(folder: Path) -> bool:
@@ -129,5 +141,5 @@ def _short(folder: Path) -> Path:
     """Return a short link to `folder`; nothing but the link lies outside of the state folder."""
     link = Path(tempfile.mkdtemp(prefix="tidemark-")) / "t"
     link.symlink_to(folder)
-    (folder / LINK).write_text(str(link))
+    write_whole(folder / LINK, str(link))
     return link

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from conf import ROOT, state_dir
 from conf.errors import TidemarkError, exit_on_error, nearest
-from local.processes import end_on_signal
+from local.processes import end_on_signal, interrupts_held_back
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,18 @@ def main(argv: Sequence[str]) -> int:
         raise TidemarkError("UNKNOWN_COMMAND", f"there is no command `{name}`", nearest(name, list(COMMANDS)))
     end_on_signal()
     if operation := COMMANDS[name].operation:
-        from local.operations import run_in_spark  # here, so that the commands without packages can load this module
+        with interrupts_held_back():
+            from local.operations import run_in_spark  # here: the commands without packages load this module, too
 
         return run_in_spark(operation, arguments)
     module, _, function = COMMANDS[name].target.partition(":")
+    with interrupts_held_back():
+        carry_out = getattr(import_module(module), function)
     try:
-        return int(getattr(import_module(module), function)(arguments))
+        return int(carry_out(arguments))
     except OSError as exc:
+        if exc.errno is not None:  # an error of the system's: no package is needed to tell it
+            raise
         from jobs.connectors.files import is_of_store, store_refuses
 
         if not is_of_store(exc):

@@ -8,17 +8,18 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pandas as pd
-from deltalake import DeltaTable
 
 from conf import ROOT, command_line, state_dir
 from conf.settings import Settings, load
 from conf.topics import load_topics
-from jobs.connectors.files import table_uri
+from jobs.connectors.delta.reading import StoredTable
 from jobs.connectors.kafka.committed import count_committed
 from jobs.connectors.kafka.offsets import resolve_offsets
 from jobs.pipeline import paths
+from jobs.pipeline.stored_tables import find_stored
 from local import broker_command, doctor, driver, regions, topics
 from local.processes import wait_in_order
+from producers.cli import require_flights
 
 REGIONS = "`local/tidemark demo regions` shows two clusters that build one state; it has its own --help."
 WIND_MPH = (0, 10, 20, 100)
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     if argv[:1] == ["regions"]:
         return regions.main(argv[1:])
     options = command_line.parse(_parser(), argv)
+    require_flights(options.start, options.end)
     began = time.monotonic()
 
     def step(title: str) -> None:
@@ -173,20 +175,18 @@ def _rejected(settings: Settings) -> Counter[str]:
     )
 
 
-def _path(settings: Settings, table: str) -> str:
-    return table_uri(paths.table(settings.paths.tables, table))
-
-
 def _exists(settings: Settings, table: str) -> bool:
-    return bool(DeltaTable.is_deltatable(_path(settings, table)))
+    return find_stored(settings, table) is not None
 
 
 def _read(settings: Settings, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    return DeltaTable(_path(settings, table)).to_pandas(columns=list(columns) if columns else None)
+    frame: pd.DataFrame = StoredTable(paths.table(settings.paths.tables, table)).rows(columns or None).to_pandas()
+    return frame
 
 
 def _rows(settings: Settings, table: str) -> int:
-    return int(DeltaTable(_path(settings, table)).count()) if _exists(settings, table) else 0
+    found = find_stored(settings, table)
+    return 0 if found is None else found.count()
 
 
 def _table(frame: pd.DataFrame) -> str:

@@ -1,20 +1,24 @@
 """Runs `local/tidemark doctor`: what this machine lacks, with a repair for each; needs no JVM and no packages."""
 
 import argparse
+import errno
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
 from conf import ROOT, state_dir
-from conf.errors import TidemarkError
+from conf.errors import TidemarkError, of_system
 from local import jars, processes
 
 DISK_GB = 3.0  # packages 1.0, jars 0.1, the year of flights in topics, tables and checkpoints 1.0, and room to work
 MEMORY_GB = 4.0  # what a whole run takes at most: Spark's driver, the broker, the publisher
+PROBE_BYTES = 100_000
 SETUP = "local/tidemark setup"
 
 
@@ -136,9 +140,29 @@ def check_broker() -> Iterator[Finding]:
         yield Finding(f"broker: not running; port {port} is free" if port else "broker: not running; takes a free port")
 
 
+def check_state() -> Iterator[Finding]:
+    """Check that files can be written in the state folder, or that it can be made."""
+    state = state_dir()
+    try:
+        if state.exists() or state.is_symlink():
+            with tempfile.TemporaryFile(dir=state) as file:
+                file.write(bytes(PROBE_BYTES))
+        elif not os.access(_existing(state), os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as exc:
+        error = of_system(OSError(exc.errno, exc.strerror, str(state)))
+        yield Finding(f"{error.code}: {error.message}", error.remedy)
+    else:
+        yield Finding(f"state: {state} can be written")
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def check_disk() -> Iterator[Finding]:
     """Check that there is room where the state folder is or will be."""
-    folder = next(path for path in (state_dir(), *state_dir().parents) if path.exists())
+    folder = _existing(state_dir())
     free = shutil.disk_usage(folder).free / 1e9
     if free < DISK_GB:
         repair = f"free {DISK_GB - free:.1f} GB, or set TIDEMARK_STATE to a folder on a larger disk"
@@ -168,6 +192,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_versions,
     check_jars,
     check_broker,
+    check_state,
     check_disk,
     check_memory,
 )

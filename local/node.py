@@ -16,6 +16,7 @@ from conf.errors import TidemarkError
 from conf.settings import without_secrets
 from local import jars
 from local.processes import ending_with_us, java
+from local.whole_files import write_whole
 
 LOG_CONFIG = ROOT / "local" / "broker-log4j2.properties"
 STOP_SECONDS = 15
@@ -48,7 +49,7 @@ class Node:
     def configure(self, settings: Mapping[str, str]) -> None:
         """Write server.properties."""
         self.home.mkdir(parents=True, exist_ok=True)
-        self.properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        write_whole(self.properties, "".join(f"{key}={value}\n" for key, value in settings.items()))
 
     def format(self, cluster_id: str) -> None:
         """Format the data folder with Kafka's StorageTool, once.
@@ -94,7 +95,7 @@ class Node:
                 cwd=self.home,
                 start_new_session=True,
             )
-        self._pid_file.write_text(f"{process.pid}\n")
+        write_whole(self._pid_file, f"{process.pid}\n")
         return process
 
     @property

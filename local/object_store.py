@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 
 from conf.errors import TidemarkError
+from conf.secret_words import holds_login
 from conf.settings import Settings
 from local import jars
 
@@ -65,6 +66,9 @@ def spark_options(settings: Settings, environ: Mapping[str, str]) -> dict[str, s
     if region := environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"):
         options[f"{HADOOP}endpoint.region"] = region
     if endpoint := environ.get("AWS_ENDPOINT_URL"):
+        if holds_login(endpoint):
+            remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            raise TidemarkError("BAD_SETTING", "AWS_ENDPOINT_URL must hold no user and password", remedy)
         if endpoint.startswith("http://") and not _is_set(environ, "AWS_ALLOW_HTTP"):
             message = f"AWS_ENDPOINT_URL is {endpoint}, without TLS"
             raise TidemarkError("BAD_SETTING", message, "set AWS_ALLOW_HTTP=true too, or give an https:// address")

@@ -66,6 +66,20 @@ def end_on_signal() -> None:
 
 
 @contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Hold Ctrl-C back in the block, and from what is started there: it raises afterwards.
+
+    Amid an import it would show a traceback, and a library can take it for a failure of its own. A module of ours that
+    is started there takes it as soon as it is loaded (`conf.errors.exit_on_error`).
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path`, waiting for another process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,17 +117,20 @@ def output_of(command: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
 
 
 def wait_in_order(command: Sequence[str]) -> int:
-    """Run `command` on our terminal and return its exit code; a signal to us ends it in order before it ends us."""
-    process = subprocess.Popen(command)
+    """Run a module of ours on our terminal and return its exit code; a signal to us ends it in order before us."""
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with interrupts_held_back():
+            process = subprocess.Popen(command)
         return process.wait()
     except BaseException:
-        # A terminal has sent it Ctrl-C already: it takes this one for the same.
-        process.terminate()
-        try:
-            process.wait(IN_ORDER_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        if process is not None:
+            # A terminal has sent it Ctrl-C already: it takes this one for the same.
+            process.terminate()
+            try:
+                process.wait(IN_ORDER_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
         raise
 
 

@@ -1,11 +1,11 @@
 """Says what each command must be allowed to do on the brokers, by the names that the code itself uses."""
 
 import argparse
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from conf.command_line import split_words
 from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from conf.topics import load_topics
@@ -199,7 +199,7 @@ def find_command(text: str) -> Who | None:
     Raises:
         TidemarkError: BAD_ARGUMENTS, for words that it does not take.
     """
-    words = shlex.split(text)
+    words = split_words(text)
     for count in range(len(words), 0, -1):
         command = " ".join(words[:count])
         if command in COMMANDS:

@@ -4,11 +4,11 @@ import os
 import signal
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from conf import ROOT, code_version, state_dir
-from conf.command_line import refuse_secrets, refuse_spark_secrets
+from conf import ROOT, code_version, command_line, state_dir
 from conf.errors import exit_on_error
 from conf.settings import Settings, without_secrets
 from jobs import arguments as jobs_arguments
@@ -16,6 +16,7 @@ from jobs import catalog
 from local import clean, driver, object_store
 from local.jars import folder, read_lock
 from local.processes import require_account
+from local.whole_files import written_whole
 
 PACKAGES = code_version.PACKAGES
 SCRIPT = ROOT / "jobs" / "main.py"
@@ -48,11 +49,10 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split job arguments, before the first `--`, from spark-submit's own options, after it.
 
     Raises:
-        TidemarkError: BAD_ARGUMENTS, where a secret is among them.
+        TidemarkError: BAD_ARGUMENTS, as `command_line.check`.
     """
     where = list(argv).index("--") if "--" in argv else len(argv)
-    refuse_secrets(argv)
-    refuse_spark_secrets(argv[where + 1 :])
+    command_line.check(argv)
     return list(argv[:where]), list(argv[where + 1 :])
 
 
@@ -74,6 +74,19 @@ def become(
     _filter_stderr()
     with clean.with_temporary_folder():
         os.execv(submit, [str(submit), *command(name, settings, spark_options), operation, *arguments])
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Start a JVM of Spark in the block whose stderr goes through `_filter_stderr`; ours is as before after it."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    try:
+        _filter_stderr()
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _filter_stderr() -> None:
@@ -157,12 +170,10 @@ def zipped_packages(folder: Path) -> Path:
     """Return the project's packages as a zip for executors, written anew where the sources have changed."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "tidemark.zip"
-    # Another submit may read the archive now: it is replaced, never written in place.
-    partial = folder / f"tidemark-{os.getpid()}.zip"
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+    # Another submit may read the archive now.
+    with written_whole(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(source for package in PACKAGES for source in (ROOT / package).rglob("*.py")):
             archive.writestr(zipfile.ZipInfo(str(path.relative_to(ROOT)), EPOCH), path.read_bytes())
-    partial.replace(target)
     return target
 
 

@@ -100,6 +100,11 @@ def _differences(topic: Topic, existing: Existing, copies: int) -> list[Change]:
         text = (
             f"partitions {existing.partitions} -> {topic.partitions}; new records of a key may go to another partition"
         )
+        if topic.cleanup_policy == "compact":
+            text += (
+                ", where Kafka keeps its old ones beside them; of the two, silver keeps the later by the records' "
+                "timestamps (docs/quarantine.md#a-key-in-two-partitions)"
+            )
         changes.append(Change("grow", topic.name, text, partitions=topic.partitions))
     elif topic.partitions < existing.partitions:
         text = f"{existing.partitions} partitions cannot become {topic.partitions}: Kafka never takes partitions away"

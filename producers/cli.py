@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from conf import command_line
-from conf.command_line import positive_count, positive_number
+from conf.command_line import positive_count, positive_number, whole_number
 from conf.errors import exit_on_error
 from conf.settings import Settings
 from producers.auctions.model import Model
@@ -15,13 +15,14 @@ from producers.auctions.publish import publish_auctions, publish_transfers
 from producers.auctions.transfers import Bank
 from producers.files.arguments import FILE, add_exactly_once, add_file_arguments, file_request
 from producers.files.publish import infer_only, publish_files
-from producers.flights.events import END_DAY, FIRST_DAY
+from producers.flights.events import END_DAY, FIRST_DAY, require_days
 from producers.flights.publish import Disorder, publish_flights
 from producers.friendships.publish import publish_friendships
 from producers.kafka.pacing import Interrupt, Pace
 from producers.kafka.publisher import Report
 
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+LONGEST_SECONDS = 3_650 * SECONDS["d"]  # far beyond that, a time would be before 1970, which Kafka refuses
 DESCRIPTION = "Publish events to Kafka: keyed, Avro in Confluent framing, acknowledged, none dropped."
 EXIT_CODES = "exit code: 0 all delivered, 1 failure, 2 wrong usage, 130 interrupted (after a flush, with counts)"
 FLIGHTS = """\
@@ -94,7 +95,8 @@ def _add_flights(parser: argparse.ArgumentParser) -> None:
         "--disorder", type=_duration, default=0.0, metavar="TIME", help="delay events by up to this: 30s, 10m, 2h"
     )
     group.add_argument("--duplicates", type=_share, default=0.0, metavar="SHARE", help="repeat this share: 0.01")
-    group.add_argument("--seed", type=int, default=0, help="the same seed gives the same disorder; default 0")
+    same = "the same seed gives the same disorder; default 0"
+    group.add_argument("--seed", type=whole_number, default=0, help=same)
     parser.set_defaults(run=_run_flights)
 
 
@@ -148,9 +150,19 @@ def _run_transfers(settings: Settings, arguments: argparse.Namespace, interrupt:
     return publish_transfers(settings, Bank(arguments.seed, arguments.accounts), arguments.count, interrupt)
 
 
-def _run_flights(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
+def require_flights(first: str, end: str) -> None:
+    """Refuse days that `publish flights --from FIRST --to END` would refuse: SystemExit(2), TidemarkError NO_EVENTS."""
+    _require_days(build_parser().parse_args(["flights", f"--from={first}", f"--to={end}"]))
+
+
+def _require_days(arguments: argparse.Namespace) -> None:
     if arguments.end <= arguments.first:
         build_parser().error(f"--to {arguments.end} must lie after --from {arguments.first}")
+    require_days(arguments.first, arguments.end)
+
+
+def _run_flights(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
+    _require_days(arguments)
     disorder = Disorder(arguments.seed, round(arguments.disorder * 1000), arguments.duplicates)
     pace = Pace(arguments.speed, arguments.rate)
     range_name = f"{arguments.first}_{arguments.end}"
@@ -194,7 +206,10 @@ def _duration(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no time like 30s, 10m or 2h")
-    return float(match[1]) * SECONDS[match[2]]
+    seconds = float(match[1]) * SECONDS[match[2]]
+    if seconds > LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is longer than {LONGEST_SECONDS / SECONDS['d']:,.0f} days")
+    return seconds
 
 
 if __name__ == "__main__":

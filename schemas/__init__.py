@@ -1,1 +1,1 @@
-"""The contracts of the topics, the registry of their versions, and the codec. Imports no Spark."""
+"""Holds the contracts of the topics, the registry of their versions, and the codec. Imports no Spark."""

@@ -59,7 +59,7 @@ def _require_fit(response: httpx2.Response) -> None:
         # Compressed, a few kilobytes may hold gigabytes.
         raise UnfitAnswerError(f"it is compressed ({encoding}), which was not asked for")
     if response.is_redirect:
-        # Whoever answers there would be trusted with the login, or taken for the registry.
+        # The host there would get the login, or be taken for the registry.
         raise UnfitAnswerError(f"HTTP {response.status_code}, a redirect, which is not followed")
     if isinstance(response.stream, httpx2.SyncByteStream):
         response.stream = _BoundedStream(response.stream)

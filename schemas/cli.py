@@ -12,7 +12,7 @@ from schemas.compatibility import conflicts
 from schemas.contracts import contract, require_event, subject_of_stream
 from schemas.open_registry import open_registry
 from schemas.registry import RegisteredSchema, Registry
-from schemas.registry_folder import FileRegistry
+from schemas.registry_folder import FileRegistry, require_registry_in
 from schemas.schema_text import normalized
 
 
@@ -21,6 +21,8 @@ def main(argv: Sequence[str]) -> int:
     arguments = command_line.parse(_parser(), argv)
     configured = command_line.settings_of(arguments).registry
     if arguments.command == "check":
+        if arguments.against is not None:
+            require_registry_in(arguments.against)
         return check_contracts(arguments.against or configured.path, arguments.level or configured.compatibility)
     registry = open_registry(configured)
     if arguments.command == "list":

@@ -91,7 +91,8 @@ class Decoder:
         self._readers: dict[int, Reader] = {}
 
     def __call__(self, value: bytes) -> dict[str, Any]:
-        """The record; raises TidemarkError NOT_FRAMED or UNKNOWN_SCHEMA_ID, DecodeError with one of its codes."""
+        """Return the record; raises TidemarkError NOT_FRAMED or UNKNOWN_SCHEMA_ID,
+        DecodeError with one of its codes."""
         schema_id, payload = unframe(value)
         if schema_id not in self._readers:
             self._readers[schema_id] = reader(self._registry.schema(schema_id), self._limits)

@@ -191,15 +191,28 @@ def _numbers(layout: str, width: int) -> Encode:
     return encode
 
 
-def unscaled_numbers(column: pa.Array) -> npt.NDArray[np.int64]:
-    """Return decimals of no more than 64 bits without their points; 0 for null."""
+def unscaled_numbers(column: pa.Array) -> tuple[npt.NDArray[np.int64], Mask]:
+    """Return decimals of up to 18 digits without their points, 0 for null; and a mask of those that have no more
+    digits than their type says, which nothing else has checked: the other numbers are wrong.
+    """
     filled = column.fill_null(0)
-    words = np.frombuffer(filled.buffers()[1], dtype="<i8")
-    return words[2 * filled.offset : 2 * (filled.offset + len(filled)) : 2]
+    data = filled.buffers()[1]
+    words = np.frombuffer(data, dtype="<i8") if data else np.zeros(0, np.int64)
+    low, high = words[2 * filled.offset : 2 * (filled.offset + len(filled))].reshape(-1, 2).T
+    limit = 10**column.type.precision
+    # By its two edges: of the lowest number of 64 bits, the absolute value is negative.
+    return low, (high == low >> 63) & (low > -limit) & (low < limit)
+
+
+def _numbers_of_decimals(column: pa.Array) -> npt.NDArray[np.int64]:
+    numbers, are_held = unscaled_numbers(column)
+    if not are_held.all():
+        raise _mismatch(f"a decimal has more digits than {column.type} holds")
+    return numbers
 
 
 def _decimals(column: pa.Array) -> list[Part]:
-    unscaled = unscaled_numbers(column)
+    unscaled = _numbers_of_decimals(column)
     limits = 1 << (8 * np.arange(1, 8, dtype=np.int64) - 1)
     # -128 takes two bytes, though one would do: so does fastavro.
     sizes = 1 + ((unscaled[:, None] >= limits) | (unscaled[:, None] <= -limits)).sum(axis=1)
@@ -209,7 +222,7 @@ def _decimals(column: pa.Array) -> list[Part]:
 
 def _fixed_decimals(size: int) -> Encode:
     def encode(column: pa.Array) -> list[Part]:
-        unscaled = unscaled_numbers(column)
+        unscaled = _numbers_of_decimals(column)
         low = unscaled.astype(">i8").view(np.uint8).reshape(len(column), 8)[:, max(0, 8 - size) :]
         sign = np.repeat(np.where(unscaled < 0, 255, 0).astype(np.uint8)[:, None], max(0, size - 8), axis=1)
         return [(np.concatenate([sign, low], axis=1), _all(len(column), size))]
@@ -246,7 +259,7 @@ def _map(item: ColumnType) -> Encode:
 
 
 def _list_parts(column: pa.MapArray) -> tuple[pa.Array, pa.Array]:
-    """The offsets and the entries of maps; those of a null are left out, as `flatten` does for lists."""
+    """Return the offsets and the entries of maps; those of a null are left out, as `flatten` does for lists."""
     count = lengths(column)
     offsets = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
     places = np.repeat(edges(column)[:-1] - offsets[:-1], count) + np.arange(offsets[-1])
@@ -257,7 +270,7 @@ def _list_parts(column: pa.MapArray) -> tuple[pa.Array, pa.Array]:
 
 
 def _blocks(column: pa.Array, count: int, parts: list[Part]) -> list[Part]:
-    """The parts of lists: how many items, the items, and 0 for the end; where there is none, the end alone."""
+    """Return the parts of lists: how many items, the items, and 0 for the end; where there is none, the end alone."""
     items = lengths(column)
     joined = _joined(parts, count)
     spans = edges(joined)[np.concatenate([[0], np.cumsum(items)])]

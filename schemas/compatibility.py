@@ -53,7 +53,7 @@ class VersionConflict:
 
     @property
     def what(self) -> str:
-        """Version, field, and which reader breaks on which data."""
+        """Return version, field, and which reader breaks on which data."""
         old = f"version {self.version}"
         reader, writer = ("the new schema", old) if self.new_reads else (old, "the new schema")
         path, what = self.incompatibility.path, self.incompatibility.what
@@ -61,7 +61,7 @@ class VersionConflict:
 
     @property
     def remedy(self) -> str:
-        """How to mend it in the new schema."""
+        """Return how to mend it in the new schema."""
         remedy = REMEDIES[self.incompatibility.kind][0 if self.new_reads else 1]
         return remedy.format(reader=self.incompatibility.reader, writer=self.incompatibility.writer)
 

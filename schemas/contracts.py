@@ -78,7 +78,7 @@ def with_fields(text: str, names: Collection[str], beside: Collection[str] = ())
 
 
 def _named(avro_type: Any) -> tuple[set[str], set[str]]:
-    """The names of the types that are declared within a type, and of those that it refers to, in parsed form."""
+    """Return the names of the types that are declared within a type, and of those that it refers to, in parsed form."""
     if isinstance(avro_type, str):
         return set(), {avro_type}
     if isinstance(avro_type, list):

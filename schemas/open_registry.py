@@ -5,7 +5,8 @@ from schemas.registry import Registry, RetryPolicy
 
 
 def open_registry(settings: RegistrySettings, retry: RetryPolicy | None = None) -> Registry:
-    """The registry that the settings name: over HTTP where `registry.url` is set, else the folder `registry.path`.
+    """Return the registry that the settings name: over HTTP where `registry.url` is set,
+    else the folder `registry.path`.
 
     Args:
         retry: how long a registry that does not answer is waited for; a command's, where it is left out.

@@ -17,6 +17,8 @@ from schemas.validity import NAMED, PRIMITIVE, full_name, load_schema
 
 Treatment = Literal["hash", "mask", "drop"]
 ATTRIBUTE = "pii"
+# The attribute that holds the types within a type.
+WALKED = {"record": ("fields",), "error": ("fields",), "array": ("items",), "map": ("values",)}
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,23 @@ def pii_fields_of(text: str) -> PiiFields:
     if not isinstance(schema, dict) or schema["type"] not in ("record", "error"):
         _refuse_strays(schema, "")
         return PiiFields()
-    _refuse_strays(schema, "", "fields")
+    _refuse_strays(schema, "", "fields", is_type=True)
     reader = _Reader(dict(_named_types(schema, "")))
     marks = reader.record(schema, "", "")
     if reader.is_gone(schema, marks):
         raise _bad("", "every field is dropped, and nothing would be left", "drop fewer fields")
     return marks
+
+
+def seems_marked(schema: Any) -> bool:
+    """Return whether there is anything in a schema, as JSON values, that is spelt like a mark, sensible or not."""
+    left = [schema]
+    while left:
+        for key, value in _attributes(left.pop()):
+            if _is_mark(key):
+                return True
+            left.append(value)
+    return False
 
 
 Mark = Treatment | PiiFields | None
@@ -114,7 +127,7 @@ class _Reader:
         return bool(marks) and all(marks.fields.get(declared["name"]) == "drop" for declared in record["fields"])
 
     def _field(self, declared: Mapping[str, Any], path: str, namespace: str) -> Mark:
-        _refuse_strays(declared, path, "type", "default")
+        _refuse_strays(declared, path, "type", "default", is_type=True)
         outer = _treatment(declared, path)
         # What lies within a dropped field goes too; where its types are used again, they are looked at.
         inner = None if outer == "drop" else self._type(declared["type"], path, namespace)
@@ -127,7 +140,7 @@ class _Reader:
         if isinstance(kind, str):
             named = self._named.get(full_name(kind, namespace))
             return self._type(named[0], path, named[1]) if named and kind not in PRIMITIVE else None
-        _refuse_strays(kind, path, "fields", "items", "values")
+        _refuse_strays(kind, path, *WALKED.get(kind["type"], ()), is_type=True)
         outer = _treatment(kind, path)
         inner: Mark = None
         if outer != "drop" and kind["type"] in ("record", "error"):
@@ -185,24 +198,32 @@ def _treatment(declared: Mapping[str, Any], path: str) -> Treatment | None:
     return treatment  # type: ignore[no-any-return]
 
 
-def _refuse_strays(declared: Any, path: str, *walked: str) -> None:
+def _refuse_strays(declared: Any, path: str, *walked: str, is_type: bool = False) -> None:
     """Raise BAD_SCHEMA where a mark is misspelt, or lies in an attribute in which no marks are looked for.
 
     Args:
         walked: the attributes that are looked at otherwise, or hold data.
+        is_type: whether `declared` is a field or a type, which a mark may stand on.
     """
-    is_type = bool(walked)
+    for key, value in _attributes(declared):
+        if _is_mark(key) and not (is_type and path and key == ATTRIBUTE):
+            raise _bad(path, f"nothing treats the mark `{key}` there", f"mark fields, or their types: `{ATTRIBUTE}`")
+        if key not in walked:
+            _refuse_strays(value, path)
+
+
+def _is_mark(key: str) -> bool:
+    """Return whether an attribute is a mark, whichever way it is spelt: `PII`, `pii ` and `p-i-i` too."""
+    return "".join(filter(str.isalnum, key)).lower() == ATTRIBUTE
+
+
+def _attributes(declared: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes of an object, or of the objects in a list, however deep."""
     if isinstance(declared, dict):
-        for key, value in declared.items():
-            if key.lower() == ATTRIBUTE and not (is_type and path and key == ATTRIBUTE):
-                raise _bad(
-                    path, f"nothing treats the mark `{key}` there", f"mark fields, or their types: `{ATTRIBUTE}`"
-                )
-            if key not in walked:
-                _refuse_strays(value, path)
+        yield from declared.items()
     elif isinstance(declared, list):
         for value in declared:
-            _refuse_strays(value, path)
+            yield from _attributes(value)
 
 
 def _branches(kind: Any) -> Iterable[Any]:

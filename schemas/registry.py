@@ -113,7 +113,8 @@ class RetryPolicy:
 
 
 def fingerprint(text: str) -> str:
-    """SHA-256 of the normalized schema, in hexadecimal; raises TidemarkError INVALID_SCHEMA where it is no JSON."""
+    """Return SHA-256 of the normalized schema, in hexadecimal;
+    raises TidemarkError INVALID_SCHEMA where it is no JSON."""
     return hashlib.sha256(normalized(text).encode()).hexdigest()
 
 

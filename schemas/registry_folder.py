@@ -141,6 +141,13 @@ class FileRegistry:
             os.close(folder)
 
 
+def require_registry_in(folder: Path) -> None:
+    """Raise TidemarkError NO_REGISTRY where a folder holds none; one that nothing was registered in yet may be none."""
+    if not (folder / INDEX).is_file():
+        remedy = "name the folder of a registry, as registry.path does"
+        raise TidemarkError("NO_REGISTRY", f"there is no registry in {folder}: it lacks {INDEX}", remedy)
+
+
 def _find(entries: list[_Entry], subject: str, sha256: str) -> _Entry | None:
     return next((entry for entry in entries if (entry.subject, entry.sha256) == (subject, sha256)), None)
 

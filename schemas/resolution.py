@@ -33,7 +33,7 @@ class Type:
 
     @property
     def short_name(self) -> str:
-        """The name without its namespace."""
+        """Return the name without its namespace."""
         return self.name.rpartition(".")[2]
 
     def __str__(self) -> str:
@@ -124,7 +124,7 @@ class Incompatibility:
 
     @property
     def strict(self) -> bool:
-        """Whether Avro's rules would let it pass."""
+        """Return whether Avro's rules would let it pass."""
         return self.kind in ("logical", "namespace")
 
 

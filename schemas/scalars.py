@@ -9,16 +9,18 @@ from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperatio
 from typing import Any
 from uuid import UUID
 
+from schemas.numerals import INTEGER, NOT_FINITE, NUMBER, MinusZero, is_printed_alike
 from schemas.timestamps import WallClock, day, instant, time_of_day
 
 Convert = Callable[[Any], Any]
-INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+# As they are written: hyphens between groups of four, or nowhere; in braces, or with the name of their kind. To Python
+# a blank, an underscore and a plus are digits, too, and a damaged one would become another.
+UUID_TEXT = re.compile(r"(?:urn:uuid:)?(\{)?[0-9a-f]{4}(?:-?[0-9a-f]{4}){7}(?(1)\})", re.IGNORECASE | re.ASCII)
 FLOAT_MAX = 3.4028234663852886e38  # the largest IEEE 754 single
-EXACT_LENGTH = 15  # characters of a number, of which a double keeps as many digits
 SINGLE_DIGITS = 9  # that tell every single from its neighbours
 SHOWN_CHARACTERS = 60
+LONGEST_DECIMAL_BYTES = 512
+EXACT = Context(prec=16 * LONGEST_DECIMAL_BYTES)
 
 
 def shown(value: Any) -> str:
@@ -27,11 +29,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
-def scalar(declared: Mapping[str, Any], clock: WallClock, from_text: bool) -> Convert | None:
+def scalar(declared: Mapping[str, Any], clock: WallClock, from_text: bool, from_json: bool = False) -> Convert | None:
     """Return the conversion for a type that holds no other types; None for every other.
 
     `clock` showed the times without an offset. `from_text`: all values are text, as in the cells of a
-    file; otherwise each must be of the type's own kind.
+    file; otherwise each must be of the type's own kind. `from_json`: bytes are text, a character each, as Avro writes
+    them in JSON.
     """
     if declared.get("json"):
         return _json_text
@@ -39,13 +42,17 @@ def scalar(declared: Mapping[str, Any], clock: WallClock, from_text: bool) -> Co
         return convert
     if declared["type"] == "enum":
         return _enum(declared)
+    of_bytes = str.encode if from_text else _bytes_of_json if from_json else _only(bytes)
     if declared["type"] == "fixed":
-        return _fixed(declared)
+        return _fixed(declared, of_bytes)
+    if declared["type"] == "bytes":
+        return of_bytes
     return (FROM_TEXT if from_text else FROM_VALUE).get(declared["type"])
 
 
 def bare(value: Any) -> Any:
-    """The value of a pair of a type's name and a value, which readers of Avro files give for a union's branch."""
+    """Return the value of a pair of a type's name and a value,
+    which readers of Avro files give for a union's branch."""
     return value[1] if isinstance(value, tuple) and len(value) == 2 else value
 
 
@@ -53,14 +60,21 @@ def _logical(declared: Mapping[str, Any], clock: WallClock) -> Convert | None:
     logical = str(declared.get("logicalType"))
     kind, _, unit = logical.rpartition("-")
     if kind == "timestamp":
-        return instant(unit, clock)
+        return instant(unit, clock, clock.number_ns)
     if kind == "local-timestamp":
-        return instant(unit, None)
+        return instant(unit, None, clock.number_ns)
     if kind == "time":
         return time_of_day(unit)
     if logical == "decimal" and declared["type"] in ("bytes", "fixed"):
         return _decimal(declared["precision"], declared.get("scale", 0))
-    return {"date": day, "uuid": _uuid}.get(logical) if declared["type"] in ("int", "string") else None
+    return {"date": day(clock.number_ns), "uuid": _uuid}.get(logical) if declared["type"] in ("int", "string") else None
+
+
+def stored_decimal(value: bytes, scale: int) -> Decimal:
+    """Return the decimal that bytes hold, as Avro stores it; raises ValueError for more digits than any field takes."""
+    if len(value) > LONGEST_DECIMAL_BYTES:  # Python would take the square of their number
+        raise ValueError(f"a decimal of {len(value):,} bytes has more digits than a table holds")
+    return Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-scale, EXACT)
 
 
 def _decimal(precision: int, scale: int) -> Convert:
@@ -71,7 +85,7 @@ def _decimal(precision: int, scale: int) -> Convert:
         if isinstance(value, tuple):  # of an Avro file: the name of a fixed, and its bytes
             value = value[1]
         if isinstance(value, bytes):
-            value = Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-scale, Context(prec=precision + 1))
+            value = stored_decimal(value, scale)
         if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
             raise ValueError(f"{shown(value)} does not fit decimal({precision}, {scale}): it is no number")
         try:
@@ -89,10 +103,12 @@ def _decimal(precision: int, scale: int) -> Convert:
 
 
 def _uuid(value: Any) -> str:
-    try:
-        return str(value if isinstance(value, UUID) else UUID(_checked(value, str)))
-    except ValueError as exc:
-        raise ValueError(f"{shown(value)} is no UUID") from exc
+    if isinstance(value, UUID):
+        return str(value)
+    text = value.strip() if isinstance(value, str) else ""
+    if not UUID_TEXT.fullmatch(text):
+        raise ValueError(f"{shown(value)} is no UUID")
+    return str(UUID(text.lower()))
 
 
 def _integer(bits: int, name: str, from_text: bool) -> Convert:
@@ -103,7 +119,7 @@ def _integer(bits: int, name: str, from_text: bool) -> Convert:
             raise ValueError(f"{shown(value)} is no {name}")
         if not low <= value <= high:
             raise ValueError(f"{shown(value)} is out of the range of {name}")
-        return value
+        return 0 if isinstance(value, MinusZero) else value
 
     def convert_text(text: str) -> int:
         if not INTEGER.fullmatch(text.strip()):
@@ -157,13 +173,6 @@ def _float_of_text(text: str, name: str) -> float:
     return number
 
 
-def is_printed_alike(number: float, text: str) -> bool:
-    """Whether the double nearest to the number `text` is printed with the same digits, zeros at the end apart."""
-    if len(text) <= EXACT_LENGTH and "e" not in text and "E" not in text:
-        return True
-    return repr(number) == text or (math.isfinite(number) and Decimal(repr(number)) == Decimal(text))
-
-
 def _is_kept_in_four_bytes(number: float) -> bool:
     """Return whether the nearest single is the number, or is printed as it with as many digits."""
     if not math.isfinite(number):
@@ -205,14 +214,21 @@ def _enum(declared: Mapping[str, Any]) -> Convert:
     return convert
 
 
-def _fixed(declared: Mapping[str, Any]) -> Convert:
+def _fixed(declared: Mapping[str, Any], of_bytes: Convert) -> Convert:
     def convert(value: Any) -> bytes:
-        value = bare(value)
-        if not isinstance(value, bytes) or len(value) != declared["size"]:
-            raise ValueError(f"{shown(value)} is not {declared['size']} bytes")
-        return value
+        data: bytes = of_bytes(bare(value))
+        if len(data) != declared["size"]:
+            raise ValueError(f"{shown(bare(value))} is not {declared['size']} bytes")
+        return data
 
     return convert
+
+
+def _bytes_of_json(value: Any) -> bytes:
+    try:
+        return bytes(value.encode("latin-1") if isinstance(value, str) else _checked(value, bytes))
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"{shown(value)} is no bytes: in JSON, each is a character up to U+00FF") from exc
 
 
 def _json_text(value: Any) -> str:
@@ -220,8 +236,8 @@ def _json_text(value: Any) -> str:
 
 
 def _dumped(value: Any) -> str:
-    """JSON in which a decimal keeps its digits."""
-    if isinstance(value, Decimal):
+    """Return JSON in which a decimal keeps its digits."""
+    if isinstance(value, Decimal | MinusZero):
         return str(value)
     if isinstance(value, dict):
         return (
@@ -242,7 +258,6 @@ FROM_VALUE: dict[str, Convert] = {
     "float": _floating(FLOAT_MAX, "float", from_text=False),
     "double": _floating(math.inf, "double", from_text=False),
     "string": _only(str),
-    "bytes": _only(bytes),
 }
 FROM_TEXT: dict[str, Convert] = {
     "boolean": _boolean_of_text,
@@ -251,5 +266,5 @@ FROM_TEXT: dict[str, Convert] = {
     "float": _floating(FLOAT_MAX, "float", from_text=True),
     "double": _floating(math.inf, "double", from_text=True),
     "string": _only(str),
-    "bytes": str.encode,
 }
+WHOLE_NUMBERS = tuple(forms[kind] for forms in (FROM_VALUE, FROM_TEXT) for kind in ("int", "long"))

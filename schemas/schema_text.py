@@ -52,7 +52,7 @@ def read_json(text: str) -> Any:
 
 
 def normalized(text: str) -> str:
-    """`text` as JSON without white space and with sorted attributes: equal for equal schemas, valid or not.
+    """Return `text` as JSON without white space and with sorted attributes: equal for equal schemas, valid or not.
 
     Raises:
         TidemarkError: INVALID_SCHEMA, as `read_json`.
@@ -67,9 +67,10 @@ def without_ignored_logical_types(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept = {name: value for name, value in schema.items() if name != "logicalType" or _has_meaning(schema)}
-    for inner in ("items", "values"):
-        if kept["type"] in ("array", "map") and inner in kept:
-            kept[inner] = without_ignored_logical_types(kept[inner])
+    # What a type of another kind has of these names is no type.
+    inner = {"array": "items", "map": "values"}.get(kept["type"])
+    if inner is not None:
+        kept[inner] = without_ignored_logical_types(kept[inner])
     if kept["type"] in ("record", "error"):
         fields = kept["fields"]
         kept["fields"] = [{**field, "type": without_ignored_logical_types(field["type"])} for field in fields]
@@ -114,7 +115,8 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def _has_meaning(schema: Mapping[str, Any]) -> bool:
-    """Whether the type's `logicalType` is one of Avro's, may stand there, and has the parameters that it needs."""
+    """Return whether the type's `logicalType` is one of Avro's, may stand there,
+    and has the parameters that it needs."""
     logical, kind = schema["logicalType"], schema["type"]
     if not isinstance(logical, str) or kind not in LOGICAL_TYPES.get(logical, ()):
         return False

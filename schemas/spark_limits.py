@@ -19,7 +19,7 @@ class NamedTypes:
         self._collect(schema)
 
     def of(self, schema: Any) -> dict[str, Any]:
-        """`schema`, which is no union, as an object with `type`."""
+        """Return `schema`, which is no union, as an object with `type`."""
         if isinstance(schema, str):
             return self._types.get(schema) or {"type": schema}
         return self.of(schema["type"]) if isinstance(schema["type"], dict) else dict(schema)
@@ -154,13 +154,20 @@ class _Check:
 class _Finite(_Check):
     """Makes only the checks without which a few bytes may claim any number of values, or any depth."""
 
+    def __init__(self, names: NamedTypes) -> None:
+        super().__init__(names)
+        # Records that hold others twice, and those others again, would take forever.
+        self._seen: set[str] = set()
+
     def type(self, schema: Any, path: str, outer: tuple[str, ...]) -> None:
         for branch in schema if isinstance(schema, list) else [schema]:
             declared = self._names.of(branch)
             if declared["type"] in ("record", "error"):
                 self._require_no_loop(declared, path, outer)
-                for field in declared["fields"]:
+                fields = declared["fields"] if declared["name"] not in self._seen else ()
+                for field in fields:
                     self.type(field["type"], f"{path}.{field['name']}".lstrip("."), (*outer, declared["name"]))
+                self._seen.add(declared["name"])
             elif declared["type"] == "array":
                 self._require_items(declared["items"], path, outer)
                 self.type(declared["items"], path, outer)

@@ -8,8 +8,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal
 
+from schemas.numerals import NUMBER, exact
 from schemas.wire import DAY, FIRST, LAST, LONG
 
 Ambiguous = Literal["earlier", "later", "reject"]
@@ -25,6 +28,8 @@ UNIT_NS = {"millis": 1_000_000, "micros": 1_000, "nanos": 1}
 INSTANT = re.compile(
     r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s?(Z|UTC|[+-]\d\d(?::?\d\d)?)?", re.IGNORECASE
 )
+# Of nanoseconds since 1970: beyond, a number is no time, whatever its unit.
+TIME_DIGITS = 24
 CLOCK = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?")
 
 
@@ -32,15 +37,18 @@ CLOCK = re.compile(r"(\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?")
 class WallClock:
     """The clock that showed the times without an offset: its zone, and what a time means that it showed twice.
 
-    `notes` takes one line for each time that was shown twice, and of which one of the two was taken.
+    `notes` takes one line for each time that was shown twice, and of which one of the two was taken. `number_ns`:
+    nanoseconds in the unit of numbers that stand for times; None: each is in the unit of its type.
     """
 
     zone: tzinfo = UTC
     ambiguous: Ambiguous = "earlier"
     notes: list[str] = field(default_factory=list, compare=False)
+    number_ns: int | None = None
 
     def instant(self, shown: datetime) -> datetime:
-        """The time with its offset; raises ValueError for one never shown, or shown twice where that is refused."""
+        """Return the time with its offset; raises ValueError for one never shown,
+        or shown twice where that is refused."""
         first = shown.replace(tzinfo=self.zone, fold=0)
         if self.zone.utcoffset(None) is not None:  # a zone of one offset
             return first
@@ -56,42 +64,61 @@ class WallClock:
         return first if self.ambiguous == "earlier" else second
 
 
-def instant(unit: str, clock: WallClock | None) -> Callable[[Any], int]:
+def instant(unit: str, clock: WallClock | None, number_ns: int | None = None) -> Callable[[Any], int]:
     """Make a converter to units since 1970.
 
     A time without an offset was shown by `clock`; where that is None, none may have an offset.
 
-    Takes ISO 8601 text, datetimes (pandas' with their nanoseconds), and integers already in the unit.
+    Takes ISO 8601 text, datetimes (pandas' with their nanoseconds), and integers already in the unit; or, where
+    `number_ns` says how many nanoseconds the unit of the input's numbers has, any number in that unit, also as text.
     """
     unit_ns = UNIT_NS[unit]
     low, high = max(FIRST * 10**6 // unit_ns, LONG[0]), min((LAST + 1) * 10**6 // unit_ns - 1, LONG[1])
 
     def convert(value: Any) -> int:
-        if isinstance(value, int) and not isinstance(value, bool):
+        number = _number(value, number_ns)
+        if number is not None and number_ns is not None:
+            count = _of_number(number, number_ns, unit_ns, unit)
+        elif isinstance(value, int) and not isinstance(value, bool):
             count = value
         else:
             nanoseconds = _text_ns(value, clock) if isinstance(value, str) else _datetime_ns(value, clock)
             count = _in_units(nanoseconds, unit_ns, unit, value)
         if not low <= count <= high:
-            raise ValueError(f"{value} is outside of what a time holds, the years 1 to 9999")
+            held = "1 to 9999" if unit != "nanos" else "1677 to 2262"
+            raise ValueError(f"{value} is outside of what a time in {unit} holds, the years {held}")
         return count
 
     return convert
 
 
-def day(value: Any) -> int:
-    """Convert to days since 1970, from text like 2013-01-31, a date, or days."""
-    if isinstance(value, str):
-        value = _parsed(date.fromisoformat, value, "date like 2013-01-31")
-    if isinstance(value, datetime) and value.time() != time(0):
-        raise ValueError(f"{value} has a time of day, which a date cannot hold")
-    if isinstance(value, datetime):
-        value = value.date()
-    if isinstance(value, date):
-        return (value - EPOCH_DAY).days
-    if isinstance(value, int) and not isinstance(value, bool) and value in DAYS:
-        return value
-    raise ValueError(f"{value!r} is no date")
+def nanoseconds(text: str, clock: WallClock) -> int:
+    """Return the nanoseconds since 1970 of a time like 2013-01-31T13:45:00Z, of the years 1 to 9999."""
+    return _text_ns(text, clock)
+
+
+def day(number_ns: int | None = None) -> Callable[[Any], int]:
+    """Make a converter to days since 1970, from text like 2013-01-31, a date, or days; or from numbers as `instant`,
+    but for those in text, which may be dates like 20130131.
+    """
+
+    def convert(value: Any) -> int:
+        number = None if isinstance(value, str) else _number(value, number_ns)
+        if number is not None and number_ns is not None:
+            value = _of_number(number, number_ns, DAY_NS, "days")
+        if isinstance(value, str):
+            value = _parsed(date.fromisoformat, value, "date like 2013-01-31")
+        if isinstance(value, datetime) and value.time() != time(0):
+            raise ValueError(f"{value} has a time of day, which a date cannot hold")
+        if isinstance(value, datetime):
+            value = value.date()
+        if isinstance(value, date):
+            return (value - EPOCH_DAY).days
+        if isinstance(value, int) and not isinstance(value, bool) and value in DAYS:
+            return value
+        raise ValueError(f"{value!r} is no date")
+
+    return convert
 
 
 def time_of_day(unit: str) -> Callable[[Any], int]:
@@ -109,6 +136,29 @@ def time_of_day(unit: str) -> Callable[[Any], int]:
         return _in_units(seconds * 10**9 + int((match[4] or "0").ljust(9, "0")), unit_ns, unit, value)
 
     return convert
+
+
+def _number(value: Any, number_ns: int | None) -> int | Decimal | None:
+    """Return the number that a value is, or says as text; None where it is none, or numbers have no unit of theirs."""
+    if number_ns is None or isinstance(value, bool):
+        return None
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        return exact(value.strip())
+    if isinstance(value, float):
+        # A float stands for the shortest decimal that reads back as it, which is what its file showed.
+        value = Decimal(repr(value))
+    return value if isinstance(value, int) or (isinstance(value, Decimal) and value.is_finite()) else None
+
+
+def _of_number(number: int | Decimal, number_ns: int, unit_ns: int, unit: str) -> int:
+    if not number:
+        return 0
+    if isinstance(number, Decimal) and abs(number.adjusted()) > TIME_DIGITS:
+        raise ValueError(f"{number} is no time")
+    count = Fraction(number) * number_ns / unit_ns
+    if count.denominator > 1:
+        raise ValueError(f"{number} is finer than its type, which holds {unit}")
+    return count.numerator
 
 
 def _text_ns(text: str, clock: WallClock | None) -> int:

@@ -9,7 +9,7 @@ no error: the specification has readers ignore it, and read what lies below.
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fastavro.schema import SchemaParseException, UnknownType, parse_schema
@@ -58,6 +58,24 @@ def is_valid(text: str) -> bool:
     return True
 
 
+def without_unfit_defaults(schema: Any) -> list[str]:
+    """Take the defaults that are none of their types out of a schema (JSON values); return what was wrong with each.
+
+    Raises:
+        TidemarkError: INVALID_SCHEMA, where something else is wrong.
+    """
+    wrong: list[str] = []
+    while True:
+        check = _Check()
+        check.type(schema, "schema", "", 0)
+        unfit = [*check.unfit_defaults()]
+        if not unfit:
+            return wrong
+        for what, field in unfit:
+            wrong.append(what)
+            del field["default"]
+
+
 class _Check:
     """Goes over a schema, and raises at the first thing that a reader would refuse."""
 
@@ -65,7 +83,7 @@ class _Check:
         self._named: dict[str, Mapping[str, Any]] = {}
         self._spaces: dict[int, str] = {}
         self._aliases: list[tuple[str, str]] = []
-        self._defaults: list[tuple[str, Any, str, Any]] = []
+        self._defaults: list[tuple[str, dict[str, Any], str]] = []
 
     def finish(self) -> None:
         """Say what can be said only once every named type is known."""
@@ -74,14 +92,21 @@ class _Check:
         for name in self._named:
             twin = next((other for other in self._named if "." not in name and other.endswith(f".{name}")), None)
             _require(twin is None, "schema", f"`{name}`, without a namespace, cannot be told from `{twin}` within it")
-        for place, schema, namespace, value in self._defaults:
+        for what, _ in self.unfit_defaults():
+            raise invalid_schema(what)
+
+    def unfit_defaults(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each field whose default is none of its type, and what is wrong there."""
+        for place, field, namespace in self._defaults:
+            schema, value = field["type"], field["default"]
             if isinstance(schema, list) and schema:
                 what = f"the default must be of the union's first type, {self._kind(schema[0], namespace)}"
-                _require(self._fits(schema[0], namespace, value), place, what)
+                is_one = self._fits(schema[0], namespace, value)
             else:
-                kind = self._kind(schema, namespace)
-                what = f"the default {_shown(value)} is none that {kind} can hold"
-                _require(self._fits(schema, namespace, value), place, what)
+                what = f"the default {_shown(value)} is none that {self._kind(schema, namespace)} can hold"
+                is_one = self._fits(schema, namespace, value)
+            if not is_one:
+                yield f"{place}: {what}", field
 
     def type(self, schema: Any, place: str, namespace: str, depth: int) -> None:
         _require(depth <= DEPTH, place, f"types lie deeper than {DEPTH} levels inside each other")
@@ -166,7 +191,7 @@ class _Check:
             order = field.get("order", "ascending")
             _require(order in ORDERS, place, f"order is {_shown(order)}, and may be {', '.join(ORDERS)}")
             if "default" in field:
-                self._defaults.append((place, field["type"], namespace, field["default"]))
+                self._defaults.append((place, field, namespace))
         for field in fields or ():
             place = f"field `{field['name']}` of `{record['name']}`"
             for alias in set(_names(field, place)) - {field["name"]}:

@@ -7,24 +7,25 @@ Beyond Avro's own attributes, a field may have `source` (the name under which th
 Avro name), and a string type may have `json` (it takes any value, as its JSON text).
 """
 
-import json
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from dataclasses import field as default
 from datetime import UTC, tzinfo
 from typing import Any
 
 from schemas.codec import parsed
-from schemas.scalars import Convert, bare, scalar, shown
+from schemas.exact_json import ExactDecoder, decoded
+from schemas.numerals import whole
+from schemas.scalars import WHOLE_NUMBERS, Convert, bare, scalar, shown
+from schemas.sources import left_out, placing
+from schemas.sources import source_name as source_name
 from schemas.timestamps import Ambiguous, WallClock
+from schemas.unions import LEFT_OUT, MISFITS, Branch, Losses, chosen, whole_too
+from schemas.unions import NUMBERS as NUMBERS
+from schemas.unions import branch_name as branch_name
 
 MISSING = object()
-# Of the numbers of a union, the first that holds a value exactly is written: whole ones before double before float.
-NUMBERS = ("int", "long", "double", "float")
-# By the type of a value: the branches of a union that are of its own kind.
-OWN_KIND = {
-    **{str: ("string", "enum"), int: ("int", "long"), float: ("double", "float"), bytes: ("bytes",)},
-    list: ("array",),  # an empty one would be a map too, which Arrow gives as a list of pairs
-}
 
 
 class UnfitError(ValueError):
@@ -42,8 +43,10 @@ class Reading:
 
     `zone`: where times without an offset were taken; `ambiguous`: which of the two is meant where its clocks showed a
     time twice. `from_text`: every field is text, as in the cells of a file;
-    lists and records are then JSON. `nulls`: the texts that mean null. `ignore_extra`: whether a record may have
-    fields that the schema lacks, which are then left out.
+    lists and records are then JSON. `nulls`: the texts that mean null; `empty_is_text`: the empty one does not, in a
+    field that is text. `ignore_extra`: whether a record may have
+    fields that the schema lacks, which are then left out. `from_json`: every field is a value of JSON, in which bytes
+    are text, a character each. `number_ns`: by the names of fields that are times, nanoseconds in the unit of numbers.
     """
 
     zone: tzinfo = UTC
@@ -51,6 +54,14 @@ class Reading:
     nulls: frozenset[str] = frozenset({""})
     ignore_extra: bool = False
     ambiguous: Ambiguous = "earlier"
+    empty_is_text: bool = False
+    from_json: bool = False
+    number_ns: Mapping[str, int] = default(default_factory=dict)
+
+    def nulls_of(self, avro_type: Any) -> frozenset[str]:
+        """Return the cells that mean null in a field of this type."""
+        is_text = self.empty_is_text and branches(avro_type) in (["string"], [{"type": "string"}])
+        return self.nulls - {""} if is_text else self.nulls
 
 
 def record_converter(
@@ -68,14 +79,19 @@ def record_converter(
     schema = parsed(schema_text)
     if not isinstance(schema, dict) or schema["type"] != "record":
         raise ValueError("the schema is no record's")
-    types = _Types(reading, [] if notes is None else notes)
-    convert = types.record(schema, types.cell if reading.from_text else types.value)
+    decoder = ExactDecoder(decimals='"decimal"' in schema_text)
+    types = _Types(reading, [] if notes is None else notes, decoder)
+    convert = types.record(schema, types.field)
 
     def checked(record: Mapping[str, Any]) -> dict[str, Any]:
         try:
             converted: dict[str, Any] = convert(record)
         except RecursionError as exc:
             raise UnfitError("it is nested too deeply") from exc
+        except UnfitError:
+            raise
+        except MISFITS as exc:
+            raise UnfitError(_reason(exc)) from exc
         return converted
 
     return checked
@@ -86,19 +102,22 @@ def branches(avro_type: Any) -> list[Any]:
     return [branch for branch in avro_type if branch != "null"] if isinstance(avro_type, list) else [avro_type]
 
 
-def source_name(field: Mapping[str, Any]) -> str:
-    """Return the name under which the input has this field."""
-    return str(field.get("source", field["name"]))
-
-
 class _Types:
     """Compiles a type into a callable, once, so that a record costs one call per value."""
 
-    def __init__(self, reading: Reading, notes: list[str]) -> None:
-        self._reading = reading
+    def __init__(self, reading: Reading, notes: list[str], decoder: ExactDecoder) -> None:
+        self._reading, self._decoder = reading, decoder
+        self._losses = Losses(notes)
         self._clock = WallClock(reading.zone, reading.ambiguous, notes)
+        self._notes = notes
         self._named: dict[str, Convert] = {}
         self._records: set[str] = set()
+
+    def field(self, field: Mapping[str, Any]) -> Convert:
+        """Return the conversion of a field of the record that a row is."""
+        types = copy.copy(self)
+        types._clock = replace(self._clock, number_ns=self._reading.number_ns.get(field["name"]))
+        return types.cell(field["type"]) if self._reading.from_text else types.value(field["type"])
 
     def value(self, schema: Any) -> Convert:
         """Return the conversion of a value that has a type of its own."""
@@ -111,35 +130,43 @@ class _Types:
         """Return the conversion of a cell of text."""
         if isinstance(schema, list):
             return self._union(schema, self._filled_cell)
-        return _required(self._filled_cell(schema), self._reading.nulls)
+        return _required(self._filled_cell(schema), self._reading.nulls_of(schema))
 
-    def record(self, declared: Mapping[str, Any], compile_field: Callable[[Any], Convert]) -> Convert:
+    def record(self, declared: Mapping[str, Any], compile_field: Callable[[Mapping[str, Any]], Convert]) -> Convert:
         """Return the conversion of a record, field by field."""
         fields: list[tuple[str, str, Convert, bool]] = []
         self._named[declared["name"]] = lambda value: convert(value)
         self._records.add(declared["name"])
         for field in declared["fields"]:
-            compiled = compile_field(field["type"])
+            compiled = compile_field(field)
             fields.append((field["name"], source_name(field), compiled, "default" in field))
         sources = {source for _, source, _, _ in fields}
-        ignore_extra = self._reading.ignore_extra
+        ignore_extra, place = self._reading.ignore_extra, placing(declared["fields"])
+        notes, losses = self._notes, self._losses
 
         def convert(value: Any) -> dict[str, Any]:
             value = bare(value)
             if not isinstance(value, Mapping):
                 raise UnfitError(f"{shown(value)} is no record")
-            if not ignore_extra and not value.keys() <= sources:
-                raise UnfitError(f"the schema has no field `{min(map(str, value.keys() - sources))}`")
+            if not value.keys() <= sources:
+                value, extra = place(value)
+                if extra and not ignore_extra:
+                    raise UnfitError(f"the schema has no field `{min(extra)}`")
+                notes.extend(map(left_out, extra))
+                losses.weight += LEFT_OUT * len(extra)
             return dict(_converted(value, fields))
 
         return convert
 
     def _filled_cell(self, schema: Any) -> Convert:
         declared = schema if isinstance(schema, dict) else {"type": schema}
-        return self._scalar(declared, from_text=True) or _of_json(self._complex(declared))
+        return self._scalar(declared, from_text=True) or _of_json(self._complex(declared), self._decoder)
 
     def _scalar(self, declared: Mapping[str, Any], from_text: bool) -> Convert | None:
-        convert = scalar(declared, self._clock, from_text)
+        from_json = self._reading.from_json or self._reading.from_text
+        convert = scalar(declared, self._clock, from_text, from_json)
+        if convert in WHOLE_NUMBERS and convert is not None:
+            return whole_too(convert, whole, self._losses)
         if convert and declared["type"] in ("enum", "fixed"):
             self._named[declared["name"]] = convert
         return convert
@@ -147,7 +174,7 @@ class _Types:
     def _complex(self, declared: Mapping[str, Any]) -> Convert:
         kind = declared["type"]
         if kind == "record":
-            return self.record(declared, self.value)
+            return self.record(declared, lambda field: self.value(field["type"]))
         if kind == "array":
             return _array(self.value(declared["items"]))
         if kind == "map":
@@ -161,11 +188,12 @@ class _Types:
     def _union(self, branches: list[Any], compile_branch: Callable[[Any], Convert]) -> Convert:
         nullable = "null" in branches
         from_text = compile_branch == self._filled_cell
-        nulls = self._reading.nulls if from_text else frozenset()
-        converts = _exact_first([(branch, compile_branch(branch)) for branch in branches if branch != "null"])
+        nulls = self._reading.nulls_of(branches) if from_text else frozenset()
+        others = [Branch(branch, compile_branch(branch)) for branch in branches if branch != "null"]
         # With the name of its branch, where fastavro would look through all that a value holds to find it, and err.
-        is_nested = any(self._is_nested(branch) for branch, _ in converts)
-        convert = converts[0][1] if len(converts) == 1 and not is_nested else _first_fit(converts, from_text)
+        is_nested = any(self._is_nested(branch.declared) for branch in others)
+        is_alone = len(others) == 1 and not is_nested
+        convert = others[0].convert if is_alone else chosen(others, from_text, self._losses)
         if not nullable:
             return _required(convert, nulls)
 
@@ -198,51 +226,13 @@ def _converted(value: Mapping[str, Any], fields: list[tuple[str, str, Convert, b
             yield name, convert(source_value)
         except UnfitError as exc:
             raise UnfitError(exc.reason, source, *exc.path) from exc
-        except ValueError as exc:
-            raise UnfitError(str(exc), source) from exc
+        except MISFITS as exc:
+            raise UnfitError(_reason(exc), source) from exc
 
 
-def _exact_first(converts: list[tuple[Any, Convert]]) -> list[tuple[Any, Convert]]:
-    places = [place for place, (branch, _) in enumerate(converts) if branch in NUMBERS]
-    ordered = list(converts)
-    numbers = sorted((converts[place] for place in places), key=lambda number: NUMBERS.index(number[0]))
-    for place, number in zip(places, numbers, strict=True):
-        ordered[place] = number
-    return ordered
-
-
-def _first_fit(converts: list[tuple[Any, Convert]], from_text: bool) -> Convert:
-    named = [(_branch_name(branch), convert) for branch, convert in converts]
-    by_name = dict(named)
-    only = named[0] if len(named) == 1 else None
-    bases = [branch["type"] if isinstance(branch, dict) else branch for branch, _ in converts]
-    # A branch of the value's own kind comes first: a number does not become a decimal, nor a text a time.
-    ordered = {
-        kind: [named[place] for place in sorted(range(len(named)), key=lambda place: bases[place] not in kinds)]
-        for kind, kinds in ({} if from_text else OWN_KIND).items()
-    }
-
-    def convert(value: Any) -> Any:
-        if only:
-            return only[0], only[1](value)
-        if isinstance(value, tuple) and value[0] in by_name:
-            return value[0], by_name[value[0]](value[1])
-        for name, attempt in ordered.get(type(value), named):
-            try:
-                # fastavro would choose a branch of its own; a pair of name and value tells it which.
-                return name, attempt(value)
-            except ValueError:
-                continue
-        raise ValueError(f"{shown(bare(value))} fits no type of its union")
-
-    return convert
-
-
-def _branch_name(branch: Any) -> str:
-    """Return what fastavro calls a branch of a union: the full name of a named type, the type of any other."""
-    if isinstance(branch, dict):
-        return str(branch.get("name", branch["type"]))
-    return str(branch)
+def _reason(exc: Exception) -> str:
+    # What libraries say of a value that nobody foresaw helps nobody.
+    return str(exc) if isinstance(exc, ValueError) else f"its value cannot be converted ({type(exc).__name__})"
 
 
 def _array(item: Convert) -> Convert:
@@ -267,12 +257,12 @@ def _map(item: Convert) -> Convert:
     return convert
 
 
-def _of_json(convert: Convert) -> Convert:
+def _of_json(convert: Convert, decoder: ExactDecoder) -> Convert:
     def convert_json(text: str) -> Any:
         try:
-            value = json.loads(text)
+            value = decoded(text, decoder)
         except ValueError as exc:
-            raise ValueError(f"{shown(text)} is no JSON") from exc
+            raise ValueError(f"{shown(text)} is no JSON: {exc}") from exc
         return convert(value)
 
     return convert_json

@@ -10,11 +10,9 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Literal
 
-from deltalake import DeltaTable
-
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.files import table_uri
+from jobs.connectors.delta.reading import StoredTable
 from jobs.connectors.kafka.committed import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges, edges
 from jobs.operations.coverage import check
@@ -25,6 +23,7 @@ from jobs.operations.coverage.query_offsets import QueryOffsets, Span, merge_spa
 from jobs.operations.coverage.row_checks import BRONZE, RowAudit, row_audits
 from jobs.operations.coverage.tables import TableCoverage
 from jobs.pipeline import paths
+from jobs.pipeline.stored_tables import find_stored
 from local.page.cluster import Brokers
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Quarantine
@@ -170,7 +169,7 @@ def _audits(coverage: Coverage) -> dict[str, list[RowAudit]]:
 def _rejected(settings: Settings) -> Counter[str]:
     """Return the rows of the table quarantine, by topic."""
     found: Counter[str] = Counter()
-    if DeltaTable.is_deltatable(table_uri(paths.table(settings.paths.tables, paths.QUARANTINE))):
+    if find_stored(settings, paths.QUARANTINE) is not None:
         for batch in Quarantine(settings).batches(Selection(), ["topic"]):
             for count in batch["topic"].value_counts().to_pylist():
                 found[count["values"]] += count["counts"]
@@ -210,7 +209,7 @@ def _rows(audits: Iterable[RowAudit]) -> int | None:
 
 
 def _count(table: TableCoverage) -> int:
-    return int(DeltaTable(table_uri(table.path), version=table.version).count())
+    return StoredTable(table.path, table.version).count()
 
 
 def _outputs(

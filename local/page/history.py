@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.operations.history import HEADINGS, NUMBERS, SHOWN, cells, explained, numbered, rows_of, wanted
+from jobs.operations.history import HEADINGS, NUMBERS, SHOWN, attempts, cells, explained, rows_of, wanted
 from jobs.pipeline.monitoring import journal
 
 COMMAND = "local/tidemark history"
@@ -58,7 +58,7 @@ def read_history(settings: Settings, chosen: Chosen) -> Listed:
 
 def read_batch(settings: Settings, query: str, batch: int) -> list[list[str]]:
     """Return all that is known of a micro-batch, by its attempts; raises TidemarkError UNKNOWN_BATCH."""
-    rows = rows_of(journal.micro_batches(settings, numbered(query, batch)))
+    rows = attempts(settings, query, batch)
     if not rows:
         raise TidemarkError("UNKNOWN_BATCH", f"no micro-batch {batch} of {query} is known", "see the view History")
     return [explained(row) for row in rows]

@@ -10,11 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
 from conf.settings import Settings
+from jobs.connectors.delta.reading import StoredTable
 from jobs.connectors.files import table_uri
 from jobs.pipeline import paths
+from jobs.pipeline.stored_tables import find_stored
 from local.page.charts import Chart, counts_over_time
 
 SHOWN = 30
@@ -42,14 +43,14 @@ class Late:
 
 
 def read_late(settings: Settings) -> Late:
-    """Read the table `late`; empty where nothing was late, which makes no table."""
+    """Read the table `late`; empty where nothing was late, which makes no table. Errors as `naming_damage`."""
     uri = table_uri(paths.table(settings.paths.tables, paths.LATE))
     program = f"from deltalake import DeltaTable; print(DeltaTable({uri!r}).to_pandas().to_string())"
     command = shlex.join([sys.executable, "-c", program])
-    if not DeltaTable.is_deltatable(uri):
+    table = find_stored(settings, paths.LATE)
+    if table is None:
         return Late((), (), counts_over_time("", {}), command)
-    dataset = DeltaTable(uri).to_pyarrow_dataset()
-    rows = dataset.to_table(columns=[*GROUP, "dropped", "listed_at"])
+    rows = table.rows([*GROUP, "dropped", "listed_at"])
     rows = rows.set_column(4, "minute", pc.floor_temporal(rows["listed_at"], unit="minute")).append_column(
         "listed_at", rows["listed_at"]
     )
@@ -65,13 +66,13 @@ def read_late(settings: Settings) -> Late:
             over_time[row["query"], row["minute"]] += row["count_all"]
     chart = counts_over_time("Late rows by query, when they were listed", over_time)
     ordered = sorted(groups, key=lambda group: (-group["rows"], str(group["query"])))
-    return Late(tuple(ordered), _newest(dataset, rows["listed_at"]), chart, command)
+    return Late(tuple(ordered), _newest(table, rows["listed_at"]), chart, command)
 
 
-def _newest(dataset: Any, listed: pa.ChunkedArray) -> tuple[Mapping[str, Any], ...]:
+def _newest(table: StoredTable, listed: pa.ChunkedArray) -> tuple[Mapping[str, Any], ...]:
     if not len(listed):
         return ()
     order = [("listed_at", "descending")]
     since = pa.table({"listed_at": listed}).sort_by(order).slice(0, SHOWN)["listed_at"][-1]
-    found = dataset.to_table(filter=pc.field("listed_at") >= since).sort_by(order).slice(0, SHOWN)
+    found = table.rows(where=pc.field("listed_at") >= since).sort_by(order).slice(0, SHOWN)
     return tuple(found.to_pylist())

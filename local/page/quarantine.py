@@ -79,10 +79,16 @@ class Samples:
 
 
 def read_rejects(settings: Settings, brokers: Brokers) -> Rejects:
-    """Count what is in quarantine; raises TidemarkError NO_SUCH_COLUMN for a table of an older version."""
+    """Count what is in quarantine.
+
+    Raises:
+        TidemarkError: NO_SUCH_COLUMN, for a table of an older version; as `Quarantine`, where the table is damaged.
+    """
     try:
         table = Quarantine(settings)
     except TidemarkError as error:
+        if error.code != "NO_QUARANTINE":
+            raise
         return Rejects((), counts_over_time("", {}), missing=error)
     over_time, topics = _over_time(table)
     redriven, down = _redriven(settings, brokers, topics)

@@ -1,1 +1,1 @@
-"""Any CSV, JSON, Parquet or Avro file as events: opened, typed, converted, published; rejects are kept."""
+"""Publishes any CSV, JSON, Parquet or Avro file as events: opens, types and converts it; keeps the rejects."""

@@ -67,9 +67,13 @@ def file_request(arguments: argparse.Namespace) -> FileRequest:
         parts=parts,
         schema=arguments.schema,
         reading=Reading(
-            zone=arguments.time_zone, nulls=nulls, ignore_extra=arguments.ignore_extra, ambiguous=arguments.ambiguous
+            zone=arguments.time_zone,
+            nulls=nulls,
+            ignore_extra=arguments.ignore_extra,
+            ambiguous=arguments.ambiguous,
+            empty_is_text=arguments.empty_text,
         ),
-        opening=Opening(arguments.format, arguments.delimiter, arguments.encoding),
+        opening=Opening(arguments.format, arguments.delimiter, arguments.encoding, quoted=arguments.quote != "none"),
         rejects=arguments.rejects,
         limit=arguments.max_rejects,
         create_partitions=arguments.partitions if arguments.create_topic else None,
@@ -117,7 +121,11 @@ def _add_record_arguments(group: Any) -> None:
     group.add_argument(
         "--event-time", metavar="FIELD", help="its time is the record's timestamp; without it, the time of publishing"
     )
-    group.add_argument("--event-time-unit", choices=[*UNIT_NS], default="ms", help="of an event time that is a number")
+    group.add_argument(
+        "--event-time-unit",
+        choices=[*UNIT_NS],
+        help="of numbers of the file that are the event time; default ms, or of a timestamp the unit of its type",
+    )
     group.add_argument(
         "--header", action="append", default=[], type=_header, metavar="NAME=VALUE", help="may be repeated"
     )
@@ -134,6 +142,12 @@ def _add_reading_arguments(group: Any) -> None:
     group.add_argument("--format", choices=get_args(Format), help="default: by the file's name")
     group.add_argument("--delimiter", type=_delimiter, metavar="C", help="of CSV; default: by the first rows")
     group.add_argument(
+        "--quote",
+        choices=["double", "none"],
+        default="double",
+        help="of CSV: none where no cell is quoted, and a quote is a character like any other; default double",
+    )
+    group.add_argument(
         "--encoding",
         type=_encoding,
         metavar="NAME",
@@ -145,6 +159,11 @@ def _add_reading_arguments(group: Any) -> None:
         default=[],
         metavar="TEXT",
         help="CSV cells that mean null, besides empty ones: NA; may be repeated",
+    )
+    group.add_argument(
+        "--empty-text",
+        action="store_true",
+        help="an empty CSV cell is the empty text where its field is a string, and null elsewhere",
     )
     group.add_argument(
         "--time-zone",
@@ -198,6 +217,7 @@ def _delimiter(text: str) -> str:
 
 def _encoding(text: str) -> str:
     try:
+        "".encode(text)  # which takes encodings of text alone, not `hex`
         codecs.lookup(text).incrementaldecoder(errors="surrogateescape").decode(b"a")
         return codecs.lookup(text).name
     except (LookupError, TypeError, ValueError):

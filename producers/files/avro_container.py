@@ -17,7 +17,7 @@ MAGIC = b"Obj\x01"
 SYNC_BYTES, CHECKSUM_BYTES = 16, 4
 HEADER_BYTES = 4 * 2**20
 HEADER_ENTRIES = 1_000
-# Of a block, unpacked. A byte of a list may become a dict of some 200.
+# The most bytes of an unpacked block. One byte of a list may become a dict of some 200 bytes.
 BLOCK_BYTES, LIST_BLOCK_BYTES = 64 * 2**20, 4 * 2**20
 ROWS = 100_000  # of a block that has fewer bytes: rows of nothing but nulls take none
 XZ_BYTES = 128 * 2**20  # of the unpacker itself, which the packer chose
@@ -53,7 +53,7 @@ UNPACK_ERRORS = (lzma.LZMAError, zstd.ZstdError, RuntimeError)
 class Container:
     """A container file at its beginning; `metadata` is its header's.
 
-    What is no container, or not to its end, raises ValueError or EOFError, and what libraries raise (UNPACK_ERRORS).
+    A file that is no whole container raises ValueError or EOFError, or what libraries raise (UNPACK_ERRORS).
     """
 
     def __init__(self, stream: io.BufferedReader) -> None:
@@ -64,7 +64,7 @@ class Container:
         self._sync = self._exactly(SYNC_BYTES)
 
     def blocks(self, most: int) -> Iterator[tuple[int, io.BytesIO]]:
-        """Each block: how many rows it says it has, and their bytes, `most` at most."""
+        """Yield each block: how many rows it says it has, and their bytes, `most` at most."""
         unpack = UNPACK[self.metadata.get("avro.codec", b"null").decode()]
         while self._stream.peek(1):
             count, size = self._long(), self._long()

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from conf.errors import TidemarkError
 from producers.files.rows import unique_names
-from schemas.validity import NAME
+from schemas.spark_limits import COLUMNS, RESERVED_PREFIX
+from schemas.validity import DEPTH, NAME
 
 PLAIN: list[tuple[Any, Any]] = [
     (pa.types.is_boolean, "boolean"),
@@ -52,10 +53,26 @@ class Field:
     avro_type: Any
 
 
-def record(name: str, fields: Iterable[Field], **attributes: str) -> dict[str, Any]:
-    """A record of nullable fields; a name that Avro does not allow is changed, and kept as the field's `source`."""
+def event(name: str, fields: Iterable[Field], **attributes: str) -> dict[str, Any]:
+    """Make the record of an event: none of its fields is named as a column of the tables' own, no two records alike."""
+    made = _record(name, fields, event_field, **attributes)
+    found = sorted(_records(made, ()), key=lambda placed: placed[0])
+    # In the order of the sources, not of the rows, so that the same columns give the same names.
+    unique = unique_names([inner["name"] for _, inner in found])
+    for (_, inner), inner_name in zip(found, unique, strict=True):
+        inner["name"] = inner_name
+    return made
+
+
+def record(name: str, fields: Iterable[Field]) -> dict[str, Any]:
+    """Make a record within another; its name may still be that of another, until the `event` is made."""
+    return _record(name, fields, avro_name)
+
+
+def _record(name: str, fields: Iterable[Field], field_name: Callable[[str], str], **attributes: str) -> dict[str, Any]:
+    """Return a record of nullable fields; a name that cannot be is changed, and kept as the field's `source`."""
     listed = list(fields)
-    names = _field_names([field.source for field in listed])
+    names = _field_names([field.source for field in listed], field_name)
     return {
         "type": "record",
         "name": name,
@@ -65,12 +82,21 @@ def record(name: str, fields: Iterable[Field], **attributes: str) -> dict[str, A
 
 
 def avro_name(source: str) -> str:
-    """The name itself where Avro allows it; otherwise the nearest that it allows: `Unit price ($)` -> Unit_price."""
+    """Return the name itself where Avro allows it; otherwise the nearest that it allows:
+    `Unit price ($)` -> Unit_price."""
     if NAME.fullmatch(source):
         return source
     plain = unicodedata.normalize("NFKD", source).encode("ascii", "ignore").decode()
     bare = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")
     return bare if NAME.fullmatch(bare) else f"_{bare}" if bare else "column"
+
+
+def event_field(source: str) -> str:
+    """Return the Avro name of an event's field; where tables have such a column of their own, one beside it."""
+    name = avro_name(source)
+    if name.lower() in COLUMNS:
+        return name.lstrip("_")
+    return f"_{name}" if name.lower().startswith(RESERVED_PREFIX) else name
 
 
 def type_name(topic: str) -> str:
@@ -80,7 +106,7 @@ def type_name(topic: str) -> str:
 
 
 def renamed(schema: Any) -> list[tuple[str, str]]:
-    """(source, name) of every field, at every depth, whose name was changed."""
+    """Return (source, name) of every field, at every depth, whose name was changed."""
     if isinstance(schema, list):
         return [pair for branch in schema for pair in renamed(branch)]
     if not isinstance(schema, dict):
@@ -93,7 +119,7 @@ def renamed(schema: Any) -> list[tuple[str, str]]:
 
 def avro_fields(schema: pa.Schema, name: str) -> list[Field]:
     """Return the columns as fields of the record `name`; raises TidemarkError UNSUPPORTED_TYPE."""
-    return [_field(column, name) for column in schema]
+    return [_field(column, name, 1) for column in schema]
 
 
 def require_precision(precision: int, name: str) -> None:
@@ -103,11 +129,25 @@ def require_precision(precision: int, name: str) -> None:
         raise TidemarkError("UNSUPPORTED_TYPE", what, "cast the column before, to a shorter decimal or to text")
 
 
-def _field_names(sources: list[str]) -> dict[str, str]:
-    """Source -> name. Names differ by more than case, which is all the same to Spark; proper names are kept first."""
-    ordered = sorted(sources, key=lambda source: avro_name(source) != source)
-    unique = unique_names([avro_name(source) for source in ordered], fold=str.lower)
+def _field_names(sources: list[str], field_name: Callable[[str], str]) -> dict[str, str]:
+    """Return source -> name. Names differ by more than case, which Spark ignores; proper names are kept first."""
+    ordered = sorted(sources, key=lambda source: field_name(source) != source)
+    unique = unique_names([field_name(source) for source in ordered], fold=str.lower)
     return dict(zip(ordered, unique, strict=True))
+
+
+def _records(schema: Any, path: tuple[tuple[bool, str], ...]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield every record and where it lies: the sources of the fields that lead to it, proper names first."""
+    if isinstance(schema, list):
+        for branch in schema:
+            yield from _records(branch, path)
+    elif isinstance(schema, dict):
+        if schema["type"] == "record":
+            yield path, schema
+        for field in schema.get("fields", ()):
+            yield from _records(field["type"], (*path, ("source" in field, field.get("source", field["name"]))))
+        for inner in ("items", "values"):
+            yield from _records(schema.get(inner), (*path, (False, inner)))
 
 
 def _described(field: Field, name: str) -> dict[str, Any]:
@@ -116,15 +156,15 @@ def _described(field: Field, name: str) -> dict[str, Any]:
     return {"name": name, **source, "type": ["null", field.avro_type], "default": None, "doc": doc}
 
 
-def _field(column: pa.Field, parent: str) -> Field:
-    return Field(column.name, _avro(column.type, f"{parent}_{avro_name(column.name)}"))
+def _field(column: pa.Field, parent: str, depth: int) -> Field:
+    return Field(column.name, _avro(column.type, f"{parent}_{avro_name(column.name)}", depth))
 
 
-def _avro(arrow: pa.DataType, name: str) -> Any:
+def _avro(arrow: pa.DataType, name: str, depth: int) -> Any:
     if pa.types.is_dictionary(arrow):
-        return _avro(arrow.value_type, name)
+        return _avro(arrow.value_type, name, depth)
     if isinstance(arrow, pa.BaseExtensionType):
-        return EXTENSIONS.get(arrow.extension_name) or _avro(arrow.storage_type, name)
+        return EXTENSIONS.get(arrow.extension_name) or _avro(arrow.storage_type, name, depth)
     if pa.types.is_decimal(arrow):
         require_precision(arrow.precision, name.replace("_", "."))
         return {"type": "bytes", "logicalType": "decimal", "precision": arrow.precision, "scale": max(arrow.scale, 0)}
@@ -137,15 +177,24 @@ def _avro(arrow: pa.DataType, name: str) -> Any:
     for matches, avro in PLAIN:
         if matches(arrow):
             return avro
-    return _nested(arrow, name)
+    return _nested(arrow, name, depth)
 
 
-def _nested(arrow: pa.DataType, name: str) -> Any:
+def _nested(arrow: pa.DataType, name: str, depth: int) -> Any:
+    if depth == DEPTH:
+        raise _unsupported(name, f"lies {DEPTH} levels deep and goes on, deeper than schemas may", "as text")
     if pa.types.is_struct(arrow) and arrow.num_fields:
-        return record(name, [_field(arrow.field(index), name) for index in range(arrow.num_fields)])
+        fields = [arrow.field(index) for index in range(arrow.num_fields)]
+        if len({field.name for field in fields}) < len(fields):
+            raise _unsupported(name, f"is {arrow}, which has a name twice", "with names of their own")
+        return record(name, [_field(field, name, depth + 1) for field in fields])
     if any(matches(arrow) for matches in LISTS):
-        return {"type": "array", "items": ["null", _avro(arrow.value_type, f"{name}_item")]}
-    if pa.types.is_map(arrow) and _avro(arrow.key_type, name) == "string":
-        return {"type": "map", "values": ["null", _avro(arrow.item_type, f"{name}_value")]}
-    remedy = "cast the column before, or leave it out"
-    raise TidemarkError("UNSUPPORTED_TYPE", f"`{name.replace('_', '.')}` is {arrow}, which Avro cannot hold", remedy)
+        return {"type": "array", "items": ["null", _avro(arrow.value_type, f"{name}_item", depth + 1)]}
+    if pa.types.is_map(arrow) and _avro(arrow.key_type, name, depth + 1) == "string":
+        return {"type": "map", "values": ["null", _avro(arrow.item_type, f"{name}_value", depth + 1)]}
+    raise _unsupported(name, f"is {arrow}, which Avro cannot hold")
+
+
+def _unsupported(name: str, what: str, how: str = "") -> TidemarkError:
+    remedy = f"cast the column before{f', {how}' if how else ''}, or leave it out"
+    return TidemarkError("UNSUPPORTED_TYPE", f"`{name.replace('_', '.')}` {what}", remedy)

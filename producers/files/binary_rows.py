@@ -8,25 +8,29 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from fastavro import schemaless_reader
-from fastavro.schema import SchemaParseException, UnknownType, parse_schema
+from fastavro.schema import SchemaParseException, UnknownType
 
 from conf.errors import TidemarkError
 from producers.files.avro_container import BLOCK_BYTES, LIST_BLOCK_BYTES, UNPACK_ERRORS, Container
+from producers.files.avro_stored import stored_schema
+from producers.files.fine_times import finer_than_micros
+from producers.files.known_zones import batch_in, known, types_in, utc
 from producers.files.rows import LEAST_ROWS, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, unique_columns
 from schemas.spark_limits import require_finite
 
 BATCH_ROWS = 5_000
-# Of rows that are worked on at a time.
+# The most bytes of the rows that are worked on at a time, unless a row alone is larger.
 PIECE_BYTES = 1 << 22
 # Without it, a column of a row group is read whole.
 BUFFER_BYTES = 1 << 20
-LAST_NANOS = 2**63 - 1
 FINER = "a time of it is finer than microseconds, which is what a table holds"
 NOT_HELD = "it holds a time finer than microseconds or outside the years 1 to 9999, or text that is not UTF-8"
+# What values raise that Python does not hold.
+NOT_VALUES = (ValueError, OverflowError, LookupError, pa.ArrowException)
 CODECS = ("null", "deflate", "snappy", "zstandard", "bzip2", "xz", "lz4")
 # fastavro has no error class of its own for bytes that are no Avro.
 AVRO_ERRORS = (
@@ -36,7 +40,10 @@ AVRO_ERRORS = (
 
 
 class ParquetInput:
-    """A Parquet file."""
+    """A Parquet file.
+
+    `schema` is its Arrow schema, where the names of columns are made unique, and zones that are not known are UTC.
+    """
 
     from_text = False
 
@@ -46,21 +53,14 @@ class ParquetInput:
         try:
             # Read in nanoseconds, as is the default, a time after the year 2262 would become another one.
             self._file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us", buffer_size=BUFFER_BYTES)
-            self._int96 = [
-                column.name
-                for column in map(self._file.schema.column, range(len(self._file.schema)))
-                if column.physical_type == "INT96"
-            ]
-            self._finer = pq.ParquetFile(path, buffer_size=BUFFER_BYTES) if self._int96 else None
+            leaves = map(self._file.schema.column, range(len(self._file.schema)))
+            has_cut = any(leaf.physical_type == "INT96" for leaf in leaves)
+            self._exact = pq.ParquetFile(path, buffer_size=BUFFER_BYTES) if has_cut else None
         except (OSError, pa.ArrowException) as exc:
             raise bad_file(name, f"it is no Parquet file: {exc}") from exc
         self._columns, self.notes = unique_columns(name, self._file.schema_arrow.names)
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The file's Arrow schema, column names made unique."""
-        fields = zip(self._columns, self._file.schema_arrow, strict=True)
-        return pa.schema([field.with_name(name) for name, field in fields])
+        fields = zip(self._columns, types_in(self._file.schema_arrow, known), strict=True)
+        self.schema = pa.schema([field.with_name(column) for column, field in fields])
 
     def columns(self) -> list[str] | None:
         """Return the names of the columns, made unique."""
@@ -79,10 +79,11 @@ class ParquetInput:
         """Yield the rows, some at a time: fewer where they are large."""
         read, size = 0, self._rows_at_a_time()
         try:
-            finer = self._finer.iter_batches(batch_size=size) if self._finer else repeat(None)
-            for batch, fine in zip(self._file.iter_batches(batch_size=size), finer, strict=False):
-                cut = _cut_rows(batch, fine, self._int96)
-                yield from ParquetPiece(batch.rename_columns(self._columns), read + 1, cut).small()
+            exacts = self._exact.iter_batches(batch_size=size) if self._exact else repeat(None)
+            for batch, exact in zip(self._file.iter_batches(batch_size=size), exacts, strict=False):
+                cut = _cut_rows(batch, exact) if exact else set()
+                named = batch_in(batch.rename_columns(self._columns), self.schema)
+                yield from ParquetPiece(named, read + 1, cut).small()
                 read += len(batch)
         except (OSError, pa.ArrowException) as exc:
             raise bad_file(self.name, f"unreadable after row {read}: {exc}") from exc
@@ -141,8 +142,8 @@ class ParquetPiece:
 class AvroInput:
     """An Avro container file.
 
-    Logical types are read as what they are stored as (a timestamp as an integer), which loses nothing. In a union, a
-    record, enum or fixed comes as a pair of its type's name and its value, so that its branch is known.
+    Values are read as they are stored (a timestamp as an integer), which loses nothing; see `avro_stored`. `stored` is
+    the schema that says so.
     """
 
     from_text = False
@@ -155,9 +156,9 @@ class AvroInput:
             self._container = Container(stream)
             _require_codec(name, self._container.metadata.get("avro.codec", b"null").decode())
             self.schema: Any = json.loads(self._container.metadata["avro.schema"])
-            self._stored = parse_schema(_without_logical_types(self.schema))
-            # What a few bytes claim without end is no row of a table either.
-            require_finite(self._stored)
+            self.stored = stored_schema(self.schema)
+            # The schema must not let a few bytes claim any number of values.
+            require_finite(self.stored)
         except TidemarkError as exc:
             raise bad_file(name, f"its rows have no bound: {exc.message}", exc.remedy) from exc
         except AVRO_ERRORS as exc:
@@ -187,10 +188,10 @@ class AvroInput:
             raise bad_file(self.name, f"unreadable after row {number}: {exc}") from exc
 
     def _records(self) -> Iterator[Any]:
-        has_lists = any(f'"{kind}"' in json.dumps(self._stored) for kind in ("array", "map"))
+        has_lists = any(f'"{kind}"' in json.dumps(self.stored) for kind in ("array", "map"))
         for count, data in self._container.blocks(LIST_BLOCK_BYTES if has_lists else BLOCK_BYTES):
             for _ in range(count):
-                yield schemaless_reader(data, self._stored, None, return_named_type=True)
+                yield schemaless_reader(data, self.stored, None, return_named_type=True)
 
 
 def _require_codec(name: str, codec: str) -> None:
@@ -201,68 +202,47 @@ def _require_codec(name: str, codec: str) -> None:
 
 def _batch_rows(batch: pa.RecordBatch, first: int) -> Iterator[Row]:
     try:
-        records = batch.cast(_in_micros(batch.schema)).to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException) as exc:
+        records = _values(batch)
+    except NOT_VALUES as exc:
         # One value that Python cannot hold (a year after 9999, a string that is no UTF-8) spoils the whole batch.
         if len(batch) == 1:
-            yield Row(first, str(batch.to_struct_array()), None, _not_held(batch) or str(exc))
-        else:
-            for index in range(len(batch)):
-                yield from _batch_rows(_alone(batch, index), first + index)
+            yield _last_try(batch, first, str(exc))
+            return
+        middle = len(batch) // 2
+        yield from _batch_rows(batch.slice(0, middle), first)
+        yield from _batch_rows(batch.slice(middle), first + middle)
         return
     for index, record in enumerate(records):
         yield Row(first + index, "", record)
 
 
+def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    if any(finer_than_micros(column, column).any() for column in batch.columns):
+        raise ValueError(FINER)
+    return list(batch.to_pylist())
+
+
+def _last_try(row: pa.RecordBatch, number: int, problem: str) -> Row:
+    """Return a row with its instants in UTC: the first and last that Python can show may not be shown in its zone."""
+    in_utc = batch_in(row, types_in(row.schema, utc))
+    try:
+        return Row(number, "", _values(in_utc)[0])
+    except NOT_VALUES:
+        return Row(number, str(row.to_struct_array()), None, _not_held(in_utc) or problem)
+
+
 def _not_held(row: pa.RecordBatch) -> str | None:
     """Say why one row cannot be read, by column, and without values, which may be personal; None where each can be."""
-    for name, column in zip(row.schema.names, row.columns, strict=True):
+    for name in row.schema.names:
         try:
-            column.cast(_in_micros(column.type)).to_pylist()
-        except (ValueError, OverflowError, pa.ArrowException):
+            _values(row.select([name]))
+        except NOT_VALUES:
             return f"field `{name}`: {NOT_HELD}"
     return None
 
 
-def _alone(batch: pa.RecordBatch, index: int) -> pa.RecordBatch:
-    """One row as a batch, copied: of a slice, the rows around it would be cast too. `take` knows no views of text."""
-    parts = [pa.concat_arrays([column.slice(index, 1), column.slice(index, 0)]) for column in batch.columns]
-    return pa.RecordBatch.from_arrays(parts, schema=batch.schema)
-
-
-def _cut_rows(batch: pa.RecordBatch, fine: pa.RecordBatch | None, int96: list[str]) -> set[int]:
-    """The rows of `batch` in which a time of 12 bytes is finer than microseconds, which `fine` has in nanoseconds."""
-    cut: set[int] = set()
-    for name in int96:
-        is_column = batch.schema.names.count(name) == 1 and pa.types.is_timestamp(batch.schema.field(name).type)
-        if fine is None or not is_column:
-            continue
-        micros, nanos = (frame[name].cast(pa.int64()) for frame in (batch, fine))
-        fits = pc.less_equal(pc.abs(micros), LAST_NANOS // 1000)
-        is_cut = pc.and_(fits, pc.not_equal(pc.if_else(fits, pc.multiply(micros, 1000), 0), nanos))
-        cut.update(pc.indices_nonzero(is_cut).to_pylist())
-    return cut
-
-
-def _in_micros(kind: Any) -> Any:
-    """A schema or type with times of day in microseconds, to which a finer one cannot be cast: Python would cut it."""
-    if isinstance(kind, pa.Schema):
-        return pa.schema([field.with_type(_in_micros(field.type)) for field in kind])
-    if kind == pa.time64("ns"):
-        return pa.time64("us")
-    if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_in_micros(field.type)) for field in kind])
-    if pa.types.is_map(kind):
-        return pa.map_(kind.key_field, kind.item_field.with_type(_in_micros(kind.item_type)))
-    for matches, make in ((pa.types.is_list, pa.list_), (pa.types.is_large_list, pa.large_list)):
-        if matches(kind):
-            return make(kind.value_field.with_type(_in_micros(kind.value_type)))
-    return kind
-
-
-def _without_logical_types(schema: Any) -> Any:
-    if isinstance(schema, list):
-        return [_without_logical_types(branch) for branch in schema]
-    if isinstance(schema, dict):
-        return {key: _without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
-    return schema
+def _cut_rows(batch: pa.RecordBatch, exact: pa.RecordBatch) -> set[int]:
+    """Return the rows of `batch` in which a time of 12 bytes is finer than microseconds, in which it was read."""
+    pairs = [pair for pair in zip(batch.columns, exact.columns, strict=True) if pair[0].type != pair[1].type]
+    is_cut = np.logical_or.reduce([finer_than_micros(*pair) for pair in pairs])
+    return set(np.flatnonzero(is_cut).tolist())

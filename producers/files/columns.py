@@ -13,17 +13,15 @@ import pyarrow.compute as pc
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.topic_limits import BATCH_BYTES, Limits
 from producers.files.fitting import Fitting
-from producers.files.record_parts import LOGICAL_PER_MS, MS_NS, UNIT_NS, Parts
+from producers.files.record_parts import DEFAULT_UNIT, LAST_MS, LOGICAL_PER_MS, MS_NS, UNIT_NS, Parts
 from producers.files.rows import Input, NotColumnarError, Piece
-from producers.files.scalar_fits import Fit
+from producers.files.sure_values import Fit
 from schemas.columnar import ColumnarEncoder
 from schemas.validity import load_schema
 from schemas.values import Reading, branches, source_name
 
 # What a record has beyond its key, value and headers is less than this.
 OVERHEAD = BATCH_BYTES + 64
-# No file means a later timestamp; beyond this, arithmetic would not be exact.
-LAST_MS = 1 << 52
 # A piece that cannot be read is halved, and halves count as pieces, too: with one unreadable row in 100 more than half
 # of the pieces are bad, counted down to the smallest halves. So the least share of good pieces is low.
 TRIED_PIECES, LEAST_SHARE = 200, 0.2
@@ -57,7 +55,8 @@ class ColumnReader:
         fields = {source_name(field): field for field in schema["fields"]}
         if file.columns() is None and reading.ignore_extra:
             raise NotColumnarError("each row may have fields of its own (--ignore-extra)")
-        fitting = Fitting(replace(reading, from_text=file.from_text), missing=file.columns() is None)
+        reading = replace(reading, from_text=file.from_text, number_ns=parts.number_ns(schema))
+        fitting = Fitting(reading, missing=file.columns() is None)
         self._fits = [(source, _fit(fitting, field, source, types)) for source, field in fields.items()]
         by_name = {name: field for field in schema["fields"] for name in (source_name(field), field["name"])}
         if parts.header_fields:
@@ -66,7 +65,7 @@ class ColumnReader:
         if parts.key:
             _require_key(by_name[parts.key])
         self._time = str(by_name[parts.event_time]["name"]) if parts.event_time else None
-        self._time_ns = _time_ns(by_name[parts.event_time], parts.unit) if parts.event_time else 0
+        self._time_ns = _time_ns(by_name[parts.event_time], parts.unit or DEFAULT_UNIT) if parts.event_time else 0
         headers = sum(len(name.encode()) + len(value.encode()) + 10 for name, value in parts.headers)
         self._largest = None if limits.max_message_bytes is None else limits.max_message_bytes - headers - OVERHEAD
         self._ahead_ms = limits.ahead_ms
@@ -127,7 +126,7 @@ class ColumnReader:
         return column if pa.types.is_string(kind) or pa.types.is_binary(kind) else column.cast(pa.string())
 
     def _timestamps(self, table: pa.Table) -> npt.NDArray[np.int64]:
-        """Milliseconds since 1970; 0 for now, or where there is none."""
+        """Return milliseconds since 1970; 0 for now, or where there is none."""
         if not self._time:
             return np.zeros(table.num_rows, dtype=np.int64)
         column = table.column(self._time).combine_chunks()
@@ -136,7 +135,7 @@ class ColumnReader:
         if self._time_ns <= MS_NS:
             return np.asarray(numbers // (MS_NS // self._time_ns))
         factor = self._time_ns // MS_NS
-        return np.asarray(np.where(np.abs(numbers) <= LAST_MS // factor, numbers, 0) * factor)
+        return np.asarray(np.where((numbers >= 0) & (numbers <= LAST_MS // factor), numbers, 0) * factor)
 
 
 def _fit(fitting: Fitting, field: Mapping[str, Any], source: str, types: pa.Schema) -> Fit:
@@ -149,7 +148,7 @@ def _fit(fitting: Fitting, field: Mapping[str, Any], source: str, types: pa.Sche
 
 
 def _declared(field: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The field's type, without null."""
+    """Return the field's type, without null."""
     kind = branches(field["type"])[0]
     return {"type": kind} if isinstance(kind, str) else dict(kind)
 
@@ -162,7 +161,7 @@ def _require_key(field: Mapping[str, Any]) -> None:
 
 
 def _time_ns(field: Mapping[str, Any], unit: str) -> int:
-    """Nanoseconds in the unit of an event time that is a number."""
+    """Return the nanoseconds in the unit of an event time that is a number."""
     declared = _declared(field)
     base, _, logical_unit = str(declared.get("logicalType", "")).rpartition("-")
     if base == "timestamp":

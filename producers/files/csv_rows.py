@@ -4,8 +4,9 @@ import codecs
 import csv
 import functools
 import io
+import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,25 +23,35 @@ SNIFFED_ROWS = 100
 # As long as a record may be by default; a quote that is never closed is noticed after so many characters.
 MAX_CELL_CHARACTERS = 1_000_000
 QUOTE, LINE_FEED, CARRIAGE_RETURN = b'"\n\r'
+# What Excel takes for no row: a first line that says which delimiter follows.
+NAMED_DELIMITER = re.compile(r'"?sep=([^"\r\n])"?(?=[\r\n])', re.ASCII | re.IGNORECASE)
+BLANK_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 
 
 class CsvInput:
     """A CSV file with a header line; `delimiter` None: the one of `,` `;` tab `|` that fits the first rows best.
 
     Every cell is text. Quotes are read strictly: a quote that opens a cell must close it. Where it does not, the
-    line it stands on is the bad row, not all the lines that it would swallow.
+    line it stands on is the bad row, not all the lines that it would swallow. Not `quoted`: a quote is a character.
     """
 
     from_text = True
 
-    def __init__(self, name: str, stream: io.BufferedReader, delimiter: str | None = None) -> None:
+    def __init__(self, name: str, stream: io.BufferedReader, delimiter: str | None = None, quoted: bool = True) -> None:
         """Reads the header; raises TidemarkError BAD_FILE where there is none to be read."""
         csv.field_size_limit(MAX_CELL_CHARACTERS)
         self.name = name
-        start = stream.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]
-        self.delimiter = delimiter or sniff_delimiter(start.decode("utf-8-sig", "replace"))
+        self.quoted = quoted
+        start = stream.peek(SNIFFED_BYTES)[:SNIFFED_BYTES].decode("utf-8-sig", "replace")
+        named = NAMED_DELIMITER.match(start)
+        self.delimiter = delimiter or (named[1] if named else sniff_delimiter(start, quoted))
         self._lines = _Lines(LineBlocks(name, stream, carriage_returns=True))
+        if named:
+            next(self._lines)
+        self._blank_lines = 0
         self._columns, self.notes = unique_columns(name, self._header())
+        if named:
+            self.notes.append(f"{name}: its first line, {named[0]!r}, names the delimiter, and is no header")
 
     def columns(self) -> list[str] | None:
         """Return the header, with names made unique; empty for an empty file."""
@@ -48,7 +59,8 @@ class CsvInput:
 
     def rows(self) -> Iterator[Row]:
         """Yield every row but the header and blank lines."""
-        return self._rows(self._lines)
+        yield from self._rows(self._lines)
+        self._note_blank_lines()
 
     def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
         """Return all columns as text."""
@@ -67,8 +79,10 @@ class CsvInput:
             except READ_ERRORS as exc:
                 raise bad_file(self.name, f"unreadable after line {lines.number}: {exc}") from exc
             if not block:
+                self._note_blank_lines()
                 return
-            if is_regular(block, delimiter):
+            if is_regular(block, delimiter, self.quoted):
+                self._blank_lines += len(BLANK_LINE.findall(block)) if len(self._columns) == 1 else 0
                 piece = CsvPiece(self, block, lines.number)
                 lines.number += block.count(b"\n") + (not block.endswith(b"\n"))
                 yield piece
@@ -89,6 +103,12 @@ class CsvInput:
             else:
                 yield Row(line, raw, dict(zip(self._columns, cells, strict=True)))
 
+    def _note_blank_lines(self) -> None:
+        if self._blank_lines and len(self._columns) == 1:
+            what = "1 blank line is" if self._blank_lines == 1 else f"{self._blank_lines:,} blank lines are"
+            remedy = 'if an empty cell was meant, write it as ""'
+            self.notes.append(f"{self.name}: {what} no row, though the file has but one column: {remedy}")
+
     def _header(self) -> list[str]:
         for line, raw, cells, problem in self._records(self._lines, None):
             if problem or not is_utf8(raw):
@@ -99,11 +119,11 @@ class CsvInput:
     def _records(
         self, lines: "_Lines", width: int | None, returned_only: bool = False
     ) -> Iterator[tuple[int, str, list[str], str]]:
-        """Line, raw text, cells, and what is wrong, for every record that is no blank line.
+        """Yield line, raw text, cells, and what is wrong, for every record that is no blank line.
 
         `returned_only`: of the lines that were given back, and what else belongs to the last record of those.
         """
-        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        reader = _reader(lines, self.delimiter, self.quoted, strict=True)
         while lines.returned or not returned_only:
             lines.taken.clear()
             line, problem, cells = lines.number + 1, "", list[str]()
@@ -119,10 +139,12 @@ class CsvInput:
                 problem = f"it has {len(cells)} cells, the header {width}"
             if problem:
                 lines.give_back(lines.taken[1:])
-                reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+                reader = _reader(lines, self.delimiter, self.quoted, strict=True)
                 yield line, lines.taken[0].rstrip("\r\n"), [], problem
             elif cells:
                 yield line, "".join(lines.taken).rstrip("\r\n"), cells, ""
+            elif width is not None and lines is self._lines:
+                self._blank_lines += 1
 
 
 class CsvPiece:
@@ -146,7 +168,7 @@ class CsvPiece:
             pa.BufferReader(self._block),
             # A block_size above the text's size makes Arrow read in one thread.
             pa_csv.ReadOptions(use_threads=False, block_size=len(self._block) + 1, column_names=types.names),
-            pa_csv.ParseOptions(delimiter=self._file.delimiter),
+            pa_csv.ParseOptions(delimiter=self._file.delimiter, quote_char='"' if self._file.quoted else False),
             pa_csv.ConvertOptions(check_utf8=False, column_types=types, strings_can_be_null=False),
         )
         if table.num_rows != self._block.count(b"\n") and table.num_rows != len(self._filled):
@@ -163,7 +185,7 @@ class CsvPiece:
         return [(number, line) for number, line in enumerate(lines) if line not in (b"", b"\r")]
 
 
-def is_regular(block: bytes, delimiter: bytes) -> bool:
+def is_regular(block: bytes, delimiter: bytes, quoted: bool = True) -> bool:
     """Return whether each line of a block is a row to any reader of CSV: every quote opens or closes a whole cell, or
     is doubled in one, none is open where a line ends, and all is UTF-8.
     """
@@ -175,7 +197,7 @@ def is_regular(block: bytes, delimiter: bytes) -> bool:
         block.decode()
     except UnicodeDecodeError:
         return False
-    return b'"' not in block or _has_regular_quotes(np.frombuffer(block, dtype=np.uint8), delimiter)
+    return not quoted or b'"' not in block or _has_regular_quotes(np.frombuffer(block, dtype=np.uint8), delimiter)
 
 
 def _has_regular_quotes(block: npt.NDArray[np.uint8], delimiter: bytes) -> bool:
@@ -226,14 +248,21 @@ class _Lines:
         self.number -= len(lines)
 
 
-def sniff_delimiter(start: str) -> str:
-    """The delimiter that cuts most of the first rows into as many cells as the header; a comma where none does."""
-    lines = start.splitlines()[: SNIFFED_ROWS + 1]
+def _reader(lines: Iterable[str], delimiter: str, quoted: bool, strict: bool = False) -> Iterator[list[str]]:
+    return csv.reader(
+        lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=strict
+    )
+
+
+def sniff_delimiter(start: str, quoted: bool = True) -> str:
+    """Return the delimiter that cuts most of the first rows into as many cells as the header;
+    a comma where none does."""
+    lines = list(io.StringIO(start, newline=""))[: SNIFFED_ROWS + 1]
     whole = lines[:-1] if len(lines) > SNIFFED_ROWS or not start.endswith(("\n", "\r")) else lines
     best, best_score = ",", (0.0, 0)
     for delimiter in DELIMITERS:
         try:
-            widths = [len(cells) for cells in csv.reader(whole or lines, delimiter=delimiter) if cells]
+            widths = [len(cells) for cells in _reader(whole or lines, delimiter, quoted) if cells]
         except csv.Error:
             continue
         if widths and widths[0] > 1:

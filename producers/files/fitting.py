@@ -6,7 +6,7 @@ says why. Where a column cannot be converted, pa.ArrowException is raised: all r
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producers.files.scalar_fits import Fit, Fitted, Mask, scalar_fit, text_fit
+from producers.files.scalar_fits import scalar_fit
+from producers.files.sure_values import Fit, Fitted, Mask
+from producers.files.text_fits import text_fit
 from schemas.arrow_columns import is_there, lengths
 from schemas.columnar import column_type
 from schemas.values import Reading, branches, source_name
@@ -46,13 +48,13 @@ class Fitting:
             if kind is None or not is_null:
                 return None
             return lambda column: (pa.nulls(len(column), kind.arrow), np.ones(len(column), np.bool_))
-        fit = self.of(avro_type, arrow, cells=self.reading.from_text)
+        fit = self.of(avro_type, arrow, self.reading.from_text, self.reading.number_ns.get(field["name"]))
         if fit is None or not self.missing or ("default" in field and field["default"] is None):
             return fit
         # A field that is missing has another meaning than one that is null.
         return _required(fit)
 
-    def of(self, avro_type: Any, arrow: pa.DataType, cells: bool = False) -> Fit | None:
+    def of(self, avro_type: Any, arrow: pa.DataType, cells: bool = False, number_ns: int | None = None) -> Fit | None:
         """Return the fit of a type; None where there is none."""
         nullable = isinstance(avro_type, list)
         others = branches(avro_type)
@@ -63,7 +65,11 @@ class Fitting:
         )
         declared = {"type": others[0]} if isinstance(others[0], str) else others[0]
         fit = text_fit(declared) if cells else None
-        fit = fit or scalar_fit(declared, plain, self._is_utc) or (None if cells else self._nested(declared, plain))
+        fit = (
+            fit
+            or scalar_fit(declared, plain, self._is_utc, number_ns)
+            or (None if cells else self._nested(declared, plain))
+        )
         if fit is None:
             return None
         if pa.types.is_null(plain):
@@ -72,7 +78,7 @@ class Fitting:
             fit = _cast_before(fit, plain)
         if not nullable:
             fit = _required(fit)
-        return _without_nulls(fit, self.reading.nulls) if cells else fit
+        return _without_nulls(fit, self.reading.nulls_of(avro_type)) if cells else fit
 
     def _nested(self, declared: Mapping[str, Any], arrow: pa.DataType) -> Fit | None:
         kind = declared["type"]
@@ -91,7 +97,9 @@ class Fitting:
         fields = {source_name(field): field for field in declared["fields"]}
         if len(set(names)) < len(names) or set(names) != fields.keys():
             return None
-        fits = [self.field(field, arrow.field(source).type) for source, field in fields.items()]
+        # The event time, whose numbers have a unit of their own, is a field of the row itself.
+        inner = replace(self, reading=replace(self.reading, number_ns={}))
+        fits = [inner.field(field, arrow.field(source).type) for source, field in fields.items()]
         if not all(fits):
             return None
         places = [names.index(source) for source in fields]

@@ -3,6 +3,8 @@
 import codecs
 import gzip
 import io
+import re
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ FORMATS: dict[str, Format] = {
     ".pq": "parquet",
     ".avro": "avro",
 }
+# What a damaged archive leads to: numbers in it are taken for versions, places and lengths.
+OPEN_ERRORS = (*READ_ERRORS, RuntimeError, ValueError, OverflowError, struct.error)
 # What systems put into an archive besides its files.
 CLUTTER = ("__MACOSX/", ".DS_Store", "Thumbs.db", "desktop.ini")
 # The longest first: UTF-32 begins as UTF-16 does.
@@ -38,25 +42,28 @@ MARKS = {
 }
 # Text in UTF-16 has a zero in every other byte, where it is of Latin letters; other text has none.
 SHARE_OF_ZEROS = 0.1
-# As much as the delimiter is sniffed from.
+# The delimiter is sniffed from this many bytes.
 BUFFER_BYTES = 1 << 16
+SURROGATES = re.compile("[\ud800-\udfff]+")
 
 
 @dataclass(frozen=True)
 class Opening:
     """How to open files that do not say it of themselves: None means by name, and by the first rows.
 
-    `encoding` of text None: UTF-8, or what a byte order mark says.
+    `encoding` of text None: UTF-8, or what a byte order mark says. `quoted`: whether a cell of CSV may stand in quotes.
     """
 
     format: Format | None = None
     delimiter: str | None = None
     encoding: str | None = None
     exact: bool = False
+    quoted: bool = True
 
 
 def open_inputs(paths: Sequence[Path], opening: Opening) -> Iterator[Input]:
-    """Every file, and every member of every archive, one after the other; each is closed before the next is opened.
+    """Yield every file, and every member of every archive, one after the other;
+    each is closed before the next is opened.
 
     Raises:
         TidemarkError: NO_FILE, UNKNOWN_FORMAT, BAD_FILE.
@@ -64,14 +71,25 @@ def open_inputs(paths: Sequence[Path], opening: Opening) -> Iterator[Input]:
     require_files(paths)
     for path in paths:
         for name, stream in _streams(path):
-            yield _opened(name, stream, path, opening)
+            try:
+                opened = _opened(name, stream, path, opening)
+            except OPEN_ERRORS as exc:
+                raise bad_file(name, str(exc)) from exc
+            yield opened
 
 
 def require_files(paths: Sequence[Path]) -> None:
     """Raise TidemarkError NO_FILE for the first that is no file."""
     for path in paths:
-        if not path.is_file():
+        if not _is_file(path):
             raise TidemarkError("NO_FILE", f"no file {path}", "check the path")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file can have such a name
+        return False
 
 
 def _streams(path: Path) -> Iterator[tuple[str, io.BufferedReader]]:
@@ -84,7 +102,7 @@ def _streams(path: Path) -> Iterator[tuple[str, io.BufferedReader]]:
         else:
             with path.open("rb", buffering=0) as file:
                 yield str(path), _buffered(file)
-    except READ_ERRORS as exc:
+    except OPEN_ERRORS as exc:
         raise bad_file(str(path), str(exc)) from exc
 
 
@@ -117,7 +135,7 @@ def _buffered(stream: Any) -> io.BufferedReader:
 def _opened(name: str, stream: io.BufferedReader, path: Path, opening: Opening) -> Input:
     kind = opening.format or _format_of(name)
     if kind == "csv":
-        return CsvInput(name, _in_utf8(name, stream, opening.encoding), opening.delimiter)
+        return CsvInput(name, _in_utf8(name, stream, opening.encoding), opening.delimiter, opening.quoted)
     if kind in ("json", "jsonl"):
         return JsonInput(name, _in_utf8(name, stream, opening.encoding), opening.exact)
     if kind == "avro":
@@ -130,7 +148,7 @@ def _opened(name: str, stream: io.BufferedReader, path: Path, opening: Opening) 
 def _in_utf8(name: str, stream: io.BufferedReader, encoding: str | None) -> io.BufferedReader:
     """Return the stream itself where it is UTF-8, otherwise one of the same text in UTF-8.
 
-    Bytes that the encoding does not have are left as they are, and so make their row no UTF-8.
+    Bytes that the encoding does not have make their row no UTF-8.
     """
     start = stream.peek(BUFFER_BYTES)[:BUFFER_BYTES]
     encoding = encoding or next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
@@ -160,10 +178,32 @@ class _Recoded(io.RawIOBase):
         while not self._ready and not self._ended:
             data = self._stream.read1(BUFFER_BYTES)
             self._ended = not data
-            self._ready = self._decoder.decode(data, final=self._ended).encode("utf-8", "surrogateescape")
+            self._ready = _utf8(self._decoder.decode(data, final=self._ended))
         count = min(len(target), len(self._ready))
         target[:count], self._ready = self._ready[:count], self._ready[count:]
         return count
+
+
+def _utf8(text: str) -> bytes:
+    """Return the text in UTF-8, and lone surrogates, which stand for bytes that are no text, as bytes that are none.
+
+    A byte that the encoding does not have stays itself where it can. Several may be UTF-8 together, also across the end
+    of the text: of those, each becomes the bytes of its surrogate, which are never UTF-8.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        kept = SURROGATES.sub(lambda run: _no_utf8(run[0], is_last=run.end() == len(text)), text)
+        return kept.encode("utf-8", "surrogateescape")
+
+
+def _no_utf8(run: str, is_last: bool) -> str:
+    bare = run.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")
+    try:
+        is_safe = run.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") == run
+    except UnicodeEncodeError:  # surrogates of an encoding that has them, as UTF-7
+        return bare
+    return run if is_safe and not is_last else bare
 
 
 def _format_of(name: str) -> Format:

@@ -3,10 +3,8 @@
 import codecs
 import functools
 import io
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal, DecimalException
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,13 +14,15 @@ from producers.files.json_values import JsonValues, spans_lines
 from producers.files.line_blocks import LineBlocks, halved
 from producers.files.rows import NOT_UTF8, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, is_utf8
 from schemas.columnar import column_type
-from schemas.scalars import is_printed_alike
+from schemas.exact_json import ExactDecoder
 from schemas.values import branches, source_name
 
 # A whole number, of which there is one zero only.
 WHOLE_MINUS_ZERO = re.compile(rb"-0(?![.0-9eE])")
 # Numbers of so many characters that a double may not hold them all, or with an exponent.
 LONG_NUMBER = re.compile(rb"[:,\[]\s*(-?(?:[0-9.]{15,}|[0-9.]+[eE])[0-9.eE+-]*)")
+# Numbers, also as text, for whose scale Arrow looks powers of ten up beyond its table's end; and what may hide one.
+TINY_NUMBER = re.compile(rb'[:,\[]\s*"?[+-]?[0-9.]*[eE]-[0-9]{2}|\\u00(?:2[bBdDeE]|3[0-9]|[46]5)')
 SNIFFED_BYTES = 65_536
 
 
@@ -40,15 +40,12 @@ class JsonInput:
         self.name = name
         self.notes: list[str] = []
         self._stream = stream
-        self._twice = ""
         start = stream.peek(SNIFFED_BYTES)[:SNIFFED_BYTES]
         self._spans_lines = spans_lines(start.decode("utf-8", "surrogateescape"))
-        self._decoder = json.JSONDecoder(
-            object_pairs_hook=self._object, parse_float=Decimal if exact else _number, parse_constant=float
-        )
+        self._decoder = ExactDecoder(decimals=exact)
 
     def columns(self) -> list[str] | None:
-        """None: each row names its own."""
+        """Return None: each row names its own."""
         return None
 
     def rows(self) -> Iterator[Row]:
@@ -89,14 +86,14 @@ class JsonInput:
 
     def _first_values(self) -> Mapping[str, Any]:
         """Return the first object near the beginning, without reading it; empty where there is none."""
-        for line in self._stream.peek(SNIFFED_BYTES).removeprefix(codecs.BOM_UTF8).splitlines():
+        for line in self._stream.peek(SNIFFED_BYTES).removeprefix(codecs.BOM_UTF8).split(b"\n"):
             values = self.row_of(1, line).values if line.strip() else None
             if values is not None:
                 return values
         return {}
 
     def _blocks(self) -> Iterator[tuple[bytes, int]]:
-        """Blocks of lines, and how many lines lie before each."""
+        """Yield blocks of lines, and how many lines lie before each."""
         blocks, before = LineBlocks(self.name, self._stream, carriage_returns=False), 0
         try:
             while block := blocks.next():
@@ -114,32 +111,18 @@ class JsonInput:
             return Row(number, raw, None, NOT_UTF8)
         except RecursionError:
             return Row(number, raw, None, "it is nested too deeply")
-        except (ValueError, DecimalException) as exc:
-            self._twice = ""
+        except ValueError as exc:
             return Row(number, raw, None, f"it is no JSON: {exc}")
         return self._row_of(number, raw, value)
 
     def _row_of(self, line: int, raw: str, value: Any) -> Row:
-        twice, self._twice = self._twice, ""
         if not is_utf8(raw):
             return Row(line, raw, None, NOT_UTF8)
-        if twice:
-            return Row(line, raw, None, f"it is no JSON: `{twice}` is there twice")
+        if self._decoder.fault:
+            return Row(line, raw, None, f"it is no JSON: {self._decoder.fault}")
         if not isinstance(value, dict):
             return Row(line, raw, None, f"it is {type(value).__name__}, not an object")
         return Row(line, raw, value)
-
-    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            names = [name for name, _ in pairs]
-            self._twice = next(name for name in names if names.count(name) > 1)
-        return value
-
-
-def _number(text: str) -> float | Decimal:
-    number = float(text)
-    return number if is_printed_alike(number, text) else Decimal(text)
 
 
 class JsonPiece:
@@ -162,8 +145,10 @@ class JsonPiece:
 
         A field that is missing is null, as one that is null. A field that `types` does not have is an error.
         """
-        if any(map(_holds_a_double, types.types)) and not _are_doubles(self._block):
+        if _hold(pa.types.is_floating, types.types) and not _are_doubles(self._block):
             raise pa.ArrowInvalid("a number is not the double that is nearest to it")
+        if _hold(pa.types.is_decimal, types.types) and TINY_NUMBER.search(self._block):
+            raise pa.ArrowInvalid("a decimal is too small to be read")
         table = pa_json.read_json(
             pa.BufferReader(self._block),
             pa_json.ReadOptions(use_threads=False, block_size=len(self._block) + 1),
@@ -221,14 +206,16 @@ def is_regular(block: bytes) -> bool:
 
 
 def _count(block: bytes) -> int:
-    """How many lines there are, where each joins the next one as objects do, and none is empty; otherwise 0."""
+    """Return how many lines there are, where each joins the next one as objects do, and none is empty; otherwise 0."""
     joints = block.rstrip(b"\n").count(b"\n")
     return joints + 1 if block.count(b"}\n{") == joints else 0
 
 
-def _holds_a_double(kind: pa.DataType) -> bool:
-    inner = [kind.field(index).type for index in range(kind.num_fields)]
-    return bool(pa.types.is_floating(kind)) or any(map(_holds_a_double, inner))
+def _hold(is_kind: Callable[[pa.DataType], bool], types: Sequence[pa.DataType]) -> bool:
+    """Return whether one of the types, or one within it, is of a kind."""
+    return any(
+        is_kind(each) or _hold(is_kind, [each.field(index).type for index in range(each.num_fields)]) for each in types
+    )
 
 
 def _are_doubles(block: bytes) -> bool:

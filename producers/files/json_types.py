@@ -1,49 +1,61 @@
 """Infers types from JSON values: what every value of a field has in common, at every depth."""
 
-import re
 from decimal import Decimal
 from typing import Any
 
 from producers.files.avro_fields import Field, avro_name, record
-from producers.files.rows import Input, readable
-from producers.files.text_types import AVRO, PATTERNS
+from producers.files.rows import Input, is_utf8, readable
+from producers.files.text_types import AVRO, TIMES, is_time
+from schemas.validity import DEPTH
 
 LONG_LIMIT = 1 << 63
 EXACT_DOUBLE_LIMIT = 1 << 53
 TOO_LARGE, TOO_LONG = "number of more than 64 bits", "number of more digits than a double holds"
-# What no type of numbers holds is published as its JSON text.
-AS_JSON = ("mixed", TOO_LARGE, TOO_LONG)
-DATE = re.compile(PATTERNS["date"])
-TIMESTAMP = re.compile(PATTERNS["timestamp"])
+TOO_DEEP = f"values that go on below {DEPTH} levels"
+# What no type holds is published as its JSON text.
+AS_JSON = ("mixed", TOO_LARGE, TOO_LONG, TOO_DEEP)
 # A string that holds any value, as its JSON text: see schemas.values.
 JSON_TEXT = {"type": "string", "json": True}
 
 
 class Shape:
-    """Everything that one field was seen to hold."""
+    """Everything that one field was seen to hold, so many levels deep; below the last one a schema has no types."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 0) -> None:
+        self._depth = depth
         self.kinds: set[str] = set()
         self.has_null = False
         self.fields: dict[str, Shape] = {}
         self.items: Shape | None = None
         self.largest = 0
+        self.lost_names = False
 
     def add(self, value: Any) -> None:
         """Look at one more value."""
         if value is None:
             self.has_null = True
+        elif isinstance(value, dict | list) and self._depth == DEPTH:
+            self.kinds.add(TOO_DEEP)
         elif isinstance(value, dict):
             self.kinds.add("record")
             for name, child in value.items():
-                self.fields.setdefault(name, Shape()).add(child)
+                self._add_field(name, child)
         elif isinstance(value, list):
             self.kinds.add("array")
-            self.items = self.items or Shape()
+            self.items = self.items or Shape(self._depth + 1)
             for child in value:
                 self.items.add(child)
         else:
             self._add_scalar(value)
+
+    def _add_field(self, name: str, value: Any) -> None:
+        field = self.fields.get(name)
+        if field is None and is_utf8(name):
+            field = self.fields[name] = Shape(self._depth + 1)
+        if field:
+            field.add(value)
+        else:
+            self.lost_names = True
 
     def _add_scalar(self, value: Any) -> None:
         if isinstance(value, bool):
@@ -85,6 +97,9 @@ class Shape:
     def notes(self, path: str = "") -> list[str]:
         """Return where a value is published as its JSON text, and why."""
         notes = []
+        if self.lost_names:
+            where = f"`{path}` has" if path else "there are"
+            notes.append(f"{where} names with half of a surrogate pair, which are no text: their rows will be rejected")
         if self.kind() in AS_JSON:
             notes.append(
                 f"`{path}` is string, with other values as their JSON text: {' and '.join(sorted(self.kinds))}"
@@ -120,4 +135,4 @@ class JsonTypes:
 def _text_kind(text: str) -> str:
     if not text[:1].isdigit():
         return "string"
-    return "date" if DATE.match(text) else "timestamp" if TIMESTAMP.match(text) else "string"
+    return next((kind for kind in TIMES if is_time(kind, text)), "string")

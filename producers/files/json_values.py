@@ -67,7 +67,7 @@ class JsonValues:
                 raise self._bad(f"it is no JSON: {exc.msg}") from exc
             except RecursionError as exc:
                 raise self._bad("it is nested too deeply") from exc
-            except (ValueError, ArithmeticError) as exc:
+            except ValueError as exc:
                 raise self._bad(f"it is no JSON: {exc}") from exc
             if end == len(self._buffer) and self._read():
                 continue  # A number may go on.
@@ -103,10 +103,12 @@ def spans_lines(start: str) -> bool:
         # An array alone is one of rows; followed by more, it is a row, which is to be rejected.
         return not (_is_json(first) and rest.strip())
     at = 0
-    for line in text.splitlines(keepends=True):
+    # A line feed alone ends a line: within a text, other characters that do so elsewhere may stand as they are.
+    for line in text.split("\n"):
+        length = min(len(line) + 1, len(text) - at)
         if line.strip() and not _is_json(line):
-            return _goes_on(text[at:], len(line))
-        at += len(line)
+            return _goes_on(text[at:], length)
+        at += length
     return False
 
 
@@ -119,7 +121,8 @@ def _is_json(text: str) -> bool:
 
 
 def _goes_on(text: str, line: int) -> bool:
-    """Whether an object begins here that ends beyond its line of so many characters, or is followed by one in it."""
+    """Return whether an object begins here that ends beyond its line of so many characters,
+    or is followed by one in it."""
     start = SPACE.match(text).end()  # type: ignore[union-attr]
     if text[start : start + 1] != "{":
         return False

@@ -61,7 +61,7 @@ class LineBlocks:
         return data
 
     def _end(self, block: bytes) -> int:
-        """Where the last whole line ends; one that ends with the block's carriage return may go on."""
+        """Return where the last whole line ends; one that ends with the block's carriage return may go on."""
         return max(block.rfind(end, 0, len(block) - (end == b"\r")) for end in self._ends) + 1
 
 

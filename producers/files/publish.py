@@ -18,6 +18,7 @@ from conf.settings import Settings
 from conf.topics import Topic, load_topics
 from jobs.connectors.kafka.topic_limits import Limits
 from producers.files.inputs import open_inputs, require_files
+from producers.files.record_parts import DEFAULT_UNIT
 from producers.files.records import Codec, FileRequest, FileRows, RowReader
 from producers.files.rejects import Rejects, already_exists, numbered
 from producers.files.schema import Inferred, find_schema, infer_schema, write_schema
@@ -77,7 +78,7 @@ def infer_only(request: FileRequest, folder: Path = FOLDER) -> None:
 
 
 def file_identity(request: FileRequest, schema_id: int, text: str) -> dict[str, str]:
-    """Everything that decides on the records of files, by name; a run goes on only where all of it is the same.
+    """Return all that decides on the records of files, by name; a run goes on only where all of it is the same.
 
     Raises:
         TidemarkError: BAD_FILE, where a file cannot be read.
@@ -89,14 +90,17 @@ def file_identity(request: FileRequest, schema_id: int, text: str) -> dict[str, 
         "contents": digest_of_files(request.paths),
         "schema": f"{schema_id} {fingerprint(text)}",
         "--key": json.dumps(parts.key),
-        "--event-time": json.dumps([parts.event_time, parts.unit]),
+        "--event-time": json.dumps([parts.event_time, parts.unit or DEFAULT_UNIT]),
         "--time-zone": json.dumps([str(parts.zone), str(reading.zone)]),
         # Absent by default, so that runs begun before there was the option can go on.
+        **({"--event-time-unit": parts.unit} if parts.unit == DEFAULT_UNIT else {}),
         **({"--encoding": opening.encoding} if opening.encoding else {}),
+        **({} if opening.quoted else {"--quote": "none"}),
         **({"--ambiguous": parts.ambiguous} if parts.ambiguous != "earlier" else {}),
         "--header": hashlib.sha256(json.dumps(parts.headers).encode()).hexdigest(),
         "--header-field": json.dumps(parts.header_fields),
         "--null": json.dumps(sorted(reading.nulls)),
+        **({"--empty-text": "true"} if reading.empty_is_text else {}),
         "--ignore-extra": json.dumps(reading.ignore_extra),
         "--format": json.dumps([opening.format, opening.delimiter]),
     }

@@ -4,16 +4,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from conf.errors import TidemarkError, nearest
 from producers.kafka.publisher import Headers
-from schemas.timestamps import EPOCH, EPOCH_DAY, LOCAL_EPOCH, Ambiguous, WallClock, instant
+from schemas.timestamps import EPOCH, EPOCH_DAY, LOCAL_EPOCH, Ambiguous, WallClock, nanoseconds
+from schemas.unions import MISFITS
 from schemas.values import UnfitError, branches, source_name
 
 # Units of a number that stands for a time, in nanoseconds: whole numbers all the way, so that none is a little short.
 UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 MS_NS = UNIT_NS["ms"]
+DEFAULT_UNIT = "ms"
+# Beyond this no file means a time, and arithmetic of 64 bits would not be exact.
+LAST_MS = 1 << 52
 LOGICAL_PER_MS = {"millis": 1, "micros": 1_000, "nanos": 1_000_000}
 
 
@@ -22,16 +27,22 @@ class Parts:
     """Which fields make a record's key, timestamp and headers; by their names in the schema or in the input.
 
     `key` None: no key. `event_time` None: the record's timestamp is the time of publishing. `unit`: what a number
-    means that is to be the event time: s, ms, us or ns. `headers`: the same for all records.
+    means that is to be the event time: s, ms, us or ns; None: milliseconds, or the unit of its field's type.
+    `headers`: the same for all records.
     """
 
     key: str | None
     event_time: str | None = None
-    unit: str = "ms"
+    unit: str | None = None
     zone: tzinfo = UTC
     ambiguous: Ambiguous = "earlier"
     headers: Sequence[tuple[str, str]] = ()
     header_fields: Sequence[str] = ()
+
+    def number_ns(self, schema: Mapping[str, Any]) -> dict[str, int]:
+        """Return the nanoseconds in the unit that was named for numbers, by the event time's name in the schema."""
+        names = [field["name"] for field in schema["fields"] if self.event_time in (source_name(field), field["name"])]
+        return dict.fromkeys(names[:1], UNIT_NS[self.unit]) if self.unit else {}
 
 
 class PartsReader:
@@ -45,7 +56,7 @@ class PartsReader:
         fields = {name: field for field in schema["fields"] for name in (source_name(field), field["name"])}
         self._key = _Part("key", parts.key, fields, _key_text) if parts.key else None
         clock = WallClock(parts.zone, parts.ambiguous, [] if notes is None else notes)
-        in_milliseconds = _event_time(clock, parts.unit)
+        in_milliseconds = _event_time(clock, parts.unit or DEFAULT_UNIT)
         self._event_time = _Part("event time", parts.event_time, fields, in_milliseconds) if parts.event_time else None
         self._headers = [(name, text) for name, text in parts.headers]
         self._header_fields = [(name, _Part("header", name, fields, _text)) for name in parts.header_fields]
@@ -55,12 +66,15 @@ class PartsReader:
         return self._key.required(value) if self._key else None
 
     def timestamp(self, value: Mapping[str, Any]) -> int:
-        """Milliseconds since 1970, 0 for now; raises UnfitError where the field is null, or not after 1970."""
+        """Return milliseconds since 1970, 0 for now; raises UnfitError where the field is null, or not after 1970."""
         if self._event_time is None:
             return 0
         timestamp = int(self._event_time.required(value))
         if timestamp <= 0:
             raise UnfitError("a record's timestamp must lie after 1970-01-01T00:00Z", self._event_time.name)
+        if timestamp > LAST_MS:
+            what = f"{timestamp:.3g} ms after 1970 are no record's timestamp: what unit are its numbers in"
+            raise UnfitError(f"{what}? (--event-time-unit)", self._event_time.name)
         return timestamp
 
     def headers(self, value: Mapping[str, Any]) -> Headers:
@@ -101,7 +115,7 @@ class _Part:
         field_value = value.get(self.name, self._default)
         try:
             return None if field_value is None else self._form(field_value)
-        except (ValueError, OverflowError) as exc:
+        except MISFITS as exc:
             raise UnfitError(str(exc), self.name) from exc
 
 
@@ -116,8 +130,7 @@ def _text(avro_type: Any) -> Callable[[Any], str | bytes] | None:
     logical, kind = str(declared.get("logicalType")), declared["type"]
     base, _, unit = logical.rpartition("-")
     if base in ("timestamp", "local-timestamp"):
-        epoch = EPOCH if base == "timestamp" else LOCAL_EPOCH
-        return lambda value: _time_of(epoch, value, unit).isoformat().replace("+00:00", "Z")
+        return lambda value: _time_text(value, unit) + ("Z" if base == "timestamp" else "")
     if logical == "date":
         return lambda value: (EPOCH_DAY + timedelta(days=value)).isoformat()
     if logical == "decimal":
@@ -130,7 +143,7 @@ def _text(avro_type: Any) -> Callable[[Any], str | bytes] | None:
 
 
 def _event_time(clock: WallClock, unit: str) -> Callable[[Any], Callable[[Any], int] | None]:
-    """Milliseconds since 1970; a time that is finer is cut off to the millisecond that it lies in."""
+    """Return milliseconds since 1970; a time that is finer is cut off to the millisecond that it lies in."""
 
     def form(avro_type: Any) -> Callable[[Any], int] | None:
         declared = avro_type if isinstance(avro_type, dict) else {"type": avro_type}
@@ -146,15 +159,21 @@ def _event_time(clock: WallClock, unit: str) -> Callable[[Any], Callable[[Any], 
                 datetime.combine(EPOCH_DAY + timedelta(days=value), datetime.min.time(), clock.zone)
             )
         if declared["type"] == "string":
-            parse = instant("nanos", clock)
-            return lambda value: parse(value) // LOGICAL_PER_MS["nanos"]
+            return lambda value: nanoseconds(value, clock) // MS_NS
         unit_ns = UNIT_NS[unit]
         if logical == "decimal" or declared["type"] == "double":
             # A double stands for the shortest decimal that reads back as it, which is what its file showed.
-            return lambda value: int(Decimal(str(value)) * unit_ns) // MS_NS
+            return lambda value: Fraction(Decimal(str(value))) * unit_ns // MS_NS
         return (lambda value: value * unit_ns // MS_NS) if declared["type"] in ("int", "long") else None
 
     return form
+
+
+def _time_text(value: int, unit: str) -> str:
+    """Return a time without its offset: with six digits behind its seconds, nine where it needs them, or none."""
+    micros, finer = divmod(value * (MS_NS // LOGICAL_PER_MS[unit]), 1_000)
+    text = (LOCAL_EPOCH + timedelta(microseconds=micros)).isoformat()
+    return f"{text}{'' if '.' in text else '.000000'}{finer:03}" if finer else text
 
 
 def _time_of(epoch: datetime, value: int, unit: str) -> datetime:

@@ -4,107 +4,41 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import repeat
-from pathlib import Path
 from textwrap import shorten
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.topic_limits import Limits, record_bytes
 from producers.files.columns import ColumnReader, Records
-from producers.files.inputs import Opening, open_inputs
-from producers.files.record_parts import Parts, PartsReader
-from producers.files.rejects import RejectLimit, Rejects
+from producers.files.inputs import open_inputs
+from producers.files.rejects import Rejects
+from producers.files.request import FileRequest as FileRequest
+from producers.files.row_reader import RowReader as RowReader
 from producers.files.rows import Input, NotColumnarError, Piece, Row
 from producers.kafka.publish_progress import Position
 from producers.kafka.publisher import Batch, Headers
 from schemas.codec import CodecError, Encoder
-from schemas.pii import pii_fields_of
-from schemas.validity import load_schema
-from schemas.values import Reading, UnfitError, record_converter, source_name
+from schemas.sources import left_out
+from schemas.unions import MISFITS
+from schemas.values import UnfitError
 
 BATCH_ROWS = 2_000
 WHY_LENGTH = 100  # types may be long
 # Rows may be large: a batch is handed over no later than at this size.
 FULL_BYTES = 1 << 22
-# Of a piece: more of them are found sooner by reading all.
+# So many rows of a piece are read one by one; for more, reading the whole piece is faster.
 FEW_ROWS = 50
+# Rows may have any number of fields that are left out, each with a note of its own.
+MOST_NOTES, OTHER_NOTES = 100, "notes of other kinds than the first hundred"
 
 # Value, key, timestamp, headers.
 Event = tuple[bytes, str | bytes | None, int, Headers]
-
-
-@dataclass(frozen=True)
-class FileRequest:
-    """A request to publish files; `parts` and `reading` say how rows are read, `opening` how files are.
-
-    `exactly_once`: the name under which each row is published once, whatever happens; None: at least once.
-    """
-
-    topic: str
-    paths: Sequence[Path]
-    parts: Parts
-    schema: Path | None = None
-    reading: Reading = field(default_factory=Reading)
-    opening: Opening = field(default_factory=Opening)
-    rejects: Path | None = None
-    limit: RejectLimit = field(default_factory=RejectLimit)
-    create_partitions: int | None = None
-    exactly_once: str | None = None
-
-
-class RowReader:
-    """Reads values, keys, timestamps and headers out of rows, by one schema."""
-
-    def __init__(self, text: str, request: FileRequest) -> None:
-        """Raises TidemarkError NO_RECORD_SCHEMA, UNKNOWN_FIELD, UNFIT_FIELD, or BAD_SCHEMA for its marks."""
-        schema: Any = load_schema(text)
-        if not isinstance(schema, dict) or schema.get("type") != "record":
-            raise TidemarkError("NO_RECORD_SCHEMA", "the schema is no record's", "wrap the value in a record")
-        # What is to be said of the row at hand, if it is accepted.
-        self.notes: list[str] = []
-        self.parts = PartsReader(request.parts, schema, self.notes)
-        self.exact = '"decimal"' in text
-        self._convert = {
-            from_text: record_converter(text, replace(request.reading, from_text=from_text), self.notes)
-            for from_text in (False, True)
-        }
-        self._ignore_extra = request.reading.ignore_extra
-        self._known = {source_name(declared) for declared in schema["fields"]}
-        pii_fields = pii_fields_of(text)
-        self._personal = {source_name(declared) for declared in schema["fields"] if pii_fields.covers(declared["name"])}
-        self._required = {source_name(declared) for declared in schema["fields"] if "default" not in declared}
-
-    def value(self, row: Row, from_text: bool) -> dict[str, Any]:
-        """Return the row as the codec takes it; raises UnfitError."""
-        if row.values is None:
-            raise UnfitError(row.problem)
-        return self._convert[from_text](row.values)
-
-    def reason(self, exc: UnfitError | CodecError) -> str:
-        """Return why a row does not fit, without what its schema marks as personal data."""
-        if isinstance(exc, CodecError):
-            return "it does not fit its schema, some of it is personal data" if self._personal else exc.message
-        if exc.path and exc.path[0] in self._personal:
-            return f"field `{'.'.join(exc.path)}`: its value does not fit, and is personal data"
-        return str(exc)
-
-    def check_columns(self, file: Input) -> None:
-        """Raise TidemarkError UNKNOWN_COLUMNS or MISSING_COLUMNS, where that would hit every row of the file."""
-        columns = file.columns()
-        if not columns:
-            return
-        extra, missing = sorted(set(columns) - self._known), sorted(self._required - set(columns))
-        if extra and not self._ignore_extra:
-            what = f"{file.name}: the schema has no field for {_names(extra)}"
-            raise TidemarkError("UNKNOWN_COLUMNS", what, "add it to the schema, or leave it out with --ignore-extra")
-        if missing:
-            what = f"{file.name} has no column for {_names(missing)}, which the schema requires"
-            raise TidemarkError("MISSING_COLUMNS", what, "give the field a default, or the file the column")
 
 
 @dataclass(frozen=True)
@@ -127,7 +61,7 @@ class FileRows:
     def __init__(
         self, request: FileRequest, codec: Codec, rejects: Rejects, done: int = 0, is_trial: bool = False
     ) -> None:
-        """`done`: how many rows earlier runs have dealt with; `is_trial`: nothing is told, the files are read again."""
+        """`done`: how many rows earlier runs have dealt with; `is_trial`: print nothing, the files are read again."""
         self._request, self._rejects, self._codec = request, rejects, codec
         self._reader, self._limits = codec.reader, codec.limits
         self._encode = Encoder(codec.schema_id, codec.text)
@@ -137,6 +71,7 @@ class FileRows:
         self._bytes = 0
         self.notes: Counter[str] = Counter()
         self._first: dict[str, str] = {}
+        self._left_out: list[str] = []
 
     def position(self) -> Position:
         """Return how far the rows are read; their rejects are in the file then, whatever comes."""
@@ -149,7 +84,8 @@ class FileRows:
             print(f"note: {count:,} x {note}; the first: {self._first[note]}", file=sys.stderr)
 
     def batches(self) -> Iterator[Batch]:
-        """The accepted rows; raises TidemarkError of the files, and TOO_MANY_REJECTS, after the rows before it."""
+        """Yield the accepted rows; raises TidemarkError of the files, and TOO_MANY_REJECTS,
+        after the rows before it."""
         cause = None
         try:
             if self._done:
@@ -160,6 +96,8 @@ class FileRows:
                 if file.columns() == []:
                     self._tell(f"note: {file.name} is empty", sys.stderr)
                 yield from self._file(file)
+                for note in file.notes:
+                    self._tell(f"note: {note}", sys.stderr)
             self._rejects.check_all(self.read)
         except TidemarkError as error:
             cause = error
@@ -168,6 +106,7 @@ class FileRows:
             raise cause
 
     def _file(self, file: Input) -> Iterator[Batch]:
+        self._left_out = [left_out(column) for column in self._reader.extra(file)]
         columns = self._columns(file)
         if columns is None:
             yield from self._by_rows(file, file.rows())
@@ -185,6 +124,7 @@ class FileRows:
             return None
         request, codec = self._request, self._codec
         try:
+            self._reader.require_sources(file)
             columns = ColumnReader(file, codec.schema_id, codec.text, request.parts, request.reading, codec.limits)
         except NotColumnarError as reason:
             why = shorten(str(reason), WHY_LENGTH, placeholder=" ...")
@@ -209,7 +149,7 @@ class FileRows:
     def _by_columns(self, file: Input, columns: ColumnReader, piece: Piece) -> Iterator[Batch]:
         try:
             records = columns.read(piece)
-        except (pa.ArrowException, ValueError, OverflowError):
+        except (pa.ArrowException, *MISFITS):
             halves = piece.halves()
             for half in halves:
                 yield from self._by_columns(file, columns, half)
@@ -221,6 +161,7 @@ class FileRows:
             return
         yield from self._taken()
         self.read += records.count
+        self._note_left_out(file, piece, records.places)
         headers = self._reader.parts.headers({})
         yield Batch(
             [self._request.topic] * records.count,
@@ -231,7 +172,7 @@ class FileRows:
         )
 
     def _in_order(self, file: Input, piece: Piece, records: Records) -> Iterator[Batch]:
-        """The records of a piece, and the rows in doubt between them."""
+        """Yield the records of a piece, and the rows in doubt between them."""
         start = min(self._skip, records.count)
         self._skip -= start
         first_read = self.read - start
@@ -241,6 +182,7 @@ class FileRows:
         for place in [*doubts, records.count]:
             until = np.searchsorted(records.places, place)
             self._add_records(records, slice(done, until))
+            self._note_left_out(file, piece, records.places[done:until])
             self.read, done = first_read + place, until
             if self._is_full():
                 yield from self._taken()
@@ -257,24 +199,38 @@ class FileRows:
         self.read += 1
         notes = self._reader.notes
         try:
-            event = self._event(row, file.from_text)
+            event = self._event(row, file)
             self._events.append(event)
             self._bytes += len(event[0])
             if notes:
                 self._note(notes, f"{file.name} line {row.line}")
         except (UnfitError, CodecError) as exc:
-            self._rejects.add(file.name, row, self._reader.reason(exc))
-            self._rejects.check(self.read)
+            self._reject(file, row, self._reader.reason(exc))
+        except (*MISFITS, RecursionError) as exc:
+            # Whatever it is, it is of this row alone. What libraries say of a value may quote personal data.
+            self._reject(file, row, f"it cannot be read or written ({type(exc).__name__})")
         finally:
             notes.clear()
 
-    def _note(self, notes: list[str], place: str) -> None:
-        self.notes.update(notes)
-        for note in notes:
-            self._first.setdefault(note, place)
+    def _reject(self, file: Input, row: Row, reason: str) -> None:
+        self._rejects.add(file.name, row, reason)
+        self._rejects.check(self.read)
 
-    def _event(self, row: Row, from_text: bool) -> Event:
-        value, parts = self._reader.value(row, from_text), self._reader.parts
+    def _note_left_out(self, file: Input, piece: Piece, places: npt.NDArray[np.int64]) -> None:
+        """Note the columns without a field, of rows that were accepted by columns."""
+        if self._left_out and len(places):
+            is_known = all(note in self.notes for note in self._left_out)
+            line = 0 if is_known else piece.row(int(places[0])).line
+            self._note(self._left_out, f"{file.name} line {line}", len(places))
+
+    def _note(self, notes: list[str], place: str, count: int = 1) -> None:
+        for note in notes:
+            told = note if note in self.notes or len(self.notes) < MOST_NOTES else OTHER_NOTES
+            self.notes[told] += count
+            self._first.setdefault(told, place)
+
+    def _event(self, row: Row, file: Input) -> Event:
+        value, parts = self._reader.value(row, file), self._reader.parts
         key, timestamp, headers = parts.key(value), parts.timestamp(value), parts.headers(value)
         encoded = self._encode(value)
         size = record_bytes(key, encoded, headers)
@@ -288,7 +244,7 @@ class FileRows:
         return len(self._events) >= BATCH_ROWS or self._bytes >= FULL_BYTES
 
     def _taken(self) -> Iterator[Batch]:
-        """The rows that were taken one by one since the last batch, if any."""
+        """Yield the rows that were taken one by one since the last batch, if any."""
         if self._events:
             values, keys, timestamps, headers = (list(column) for column in zip(*self._events, strict=True))
             self._events, self._bytes = [], 0
@@ -296,12 +252,8 @@ class FileRows:
 
 
 def _rows_at(piece: Piece, places: Sequence[int]) -> Iterator[Row]:
-    """Some rows of a piece, in order."""
+    """Return some rows of a piece, in order."""
     if len(places) <= FEW_ROWS:
         return (piece.row(place) for place in places)
     wanted = frozenset(places)
     return (row for place, row in enumerate(piece.rows()) if place in wanted)
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

@@ -17,6 +17,7 @@ ROWS_BEFORE_SHARE = 100
 REPORTED = 10
 # What every line of a reject file begins with.
 ENTRY = b'{"file": '
+LONGEST_NAME = 200  # characters of a topic in the name of its file
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Rejects:
 
         Args:
             earlier: how many rows an earlier run has rejected for good: this one goes on in its file, behind them.
-            reported: how many rows are told on stderr.
+            reported: how many rows are printed on stderr.
         """
         self._candidates = candidates
         self._reported = reported
@@ -142,8 +143,11 @@ def already_exists(path: Path | None) -> TidemarkError:
 
 
 def numbered(folder: Path, topic: str) -> Iterator[Path]:
-    """Names for the reject files of a topic, without end: topic-1.jsonl, topic-2.jsonl, ..."""
+    """Yield names for the reject files of a topic, without end: topic-1.jsonl, topic-2.jsonl, ...
+
+    Of a topic with the longest of names its beginning, since a name of a file may have 255 bytes.
+    """
     number = 0
     while True:
         number += 1
-        yield folder / f"{topic}-{number}.jsonl"
+        yield folder / f"{topic[:LONGEST_NAME]}-{number}.jsonl"

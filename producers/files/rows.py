@@ -33,7 +33,10 @@ class Row:
 
     def text(self) -> str:
         """Return what the row was, for a person who has to mend it."""
-        return self.raw or json.dumps(self.values, default=str)
+        try:
+            return self.raw or json.dumps(self.values, default=str)
+        except (RecursionError, ValueError, TypeError) as exc:
+            return f"a row that cannot be shown ({type(exc).__name__})"
 
 
 class NotColumnarError(Exception):
@@ -44,7 +47,7 @@ class Piece(Protocol):
     """Some rows of a file, one after the other, which can be read as columns or as rows."""
 
     def rows(self) -> Iterator[Row]:
-        """Every row, once."""
+        """Return every row, once."""
 
     def row(self, index: int) -> Row:
         """Return one of the rows, by its place among the columns' values."""
@@ -69,15 +72,16 @@ class Input(Protocol):
         """Return the names of the columns, where the file names them up front; None where each row does."""
 
     def rows(self) -> Iterator[Row]:
-        """Every row, once; raises TidemarkError BAD_FILE, after the rows before it, where the rest cannot be read."""
+        """Return every row, once; raises TidemarkError BAD_FILE, after the rows before it,
+        where the rest cannot be read."""
 
     def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
         """Return the types in which `pieces` are read as columns, for an Avro schema; raises NotColumnarError."""
 
     def pieces(self) -> Iterator[Piece | Iterator[Row]]:
-        """Every row, once, as pieces, or as rows where there are no columns; raises what `rows` does.
+        """Return every row, once, as pieces, or as rows where there are no columns; raises what `rows` does.
 
-        Of each the rows are to be taken before the next one is asked for.
+        The rows of each must be taken before the next one is asked for.
         """
 
 
@@ -91,7 +95,8 @@ def bad_file(name: str, what: str, remedy: str = "mend or leave out the file") -
 
 
 def readable(file: Input, problems: list[str]) -> Iterator[Mapping[str, Any]]:
-    """The values of every row that can be read; `problems` grows by one for each other, and its first says which."""
+    """Yield the values of every row that can be read; `problems` grows by one for each other,
+    and its first says which."""
     for row in file.rows():
         if row.values is not None:
             yield row.values
@@ -118,7 +123,8 @@ def unique_columns(name: str, names: list[str]) -> tuple[list[str], list[str]]:
 
 
 def unique_names(names: list[str], fold: Callable[[str], str] = str) -> list[str]:
-    """The names, the second and later of the same numbered: a, a -> a, a_2. `fold` makes equal what counts as equal."""
+    """Return the names, the second and later of the same numbered: a, a -> a, a_2.
+    `fold` makes equal what counts as equal."""
     folded = {fold(name) for name in names}
     seen: set[str] = set()
     unique = []

@@ -11,14 +11,15 @@ import pyarrow as pa
 
 from conf.errors import TidemarkError
 from conf.topics import Topic
-from producers.files.avro_fields import Field, avro_fields, record, renamed, require_precision, type_name
+from producers.files.avro_fields import Field, avro_fields, event, renamed, require_precision, type_name
+from producers.files.avro_header import topic_schema
 from producers.files.binary_rows import AvroInput, ParquetInput
 from producers.files.csv_rows import CsvInput
 from producers.files.json_types import JsonTypes
 from producers.files.rows import SAY_ENCODING, Input
 from producers.files.text_types import CellTypes
 from schemas.contracts import FOLDER, contract, contract_path
-from schemas.validity import load_schema
+from schemas.validity import NAME, load_schema
 
 NAMESPACE = "tidemark.inferred"
 
@@ -105,7 +106,7 @@ def infer_schema(topic: str, inputs: Iterable[Input], nulls: frozenset[str]) -> 
         what = f"there is no row to infer a schema from in {', '.join(names) or 'no file'}"
         raise TidemarkError("NO_ROWS", what, "give the schema with --schema")
     if isinstance(types, AvroTypes):
-        return Inferred(pretty(types.schema), notes)
+        return types.inferred(names[0], notes)
     described = _described(topic, types, names)
     if problems:
         notes.append(f"{len(problems):,} rows cannot be read, and will be rejected; the first: {problems[0]}")
@@ -149,7 +150,7 @@ class ArrowTypes:
         return avro_fields(self._schema, name)
 
     def notes(self) -> list[str]:
-        """Nothing to be said: the types are the file's."""
+        """Return no notes: the types are the file's."""
         return []
 
 
@@ -168,6 +169,16 @@ class AvroTypes:
             raise mixed(f"{file.name} has another schema than the files before it")
         self.schema = file.schema
         _check_decimals(file.schema, "")
+
+    def inferred(self, name: str, notes: list[str]) -> Inferred:
+        """Return the schema of all files, the first of which is named; raises TidemarkError INVALID_SCHEMA."""
+        try:
+            schema, left_out = topic_schema(self.schema)
+            load_schema(pretty(schema))
+        except TidemarkError as exc:
+            remedy = "give another for its records with --schema"
+            raise TidemarkError(exc.code, f"{name}: its own is {exc.message}", remedy) from exc
+        return Inferred(pretty(schema), [*notes, *left_out])
 
 
 def pretty(schema: Mapping[str, Any]) -> str:
@@ -212,8 +223,12 @@ def _described(topic: str, types: Types, names: list[str]) -> Inferred:
     name = type_name(topic)
     files = ", ".join(Path(path).name for path in names)
     doc = f"Inferred from {files}. Review it: names, types, docs, and which fields may be null."
-    schema = record(name, types.fields(name), namespace=NAMESPACE, doc=doc)
+    schema = event(name, types.fields(name), namespace=NAMESPACE, doc=doc)
     text = pretty(schema)
     load_schema(text)
-    notes = [f"{source!r} is no Avro name: the field is `{field}`" for source, field in renamed(schema)]
+    notes = [f"{source!r} {_why(source)}: the field is `{field}`" for source, field in renamed(schema)]
     return Inferred(text, notes + types.notes())
+
+
+def _why(source: str) -> str:
+    return "is another column's name, whatever the case" if NAME.fullmatch(source) else "is no Avro name"

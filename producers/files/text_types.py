@@ -10,12 +10,14 @@ import pyarrow.compute as pc
 
 from producers.files.avro_fields import Field
 from producers.files.rows import Input, readable
-from schemas.scalars import is_printed_alike
+from schemas.numerals import is_printed_alike
+from schemas.scalars import scalar
+from schemas.timestamps import WallClock
 
 # What most readers take for a number.
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$|^[+-]?(?i:nan|inf(inity)?)$"
 NOT_FINITE = re.compile(r"[+-]?[nNiI]")
-EXACT_DIGITS = 15  # of which a double holds every combination
+EXACT_DIGITS = 15  # a double holds every number of so many digits
 PRECISIONS = (18, 38)  # what fits into a long, and Spark's most
 SPARE_DIGITS = 2  # in front, for later files
 TOO_LONG, TRAILING = "more digits than a double holds", "a trailing zero"
@@ -24,18 +26,18 @@ TWO_WAYS = "numbers are written in two ways"
 CODES = {
     "a leading zero": re.compile(r"[+-]?0[0-9]"),
     "a plus sign": re.compile(r"\+"),
-    "an exponent": re.compile(r"(?!-?[1-9](\.[0-9]+[eE]|[eE][+-]|[eE]-|\.[0-9]+[eE]-)[+-]?[0-9]+$).*[0-9.][eE]"),
+    "an exponent": re.compile(r"(?!-?[1-9](\.[0-9]+[eE]|[eE][+-]|[eE]-|\.[0-9]+[eE]-)[+-]?[0-9]+\Z).*[0-9.][eE]"),
 }
-TRAILING_ZERO = re.compile(r".*\.([0-9]*[1-9]0+|00+)([eE]|$)")
-NEGATIVE_ZERO = re.compile(r"-0*\.?0*$")
+TRAILING_ZERO = re.compile(r".*\.([0-9]*[1-9]0+|00+)([eE]|\Z)")
+NEGATIVE_ZERO = re.compile(r"-0*\.?0*\Z")
 # Ways to write the same number: a column may have one of each line.
 WAYS = [
-    {"5": r"-?[0-9]+$", "5.": r".*\.$", "5.0": r".*\.0$"},
+    {"5": r"-?[0-9]+\Z", "5.": r".*\.\Z", "5.0": r".*\.0\Z"},
     {"5e9": r"-?[0-9]+[eE]", "5.e9": r".*\.[eE]", "5.0e9": r".*\.0[eE]"},
     {".5": r"-?\.", "0.5": r"-?0\."},
     {"1e9": r".*[0-9.]e", "1E9": r".*[0-9.]E"},
     {"1e9": r".*[eE][0-9]", "1e+9": r".*[eE]\+"},
-    {"1e-9": r".*[eE][+-]?[0-9]$", "1e-09": r".*[eE][+-]?0[0-9]$"},
+    {"1e-9": r".*[eE][+-]?[0-9]\Z", "1e-09": r".*[eE][+-]?0[0-9]\Z"},
 ]
 LEADING_POINT = 2
 COMPILED = [{way: re.compile(pattern) for way, pattern in ways.items()} for ways in WAYS]
@@ -109,7 +111,7 @@ class Numbers:
         self._seen.setdefault(reason, text)
 
     def _measure(self, plain: pa.Array) -> None:
-        """The digits before and behind the point."""
+        """Return the digits before and behind the point."""
         finite = plain.filter(pc.invert(pc.match_substring_regex(plain, "[nN]")))
         if not len(finite):
             return
@@ -148,19 +150,53 @@ CHUNK_ROWS = 20_000
 # A type that fits less than this share of the values is no candidate any more, not even worth a note.
 WORTH_A_NOTE = 0.9
 # In order of preference. A leading zero or a plus makes a code, not a number; 18 digits fit a long; which numbers fit a
-# double, `Numbers` knows. What matches and still is none (31 February) is refused when it is published.
+# double, `Numbers` knows. What matches and still is no time (31 February, 24:00) is sorted out by `Column`.
 PATTERNS = {
-    "boolean": r"^(?i:true|false)$",
+    # Letter by letter: a pattern that ignores case takes a long s (U+017F) for an s, as nobody else does.
+    "boolean": r"^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee])$",
     "long": r"^(0|-?[1-9][0-9]{0,17})$",
     "double": NUMBER,
     "date": r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$",
     "timestamp": r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[T ][0-2][0-9]:[0-5][0-9]"
-    r"(:[0-5][0-9](\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}(:?[0-9]{2})?)?$",
+    r"(:[0-5][0-9](\.[0-9]{1,6})?)?(Z|[+-][0-2][0-9](:?[0-5][0-9])?)?$",
 }
+# What matches both is a time beyond doubt: not in the first or last years, nor at the end of a month.
+SURE_DAY = r"^([1-8][0-9]{3}|0[1-9][0-9]{2})-[01][0-9]-([01][0-9]|2[0-8])"
+SURE_TIME = SURE_DAY + r"($|[T ]([01][0-9]|2[0-3])[0-9:.]*(Z|[+-][01][0-9:]*)?$)"
 AVRO = {
     "date": {"type": "int", "logicalType": "date"},
     "timestamp": {"type": "long", "logicalType": "timestamp-micros"},
 }
+
+
+# As they are published, in UTC: the clocks of another zone may never have shown a time.
+CONVERTS = {kind: scalar(avro, WallClock(), from_text=True) for kind, avro in AVRO.items()}
+TIMES = {kind: re.compile(PATTERNS[kind].strip("^$")) for kind in AVRO}
+SURE = re.compile(SURE_TIME)
+
+
+def is_time(kind: str, text: str) -> bool:
+    """Return whether a text looks like a "date" or a "timestamp", and is published as one."""
+    convert = CONVERTS[kind]
+    if convert is None or not TIMES[kind].fullmatch(text):
+        return False
+    if SURE.match(text):
+        return True
+    try:
+        convert(text)
+    except ValueError:
+        return False
+    return True
+
+
+def fitting(kind: str, values: pa.Array) -> pa.Array:
+    """Return whether each value fits the type."""
+    fits = pc.match_substring_regex(values, PATTERNS[kind])
+    if kind not in TIMES or not pc.any(fits).as_py():
+        return fits
+    doubts = pc.unique(values.filter(pc.and_not(fits, pc.match_substring_regex(values, SURE_TIME))))
+    refused = pa.array([text for text in doubts.to_pylist() if not is_time(kind, text)], pa.string())
+    return pc.and_not(fits, pc.is_in(values, refused))
 
 
 @dataclass
@@ -176,7 +212,7 @@ class Column:
         """Look at more values, none of them null."""
         self.count += len(values)
         for kind in list(self.misfits) if len(values) else []:
-            fits = pc.match_substring_regex(values, PATTERNS[kind])
+            fits = fitting(kind, values)
             bad = len(values) - (pc.sum(fits).as_py() or 0)
             if bad:
                 self.examples.setdefault(kind, values.filter(pc.invert(fits))[0].as_py())

@@ -130,11 +130,21 @@ def flight_events(source: Source, first: date = FIRST_DAY, end: date = END_DAY) 
     events = {topic: _by_event_time(table, topic) for topic, table in tables.items()}
     started = min((int(of_topic.event_time[0]) for of_topic in events.values() if len(of_topic.table)), default=None)
     if started is None:
-        what = f"nothing happened from {first} up to, without, {end}"
-        raise TidemarkError("NO_EVENTS", what, f"the data set covers {FIRST_DAY} up to, without, {END_DAY}")
+        raise _no_events(first, end)
     planes = _select(source.planes, PLANE)
     planes_events = Events(planes, np.full(len(planes), started, dtype=np.int64))
     return {"planes": planes_events, **events}, _accounts(flights, tables, planes)
+
+
+def require_days(first: date, end: date) -> None:
+    """Refuse days of which the data set has none, before it is read; raises TidemarkError NO_EVENTS."""
+    if first >= END_DAY or end <= FIRST_DAY:
+        raise _no_events(first, end)
+
+
+def _no_events(first: date, end: date) -> TidemarkError:
+    what = f"nothing happened from {first} up to, without, {end}"
+    return TidemarkError("NO_EVENTS", what, f"the data set covers {FIRST_DAY} up to, without, {END_DAY}")
 
 
 def _accounts(flights: pa.Table, tables: Mapping[str, pa.Table], planes: pa.Table) -> Accounts:

@@ -13,19 +13,14 @@ from confluent_kafka.admin import AdminClient
 from conf.errors import TidemarkError
 from conf.settings import Batching, Kafka
 from jobs.connectors.kafka.access import denied
+from jobs.connectors.kafka.refusals import BY_ERROR
 from jobs.connectors.kafka.rights import writing
 from jobs.connectors.kafka.topic_limits import Limits, largest_record, size_config, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import RetentionWatch, connect
 
 GIVEN_UP = ("_PURGE_QUEUE", "_PURGE_INFLIGHT")
-REMEDIES = {
-    "MSG_SIZE_TOO_LARGE": "raise the topic's max.message.bytes, or publish smaller values",
-    "_MSG_TIMED_OUT": "the broker was away for too long: check it, and publish again",
-    "INVALID_TIMESTAMP": "the broker refuses event times that lie ahead of its clock: mend the event times, "
-    "or raise the topic's message.timestamp.after.max.ms",
-    "INVALID_RECORD": "a compacted topic takes no record without a key: name a key field",
-}
+REMEDIES = {error: refusal.remedy for error, refusal in BY_ERROR.items()}
 # A broker's restart takes some 30 s; longer than two minutes is worth an error.
 MESSAGE_TIMEOUT_MS = 120_000
 # Enough to keep the broker busy while the next batch is encoded, and a bound on memory.

@@ -19,7 +19,7 @@ ATTEMPTS = 3
 # After this time a run that has taken over has its marker in the ledger.
 FENCED_SECONDS = 1.0
 # After these the transaction may be committed or not: the next one's barrier tells.
-UNCLEAR = ("FENCED", "KAFKA_FAILED", "TRANSACTION_TIMED_OUT")
+UNCLEAR = ("FENCED", "KAFKA_FAILED", "BROKER_UNREACHABLE", "TRANSACTION_TIMED_OUT")
 
 
 class TransactionSender:

@@ -175,6 +175,7 @@ class TransactionalPublisher:
 def _with_remedy(error: TidemarkError, name: str) -> TidemarkError:
     """Return the error with what to do: a record that is refused comes as the failure of its transaction."""
     cause = error.__cause__
-    if error.code == "KAFKA_FAILED" and isinstance(cause, KafkaException) and cause.args[0].name() in REMEDIES:
+    is_refused = error.code in ("KAFKA_FAILED", "RECORD_REFUSED", "TIMESTAMP_AHEAD")
+    if is_refused and isinstance(cause, KafkaException) and cause.args[0].name() in REMEDIES:
         return delivery_failed(name, cause.args[0], cause.args[0].str())
     return error

@@ -1,6 +1,6 @@
 """Looks into a rejected record: its framing, the fields that could be read, where that failed, the bytes there."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any
@@ -9,9 +9,9 @@ from fastavro import schemaless_reader
 from fastavro.schema import parse_schema
 
 from conf.errors import TidemarkError
+from producers.quarantine.personal import Hidden, hidden_fields, versions_of
 from producers.quarantine.records import Rejected
 from schemas.codec import HEADER_LENGTH, LIBRARY_ERRORS, unframe
-from schemas.pii import ATTRIBUTE, PiiFields, pii_fields_of
 from schemas.registry import RegisteredSchema, Registry
 from schemas.validity import load_schema
 from schemas.wire import DecodeError, compile_check
@@ -45,13 +45,13 @@ def read(row: Rejected, registry: Registry, personal: bool = False) -> Reading:
     """Read a value by the schema that it names.
 
     Args:
-        personal: whether to read what a schema marks as personal data too. Otherwise such fields are HIDDEN; where any
-            schema of the topic, or the record's own, has a mark, the bytes are to be hidden too: what is broken may
-            hold anything.
+        personal: whether to read personal data too. Otherwise the fields that `hidden_fields` names are HIDDEN; where
+            there are any, the bytes are to be hidden too: what is broken may hold anything.
     """
-    reading = _read(row, registry, personal)
-    hides = not personal and any(_pii_fields(version.text) for version in _of_topic(row.at.topic, registry))
-    return replace(reading, hides=reading.hides or hides)
+    versions = versions_of(row.at.topic, registry)
+    schema, reading = _read(row, registry, versions)
+    hidden = Hidden() if personal else hidden_fields(versions, schema, registry)
+    return _without_personal(reading, hidden) if hidden else reading
 
 
 def to_json(row: Rejected, reading: Reading, redriven: bool | None) -> dict[str, Any]:
@@ -107,59 +107,39 @@ def hex_lines(value: bytes, at: int) -> list[str]:
     return lines
 
 
-def _pii_fields(text: str) -> PiiFields | None:
-    """Return the personal fields of a schema, None for none;
-    one without a name, for all, where its marks make no sense."""
-    try:
-        return pii_fields_of(text) or None
-    except TidemarkError:
-        return PiiFields({"": "drop"}) if ATTRIBUTE in text.lower() else None
-
-
-def _read(row: Rejected, registry: Registry, personal: bool) -> Reading:
+def _read(
+    row: Rejected, registry: Registry, versions: Sequence[RegisteredSchema]
+) -> tuple[RegisteredSchema | None, Reading]:
+    """Return the schema that a value names, None where there is none, and all that can be read by it."""
     if row.value is None:
-        return Reading(problem="there is no value")
+        return None, Reading(problem="there is no value")
     try:
         schema_id, payload = unframe(row.value)
     except TidemarkError as error:
-        return Reading(problem=error.message)
+        return None, Reading(problem=error.message)
     try:
         text = registry.schema(schema_id)
     except TidemarkError as error:
         if error.code != "UNKNOWN_SCHEMA_ID":
             raise
-        return Reading(f"schema id {schema_id}", at=1, problem="no schema with this id is registered")
-    name = f"schema id {schema_id}{_known_as(row.at.topic, schema_id, registry)}"
-    pii_fields = None if personal else _pii_fields(text)
-    reading = _read_fields(name, load_schema(text), payload)
-    return _without_personal(reading, pii_fields) if pii_fields else reading
+        return None, Reading(f"schema id {schema_id}", at=1, problem="no schema with this id is registered")
+    known = next((version for version in versions if version.id == schema_id), None)
+    known_as = f"{known.subject} version {known.version}" if known else f"which is none of topic {row.at.topic}"
+    reading = _read_fields(f"schema id {schema_id}, {known_as}", load_schema(text), payload)
+    return known or RegisteredSchema(schema_id, "", 0, text), reading
 
 
-def _without_personal(reading: Reading, pii_fields: PiiFields) -> Reading:
-    is_all = "" in pii_fields.fields
-    fields = {
-        name: HIDDEN if is_all or pii_fields.covers(name) else value for name, value in (reading.fields or {}).items()
-    }
+def _without_personal(reading: Reading, hidden: Hidden) -> Reading:
+    fields = {name: HIDDEN if hidden.covers(name) else value for name, value in (reading.fields or {}).items()}
     # Where a value does not fit, the problem may quote it.
-    failed = reading.failed and (is_all or pii_fields.covers(reading.failed))
-    return replace(reading, fields=fields, problem=HIDDEN if failed else reading.problem, hides=True)
-
-
-def _of_topic(topic: str, registry: Registry) -> Iterator[RegisteredSchema]:
-    """Yield every version of the topic's subjects: it has one for each type of its events."""
-    for subject in registry.subjects():
-        if subject.startswith(f"{topic}-"):
-            yield from registry.versions(subject)
-
-
-def _known_as(topic: str, schema_id: int, registry: Registry) -> str:
-    """Return the id's version under a subject of the topic."""
-    versions = [version for version in _of_topic(topic, registry) if version.id == schema_id]
-    return f", {versions[0].subject} version {versions[0].version}" if versions else f", which is none of topic {topic}"
+    problem = HIDDEN if reading.failed and hidden.covers(reading.failed) else reading.problem
+    return replace(reading, fields=None if reading.fields is None else fields, problem=problem, hides=True)
 
 
 def _read_fields(name: str, schema: Any, payload: bytes) -> Reading:
     """Read more and more fields: a field may name a type that one before it defines."""
+    if not isinstance(schema, dict) or "fields" not in schema:
+        return Reading(name, at=HEADER_LENGTH, problem="its schema is no record")
     fields, read_to = schema["fields"], 0
     values: dict[str, Any] = {}
     for count in range(1, len(fields) + 1):

@@ -24,6 +24,7 @@ from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.offsets import list_offsets
 from jobs.connectors.kafka.rights import Right
 from jobs.pipeline import paths
+from jobs.pipeline.stored_tables import find_stored
 from producers.quarantine.records import Coordinates
 
 PARTITION = 0
@@ -225,7 +226,7 @@ def bring_up_to_date(settings: Settings, admin: AdminClient) -> dict[str, int]:
     """Append what is new to the tables `redrives` and `resolutions`, where their logs are; returns rows added by table.
 
     Raises:
-        TidemarkError: KAFKA_FAILED.
+        TidemarkError: KAFKA_FAILED; as `naming_damage`, where a table cannot be read.
     """
     sources = {
         paths.REDRIVES: (redriven_topic(settings), REDRIVES),
@@ -235,25 +236,26 @@ def bring_up_to_date(settings: Settings, admin: AdminClient) -> dict[str, int]:
         admin, [topic for topic, _ in sources.values()], settings.kafka.client_config(), ("Read", "Describe")
     )
     return {
-        name: _append_new(settings, paths.table(settings.paths.tables, name), topic, ids[topic], schema)
+        name: _append_new(settings, name, topic, ids[topic], schema)
         for name, (topic, schema) in sources.items()
         if topic in ids
     }
 
 
-def _append_new(settings: Settings, path: str, topic: str, topic_id: str, schema: pa.Schema) -> int:
+def _append_new(settings: Settings, name: str, topic: str, topic_id: str, schema: pa.Schema) -> int:
     for _ in range(ATTEMPTS - 1):
         try:
-            return _append(settings, path, topic, topic_id, schema)
+            return _append(settings, name, topic, topic_id, schema)
         except CommitFailedError:
             continue
-    return _append(settings, path, topic, topic_id, schema)
+    return _append(settings, name, topic, topic_id, schema)
 
 
-def _append(settings: Settings, path: str, topic: str, topic_id: str, schema: pa.Schema) -> int:
+def _append(settings: Settings, name: str, topic: str, topic_id: str, schema: pa.Schema) -> int:
     # The log's topic id is part of it: a log that was created again begins with offset 0.
     application = f"{topic}/{topic_id}"
-    table = DeltaTable.create(table_uri(path), schema, mode="ignore")
+    found, uri = find_stored(settings, name), table_uri(paths.table(settings.paths.tables, name))
+    table = found.delta if found else DeltaTable.create(uri, schema, mode="ignore")
     rows: list[Marker] = []
     added = 0
 

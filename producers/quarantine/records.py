@@ -13,6 +13,7 @@ ATTEMPT = "tidemark.redrive.attempt"  # how often the event was sent again, 1 fo
 ID = "tidemark.redrive.id"  # the run of `quarantine redrive`
 REDRIVE_HEADERS = (OF, ORIGIN, ATTEMPT, ID)
 
+LAST_PARTITION, LAST_OFFSET = 2**31 - 1, 2**63 - 1
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
@@ -28,9 +29,12 @@ class Coordinates(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read such a text; raises ValueError."""
+        """Read such a text; raises ValueError, also for numbers that no partition and no offset can have."""
         topic, partition, offset = text.rsplit("/", 2)
-        return cls(topic, int(partition), int(offset))
+        at = cls(topic, int(partition), int(offset))
+        if not (0 <= at.partition <= LAST_PARTITION and 0 <= at.offset <= LAST_OFFSET):
+            raise ValueError(f"{text} is no record's place")
+        return at
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow.compute as pc
 from pyarrow import Schema
 
+from conf.command_line import whole_number
 from conf.errors import TidemarkError
-from producers.quarantine.records import Coordinates
+from producers.quarantine.records import LAST_PARTITION, Coordinates
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,9 @@ def add_selection(parser: argparse.ArgumentParser, record: bool = True) -> None:
     if record:
         group.add_argument("record", nargs="?", type=_coordinates, help="one record: TOPIC/PARTITION/OFFSET")
     group.add_argument("--topic", action="append", default=[], help="the topic they came from")
-    group.add_argument("--partition", type=int, metavar="N")
-    group.add_argument("--from-offset", type=int, metavar="N", help="the first offset")
-    group.add_argument("--to-offset", type=int, metavar="N", help="the first offset that is left out")
+    group.add_argument("--partition", type=_partition, metavar="N")
+    group.add_argument("--from-offset", type=whole_number, metavar="N", help="the first offset")
+    group.add_argument("--to-offset", type=whole_number, metavar="N", help="the first offset that is left out")
     group.add_argument("--error", action="append", default=[], metavar="CODE", help="for example UNKNOWN_SCHEMA_ID")
     group.add_argument("--rule", action="append", default=[], metavar="NAME", help="the data rule that failed")
     group.add_argument("--since", type=_time, metavar="TIME", help=TIMES)
@@ -119,9 +120,16 @@ def _coordinates(text: str) -> Coordinates:
         raise argparse.ArgumentTypeError(f"{text!r} is no record like departures/0/42") from None
 
 
+def _partition(text: str) -> int:
+    number = whole_number(text)
+    if number > LAST_PARTITION:
+        raise argparse.ArgumentTypeError(f"{text!r} is no partition: the last one is {LAST_PARTITION}")
+    return number
+
+
 def _time(text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"{text!r} is no time like 2013-01-31T12:00") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.delta.log import tables_under
-from jobs.connectors.files import table_uri
+from jobs.connectors.delta.reading import StoredTable
 from jobs.pipeline import paths
+from jobs.pipeline.stored_tables import find_stored
 from producers.quarantine.marker_log import MarkerLog
 from producers.quarantine.records import OF, Coordinates, Rejected
 from producers.quarantine.selection import Selection
@@ -54,26 +54,21 @@ class Quarantine:
     It is empty where `ingest` has run and rejected nothing, which makes no table.
 
     Raises:
-        TidemarkError: NO_QUARANTINE, where `ingest` has not run.
+        TidemarkError: NO_QUARANTINE, where `ingest` has not run; here and when it is read, as `naming_damage`.
     """
 
     def __init__(self, settings: Settings) -> None:
         root = settings.paths.tables
-        path = table_uri(paths.table(root, paths.QUARANTINE))
-        if DeltaTable.is_deltatable(path):
-            self._dataset = DeltaTable(path).to_pyarrow_dataset()
-        elif any(name.startswith(INGESTED) for name in tables_under(root)):
-            # It imports pandas, which takes longer than all else that a command does.
-            from pyarrow import dataset
-
-            self._dataset = dataset.dataset(SCHEMA.empty_table())
-        else:
+        path = paths.table(root, paths.QUARANTINE)
+        self._table: StoredTable | None = find_stored(settings, paths.QUARANTINE)
+        self._schema = SCHEMA if self._table is None else self._table.columns
+        if self._table is None and not any(name.startswith(INGESTED) for name in tables_under(root)):
             what = f"there is no table {path}, and none that `ingest` has filled"
             raise TidemarkError("NO_QUARANTINE", what, "check paths.tables, or run `./spark-submit.sh ingest` first")
 
     def batches(self, selection: Selection, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Read `columns` of the selected rows, null where an older table lacks them, in the order of the files."""
-        return self._scan(selection.condition(self._dataset.schema), columns)
+        return self._scan(selection.condition(self._schema), columns)
 
     def index(self, selection: Selection) -> pa.Table:
         """Return where the selected rows lie, in order: `topic`, `partition`, `offset`, `error`,
@@ -92,17 +87,17 @@ class Quarantine:
 
     def rows(self, selection: Selection, part: Slice) -> list[Rejected]:
         """Return the selected rows of a slice, in order, each record once."""
-        where = selection.within(self._dataset.schema, part.topic, part.partition, part.first, part.last)
+        where = selection.within(self._schema, part.topic, part.partition, part.first, part.last)
         rows = [Rejected.from_row(row) for batch in self._scan(where, ALL_COLUMNS) for row in _in_ms(batch).to_pylist()]
         return sorted({row.at: row for row in rows}.values(), key=lambda row: row.at)
 
     def _scan(self, condition: Any, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        names = self._dataset.schema.names
+        if self._table is None:
+            return
+        names = self._schema.names
         present = [name for name in columns if name in names]
-        scanner = self._dataset.scanner(
-            columns=present, filter=condition, batch_size=BATCH_ROWS, batch_readahead=1, fragment_readahead=1
-        )
-        for batch in scanner.to_batches():
+        few = {"batch_size": BATCH_ROWS, "batch_readahead": 1, "fragment_readahead": 1}
+        for batch in self._table.batches(present, condition, **few):
             if batch.num_rows:
                 missing = [name for name in columns if name not in names]
                 yield _with_nulls(batch, missing)

@@ -234,17 +234,24 @@ def ask_command(command: str, redrive: bool) -> Resolve:
     One that is ended by a signal has decided nothing, and releases. Its last line of output is the note.
 
     Raises:
-        TidemarkError: NO_COMMAND, where there is none.
+        TidemarkError: NO_COMMAND, where there is none; `Resolve` raises it where the system cannot run it.
     """
-    argv = shlex.split(command)
+    try:
+        argv = shlex.split(command)
+    except ValueError as exc:
+        raise _no_command(command, str(exc).lower(), "close each quote, as in a shell") from exc
     if not argv or shutil.which(argv[0]) is None:
-        raise TidemarkError("NO_COMMAND", f"`{command}` cannot be run", "name a program that is on PATH, or its path")
+        raise _no_command(command, "there is no such program", "name one that is on PATH, or its path")
 
     def resolve(row: Rejected, delivery: int) -> Resolution:
         envelope = json.dumps({**row.to_json(), "delivery": delivery})
-        done = _run(argv, envelope)
+        try:
+            done = _run(argv, envelope.encode())
+        except OSError as exc:
+            raise _no_command(command, str(exc.strerror or exc).lower(), "a script begins with #!/bin/sh") from exc
         kind = _by_code(done.returncode)
-        last = next((line for line in reversed(done.stdout.splitlines()) if line.strip()), "")
+        lines = done.stdout.decode(errors="replace").splitlines()
+        last = next((line for line in reversed(lines) if line.strip()), "")
         note = f"exit code {done.returncode} {last}".strip()[:NOTE_LENGTH]
         return Resolution(kind, note, redrive and kind == "accept")
 
@@ -284,7 +291,10 @@ def _by_code(code: int) -> Kind:
     return "release" if code == RELEASE_CODE or code < 0 else "reject"
 
 
-def _run(argv: Sequence[str], text: str) -> "subprocess.CompletedProcess[str]":
-    output = subprocess.PIPE
-    own = without_secrets(os.environ)
-    return subprocess.run(argv, env=own, input=text, stdout=output, stderr=subprocess.STDOUT, text=True, check=False)
+def _no_command(command: str, why: str, remedy: str) -> TidemarkError:
+    return TidemarkError("NO_COMMAND", f"`{command}` cannot be run: {why}", remedy)
+
+
+def _run(argv: Sequence[str], data: bytes) -> subprocess.CompletedProcess[bytes]:
+    own, out = without_secrets(os.environ), subprocess.PIPE
+    return subprocess.run(argv, env=own, input=data, stdout=out, stderr=subprocess.STDOUT, check=False)

@@ -88,6 +88,21 @@ def test_a_file_without_a_secret_is_refused_by_name(
     assert said in text
 
 
+def test_a_key_of_a_kind_that_no_client_knows_is_refused(tmp_path: Path) -> None:
+    certificate, key = AUTHORITY.issue(tmp_path / "app", "app")
+    other, other_key = str(tmp_path / "other.crt"), str(tmp_path / "other.key")
+    subprocess.run(["openssl", "genpkey", "-algorithm", "SM2", "-out", other_key], check=True, capture_output=True)
+    request = ["openssl", "req", "-x509", "-new", "-key", other_key, "-subj", "/CN=app", "-days", "1", "-out", other]
+    subprocess.run(request, check=True, capture_output=True)
+    says = "has a key of a kind that clients do not know"
+    assert f"ssl_key_location {other_key} {says}" in refusal(*by_certificate(certificate, other_key))
+    assert f"ssl_certificate_location {other} {says}" in refusal(*by_certificate(other, key))
+
+
+def test_a_key_in_the_place_of_its_file_is_not_shown() -> None:
+    assert SECRET not in refusal(*by_certificate("/app.crt", f"-----BEGIN PRIVATE KEY----- {SECRET}"))
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
 def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "password"
@@ -180,7 +195,7 @@ def test_a_certificate_that_is_not_what_clients_need_is_refused_with_the_reason(
         ((past, past_key), f"ssl_certificate_location {past} expired at "),
         ((early, early_key), f"ssl_certificate_location {early} is not valid before "),
         ((), "a private key needs its certificate"),
-        (("app/tls.crt", key), "app/tls.crt must be a whole path"),
+        (("app/tls.crt", key), "ssl_certificate_location must be a whole path"),
     ):
         text = refusal(*(by_certificate(*pair) if pair else by_certificate("", key)))
         assert text.startswith("BAD_SETTING: setting `kafka`: ")

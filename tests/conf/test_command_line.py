@@ -1,12 +1,15 @@
 """What may not stand on a command line, whichever command it is of."""
 
+import argparse
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from conf import setting_sources
-from conf.command_line import refuse_secrets, refuse_spark_secrets
+from conf.command_line import check, positive_count, positive_number, split_words, whole_number
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from local import cli, submit
@@ -43,7 +46,7 @@ SECRETS = {
 
 def refusal(words: list[str]) -> str:
     with pytest.raises(TidemarkError) as refused:
-        refuse_secrets(words)
+        check(words)
     return str(refused.value)
 
 
@@ -125,10 +128,28 @@ def test_no_spelling_and_no_value_lets_a_secret_through(key: str, data: st.DataO
         "personal_data.hash_keys=x",
         "file:/kafka/sasl.csv",
         "spark.kubernetes.driver.secretKeyRef.TIDEMARK_KAFKA__SASL_PASSWORD=kafka:password",
+        "jobs.session_tokens.trigger=5 seconds",
+        "ingest.topics=password_resets",
+        "kafka.oauth_token_url=https://idp/token",
+        "paths.tables=abfss://box@account.dfs.core.windows.net/t",
+        "paths.tables=s3a://bucket/users/ann@example.org",
+        "registry.url=https://host:8081/@scope",
     ],
 )
 def test_what_is_no_secret_passes(word: str) -> None:
-    refuse_secrets(["--set", word])
+    check(["--set", word])
+
+
+@pytest.mark.parametrize("key", SECRETS)
+@pytest.mark.parametrize("value", ["secretKeyRef", "x.secretKeyRef.y=a:b"])
+def test_a_secret_that_speaks_of_a_reference_is_none(key: str, value: str) -> None:
+    assert SECRETS[key] in refusal(["--set", f"{key}={value}"])
+
+
+def test_fields_topics_and_positions_with_the_names_of_secrets_pass() -> None:
+    check(["file", "in.csv", "--topic", "password-resets", "--key", "token", "--header", "idempotency-key=1"])
+    check(["plan", "ingest", "--from", '{"session_tokens": {"0": 42}}', '--to={"secrets":{"0":42}}'])
+    check(["/data/token=5/rows.parquet", "--principal", "User:token", "--record", "secrets/0/42"])
 
 
 @pytest.mark.parametrize(
@@ -142,19 +163,107 @@ def test_what_is_no_secret_passes(word: str) -> None:
         ("--conf", "spark.hadoop.fs.azure.account.key.box.dfs.core.windows.net=x"),
         ("--conf", "spark.kafka.sasl.jaas.config=x"),
         ("--driver-java-options", "-Xmx1g -Djavax.net.ssl.trustStorePassword=x"),
+        ("--conf", "spark.hadoop.fs.azure.sas.fixed.token.box.dfs.core.windows.net=x"),
+        ("--conf", "spark.hadoop.fs.azure.sas.box.account.blob.core.windows.net=x"),
+        ("--conf", "spark.hadoop.fs.s3a.encryption.key=x"),
+        ("--conf", "spark.hadoop.fs.s3a.server-side-encryption.key=x"),
+        ("--conf", "spark.hadoop.google.cloud.auth.service.account.private.key=x"),
+        ("--conf", "spark.executorEnv.DB_PASSWD=x"),
+        ("--conf", "spark.executorEnv.PGPASSWORD=x"),
+        ("--conf", "spark.yarn.appMasterEnv.API_KEY=x"),
+        ("--conf", "spark.sql.catalog.lake.credential=id:x"),
+        ("--conf", "spark.kubernetes.driver.secretKeyRef.PASSWORD=x"),
+        ("--conf", "'spark.ssl.keyPassword'=x"),
+        ("--conf", 'spark.invented={"password": "x"}'),
+        ("--CONF", "spark.ssl.keyPassword=x"),
     ],
 )
 def test_secrets_of_other_systems_may_not_stand_behind_the_dashes(options: tuple[str, ...]) -> None:
-    with pytest.raises(TidemarkError, match=r"BAD_ARGUMENTS: \S+ would show in the list of processes; give it where"):
+    says = r"BAD_ARGUMENTS: \S+ would show in the list of processes; give it where"
+    with pytest.raises(TidemarkError, match=says):
         submit.split(["ingest", "--", *options])
+    with pytest.raises(TidemarkError, match=says):
+        check(["show", *options])
+
+
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (("--repositories", f"https://ci:{SECRET}@nexus/repo"), "--repositories"),
+        (("--jars", f"https://host/a.jar,https://u:{SECRET}@host/b.jar"), "--jars"),
+        (("--conf", f"spark.jars.repositories=https://u:{SECRET}@host"), "spark.jars.repositories"),
+        (("--jars", f"https://{SECRET}@host/a.jar"), "--jars"),
+        (("--tables", f"s3a://AKIA:1/{SECRET}@bucket/t"), "--tables"),
+        (("--set", f"metrics.pushgateway=http://u:{SECRET}@push:9091"), "metrics.pushgateway"),
+        ((f"s3a://AKIA%3A{SECRET}@bucket/t",), "a URL"),
+    ],
+)
+def test_a_login_in_a_url_is_refused_wherever_it_stands_and_not_shown(words: tuple[str, ...], place: str) -> None:
+    said = refusal(["show", *words])
+    assert said.startswith(f"BAD_ARGUMENTS: the user and password in {place} would show")
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (f"--sasl-password={SECRET}",),
+        (f"--sasl-password:{SECRET}",),
+        ("--token", SECRET),
+        ("--set", f"kafka_sasl_password:{SECRET}"),
+        ("--set", f"kafka_sasl_password={SECRET}"),
+        ("--set", f"spark.driver_java_options=-Dx.password={SECRET}"),
+    ],
+)
+def test_what_looks_like_a_secret_does_not_come_back_in_the_error(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(TidemarkError) as refused:
+        cli.main(["config", "show", *words])
+    assert SECRET not in str(refused.value) + "".join(capsys.readouterr())
+
+
+def test_words_that_are_no_utf_8_are_refused_by_every_command() -> None:
+    for command in COMMANDS:
+        with pytest.raises(TidemarkError, match=r"BAD_ARGUMENTS: '\\udcff' is no text in UTF-8"):
+            cli.main([*command.split(), "\udcff"])
+
+
+@pytest.mark.parametrize(("kind", "least"), [(whole_number, 0), (positive_count, 1)])
+def test_a_whole_number_has_room_in_what_it_is_for(kind: Callable[[str], int], least: int) -> None:
+    assert (kind(str(least)), kind(str(2**63 - 1))) == (least, 2**63 - 1)
+    for text in (str(least - 1), str(2**63), "9" * 5000, "x"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no whole number from"):
+            kind(text)
+
+
+@pytest.mark.parametrize("text", ["0", "nan", "inf", "1e-300", "1e300", "9" * 5000])
+def test_a_number_of_seconds_is_one_that_a_clock_can_wait_for(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is no number above 0"):
+        positive_number(text)
+
+
+def test_a_command_line_within_a_word_may_not_be_left_open() -> None:
+    assert split_words("publish file 'a b'") == ["publish", "file", "a b"]
+    with pytest.raises(TidemarkError, match='BAD_ARGUMENTS: `publish file "` is no command line: No closing quotation'):
+        split_words('publish file "')
 
 
 def test_options_that_only_speak_of_secrets_pass() -> None:
-    refuse_spark_secrets(
+    check(
         [
             *("--conf", "spark.hadoop.fs.s3a.aws.credentials.provider=some.Provider"),
             *("--conf", "spark.authenticate.secret.file=/run/secrets/spark"),
             *("--conf", "spark.kubernetes.driver.secretKeyRef.AWS_SECRET_ACCESS_KEY=aws:key"),
             *("--conf", "spark.security.credentials.kafka.enabled=false", "--master", "local[2]"),
+            *("--conf", "spark.kubernetes.driver.secrets.spark-token=/etc/secrets"),
+            *("--conf", "spark.kubernetes.authenticate.driver.oauthTokenFile=/run/token"),
+            *("--conf", "spark.hadoop.fs.azure.sas.token.provider.type.box.dfs.core.windows.net=some.Provider"),
+            *("--conf", "spark.hadoop.fs.s3a.encryption.key=arn:aws:kms:eu-west-1:1:key/2"),
+            *("--conf", "spark.hadoop.dfs.block.access.token.enable=true"),
+            *("--conf", "spark.executorEnv.GOOGLE_APPLICATION_CREDENTIALS=/etc/key.json"),
+            *("--conf", "spark.redaction.regex=(?i)secret|password|token|access[.]?key"),
+            *("--conf", "spark.sql.mapKeyDedupPolicy=LAST_WIN", "--jars", "https://host:8080/a.jar,file:/b@c.jar"),
+            *("--packages", "com.amazonaws.secretsmanager:aws-secretsmanager-jdbc:1.0.8"),
         ]
     )

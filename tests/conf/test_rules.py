@@ -63,6 +63,10 @@ def test_rules_are_typed_and_keep_their_order(tmp_path: Path) -> None:
         ),
         ('[readings]\nname = "r"', "topic `readings` is not a list of rules; write each as [[topic]]"),
         ("[[readings", "rules.toml: "),
+        ("readings = [1, 2]", "topic `readings` has a rule that is no table"),
+        (f"{HEAD}kind = []", "rule `r` is of kind []"),
+        (f'{HEAD}kind = "unique"\nfields = 5\nwithin = "1 day"', "rule `r`: fields Input should be a valid tuple"),
+        ("readings = " + "[" * 100_000, "rules.toml: its tables or lists lie too deep in one another"),
         (
             f'\n# x\n{HEAD}kind = "pattern"\nfield = "x"\npattern = "(a+)+"',
             "rules.toml, line 3: topic `readings`, rule `r`",

@@ -1,12 +1,17 @@
 """Which value of a setting wins, and what a wrong one is answered with."""
 
+import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from conf import ROOT, settings
+from conf import ROOT, setting_sources, settings
 from conf.errors import TidemarkError
 from conf.settings import Settings, load, show
 
@@ -140,6 +145,59 @@ def test_a_missing_key_is_named(checkout: Path) -> None:
     assert refusal() == "MISSING_SETTING: setting `spark.driver_memory` is missing; conf/base.toml must hold every key"
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        ("folder", "Is a directory"),
+        (b"x = '\xff'", "it is no text in UTF-8 (byte 5)"),
+        (b"x = " + b"[" * 100_000, "its tables or lists lie too deep in one another"),
+        (b"x = " + b"9" * 5000, "Exceeds the limit"),
+    ],
+)
+def test_a_file_of_settings_that_cannot_be_read_is_named(checkout: Path, content: object, reason: str) -> None:
+    path = checkout / "conf" / "base.toml"
+    path.unlink()
+    if content == "folder":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    assert refusal().startswith(f"BAD_SETTING: {path}: {reason}")
+
+
+def test_a_file_of_settings_may_begin_with_a_byte_order_mark(checkout: Path) -> None:
+    path = checkout / "conf" / "base.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load().spark.shuffle_partitions == 2
+
+
+@pytest.mark.parametrize("value", ["5", '["x"]', '"a\\u0000b"', "{x = 1}"])
+def test_the_file_of_a_secret_is_named_by_a_text(checkout: Path, value: str) -> None:
+    add(checkout, "local.toml", f"[kafka]\nsasl_password_file = {value}")
+    assert "kafka.sasl_password_file" in refusal()
+
+
+@pytest.mark.parametrize("secret", ["hunter2", "hun/ter2", "hunter2" * 60])
+def test_a_secret_in_the_place_of_its_file_is_not_shown(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_KAFKA__SASL_PASSWORD_FILE", secret)
+    assert refusal().startswith("BAD_SETTING: kafka.sasl_password_file cannot be read: ")
+    assert secret not in refusal()
+
+
+@pytest.mark.parametrize("name", ["KAFKA__SSL_CA_LOCATION", "KAFKA__SASL_PASSWORD", "PATHS__TABLES"])
+def test_a_variable_that_is_no_utf_8_is_named_and_not_shown(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"TIDEMARK_{name}", "hunter2\udcff")
+    assert refusal().startswith(f"BAD_SETTING: variable TIDEMARK_{name} is no text in UTF-8")
+    assert "hunter2" not in refusal()
+
+
+@pytest.mark.parametrize("table", ["client", "spark"])
+@pytest.mark.parametrize("text", ["x", "{bad", "[]", "5", "[" * 100_000])
+def test_a_table_of_client_properties_is_json(table: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"TIDEMARK_KAFKA__{table.upper()}", text)
+    assert refusal().startswith(f"BAD_SETTING: kafka.{table} is no table in JSON; ")
+
+
 def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
     change(checkout, "base.toml", "[registry]", "[registry")
     text = refusal()
@@ -159,6 +217,12 @@ def test_a_file_that_is_no_toml_is_named_with_the_place(checkout: Path) -> None:
         ("registry.compatibility=backwards", "`registry.compatibility`: Input should be 'none', 'backward'"),
         ("registry.url=localhost:8081", "`registry`: url must be http://HOST"),
         ("registry.url=http://a:8081,ftp://b", "`registry`: url must be http://HOST"),
+        ("registry.url=http://127.0.0.1:abc", "`registry`: url must be http://HOST"),
+        ("metrics.pushgateway=http://127.0.0.1:abc", "`metrics.pushgateway`: the address must be HOST:PORT"),
+        ("metrics.pushgateway=http://[::1", "`metrics.pushgateway`: the address must be HOST:PORT"),
+        ("paths.tables=s3a://[", "`paths.tables`: this is neither a folder nor a URI"),
+        ("metrics.pushgateway=host:9091/a b", "`metrics.pushgateway`: the address must be HOST:PORT"),
+        ("history.keep=99999999999999 weeks", "`history.keep`: '99999999999999 weeks' is longer than 365,000 days"),
         (
             "registry.username=ann",
             "`registry`: username needs a password: set TIDEMARK_REGISTRY__PASSWORD, or ..._FILE",
@@ -183,8 +247,48 @@ def test_a_value_of_the_wrong_kind_is_refused_by_name(override: str, expected: s
     assert expected in text
 
 
-def test_an_override_without_a_value_is_refused() -> None:
-    assert "`=`" in refusal(overrides=("broker.port",))
+def test_an_override_without_a_value_is_refused_and_shows_its_name_alone() -> None:
+    assert "--set broker.port has no `=`" in refusal(overrides=("broker.port",))
+    assert "hunter2" not in refusal(overrides=("kafka_sasl_password:hunter2",))
+
+
+ANYTHING = st.one_of(
+    st.text(max_size=30),
+    st.binary(max_size=20).map(os.fsdecode),
+    st.sampled_from(["{bad", "[]", '{"a": {"b": 1}}', "[" * 50_000, "http://[::1", "http://h:x", "9" * 5000, "inf"]),
+    st.sampled_from(
+        ["a\0b", "99999999999999 weeks", "s3a://a:b/c@d", "/", "s3a://[", "-Dx.password=y", "\udcff", "x,,y"]
+    ),
+)
+IN_TOML = st.one_of(
+    ANYTHING.map(json.dumps),
+    st.sampled_from(["[]", "5", "inf", "nan", '["x"]', "{a = 1}", "1979-05-27", "true", "9" * 5000, "[" * 50_000]),
+)
+KEYS = st.sampled_from([key.replace("NAME", "ingest") for key in setting_sources.known_keys(Settings)])
+
+
+@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(key=KEYS, more=st.sampled_from(["", "", "", ".x"]), text=ANYTHING, value=IN_TOML, place=st.integers(0, 2))
+def test_any_text_in_any_setting_gives_settings_or_one_line(
+    checkout: Path, key: str, more: str, text: str, value: str, place: int
+) -> None:
+    # Not monkeypatch, which would undo only after the last example.
+    variable = setting_sources.variable_of(f"{key}{more}")
+    overlay = checkout / "conf" / "local.toml"
+    section, _, name = f"{key}{more}".partition(".")
+    try:
+        if place == 0:
+            os.environ[variable] = (
+                text.replace("\0", "").encode(errors="surrogatepass").decode(errors="surrogateescape")
+            )
+        elif place == 1:
+            overlay.write_text(f"[{section}]\n{name} = {value}\n")
+        load("local", [f"{key}{more}={text}"] if place == 2 else ())
+    except TidemarkError as refused:
+        assert refused.code in ("BAD_SETTING", "UNKNOWN_SETTING", "BAD_ARGUMENTS")
+    finally:
+        os.environ.pop(variable, None)
+        overlay.write_text("")
 
 
 def test_an_unknown_environment_is_refused_with_the_nearest() -> None:
@@ -275,7 +379,18 @@ def test_an_authority_that_cannot_be_read_is_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     "override",
-    ["kafka.bootstrap_servers=ann:hunter2@host:9092", "paths.tables=s3a://key:hunter2@bucket/t"],
+    [
+        "kafka.bootstrap_servers=ann:hunter2@host:9092",
+        "paths.tables=s3a://key:hunter2@bucket/t",
+        "paths.checkpoints=s3a://AKIA:1/hunter2@bucket/t",
+        "metrics.pushgateway=http://u:hunter2@push:9091",
+        "metrics.pushgateway=u:hunter2@push:9091",
+        "search.url=https://u:hun/hunter2@host",
+        "spark.master=spark://u:hunter2@host:7077",
+        "jobs.ingest.trigger=https://u:hunter2@host",
+        "spark.driver_java_options=-Xmx1g -Djavax.net.ssl.keyStorePassword=hunter2",
+        "spark.driver_java_options=-Dproxy=http://u:hunter2@host",
+    ],
 )
 def test_an_address_that_holds_a_password_is_refused_and_not_shown(override: str) -> None:
     text = refusal(overrides=(override,))
@@ -310,6 +425,20 @@ def test_without_servers_the_embedded_brokers_are_used_and_without_any_the_error
     assert load().kafka.bootstrap_servers == "127.0.0.1:4242"
     monkeypatch.setenv(SERVERS, "host:9092")
     assert load().kafka.bootstrap_servers == "host:9092"
+
+
+@pytest.mark.parametrize("text", ["", "junk", "127.0.0.1:", "127.0.0.1:1,x", "\udcff"])
+def test_a_damaged_record_of_the_embedded_brokers_counts_for_none(checkout: Path, text: str) -> None:
+    record = checkout / "state" / "broker" / "bootstrap.servers"
+    record.parent.mkdir(parents=True)
+    record.write_text(text, errors="surrogateescape")
+    assert load().kafka.bootstrap_servers == ""
+    record.unlink()
+    record.mkdir()
+    assert load().kafka.bootstrap_servers == ""
+    record.rmdir()
+    record.write_text("127.0.0.1:1,127.0.0.1:2\n")
+    assert load().kafka.bootstrap_servers == "127.0.0.1:1,127.0.0.1:2"
 
 
 def test_every_key_of_the_model_stands_in_base_toml(checkout: Path) -> None:

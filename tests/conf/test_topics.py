@@ -55,6 +55,10 @@ def test_retention_is_read_in_words(text: str, milliseconds: int, tmp_path: Path
             "topic `orders` has cleanup_policy = 'compacted'; write `delete` or `compact`",
         ),
         ("replication_factor = 0", "topic `orders` has replication_factor = 0"),
+        ("replication_factor = 40000", "topic `orders` has replication_factor = 40000"),
+        ('retention = "99999999999999 weeks"', "topic `orders` has retention = '99999999999999 weeks'"),
+        ("x = " + "[" * 100_000, "topics.toml: its tables or lists lie too deep in one another"),
+        ("x = " + "9" * 5000, "topics.toml: Exceeds the limit"),
         ("replication_factor = true", "topic `orders` has replication_factor = True"),
         ("event_time = 5", "topic `orders` has event_time = 5"),
         ('format = "jason"', "topic `orders` has format = 'jason'; write `avro` or `json`"),
@@ -64,6 +68,15 @@ def test_retention_is_read_in_words(text: str, milliseconds: int, tmp_path: Path
 )
 def test_a_wrong_declaration_is_refused_by_file_topic_and_key(added: str, expected: str, tmp_path: Path) -> None:
     assert expected in refusal(tmp_path, DECLARATION + added)
+
+
+def test_a_file_that_is_no_utf_8_is_named_and_a_byte_order_mark_is_none_of_its_text(tmp_path: Path) -> None:
+    path = tmp_path / "topics.toml"
+    path.write_bytes(DECLARATION.encode() + b"# \xff")
+    with pytest.raises(TidemarkError, match=r"BAD_TOPICS: .*topics.toml: it is no text in UTF-8"):
+        load_topics(path)
+    path.write_bytes(b"\xef\xbb\xbf" + DECLARATION.encode())
+    assert list(load_topics(path)) == ["orders"]
 
 
 @pytest.mark.parametrize("key", ["partitions", "key", "schema"])

@@ -168,6 +168,7 @@ def test_a_command_is_found_with_its_words(settings: Settings) -> None:
         ("publish flights --exactly", "BAD_ARGUMENTS: .*--exactly"),
         ("publish flights a b", "BAD_ARGUMENTS: `publish flights a b`: unrecognized arguments: b"),
         ("replay ingst", "UNKNOWN_JOB"),
+        ('publish file "', 'BAD_ARGUMENTS: `publish file "` is no command line: No closing quotation'),
     ],
 )
 def test_what_is_neither_job_nor_command_gets_the_nearest(who: str, said: str, settings: Settings) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -254,3 +255,61 @@ def test_the_command_itself_tells_what_is_missing(machine: Machine, command: str
     code, told = machine.run(f"{ROOT}/local/tidemark {command}")
     assert code == 1
     assert any("openjdk-17-jre-headless" in line for line in told)
+
+
+def test_a_state_folder_whose_mode_cannot_be_changed_serves_as_it_is(machine: Machine) -> None:
+    machine.has_java().has_python()
+    assert machine.run()[0] == 0
+    (machine.bin / "chmod").unlink()
+    (machine.bin / "chmod").write_text("#!/bin/bash\necho 'Read-only file system' >&2; exit 1\n")
+    (machine.bin / "chmod").chmod(0o755)
+    assert machine.run() == (0, [])
+
+
+@pytest.mark.parametrize(("state", "why"), [("FOLDER/file", "File exists"), ("FOLDER/file/x", "Not a directory")])
+def test_a_state_folder_that_cannot_be_made_is_one_line(machine: Machine, state: str, why: str) -> None:
+    folder = machine.bin.parent
+    (folder / "file").touch()
+    path = state.replace("FOLDER", str(folder))
+    code, (line,) = machine.has_java().has_python().run(state=path)
+    assert code == 1
+    assert line.startswith(f"error: STATE_NOT_WRITABLE: the state folder {path} cannot be written: {why}; let it be")
+
+
+def test_a_state_folder_that_takes_no_file_is_one_line(machine: Machine) -> None:
+    (machine.state / ".tidemark-state").mkdir(parents=True)  # nobody, not even root, can write a file of that name
+    code, (line,) = machine.has_java().has_python().run()
+    assert code == 1
+    assert line.startswith(f"error: STATE_NOT_WRITABLE: the state folder {machine.state} cannot be written: ")
+
+
+def test_what_fails_on_a_full_disk_says_that(machine: Machine) -> None:
+    (machine.bin / "df").write_text("#!/bin/bash\necho; echo /dev/x 100 100 0 100% /\n")
+    (machine.bin / "df").chmod(0o755)
+    (machine.bin / "awk").symlink_to(shutil.which("awk") or "awk")
+    code, told = machine.has_java().has_python(pip="exit 1").run()
+    assert code == 1
+    assert "STATE_NOT_WRITABLE" in told[-1] and "No space left on device" in told[-1]
+
+
+def test_descriptors_that_are_closed_are_not_given_to_files(machine: Machine) -> None:
+    inner = f"set -euo pipefail; source {ROOT}/local/bootstrap.sh; readlink /proc/$$/fd/{{0,1,2}} >&8"
+    bash, own = shutil.which("bash") or "bash", {"PATH": str(machine.bin), "TIDEMARK_STATE": str(machine.state)}
+    command = [bash, "-c", f"exec 8>&1; exec {bash} -c '{inner}' <&- >&- 2>&-"]
+    done = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["/dev/null"] * 3
+
+
+def test_an_interrupt_while_python_starts_is_taken_when_modules_are_loaded_and_shows_no_traceback() -> None:
+    module = "import os; os.kill(os.getpid(), 2); from conf.errors import exit_on_error; exit_on_error(lambda: 0)"
+    inner = f'source {ROOT}/local/bootstrap.sh; export PYTHONPATH={ROOT}; tidemark_become "$@"'
+    command = ["bash", "-c", inner, "-", sys.executable, "-c", module]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_an_env_that_cannot_hold_interrupts_back_is_done_without(machine: Machine) -> None:
+    (machine.bin / "env").unlink()
+    (machine.bin / "env").write_text("#!/bin/bash\nexit 125\n")
+    (machine.bin / "env").chmod(0o755)
+    assert machine.run("tidemark_become bash -c 'echo became >&2'") == (0, ["became"])

@@ -93,6 +93,26 @@ def test_a_stopped_broker_leaves_no_process_and_no_address_but_its_data(own: Clu
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("loss", ["empty", "gone"])
+def test_a_damaged_layout_is_mended_as_its_error_says_and_the_data_stays(own: Cluster, loss: str) -> None:
+    topic, home, pid = f"kept-{loss}", own.nodes[0].home.parent, own.nodes[0].pid()
+    create(own.bootstrap_servers, topic)
+    produce(own.bootstrap_servers, topic, b"before")
+    layout = home / "cluster.json"
+    layout.write_text("")
+    if loss == "gone":
+        layout.unlink()
+    with pytest.raises(TidemarkError, match="BROKER_STATE_DAMAGED") as caught:
+        own.start()
+    assert caught.value.remedy.startswith(f"run `local/tidemark broker stop`, then `rm -rf {layout}`; `broker start`")
+    assert own.stop() is True
+    assert not Path(f"/proc/{pid}").exists()
+    layout.unlink(missing_ok=True)
+    assert own.start() is True
+    assert consume(own.bootstrap_servers, topic)[0] == b"before"
+
+
+@pytest.mark.slow
 def test_a_killed_broker_is_seen_as_gone_and_starts_again(own: Cluster) -> None:
     os.kill(own.nodes[0].pid() or 0, signal.SIGKILL)
     wait_for(lambda: not own.running(), 10, lambda: AssertionError("still counts as running"))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from conf import ROOT
-from local.clean import LONGEST, remove_dead, temporary_folder
+from local import clean
+from local.clean import LINK, LONGEST, PREFIX, remove_dead, temporary_folder
 
 # Becomes another program, as a job's launcher becomes a JVM, and says where it may write.
 BECOME = """
@@ -65,6 +66,33 @@ def test_a_path_too_long_for_sockets_is_short_by_a_link_that_goes_too(
     remove_dead()
     assert not real.parent.exists()
     assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize("text", ["", "link", "SOMEWHERE/t"])
+def test_a_link_file_that_is_damaged_or_leads_elsewhere_removes_nothing(
+    state: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    somewhere = state / "somewhere"
+    somewhere.mkdir()
+    (somewhere / "letters.txt").touch()
+    (somewhere / "t").symlink_to(state)
+    monkeypatch.chdir(somewhere)
+    dead = state / "tmp" / f"{PREFIX}dead"
+    dead.mkdir(parents=True)
+    (dead / LINK).write_text(text.replace("SOMEWHERE", str(somewhere)))
+    remove_dead()
+    assert not dead.exists()
+    assert (somewhere / "letters.txt").exists() and (somewhere / "t").is_symlink()
+
+
+def test_a_state_folder_of_links_in_a_circle_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / "a"))
+    assert clean.main([]) == 0
+    assert "nothing to remove" in capsys.readouterr().out
 
 
 def test_without_a_state_folder_there_is_nothing_to_remove(state: Path) -> None:

@@ -108,6 +108,20 @@ def test_interrupting_a_start_leaves_no_broker(tmp_path: Path) -> None:
     assert not (state / "broker" / "bootstrap.servers").exists()
 
 
+def test_clean_needs_no_layout_to_end_the_broker(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    home = state / "broker" / "node-1"
+    home.mkdir(parents=True)
+    (state / clean.MARKER).touch()
+    (home.parent / "cluster.json").touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()", str(home / "server.properties")], stdin=subprocess.PIPE
+    ) as broker:
+        (home / "pid").write_text(f"{broker.pid}\n")
+        assert run(state, "clean") == (0, f"removed {state}")
+        assert broker.wait(10) == -signal.SIGTERM
+
+
 def test_clean_refuses_a_folder_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "letters.txt").touch()
     monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path))

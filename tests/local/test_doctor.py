@@ -140,3 +140,16 @@ def test_one_failing_line_makes_the_exit_code_1(
     assert doctor.main([]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line[:4] for line in lines].count("FAIL") == 1
+
+
+def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path))
+    assert str(only(doctor.check_state)) == f"ok    state: {tmp_path} can be written"
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / "to" / "be" / "made"))
+    assert not only(doctor.check_state).repair
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / "file"))
+    finding = only(doctor.check_state)
+    assert finding.what == f"STATE_NOT_WRITABLE: the state folder {tmp_path}/file cannot be written: Not a directory"
+    assert "TIDEMARK_STATE" in finding.repair

@@ -68,6 +68,13 @@ def test_an_address_without_tls_is_refused_where_it_is_not_allowed() -> None:
     assert allowed["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:9000"
 
 
+def test_an_address_with_a_login_is_refused_and_not_shown() -> None:
+    environ = STORE | {"AWS_ENDPOINT_URL": "https://u:hunter2@127.0.0.1:9000"}
+    with pytest.raises(TidemarkError, match="BAD_SETTING: AWS_ENDPOINT_URL must hold no user and password") as refused:
+        object_store.spark_options(settings(tables="s3a://bucket/t"), environ)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_the_example_of_a_cluster_holds_once_its_lines_are_no_comments() -> None:
     commented = re.compile(r"^# (?=\[paths]|tables =|checkpoints =)", re.MULTILINE)
     text = commented.sub("", (ROOT / "conf" / "cluster.toml").read_text())

@@ -216,3 +216,16 @@ def test_a_job_starts_from_a_folder_with_blanks(with_blanks: Path, tmp_path: Pat
     assert "error: BROKER_UNREACHABLE: no Kafka broker answers at 127.0.0.1:1" in done.stdout, done
     assert done.returncode == 1
     assert (with_blanks / "state" / "logs" / "ingest.log").exists()
+
+
+def test_what_each_jvm_says_at_its_start_is_dropped_and_the_rest_is_told(tmp_path: Path) -> None:
+    script = f"""
+import subprocess, sys
+sys.path.insert(0, {str(ROOT)!r})
+from local.submit import START_OF_JVM, quiet_start
+with quiet_start():
+    subprocess.run(["bash", "-c", f"echo '{{START_OF_JVM}}' >&2; echo else >&2"])
+print("after", file=sys.stderr)
+"""
+    done = python("-c", script, cwd=tmp_path)
+    assert (done.returncode, sorted(done.stderr.splitlines())) == (0, ["after", "else"])

@@ -42,6 +42,13 @@ def test_partitions_grow_and_keys_are_warned_about() -> None:
     assert text.startswith("partitions 2 -> 4; new records of a key")
 
 
+def test_growth_of_a_compacted_topic_says_what_decides_between_two_partitions() -> None:
+    compacted = {"t": Existing(2, 1, FOREVER | {"cleanup.policy": "compact"})}
+    ((kind, text),) = planned(topic(partitions=4, cleanup_policy="compact"), compacted)
+    assert kind == "grow"
+    assert "silver keeps the later by the records' timestamps" in text
+
+
 def test_fewer_partitions_are_refused() -> None:
     ((kind, text),) = planned(topic(partitions=1), {"t": Existing(2, 1, FOREVER)})
     assert (kind, text) == ("refuse", "2 partitions cannot become 1: Kafka never takes partitions away")

@@ -126,3 +126,9 @@ def test_the_pre_commit_hook_passes_here_and_fails_on_a_break(earlier: Path) -> 
 def test_the_pre_commit_hook_runs_for_what_can_break_a_contract(path: str, wanted: bool) -> None:
     [pattern] = re.findall(r"files: (.*)", HOOKS)
     assert bool(re.search(pattern, path)) == wanted
+
+
+@pytest.mark.parametrize("folder", ["none", "."])
+def test_check_against_a_folder_that_holds_no_registry_says_so(folder: str, tmp_path: Path) -> None:
+    with pytest.raises(TidemarkError, match=r"NO_REGISTRY: there is no registry in .* it lacks index[.]json"):
+        run(tmp_path, "check", "--against", str(tmp_path / folder))

@@ -78,6 +78,16 @@ def test_a_column_is_never_coerced(column: pa.Array, says: str) -> None:
         ColumnarEncoder(1, schema("int"))(pa.table({"v": column}))
 
 
+@pytest.mark.parametrize("unscaled", [10**18, -(10**18), 2**63, -(2**63), 2**64 + 1, -(2**64) - 1, 2**127 - 1])
+@pytest.mark.parametrize("kind", [AMOUNT, AMOUNT | {"type": "fixed", "name": "D", "size": 9}], ids=["bytes", "fixed"])
+def test_a_decimal_of_more_digits_than_its_type_is_refused(unscaled: int, kind: Any) -> None:
+    data = b"".join(number.to_bytes(16, "little", signed=True) for number in (1, unscaled, 2))
+    column = pa.Array.from_buffers(pa.decimal128(18, 2), 3, [None, pa.py_buffer(data)])
+    with pytest.raises(TidemarkError, match=r"COLUMN_MISMATCH: a decimal has more digits than decimal128\(18, 2\)"):
+        ColumnarEncoder(1, schema(kind))(pa.table({"v": column}))
+    assert len(ColumnarEncoder(1, schema(kind))(pa.table({"v": column.slice(2)}))) == 1
+
+
 def test_a_missing_column_is_named() -> None:
     with pytest.raises(TidemarkError, match="COLUMN_MISMATCH: column `v` is missing"):
         ColumnarEncoder(1, schema("int"))(pa.table({"w": [1]}))

@@ -124,6 +124,12 @@ def test_a_mark_on_a_named_type_holds_where_its_name_is_used() -> None:
         (on_type("record", "hash", name="Q", fields=[]), "only one plain value can be hashed, and this is record"),
         ({"type": "string", "PII": "hash"}, "nothing treats the mark `PII` there"),
         ({"type": "string", "meta": [{"pii": "hash"}]}, "nothing treats the mark `pii` there"),
+        ({"type": "string", "pii ": "hash"}, "nothing treats the mark `pii ` there"),
+        ({"type": "string", "Pii_": "hash"}, "nothing treats the mark `Pii_` there"),
+        ({"type": "string", "items": on_type("string", "hash")}, "nothing treats the mark `pii` there"),
+        ({"type": "array", "items": "string", "values": {"PII": "hash"}}, "nothing treats the mark `PII` there"),
+        ({"type": "map", "values": "string", "items": on_type("string", "hash")}, "nothing treats the mark `pii`"),
+        (["null", {"type": "int", "fields": [marked("string")]}], "nothing treats the mark `pii` there"),
     ],
 )
 def test_a_mark_that_nothing_would_treat_is_refused(kind: Any, expected: str) -> None:
@@ -147,6 +153,13 @@ def test_a_mark_on_the_whole_event_or_against_another_is_refused(schema: Any, ex
     with pytest.raises(TidemarkError, match="BAD_SCHEMA") as refused:
         pii_fields_of(json.dumps(schema))
     assert expected in str(refused.value)
+
+
+@pytest.mark.parametrize("spelt", ["pii ", " pii", "PII", "p-i-i"])
+def test_a_mark_of_a_field_that_is_misspelt_is_refused(spelt: str) -> None:
+    field = {"name": "f", "type": "string", spelt: "hash"}
+    with pytest.raises(TidemarkError, match=f"BAD_SCHEMA: field f: nothing treats the mark `{spelt}` there"):
+        pii_fields_of(json.dumps(record(field)))
 
 
 def test_data_that_looks_like_a_mark_is_none() -> None:

@@ -1,6 +1,7 @@
 """A value fits its type exactly, or is refused with its field and the reason."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
@@ -24,6 +25,7 @@ TIME = {"type": "int", "logicalType": "time-millis"}
 MONEY = {"type": "bytes", "logicalType": "decimal", "precision": 6, "scale": 2}
 UUID = {"type": "string", "logicalType": "uuid"}
 SIZE = {"type": "enum", "name": "Size", "symbols": ["S", "M"]}
+FIXED = {"type": "fixed", "name": "Three", "size": 3}
 POINT = {"type": "record", "name": "Point", "fields": [{"name": "x", "type": "int"}]}
 MOMENT = 1_357_034_400_250_000  # 2013-01-01T10:00:00.25Z
 
@@ -46,6 +48,12 @@ def convert(avro_type: Any, value: Any, reading: Reading = TYPED) -> Any:
     [
         ("int", "-2147483648", -(2**31)),
         ("long", " 9223372036854775807 ", 2**63 - 1),
+        ("long", "9223372036854775807.00", 2**63 - 1),
+        ("long", "1e3", 1000),
+        ("int", "5.", 5),
+        ("long", "0e99999", 0),
+        ("bytes", "é", "é".encode()),
+        (FIXED, "abc", b"abc"),
         ("double", "10.357019999999999", 10.357019999999999),
         ("double", "-Infinity", float("-inf")),
         ("float", "1e-3", 0.001),
@@ -74,7 +82,11 @@ def test_text_that_fits_is_converted(avro_type: Any, text: str, expected: Any) -
         ("int", "2147483648", "out of the range of int"),
         ("long", "9" * 5000, "out of the range of long"),
         ("long", "1_000", "'1_000' is no long"),
-        ("long", "1.0", "'1.0' is no long"),
+        ("long", "1.5", "'1.5' is no long"),
+        ("long", "1e-3", "'1e-3' is no long"),
+        ("int", "1e99999999999999999999", "has an exponent of too many digits"),
+        ("double", "1e-99999999999999999999", "has an exponent of too many digits"),
+        ("long", "9223372036854775808.0", "is no long|out of the range"),
         ("long", "", "a value is required"),
         ("double", "1,5", "'1,5' is no double"),
         ("double", "1e999", "out of the range of double"),
@@ -95,6 +107,7 @@ def test_text_that_fits_is_converted(avro_type: Any, text: str, expected: Any) -
         (MONEY, "\u0661", r"does not fit decimal\(6, 2\): it is no number"),
         (MONEY, "NaN", r"does not fit decimal\(6, 2\)"),
         (UUID, "9b2e", "is no UUID"),
+        (FIXED, "ab", "is not 3 bytes"),
         (SIZE, "XL", "is none of S, M"),
         (POINT, "{x: 1}", "is no JSON"),
     ],
@@ -124,6 +137,15 @@ def test_text_that_does_not_fit_is_refused(avro_type: Any, text: str, says: str)
         (MONEY, b"\x00\x80", Decimal("1.28")),
         ({"type": "map", "values": "int"}, [("a", 1)], {"a": 1}),
         (["null", "long", "string"], "x", ("string", "x")),
+        ("long", 1.0, 1),
+        ("long", Decimal("1e3"), 1000),
+        ("long", 1e18, 10**18),
+        (["long", "double"], 1.0, ("double", 1.0)),
+        (["long", MONEY], Decimal("1.00"), ("bytes", Decimal("1.00"))),
+        (["null", DATE, "long"], 5, ("long", 5)),
+        (["null", DATE, "double"], 5, ("double", 5.0)),
+        (["null", DATE, MICROS], datetime(1970, 1, 2, tzinfo=UTC), ("long", 86_400_000_000)),
+        (["null", UUID, {"type": "enum", "name": "E", "symbols": ["A"]}], "A", ("E", "A")),
     ],
 )
 def test_a_typed_value_that_fits_is_converted(avro_type: Any, value: Any, expected: Any) -> None:
@@ -134,8 +156,12 @@ def test_a_typed_value_that_fits_is_converted(avro_type: Any, value: Any, expect
     ("avro_type", "value"),
     [
         ("int", True),
-        ("long", 1.0),
+        ("long", 1.5),
+        ("long", float("nan")),
+        ("long", 2.0**60),
+        ("int", 2.0**31),
         ("long", "1"),
+        ("long", "1.0"),
         ("double", "1.5"),
         ("double", 2**53 + 1),
         ("double", 10**400),
@@ -250,6 +276,121 @@ def test_the_branch_that_fits_is_the_branch_that_is_written(tmp_path: Path, valu
     encode = Encoder(registry.register("r-value", text), text)
     decoded = Decoder(registry)(encode(record_converter(text, Reading())({"v": value})))["v"]
     assert decoded == value
+
+
+BROKEN_IDS = [
+    "12345678-1234-5678-1234-56781234567 ",
+    "1234_678-1234-5678-1234-567812345678",
+    "+2345678-1234-5678-1234-567812345678",
+    "\uff112345678-1234-5678-1234-56781234567",
+    "{12345678-1234-5678-1234-567812345678",
+]
+
+
+@pytest.mark.parametrize("text", BROKEN_IDS)
+@pytest.mark.parametrize("reading", [TEXT, TYPED], ids=["cell", "value"])
+def test_a_damaged_uuid_does_not_become_another(text: str, reading: Reading) -> None:
+    with pytest.raises(UnfitError, match="is no UUID"):
+        convert(UUID, text, reading)
+
+
+@pytest.mark.parametrize("text", ["{%s}", "urn:uuid:%s", " %s "])
+def test_a_uuid_may_be_written_in_several_ways(text: str) -> None:
+    found = "9b2e1c7e-0f5b-4f8c-9d1e-3c9e4b7a2a11"
+    for digits in (found, found.upper(), found.replace("-", "")):
+        assert convert(UUID, text % digits, TEXT) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("7", ("long", 7)),
+        ("-7", ("long", -7)),
+        ("007", ("string", "007")),
+        ("+7", ("string", "+7")),
+        (" 7", ("string", " 7")),
+        ("1.5", ("double", 1.5)),
+        ("1.0", ("double", 1.0)),
+        ("1.10", ("string", "1.10")),
+        ("1e3", ("string", "1e3")),
+        ("1e+22", ("double", 1e22)),
+        ("0.1234567890123456789", ("string", "0.1234567890123456789")),
+    ],
+)
+def test_a_cell_of_a_union_with_text_becomes_a_number_that_says_all_of_it(text: str, expected: Any) -> None:
+    assert convert(["null", "long", "double", "string"], text, TEXT) == expected
+
+
+def test_without_text_in_its_union_a_cell_is_the_number() -> None:
+    numbers = [convert(["null", "long", "double"], text, TEXT) for text in ("007", "1.10", "1e3", "1.0")]
+    assert numbers == [("long", 7), ("double", 1.1), ("double", 1000.0), ("double", 1.0)]
+
+
+def test_of_a_union_the_branch_is_taken_that_leaves_out_least() -> None:
+    fields = {name: [{"name": each, "type": "long"} for each in name] for name in ("x", "xy", "xyz")}
+    records = [{"type": "record", "name": name.upper(), "fields": each} for name, each in fields.items()]
+    notes: list[str] = []
+    union = ["null", *records]
+    converter = record_converter(schema(union), Reading(ignore_extra=True), notes)
+    assert converter({"v": {"x": 1, "y": 2}})["v"] == ("XY", {"x": 1, "y": 2})
+    assert notes == []
+    assert converter({"v": {"x": 1, "y": 2, "w": 3}})["v"] == ("XY", {"x": 1, "y": 2})
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("avro_type", ["bytes", FIXED])
+def test_bytes_of_json_are_a_character_each(avro_type: Any) -> None:
+    json_values = Reading(from_json=True)
+    assert convert(avro_type, "a\0\xff", json_values) == b"a\0\xff"
+    with pytest.raises(UnfitError, match=r"is no bytes: in JSON, each is a character up to U\+00FF"):
+        convert(avro_type, "ab\u0100", json_values)
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "text", "says"),
+    [
+        ("double", "[12345678901234567890.5]", "has more digits than double holds"),
+        ("double", "[1e400]", "has more digits than double holds"),
+        ("double", "[1e-99999999999999999999]", "has an exponent of too many digits"),
+        ({"type": "map", "values": "long"}, '[{"x": 1, "x": 2}]', "`x` is there twice"),
+        (MONEY, "[0.001]", r"does not fit decimal\(6, 2\)"),
+        ("long", "[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_json_in_a_cell_keeps_its_digits_and_its_names(avro_type: Any, text: str, says: str) -> None:
+    listed = {"type": "array", "items": avro_type}
+    with pytest.raises(UnfitError, match=says):
+        convert(listed, text, TEXT)
+    exact = {"type": "array", "items": {"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 19}}
+    assert convert(exact, "[0.1234567890123456789]", TEXT) == [Decimal("0.1234567890123456789")]
+
+
+@pytest.mark.parametrize("value", [b"bytes", {1: Decimal}, [{"a": b""}]])
+def test_a_value_that_nobody_foresaw_is_refused_with_its_field(value: Any) -> None:
+    with pytest.raises(UnfitError, match=r"field `v`: its value cannot be converted \(TypeError\)"):
+        convert({"type": "string", "json": True}, value)
+
+
+def seconds_of(avro_type: Any, value: Any, reading: Reading = TYPED) -> Any:
+    return convert(avro_type, value, replace(reading, number_ns={"v": 10**9}))
+
+
+@pytest.mark.parametrize("reading", [TEXT, TYPED], ids=["cell", "value"])
+@pytest.mark.parametrize("avro_type", [MILLIS, ["null", MILLIS]], ids=str)
+def test_numbers_for_times_are_in_the_unit_that_was_named(avro_type: Any, reading: Reading) -> None:
+    form = str if reading.from_text else lambda value: value
+    assert seconds_of(avro_type, form(1_384_300_800), reading) == 1_384_300_800_000
+    assert seconds_of(avro_type, form(1384300800.25), reading) == 1_384_300_800_250
+    assert seconds_of(avro_type, "2013-11-13T00:00:00Z", reading) == 1_384_300_800_000
+    for wrong in (1384300800.0001, 10**20, 1e300, float("nan")):
+        with pytest.raises(UnfitError, match="field `v`"):
+            seconds_of(avro_type, form(wrong), reading)
+
+
+def test_numbers_for_days_are_in_the_unit_that_was_named() -> None:
+    assert seconds_of(DATE, 86_400 * 16_022) == seconds_of(DATE, date(2013, 11, 13)) == 16_022
+    with pytest.raises(UnfitError, match="is finer than its type, which holds days"):
+        seconds_of(DATE, 86_401)
 
 
 def test_a_decimal_of_minus_zero_is_zero() -> None:

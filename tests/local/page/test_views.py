@@ -73,6 +73,30 @@ def test_personal_data_is_hidden_in_samples(browser: Browser) -> None:
     assert "ann@" not in text
 
 
+def test_personal_data_of_an_earlier_version_is_hidden_in_samples(browser: Browser) -> None:
+    registry = FileRegistry(browser.folder / "registry")
+    unmarked = {**PERSON, "fields": [{"name": "email", "type": "string"}, {"name": "age", "type": "int"}]}
+    id = registry.register("orders-value", json.dumps(unmarked))
+    registry.register("orders-value", json.dumps(PERSON))
+    reject(browser, {"value": b"\0" + id.to_bytes(4, "big") + b"\x1eann@example.com\x54"})
+    text = browser.text("/quarantine/samples?topic=orders&error=BAD_FRAMING&rule=")
+    assert "age = 42" in text
+    assert "ann@" not in text
+
+
+@pytest.mark.parametrize(("view", "table"), [("/quarantine", "quarantine"), ("/late", "late")])
+def test_a_damaged_table_is_named_with_its_code(view: str, table: str, browser: Browser) -> None:
+    reject(browser, {})
+    quarantine = browser.folder / "tables" / "quarantine"
+    quarantine.rename(quarantine.with_name(table))
+    (browser.folder / "tables" / table / "_delta_log" / f"{0:020}.json").write_text("{")
+    assert "TABLE_LOG_DAMAGED" in browser.text(view)
+
+
+def test_a_number_that_no_batch_has_is_an_unknown_batch(browser: Browser) -> None:
+    assert "UNKNOWN_BATCH" in browser.text("/history/q/99999999999999999999")
+
+
 def test_where_ingest_has_not_run_that_is_said(browser: Browser) -> None:
     text = browser.text("/quarantine")
     assert "none that `ingest` has filled" in text

@@ -1,5 +1,6 @@
 """What a file's rows come to: inferred, converted, encoded and decoded again, without a broker."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -8,9 +9,12 @@ from typing import Any
 
 from fastavro import schemaless_reader
 
+from conf.errors import TidemarkError
+from jobs.connectors.kafka.topic_limits import Limits
 from producers.files.inputs import Opening, open_inputs
 from producers.files.record_parts import Parts
-from producers.files.records import FileRequest, RowReader
+from producers.files.records import Codec, FileRequest, FileRows, RowReader
+from producers.files.rejects import RejectLimit, Rejects
 from producers.files.schema import infer_schema
 from schemas.codec import HEADER, CodecError, Encoder, parsed, reader
 from schemas.values import Reading, UnfitError
@@ -43,7 +47,7 @@ def rows_back(
         rows.check_columns(each)
         for row in each.rows():
             try:
-                payload = encode(rows.value(row, each.from_text))[HEADER.size :]
+                payload = encode(rows.value(row, each))[HEADER.size :]
                 decoded: Any = decode(payload)
                 if named:
                     decoded = schemaless_reader(BytesIO(payload), by_name, None, return_named_type=True)
@@ -52,3 +56,36 @@ def rows_back(
                 yield row.line, str(exc)
             except CodecError as exc:
                 yield row.line, exc.message
+
+
+def both_ways(
+    path: Path, schema: str | None = None, opening: Opening | None = None, **reading: Any
+) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+    """Return what is published, and line and reason of what is rejected: the same by columns and row by row."""
+    text = schema or inferred(path, opening)
+    by_columns, by_rows = (_accounts(path, text, opening, way, **reading) for way in (True, False))
+    assert by_columns == by_rows
+    decode = reader(text)
+    return [decode(value[HEADER.size :]) for value in by_rows[0]], by_rows[1]
+
+
+def _accounts(
+    path: Path, text: str, opening: Opening | None, by_columns: bool, **reading: Any
+) -> tuple[list[Any], list[tuple[int, str]]]:
+    rejected = path.with_suffix(f".{by_columns}")
+    rejected.unlink(missing_ok=True)
+    read = Reading(nulls=NULLS, **reading)
+    limit = RejectLimit(share=None)
+    request = FileRequest("t", [path], Parts(None), reading=read, opening=opening or Opening(), limit=limit)
+    rejects = Rejects(iter([rejected]), limit, reported=0)
+    codec = Codec(RowReader(text, request), 1, text, Limits(), by_columns)
+    values: list[Any] = []
+    try:
+        for batch in FileRows(request, codec, rejects).batches():
+            values += batch.values
+    except TidemarkError as error:
+        if error.code != "TOO_MANY_REJECTS":  # all of them
+            raise
+    rejects.close()
+    lines = rejected.read_text().splitlines() if rejected.exists() else []
+    return values, [(entry["line"], entry["reason"]) for entry in map(json.loads, lines)]

@@ -15,11 +15,28 @@ from hypothesis import strategies as st
 from conf.errors import TidemarkError
 from producers.files.binary_rows import CODECS
 from producers.files.inputs import Opening, open_inputs
-from tests.jobs.connectors.avro.avro_examples import fields, named, types, values
-from tests.producers.files.read_back import inferred, read_back
+from producers.files.record_parts import Parts
+from producers.files.request import FileRequest
+from producers.files.row_reader import RowReader
+from producers.files.schema import infer_schema
+from schemas.codec import HEADER, Encoder
+from tests.jobs.connectors.avro.avro_examples import INSTANTS, fields, named, types, utc, values
+from tests.producers.files.read_back import NULLS, inferred, read_back
 
 ADDRESS = {"type": "record", "name": "Address", "fields": [{"name": "zip", "type": "string"}]}
 GEO = {"type": "record", "name": "Geo", "namespace": "maps", "fields": [{"name": "x", "type": ["null", "int"]}]}
+DATE = {"type": "int", "logicalType": "date"}
+MICROS = {"type": "long", "logicalType": "timestamp-micros"}
+UUID_TEXT = {"type": "string", "logicalType": "uuid"}
+SYMBOL = {"type": "enum", "name": "Sym", "symbols": ["A", "B"]}
+QUERY = {"type": "record", "name": "Query", "fields": [{"name": "x", "type": "long", "default": 7}]}
+
+
+def tagged(**branches: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Values with the names of their branches."""
+    return st.one_of(*(st.tuples(st.just(name), of) for name, of in branches.items()))
+
+
 # Branches that Python's values alone do not tell apart.
 ALIKE: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (["null", ADDRESS], st.one_of(st.none(), st.builds(lambda z: {"zip": z}, st.text(max_size=3)))),
@@ -47,6 +64,13 @@ ALIKE: list[tuple[Any, st.SearchStrategy[Any]]] = [
         ["null", {"type": "fixed", "name": "D", "size": 8, "logicalType": "decimal", "precision": 18, "scale": 2}],
         st.one_of(st.none(), st.decimals(-(10**10), 10**10, places=2)),
     ),
+    (["null", DATE, "long"], tagged(int=st.dates(), long=st.integers(-9, 9))),
+    ([MICROS, "int"], tagged(long=INSTANTS.map(utc), int=st.integers(-9, 9))),
+    (["float", "double"], tagged(float=st.floats(width=32), double=st.floats(width=32))),
+    (["int", "long", "boolean"], tagged(int=st.integers(-9, 9), long=st.integers(-9, 9), boolean=st.booleans())),
+    (["null", SYMBOL, "string", "bytes"], tagged(Sym=st.just("A"), string=st.just("A"), bytes=st.just(b"A"))),
+    ([UUID_TEXT, "bytes"], tagged(string=st.uuids(), bytes=st.binary(max_size=3))),
+    ([QUERY, {"type": "map", "values": "long"}], tagged(Query=st.just({"x": 3}), map=st.sampled_from([{"x": 3}, {}]))),
 ]
 
 
@@ -56,13 +80,14 @@ def container(schema: Any, records: list[Any], codec: str = "null") -> bytes:
     return stream.getvalue()
 
 
-def check(path: Path, data: bytes) -> None:
+def check(path: Path, data: bytes) -> str:
     path.write_bytes(data)
     text = inferred(path)
     assert json.loads(text) == json.loads(fastavro.reader(io.BytesIO(data)).metadata["avro.schema"])
     # With the names of branches: a value in another branch of its union is another value.
     expected = list(fastavro.reader(io.BytesIO(data), return_named_type=True))
     assert list(map(repr, read_back(path, text, named=True))) == list(map(repr, expected))
+    return text
 
 
 @st.composite
@@ -103,7 +128,14 @@ def test_a_branch_of_a_union_is_the_files_own(
     }
     kind, held = shapes[place]
     schema = {"type": "record", "name": "R", "fields": [{"name": "v", "type": kind}]}
-    check(tmp_path_factory.mktemp("avro") / "in.avro", container(schema, [{"v": held}]))
+    path = tmp_path_factory.mktemp("avro") / "in.avro"
+    data = container(schema, [{"v": held}])
+    text = check(path, data)
+    rows = RowReader(text, FileRequest("t", [path], Parts(None)))
+    for file in open_inputs([path], Opening()):
+        for row in file.rows():
+            # Of numbers, only the bytes tell the branch.
+            assert Encoder(1, text)(rows.value(row, file))[HEADER.size :] in data
 
 
 def test_records_in_unions_arrive_by_their_names(tmp_path: Path) -> None:
@@ -128,6 +160,34 @@ def test_records_in_unions_arrive_by_their_names(tmp_path: Path) -> None:
         {"address": None, "place": ("Address", {"zip": "7"}), "stops": [], "by": {"a": ("maps.Geo", {"x": None})}},
     ]
     check(tmp_path / "in.avro", container(schema, rows))
+
+
+def test_a_header_that_other_readers_take_is_taken_without_what_means_nothing_or_something_else_here(
+    tmp_path: Path,
+) -> None:
+    field_a = {"name": "a", "type": ["string", "null"], "default": None, "source": "crm"}
+    field_b = {"name": "b", "type": {"type": "bytes", "json": True}}
+    rows = [{"a": "x", "b": b"y"}, {"a": None, "b": b""}]
+    path = tmp_path / "in.avro"
+    path.write_bytes(container({"type": "record", "name": "R", "fields": [field_a, field_b]}, rows))
+    found = infer_schema("t", open_inputs([path], Opening()), NULLS)
+    assert json.loads(found.text)["fields"] == [
+        {"name": "a", "type": ["string", "null"]},
+        {"name": "b", "type": {"type": "bytes"}},
+    ]
+    assert found.notes == [
+        'field `a`: the file\'s own attribute `source`, "crm", has another meaning here: it is left out',
+        "type bytes: the file's own attribute `json`, true, has another meaning here: it is left out",
+        "field `a` of `R`: the default must be of the union's first type, string: it is left out",
+    ]
+    assert read_back(path) == rows
+
+
+def test_a_header_that_is_no_schema_of_a_topic_is_refused_as_the_files(tmp_path: Path) -> None:
+    header = {"type": "record", "name": "R", "namespace": "a-b", "fields": [{"name": "a", "type": "long"}]}
+    (tmp_path / "in.avro").write_bytes(container(header, [{"a": 1}]))
+    with pytest.raises(TidemarkError, match=r"INVALID_SCHEMA: .*in\.avro: its own is not a valid .*; give another for"):
+        inferred(tmp_path / "in.avro")
 
 
 @pytest.mark.parametrize("codec", CODECS)

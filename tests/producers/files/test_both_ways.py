@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import random
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -12,16 +13,17 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.topic_limits import Limits
 from producers.files import binary_rows, json_rows, line_blocks
 from producers.files.fitting import Fitting
-from producers.files.record_parts import Parts
+from producers.files.record_parts import Parts, PartsReader
 from producers.files.records import Codec, FileRequest, FileRows, RowReader
 from producers.files.rejects import RejectLimit, Rejects
+from schemas.codec import HEADER, reader
 from schemas.values import Reading
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
@@ -340,6 +342,107 @@ def test_columns_of_parquet(tmp_path: Path, name: str) -> None:
         in_roles(path, MICROS, zone=NEW_YORK)
 
 
+ID_TEXTS = [ID, ID.lower(), ID.lower()[:-1] + " ", "_" + ID[1:], "+" + ID[1:], ID.replace("-", ""), "{" + ID + "}"]
+WHOLE = ["1.0", "1e3", "5.", "-0.0", "007.0", "1.5", "1e-3", ".0", "1e99999", "1e99999999999999999999", "1e18"]
+WHOLE += ["9223372036854775807.0", "9223372036854775808.0", "-2147483648.000", "2147483648.0", "7", "", "x.0"]
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "texts", "accepted"),
+    [(UUID, ID_TEXTS, 4), ("long", WHOLE, 11), ("int", WHOLE, 8), (FIXED, ["abc", "ab", "é", "éa", ""], 2)],
+    ids=str,
+)
+def test_cells_of_csv_that_few_columns_have(tmp_path: Path, avro_type: Any, texts: list[str], accepted: int) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("v,w\n" + "\n".join(f"{text},x" for text in texts))
+    fields = [{"name": "w", "type": "string"}]
+    assert assert_same(path, avro_type, fields=fields) == accepted
+    assert assert_same(path, ["null", avro_type], Parts("v"), fields=fields) == accepted
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "numbers", "accepted"),
+    [
+        ("long", ["1.0", "1e3", "-0", "1.5", "1e18", "1e400", "1e-99999999999999999999", "9" * 5_000], 4),
+        ("double", ["-0", "-0.0", "1e400", "1e-99999999999999999999", "0.10", "9" * 5_000], 3),
+        ("bytes", ['"a\\u00ff"', '"\\u0100"', '"é"', "5"], 2),
+        (FIXED, ['"abc"', '"ab"', '"ab\\u0100"'], 1),
+        (
+            {"type": "map", "values": "long"},
+            ['{"x": 1, "x": 2}', "[" * 50_000, '{"x": 1}', '"\u2028"', '{"\u2028": 1}'],
+            2,
+        ),
+    ],
+    ids=str,
+)
+def test_json_that_few_files_have(tmp_path: Path, avro_type: Any, numbers: list[str], accepted: int) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text("\n".join(f'{{"v": {number}}}' for number in numbers))
+    assert assert_same(path, avro_type) == accepted
+
+
+def test_a_zero_with_a_minus_keeps_it_in_a_double(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"v": -0}')
+    found = {kind: accounts(path, kind, True, NO_KEY, Reading())[0][0][0][HEADER.size :] for kind in ("double", "long")}
+    assert found == {"double": struct.pack("<d", -0.0), "long": b"\0"}
+
+
+def test_whole_numbers_with_a_point_of_parquet(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    for kind in (pa.float64(), pa.float32()):
+        numbers = [1.0, None, -0.0, 1.5, float("nan"), float("inf"), 2.0**24, 2.0**31, 2.0**53, 2.0**60, 1e300]
+        pq.write_table(pa.table({"v": pa.array(numbers).cast(kind, safe=False)}), path)
+        assert [assert_same(path, avro_type) for avro_type in ("int", "long")] == [3, 5]
+        assert assert_same(path, ["null", "long"]) == 6
+
+
+@pytest.mark.parametrize("unit", ["s", "ns", None], ids=str)
+@pytest.mark.parametrize("logical", ["timestamp-millis", "timestamp-nanos", "local-timestamp-micros", "date"])
+def test_numbers_that_are_times_have_one_unit_in_every_file(tmp_path: Path, logical: str, unit: str | None) -> None:
+    avro_type = {"type": "int" if logical == "date" else "long", "logicalType": logical}
+    numbers = ["1384300800", "1384300800000000000", "15", "86400", "-1", "1384300800.5", "9223372036854775807", "1e9"]
+    (tmp_path / "in.csv").write_text("v\n" + "\n".join([*numbers, "2013-11-13T00:00:00Z", "2013-11-13", "x"]))
+    (tmp_path / "in.jsonl").write_text("\n".join(f'{{"v": {number}}}' for number in [*numbers, '"2013-11-13"']))
+    whole = [int(number) for number in numbers if number.strip("-").isdigit()]
+    pq.write_table(pa.table({"v": [*whole, None]}), tmp_path / "in.parquet")
+    pq.write_table(
+        pa.table({"v": pa.array([15_706], pa.int64()).cast(pa.timestamp("s", "UTC"))}), tmp_path / "t.parquet"
+    )
+    for name in ("in.csv", "in.jsonl", "in.parquet", "t.parquet"):
+        assert_same(tmp_path / name, ["null", avro_type], Parts(None, "v", unit))
+    parts = Parts(None, "v", unit)
+    listed = accounts(tmp_path / "in.jsonl", avro_type, True, parts, Reading())[0]
+    decode = reader(json.dumps({"type": "record", "name": "R", "fields": [{"name": "v", "type": avro_type}]}))
+    if (unit, logical) == ("s", "timestamp-millis"):
+        assert decode(listed[0][0][HEADER.size :])["v"] == dt.datetime(2013, 11, 13, tzinfo=dt.UTC)
+        assert listed[0][2] == 1_384_300_800_000
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, TypeError, RecursionError], ids=lambda error: error.__name__)
+def test_an_error_that_nobody_foresaw_costs_its_row_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def key(self: PartsReader, value: Mapping[str, Any]) -> str:
+        if value["v"] == 2:
+            raise error("of the value 2")
+        return "k"
+
+    monkeypatch.setattr(PartsReader, "key", key)
+    path = tmp_path / "in.csv"
+    path.write_text("v\n1\n2\n3\n")
+    listed, rejected = accounts(path, "long", False, NO_KEY, Reading())
+    assert len(listed) == 2
+    entry = json.loads(rejected)
+    assert (entry["line"], entry["reason"]) == (3, f"it cannot be read or written ({error.__name__})")
+
+
+def test_an_event_time_of_more_than_64_bits_is_a_reject(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text("v\n9000000000000000000\n5\n-9223372036854775808\n")
+    assert assert_same(path, "long", Parts(None, "v", "s")) == 1
+
+
 @pytest.mark.parametrize("avro_type", [["null", DECIMAL], "long"], ids=str)
 def test_a_value_of_each_kind_of_file(tmp_path: Path, avro_type: Any) -> None:
     (tmp_path / "in.csv").write_text("v\n" + "\n".join(NUMBERS))
@@ -350,6 +453,67 @@ def test_a_value_of_each_kind_of_file(tmp_path: Path, avro_type: Any) -> None:
     )
     counts = [assert_same(tmp_path / f"in.{kind}", avro_type) for kind in ("csv", "jsonl", "parquet")]
     assert min(counts) > 2
+
+
+DIGITS = st.text("0123456789", max_size=45)
+DECIMAL_TEXTS = st.builds(
+    lambda sign, whole, point, exponent: f"{sign}{whole}{point}{exponent}",
+    st.sampled_from(["", "", "-"]),
+    st.one_of(st.integers(0, 10**20).map(str), st.integers(0, 10**45).map(str)),
+    st.one_of(st.just(""), DIGITS.filter(bool).map(lambda digits: f".{digits}")),
+    st.one_of(st.just(""), st.sampled_from(["e-5", "E+3", "e-12", "e-324", "e30", "e-2147483647", "e99999999999"])),
+)
+
+
+def decimal_files(folder: Path, texts: Sequence[str], scale: int) -> list[tuple[Path, list[str]]]:
+    """The same numbers in each kind of file, with those that the file can hold."""
+    (folder / "in.csv").write_text("v\n" + "\n".join(texts))
+    (folder / "in.jsonl").write_text("\n".join(f'{{"v": {text}}}' for text in texts))
+    (folder / "quoted.jsonl").write_text("\n".join(f'{{"v": "{text}"}}' for text in texts))
+    escaped = ["".join(f"\\u{ord(character):04x}" for character in text) for text in texts]
+    (folder / "escaped.jsonl").write_text("\n".join(f'{{"v": "{text}"}}' for text in escaped))
+    pq.write_table(pa.table({"v": pa.array(texts, pa.string())}), folder / "text.parquet")
+    files = [(folder / name, list(texts)) for name in ("in.csv", "in.jsonl", "quoted.jsonl", "escaped.jsonl")]
+    files.append((folder / "text.parquet", list(texts)))
+    for kind in (pa.decimal128(38, scale), pa.decimal256(76, scale)):
+        limit = Decimal(10) ** (kind.precision - scale)
+        held = [text for text in texts if "e9" not in text and abs(Decimal(text)) < limit]
+        held = [text for text in held if -Decimal(text).as_tuple().exponent <= scale]  # type: ignore[operator]
+        values = pa.array([Decimal(text) for text in held], kind)
+        pq.write_table(pa.table({"v": values}), folder / f"{kind.bit_width}.parquet")
+        files.append((folder / f"{kind.bit_width}.parquet", held))
+    return files
+
+
+def is_held(text: str, precision: int, scale: int) -> bool:
+    number = Decimal(text)
+    digits = "".join(map(str, number.as_tuple().digits))
+    behind = -int(number.as_tuple().exponent) - (len(digits) - len(digits.rstrip("0")))
+    return not number or (behind <= scale and number.adjusted() < precision - scale)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    texts=st.lists(DECIMAL_TEXTS, min_size=1, max_size=12),
+    shape=st.integers(1, 38).flatmap(lambda precision: st.tuples(st.just(precision), st.integers(0, precision))),
+    others=st.integers(0, 9),
+    size=st.sampled_from([None, 16]),
+)
+@example(["1.5", "19000000000", "2.25"], (18, 9), 0, None)
+@example(["1.5", "340282366920938463463374607431768211457.5", "5e-324"], (18, 2), 0, None)
+@example(["1e-2147483647", "-9223372036854775808"], (18, 0), 0, None)
+def test_a_decimal_is_the_files_or_refused_by_columns_and_row_by_row(
+    tmp_path_factory: Any, texts: list[str], shape: tuple[int, int], others: int, size: int | None
+) -> None:
+    precision, scale = shape
+    kind: dict[str, Any] = {"type": "fixed", "name": "D", "size": size} if size else {"type": "bytes"}
+    avro_type = {**kind, "logicalType": "decimal", "precision": precision, "scale": scale}
+    decode = reader(json.dumps({"type": "record", "name": "R", "fields": [{"name": "v", "type": avro_type}]}))
+    for path, held in decimal_files(tmp_path_factory.mktemp("decimals"), texts, min(scale, others)):
+        by_columns, by_rows = (accounts(path, avro_type, way, NO_KEY, Reading()) for way in (True, False))
+        assert by_columns == by_rows
+        found = [decode(value[HEADER.size :])["v"] for value, _, _ in by_rows[0]]
+        assert found == [Decimal(text) for text in held if "e9" not in text and is_held(text, precision, scale)], path
 
 
 FIELDS: dict[str, tuple[Any, Callable[[random.Random], str]]] = {

@@ -85,6 +85,7 @@ def test_an_open_quote_does_not_swallow_a_large_file(tmp_path: Path) -> None:
         ("a|b|c\n1|2|3\n", "|"),
         ('a,b\n"1;2;3",x\n', ","),
         ("alone\n1\n", ","),
+        ("a;b\nx\u2028y,z;1\nu\x85v;2\n", ";"),
         ("", ","),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,44 @@ def test_lines_of_which_the_first_is_bad_are_lines_all_the_same(tmp_path: Path) 
         found = read(tmp_path, first + "\n" + lines(A, B) * 2) if first != "[" else []
         assert [row.values for row in found[1:]] == [A, B, A, B][: len(found[1:])], first
         assert found == [] or (len(found) == 5 and found[0].problem)
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\x7f"])
+def test_a_line_feed_alone_ends_a_line(tmp_path: Path, character: str) -> None:
+    found = read(tmp_path, f'{{"a": "x{character}y"}}\n{{bad\n{{"a": "z"}}\n')
+    assert [row.values for row in found] == [{"a": f"x{character}y"}, None, {"a": "z"}]
+
+
+DEEP = '{"q": {"x": 1, "x": 2}, "d": ' + "[" * 100_000 + "]" * 100_000 + "}"
+
+
+def test_what_is_wrong_with_one_row_is_not_said_of_the_next(tmp_path: Path) -> None:
+    found = read(tmp_path, DEEP + '\n{"q": {"x": 1}}\n{"a": 1, "a": 2}\n{"q": {"x": 3}}\n')
+    assert [row.problem for row in found] == ["it is nested too deeply", "", "it is no JSON: `a` is there twice", ""]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("number", ["1e-99999999999999999999", "1E+99999999999999999999"])
+def test_a_number_that_nobody_can_read_is_a_bad_row(tmp_path: Path, number: str, exact: bool) -> None:
+    values = [f'{{"a": {each}}}' for each in ("1", number, "2")]
+    for text in ("\n".join(values), "[" + ",\n".join(values) + "]"):
+        (tmp_path / "in.json").write_text(text)
+        before, bad, after = rows(tmp_path / "in.json", Opening(exact=exact))
+        assert (before.values, after.values) == ({"a": 1}, {"a": 2})
+        assert (bad.line, bad.values) == (2, None)
+        assert bad.problem == f"it is no JSON: '{number}' has an exponent of too many digits"
+
+
+def test_a_whole_number_of_thousands_of_digits_is_read(tmp_path: Path) -> None:
+    digits = "9" * 6_000
+    assert read(tmp_path, f'[{{"a": {digits}}}]')[0].values == {"a": Decimal(digits)}
+
+
+def test_a_row_that_cannot_be_shown_can_be_rejected() -> None:
+    deep: Any = 1
+    for _ in range(100_000):
+        deep = [deep]
+    assert Row(1, "", {"a": deep}).text() == "a row that cannot be shown (RecursionError)"
 
 
 def test_memory_holds_one_value_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,9 @@ WRAPS: dict[str, Callable[[Any], Any]] = {
     "list": lambda value: [value],
     "struct": lambda value: {"x": value},
     "map": lambda value: {"k": value},
+    **dict.fromkeys(["large list", "fixed list", "list view"], lambda value: [value]),
 }
-SHAPES = ["plain", "dictionary", "list", "struct", "map"]
+SHAPES = ["plain", "dictionary", *WRAPS]
 
 
 def array(kind: Any, values: list[Any]) -> Any:
@@ -95,6 +96,13 @@ def shaped(shape: str, flat: Any) -> Any:
         return flat.dictionary_encode()
     if shape == "list":
         return pa.ListArray.from_arrays(list(range(len(flat) + 1)), flat)
+    if shape == "large list":
+        return pa.LargeListArray.from_arrays(list(range(len(flat) + 1)), flat)
+    if shape == "fixed list":
+        return pa.FixedSizeListArray.from_arrays(flat, 1)
+    if shape == "list view":
+        starts, counts = (pa.array(places, pa.int32()) for places in (range(len(flat)), [1] * len(flat)))
+        return pa.ListViewArray.from_arrays(starts, counts, flat)
     if shape == "struct":
         return pa.StructArray.from_arrays([flat], ["x"])
     if shape == "map":
@@ -133,6 +141,28 @@ def test_times_of_twelve_bytes_are_the_files_own_or_rejected(tmp_path: Path) -> 
         {"v": LOCAL + dt.timedelta(microseconds=1)},
         "a time of it is finer than microseconds, which is what a table holds",
     )
+
+
+@pytest.mark.parametrize("shape", ["plain", *WRAPS])
+def test_times_of_twelve_bytes_are_not_cut_wherever_they_lie(tmp_path: Path, shape: str) -> None:
+    flat = pa.array([1_000, 1_001, 2_000], pa.int64()).cast(pa.timestamp("ns"))
+    table = pa.Table.from_arrays([shaped(shape, flat)] * 2, names=["v", "v"])
+    pq.write_table(table, tmp_path / "ns.parquet", use_deprecated_int96_timestamps=True)
+    first, bad, last = read_back(tmp_path / "ns.parquet")
+    wrapped = [WRAPS.get(shape, same)(LOCAL + dt.timedelta(microseconds=count)) for count in (1, 2)]
+    assert (first, last) == tuple({"v": value, "v_2": value} for value in wrapped)
+    assert bad == "a time of it is finer than microseconds, which is what a table holds"
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "+14:00", "Mars/Base", "America"])
+@pytest.mark.parametrize("shape", ["plain", *WRAPS])
+def test_an_instant_is_read_whatever_its_zone_shows_for_it(tmp_path: Path, zone: str, shape: str) -> None:
+    instants = [dt.datetime(1, 1, 1), dt.datetime(2013, 1, 1), dt.datetime(9999, 12, 31, 23, 59, 59)]
+    counts = [(instant - LOCAL) // dt.timedelta(microseconds=1) for instant in instants]
+    table = pa.table({"v": shaped(shape, pa.array(counts, pa.int64()).cast(pa.timestamp("us", zone)))})
+    pq.write_table(table, tmp_path / "in.parquet")
+    wrapped = [{"v": WRAPS.get(shape, same)(instant.replace(tzinfo=dt.UTC))} for instant in instants]
+    assert read_back(tmp_path / "in.parquet") == wrapped
 
 
 def test_types_of_arrows_own_are_read_as_what_they_mean(tmp_path: Path) -> None:

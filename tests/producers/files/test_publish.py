@@ -19,7 +19,7 @@ from conf.topics import Topic
 from producers.files.publish import infer_only
 from producers.files.record_parts import Parts
 from producers.files.records import FileRequest
-from producers.files.rejects import RejectLimit
+from producers.files.rejects import RejectLimit, numbered
 from producers.files.rows import NOT_UTF8
 from producers.files.schema import find_schema
 from schemas.registry_folder import FileRegistry
@@ -318,3 +318,9 @@ def test_for_a_topic_with_events_of_several_types_the_schema_must_be_named() -> 
     several = Topic("orders", 1, "id", schemas=("created", "paid"))
     with pytest.raises(TidemarkError, match=r"UNKNOWN_EVENT: .*created, paid; name one: --schema .*created\.avsc"):
         find_schema("orders", None, several)
+
+
+def test_the_reject_file_of_the_longest_topic_has_a_name_that_a_file_can_have(tmp_path: Path) -> None:
+    path = next(numbered(tmp_path, "t" * 249))
+    path.write_text("")
+    assert next(numbered(tmp_path, "orders")).name == "orders-1.jsonl"

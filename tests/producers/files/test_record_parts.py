@@ -66,6 +66,45 @@ def test_a_field_that_cannot_be_the_event_time_is_named(avro_type: Any) -> None:
         reader(avro_type)
 
 
+@given(st.integers(1, 10**30), st.sampled_from(["s", "ns"]))
+def test_a_time_beyond_what_kafka_takes_is_refused(number: int, unit: str) -> None:
+    milliseconds = number * 1000 if unit == "s" else number // 10**6
+    parts = reader(DECIMAL, unit=unit)
+    if 0 < milliseconds <= 1 << 52:
+        assert parts.timestamp({"at": Decimal(number)}) == milliseconds
+        return
+    with pytest.raises(UnfitError, match=r"field `at`: .*timestamp"):
+        parts.timestamp({"at": Decimal(number)})
+
+
+def test_a_text_may_be_a_time_after_2262() -> None:
+    assert reader("string").timestamp({"at": "2300-01-01T00:00:00.0019Z"}) == 10_413_792_000_001
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 2000), st.sampled_from(["", "local-"]))
+def test_times_in_nanoseconds_have_a_key_each(value: int, apart: int, prefix: str) -> None:
+    kind = {"type": "long", "logicalType": f"{prefix}timestamp-nanos"}
+    schema = {"type": "record", "name": "R", "fields": [{"name": "at", "type": kind}]}
+    parts = PartsReader(Parts("at", header_fields=["at"]), schema)
+    assert parts.key({"at": value}) != parts.key({"at": value - apart})
+    assert parts.headers({"at": value}) == [("at", parts.key({"at": value}))]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1_356_998_400_123_456_789, "2013-01-01T00:00:00.123456789Z"),
+        (1_356_998_400_000_000_001, "2013-01-01T00:00:00.000000001Z"),
+        (1_356_998_400_123_456_000, "2013-01-01T00:00:00.123456Z"),
+        (1_356_998_400_000_000_000, "2013-01-01T00:00:00Z"),
+        (-1, "1969-12-31T23:59:59.999999999Z"),
+    ],
+)
+def test_the_key_of_a_time_has_the_digits_that_it_needs(value: int, text: str) -> None:
+    schema = {"fields": [{"name": "at", "type": {"type": "long", "logicalType": "timestamp-nanos"}}]}
+    assert PartsReader(Parts("at"), schema).key({"at": value}) == text
+
+
 def local(*shown: int) -> int:
     return int((datetime(*shown, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()) * 10**6  # type: ignore[arg-type,misc]
 

@@ -10,11 +10,14 @@ import fastavro
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
 from producers.files.inputs import Opening, open_inputs
 from producers.files.schema import Inferred, infer_schema
-from tests.producers.files.read_back import read_back
+from schemas.contracts import require_event
+from tests.producers.files.read_back import both_ways, read_back
 
 DATE = {"type": "int", "logicalType": "date"}
 INSTANT = {"type": "long", "logicalType": "timestamp-micros"}
@@ -210,3 +213,182 @@ def test_files_of_different_kinds_have_no_one_schema(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"v": 1}\n')
     with pytest.raises(TidemarkError, match=r"MIXED_FILES: .*b\.jsonl"):
         infer(tmp_path / "a.csv", tmp_path / "b.jsonl")
+
+
+NAMES = [
+    "",
+    "a",
+    "A",
+    "a b",
+    "a-b",
+    "a_b",
+    "a_B",
+    "a.b",
+    "a_b_2",
+    "b",
+    "b_c",
+    "c",
+    "日本",
+    "中国",
+    "column",
+    "column_2",
+]
+NAMES += ["1st", "_1st", "tag", "tag_item", "item", "tag_value", "items", "values", "record", "null", "type", "é", "[]"]
+NAMES += [
+    "_topic",
+    "_Offset",
+    "topic",
+    "tidemark_x",
+    "tidemark-x",
+    "_tidemark_x",
+    "\0",
+    "\u2028",
+    '"',
+    "\\",
+    "PageViews",
+]
+ANY_NAME = st.one_of(st.sampled_from(NAMES), st.text(max_size=3))
+PLAIN = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.text("abc 日\0\n", max_size=3))
+OBJECT = st.dictionaries(
+    ANY_NAME,
+    st.recursive(
+        PLAIN,
+        lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(ANY_NAME, inner, max_size=3)),
+        max_leaves=8,
+    ),
+    max_size=4,
+)
+
+
+def by_source(avro: Any, value: Any) -> Any:
+    """A value that was published, under the names that its file has; what is missing there is null."""
+    if value is None:
+        return None
+    if isinstance(avro, list):
+        return by_source(avro[1], value)
+    if isinstance(avro, dict) and avro.get("json"):
+        return ("json", value)
+    if isinstance(avro, dict) and avro["type"] == "record":
+        return {
+            field.get("source", field["name"]): by_source(field["type"], value[field["name"]])
+            for field in avro["fields"]
+        }
+    if isinstance(avro, dict) and avro["type"] == "array":
+        return [by_source(avro["items"], item) for item in value]
+    if isinstance(avro, dict) and avro["type"] == "map":
+        return {key: by_source(avro["values"], item) for key, item in value.items()}
+    return value
+
+
+def is_same(found: Any, said: Any) -> bool:
+    if isinstance(found, tuple):
+        return found[1] == said or (not isinstance(said, str) and json.loads(found[1]) == said)
+    if isinstance(found, dict) and isinstance(said, dict):
+        return said.keys() <= found.keys() and all(is_same(value, said.get(name)) for name, value in found.items())
+    if isinstance(found, list) and isinstance(said, list):
+        return len(found) == len(said) and all(map(is_same, found, said))
+    return bool(found == said) and type(found) is type(said)
+
+
+def record_names(avro: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """Where each record lies, and its name."""
+    if isinstance(avro, list):
+        return {place: name for branch in avro for place, name in record_names(branch, path).items()}
+    if not isinstance(avro, dict):
+        return {}
+    names = {path: avro["name"]} if avro["type"] == "record" else {}
+    for field in avro.get("fields", ()):
+        names |= record_names(field["type"], (*path, field.get("source", field["name"])))
+    return names | record_names(avro.get("items"), (*path, "[")) | record_names(avro.get("values"), (*path, "{"))
+
+
+def assert_takes(path: Path, rows: list[dict[str, Any]]) -> Any:
+    inferred = infer(path)
+    require_event("page-views-value", inferred.text)
+    schema = json.loads(inferred.text)
+    found, rejects = both_ways(path, inferred.text)
+    assert rejects == []
+    assert all(is_same(by_source(schema, value), row) for value, row in zip(found, rows, strict=True)), (found, rows)
+    return schema
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(OBJECT, min_size=1, max_size=3))
+@example(rows=[{"日本": {"a": 1}, "中国": {"b": 1}}])
+@example(rows=[{"user-id": {"x": 1}, "user_id": {"y": 1}}])
+@example(rows=[{"tag": [{"x": 1}], "tag_item": {"y": 1}}])
+@example(rows=[{"a": {"b_c": {"x": 1}}, "a_b": {"c": {"x": 1}}}, {"a_b_2": {"c": {"y": {}}}}])
+@example(rows=[{"_topic": 1, "topic": 2, "_TOPIC": {"_topic": 1}, "tidemark_x": 3, "_tidemark_x": 4}])
+def test_json_objects_with_names_of_any_kind_are_taken_as_they_are(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    names = record_names(assert_takes(path, rows))
+    assert len(set(names.values())) == len(names)
+    path.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
+    assert record_names(assert_takes(path, rows[::-1])) == names
+
+
+def struct_of(fields: dict[str, tuple[pa.DataType, Any]]) -> tuple[pa.DataType, Any]:
+    kind = pa.struct([(name, kind) for name, (kind, _) in fields.items()])
+    return kind, {name: value for name, (_, value) in fields.items()}
+
+
+ARROW = st.recursive(
+    st.sampled_from([(pa.int64(), 5), (pa.string(), "x"), (pa.bool_(), True)]),
+    lambda inner: st.one_of(
+        inner.map(lambda pair: (pa.list_(pair[0]), [pair[1], None])),
+        inner.map(lambda pair: (pa.map_(pa.string(), pair[0]), {"k": pair[1]})),
+        st.dictionaries(ANY_NAME, inner, min_size=1, max_size=3).map(struct_of),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(columns=st.dictionaries(ANY_NAME, ARROW, min_size=1, max_size=4))
+@example(columns={"a b": (pa.struct([("x", pa.int64())]), {"x": 1}), "a_b": (pa.struct([("y", pa.int64())]), {"y": 2})})
+def test_parquet_columns_with_names_of_any_kind_are_taken_as_they_are(
+    tmp_path_factory: pytest.TempPathFactory, columns: dict[str, tuple[pa.DataType, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("parquet") / "in.parquet"
+    arrays = [
+        pa.array([list(value.items()) if pa.types.is_map(kind) else value, None], kind)
+        for kind, value in columns.values()
+    ]
+    pq.write_table(pa.Table.from_arrays(arrays, names=list(columns)), path)
+    assert_takes(path, [{name: value for name, (_, value) in columns.items()}, dict.fromkeys(columns)])
+
+
+def test_a_name_that_is_changed_or_no_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"_topic": 1, "b": 1, "B": 2}\n{"\\ud800": 1}\n{"b": 3}\n')
+    assert infer(path).notes == [
+        "'_topic' is another column's name, whatever the case: the field is `topic`",
+        "'B' is another column's name, whatever the case: the field is `B_2`",
+        "there are names with half of a surrogate pair, which are no text: their rows will be rejected",
+    ]
+    found, rejects = both_ways(path)
+    assert ([row["b"] for row in found], [line for line, _ in rejects]) == ([1, 3], [2])
+
+
+@pytest.mark.parametrize("depth", [31, 32, 33, 100])
+@pytest.mark.parametrize("start", ['{"r":', "[", '{"r":['])
+def test_json_that_lies_deeper_than_schemas_may_is_its_text_from_there_on(
+    tmp_path: Path, depth: int, start: str
+) -> None:
+    end = "".join({"{": "}", "[": "]"}.get(letter, "") for letter in reversed(start))
+    path, levels = tmp_path / "in.jsonl", len(end) * depth
+    path.write_text('{"v":' + start * depth + '{"x":1}' + end * depth + "}\n{}\n")
+    assert_takes(path, [json.loads(line) for line in path.read_text().splitlines()])
+    assert any("values that go on below 32 levels" in note for note in infer(path).notes) == (levels >= 31)
+
+
+def test_parquet_that_lies_deeper_than_schemas_may_is_named(tmp_path: Path) -> None:
+    kind = pa.int64()
+    for _ in range(40):
+        kind = pa.list_(kind)
+    pq.write_table(pa.table({"v": pa.array([None], kind)}), tmp_path / "in.parquet")
+    with pytest.raises(TidemarkError, match=r"UNSUPPORTED_TYPE: .* lies 32 levels deep and goes on"):
+        infer(tmp_path / "in.parquet")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.files.text_types import Column
-from tests.producers.files.read_back import read_back
+from tests.producers.files.read_back import both_ways, inferred, read_back
 
 
 def column(*cells: str) -> Column:
@@ -159,3 +159,53 @@ def as_written(value: float, cell: str) -> float:
 def digits(cell: str) -> int:
     """How many significant digits a number was written with, zeros at its end apart."""
     return max(1, len(cell.lower().partition("e")[0].strip("+-").replace(".", "").strip("0")))
+
+
+DAYS = ["2013-01-31", "2013-02-28", "2013-02-29", "2012-02-29", "2013-04-31", "0000-01-01", "0001-01-01", "9999-12-31"]
+DAYS += ["2013-01-31\n", "\n2013-01-31", "\u0662\u0660\u0661\u0663-01-31"]
+CLOCKS = ["T10:00", " 23:00:00", " 24:00:00", "T29:00", "T10:00Z\n", "T23:59:59.999999Z", "T10:00:00.1234567Z"]
+OFFSETS = ["+05", "-0530", "+05:75", "+23:59", "+24:00", "+29", "-01:00"]
+TIMES = DAYS + [day + clock for day in DAYS for clock in CLOCKS]
+TIMES += [f"{day}T23:30:00{offset}" for day in DAYS for offset in OFFSETS]
+OTHERS = ["true", "FALSE", "fal\u017fe", "1", "1\n", "-5", "999999999999999999", "9999999999999999999", "1.5", "1.50\n"]
+OTHERS += ["1e400", "nan", "\u0131nf", "Infinity\n", "5.", ".5", "\uff15", "1_0", " 1", "0x10", "x", "true\n"]
+POOLS = st.sampled_from([DAYS, TIMES, OTHERS, TIMES + OTHERS])
+ANY_CELLS = POOLS.flatmap(lambda pool: st.lists(st.sampled_from(pool), min_size=1, max_size=4))
+
+
+@settings(max_examples=150, deadline=None)
+@given(cells=ANY_CELLS)
+def test_a_type_that_was_inferred_takes_every_value_that_it_was_inferred_from(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    for kind in ("csv", "jsonl"):
+        path = folder / f"in.{kind}"
+        if kind == "csv":
+            path.write_text("v,w\n" + "".join(f'"{cell}",x\n' for cell in cells), newline="")
+        else:
+            path.write_text("".join(json.dumps({"v": cell}) + "\n" for cell in cells))
+        avro = json.loads(inferred(path))["fields"][0]["type"][1]
+        found, rejects = both_ways(path)
+        assert rejects == [], avro
+        if avro == "string":
+            assert [row["v"] for row in found] == cells
+
+
+NUMBERS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers())
+SCALARS = st.sampled_from([*TIMES, 1, 1.5, 2**53 + 1, 2**63, -(2**63), True, None]) | NUMBERS
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(values=st.lists(VALUES, min_size=1, max_size=4))
+def test_a_json_type_takes_every_value_that_it_was_inferred_from(
+    tmp_path_factory: pytest.TempPathFactory, values: list[Any]
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "in.jsonl"
+    path.write_text("".join(json.dumps({"v": value}) + "\n" for value in values))
+    assert both_ways(path)[1] == []

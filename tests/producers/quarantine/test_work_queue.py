@@ -193,11 +193,6 @@ def test_exit_codes_stand_for_resolutions(program: str, kind: str) -> None:
     assert ask_command(f"sh -c '{program}'", redrive=False)(rejected("t", 0), 1).kind == kind
 
 
-def test_a_command_that_is_not_there_is_named_before_anything_is_taken() -> None:
-    with pytest.raises(TidemarkError, match="NO_COMMAND: `no-such-program x` cannot be run"):
-        ask_command("no-such-program x", redrive=False)
-
-
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [

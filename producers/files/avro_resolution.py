@@ -1,0 +1,231 @@
+"""Resolves what an Avro file's own schema wrote by the contract: both are walked in pairs, once for a file.
+
+It follows Avro's rules (1.12) and goes beyond them in two ways: logical types are converted, not overlooked, and what a
+rule would change without a word (a symbol that the contract does not know becomes its default) is noted. Where file and
+contract are alike nothing is done: values go over as they are stored.
+"""
+
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
+
+from producers.files.avro_leaves import Leaf, conversion, meaning
+from producers.files.avro_stored import stands_for
+from schemas.codec import parsed
+from schemas.resolution import NAMED, PROMOTIONS
+from schemas.scalars import Convert
+from schemas.sources import source_name, source_names
+from schemas.spark_limits import NamedTypes
+from schemas.validity import full_name
+from schemas.values import NUMBERS, UnfitError, branch_name, branches
+
+Declared = Mapping[str, Any]
+MOMENTS = ("timestamp", "local-timestamp", "date")
+HOLDING = ("array", "map", "record", "error")
+UNSUITED = (9, 0)
+
+
+def resolution(stored: Any, contract: str, notes: list[str], numbers: Container[str] = ()) -> Convert | None:
+    """Return the conversion of a file's rows into what the contract's converter takes; None where there is none.
+
+    The callable raises UnfitError. `notes` takes a line for each value that is not quite what the file said.
+
+    Args:
+        numbers: the contract's fields in which the converter takes a number for a time in a unit of its own.
+    """
+    wanted = parsed(contract)
+    return _Pairs(NamedTypes(stored), NamedTypes(wanted), notes.append).row(stored, wanted, numbers)
+
+
+class _Pairs:
+    """Walks the types of a file (`written`) and of the contract (`wanted`); no conversion leaves a value as it is."""
+
+    def __init__(self, written: NamedTypes, wanted: NamedTypes, note: Callable[[str], None]) -> None:
+        self._written, self._wanted, self._note = written, wanted, note
+        # By names, each of which may be used any number of times.
+        self._between_named: dict[tuple[str, str], Convert | None] = {}
+        self._meanings: dict[tuple[str, bool], Convert | None] = {}
+        # Whether numbers for times, in the field at hand, are not taken in the unit of its type.
+        self._has_unit = False
+
+    def row(self, written: Declared, wanted: Declared, numbers: Container[str]) -> Convert | None:
+        """Return the conversion of the records that rows are."""
+        return self._record(written, wanted, numbers)
+
+    def of(self, written: Any, wanted: Any) -> Convert | None:
+        """Return the conversion from one type into another, either of which may be a union."""
+        if isinstance(written, list):
+            return self._from_union(branches(written), wanted)
+        return _in_branch(*self._into(written, wanted))
+
+    def _from_union(self, written: Sequence[Any], wanted: Any) -> Convert | None:
+        into = {branch_name(branch): self._into(branch, wanted) for branch in written}
+        # Whether values come with the names of their branches.
+        is_paired = len(written) > 1 or any("name" in self._written.of(branch) for branch in written)
+        if is_paired and all(found == (own, None) for own, found in into.items()):
+            return None
+        if len(written) == 1 and all(found == (None, None) for found in into.values()):
+            return None
+        converts = {own: _in_branch(*found) for own, found in into.items()}
+        return lambda value: None if value is None else _converted(value, converts)
+
+    def _into(self, written: Any, wanted: Any) -> tuple[str | None, Convert | None]:
+        """Return the branch that a type, which is no union, leads to where there are several, and the conversion."""
+        declared = self._written.of(written)
+        others = branches(wanted)
+        if len(others) == 1:
+            return None, self._between(declared, self._wanted.of(others[0]))
+        ranks = [_rank(declared, self._wanted.of(branch)) for branch in others]
+        best = min(ranks, default=UNSUITED)
+        if best == UNSUITED:  # the value may fit one all the same, as one of a file that knows no branches
+            return None, self._meaning(declared)
+        branch = others[ranks.index(best)]
+        return branch_name(branch), self._between(declared, self._wanted.of(branch))
+
+    def _between(self, written: Declared, wanted: Declared) -> Convert | None:
+        if "name" not in written or "name" not in wanted:
+            return self._compiled(written, wanted)
+        pair = (written["name"], wanted["name"])
+        if pair not in self._between_named:
+            self._between_named[pair] = self._compiled(written, wanted)
+        return self._between_named[pair]
+
+    def _compiled(self, written: Declared, wanted: Declared) -> Convert | None:
+        kind, target = written["type"], wanted["type"]
+        if target == "string" and wanted.get("json") and kind not in ("string", "bytes"):
+            return self._meaning(written, of_times=False)
+        if kind in ("record", "error") and target == "record":
+            return self._record(written, wanted)
+        if kind == target == "array":
+            return _each(self.of(written["items"], wanted["items"]))
+        if kind == target == "map":
+            return _each_value(self.of(written["values"], wanted["values"]))
+        if kind == target == "enum":
+            return self._enum(written["symbols"], wanted)
+        if kind in HOLDING or target in HOLDING:
+            return self._meaning(written)
+        leaf, wanted_leaf = _leaf(written), _leaf_of_contract(wanted)
+        if self._has_unit and leaf.family in MOMENTS and wanted_leaf.family in MOMENTS:
+            return meaning(leaf)
+        return conversion(leaf, wanted_leaf, self._note)
+
+    def _record(self, written: Declared, wanted: Declared, numbers: Container[str] = ()) -> Convert | None:
+        types = {field["name"]: field["type"] for field in written["fields"]}
+        fields = {source_name(field): field for field in wanted["fields"]}
+        converts: dict[str, tuple[str, Convert | None]] = {}
+        for name, source in source_names(wanted["fields"], types).items():
+            self._has_unit = fields[source]["name"] in numbers
+            converts[name] = source, self.of(types[name], fields[source]["type"])
+        return _in_fields(converts)
+
+    def _enum(self, symbols: list[str], wanted: Declared) -> Convert | None:
+        known, default = frozenset(wanted["symbols"]), wanted.get("default")
+        if default is None or known.issuperset(symbols):
+            return None
+
+        def convert(symbol: str) -> str:
+            if symbol in known:
+                return symbol
+            self._note(f"a symbol that the schema does not know, taken as {default}, its default")
+            return str(default)
+
+        return convert
+
+    def _meaning(self, written: Any, of_times: bool = True) -> Convert | None:
+        """Return the conversion of a value, and of those that it holds, into what Python has for it, without pairs.
+
+        Args:
+            of_times: whether of times, too, which stay numbers otherwise.
+        """
+        if isinstance(written, list):
+            converts = {branch_name(branch): self._meaning(branch, of_times) for branch in branches(written)}
+            return lambda value: None if value is None else _converted(value, converts)
+        declared = self._written.of(written)
+        if "name" not in declared:
+            return self._meaning_of(declared, of_times)
+        place = (declared["name"], of_times)
+        if place not in self._meanings:
+            self._meanings[place] = self._meaning_of(declared, of_times)
+        return self._meanings[place]
+
+    def _meaning_of(self, declared: Declared, of_times: bool) -> Convert | None:
+        kind = declared["type"]
+        if kind in ("record", "error"):
+            types = {field["name"]: field["type"] for field in declared["fields"]}
+            return _in_fields({name: (name, self._meaning(inner, of_times)) for name, inner in types.items()})
+        if kind == "array":
+            return _each(self._meaning(declared["items"], of_times))
+        if kind == "map":
+            return _each_value(self._meaning(declared["values"], of_times))
+        leaf = _leaf(declared)
+        return meaning(leaf) if of_times or leaf.family == "decimal" else None
+
+
+def _rank(written: Declared, wanted: Declared) -> tuple[int, int]:
+    """Return how well a branch suits a type; the least does best."""
+    kind, target = written["type"], wanted["type"]
+    is_named = kind in NAMED and kind == target
+    if is_named and _has_name(written["name"], wanted):
+        return (0, 0) if written["name"] == wanted["name"] else (1, 0)
+    leaf, target_leaf = _leaf(written), _leaf_of_contract(wanted)
+    if leaf.logical and leaf.family == target_leaf.family:
+        return 2, 0
+    if kind == target:
+        return UNSUITED if is_named else (3, 0)
+    if target in PROMOTIONS.get(kind, ()):
+        return 4, NUMBERS.index(target) if target in NUMBERS else 0
+    return UNSUITED
+
+
+def _has_name(name: str, wanted: Declared) -> bool:
+    space, _, short = wanted["name"].rpartition(".")
+    aliases = [full_name(alias, space) for alias in wanted.get("aliases", ())]
+    return name.rpartition(".")[2] == short or name in aliases
+
+
+def _leaf(written: Declared) -> Leaf:
+    return Leaf.of(written, stands_for(written))
+
+
+def _leaf_of_contract(wanted: Declared) -> Leaf:
+    return Leaf.of(wanted, str(wanted.get("logicalType", "")))
+
+
+def _in_branch(name: str | None, convert: Convert | None) -> Convert | None:
+    if name is None:
+        return convert
+    return lambda value: (name, convert(value) if convert else value)
+
+
+def _converted(value: Any, converts: Mapping[str, Convert | None]) -> Any:
+    """Return the value of a union, which comes as a pair where it would not be known which branch it is of."""
+    name, inner = value if isinstance(value, tuple) else (next(iter(converts)), value)
+    convert = converts[name]
+    return convert(inner) if convert else inner
+
+
+def _each(convert: Convert | None) -> Convert | None:
+    return (lambda items: [convert(item) for item in items]) if convert else None
+
+
+def _each_value(convert: Convert | None) -> Convert | None:
+    return (lambda items: {key: convert(item) for key, item in items.items()}) if convert else None
+
+
+def _in_fields(converts: Mapping[str, tuple[str, Convert | None]]) -> Convert | None:
+    """Return the conversion of a record: by the names of its fields what they are called in messages, and their own."""
+    changed = [(name, source, convert) for name, (source, convert) in converts.items() if convert]
+    if not changed:
+        return None
+
+    def convert_fields(record: Mapping[str, Any]) -> dict[str, Any]:
+        fields = dict(record)
+        for name, source, convert in changed:
+            try:
+                fields[name] = convert(fields[name])
+            except UnfitError as exc:
+                raise UnfitError(exc.reason, source, *exc.path) from exc
+            except ValueError as exc:
+                raise UnfitError(str(exc), source) from exc
+        return fields
+
+    return convert_fields
