@@ -12,8 +12,8 @@ from conf.command_line import positive_count
 from conf.topics import load_topics
 from producers.files.inputs import Format, Opening
 from producers.files.record_parts import UNIT_NS, Parts
-from producers.files.records import FileRequest
 from producers.files.rejects import RejectLimit
+from producers.files.request import FileRequest
 from schemas.timestamps import Ambiguous
 from schemas.values import Reading
 

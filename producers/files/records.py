@@ -18,8 +18,8 @@ from jobs.connectors.kafka.topic_limits import Limits, record_bytes
 from producers.files.columns import ColumnReader, Records
 from producers.files.inputs import open_inputs
 from producers.files.rejects import Rejects
-from producers.files.request import FileRequest as FileRequest
-from producers.files.row_reader import RowReader as RowReader
+from producers.files.request import FileRequest
+from producers.files.row_reader import RowReader
 from producers.files.rows import Input, NotColumnarError, Piece, Row
 from producers.kafka.publish_progress import Position
 from producers.kafka.publisher import Batch, Headers

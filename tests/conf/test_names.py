@@ -14,7 +14,7 @@ from jobs.operations.replay.record import Replays
 from jobs.pipeline import paths
 from producers.files.publish import infer_only
 from producers.files.record_parts import Parts
-from producers.files.records import FileRequest
+from producers.files.request import FileRequest
 from schemas.contracts import contract, contract_path
 from schemas.registry_folder import FileRegistry
 

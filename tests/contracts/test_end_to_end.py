@@ -11,7 +11,7 @@ from jobs.pipeline.run import Run
 from local.broker import Cluster
 from local.processes import wait_for
 from producers.files.publish import publish_files
-from producers.files.records import FileRequest
+from producers.files.request import FileRequest
 from producers.kafka.pacing import Interrupt
 from schemas.open_registry import open_registry
 from tests.contracts.apicurio import Apicurio

@@ -13,8 +13,10 @@ from conf.errors import TidemarkError
 from jobs.connectors.kafka.topic_limits import Limits
 from producers.files.inputs import Opening, open_inputs
 from producers.files.record_parts import Parts
-from producers.files.records import Codec, FileRequest, FileRows, RowReader
+from producers.files.records import Codec, FileRows
 from producers.files.rejects import RejectLimit, Rejects
+from producers.files.request import FileRequest
+from producers.files.row_reader import RowReader
 from producers.files.schema import infer_schema
 from schemas.codec import HEADER, CodecError, Encoder, parsed, reader
 from schemas.values import Reading, UnfitError

@@ -21,8 +21,10 @@ from jobs.connectors.kafka.topic_limits import Limits
 from producers.files import binary_rows, json_rows, line_blocks
 from producers.files.fitting import Fitting
 from producers.files.record_parts import Parts, PartsReader
-from producers.files.records import Codec, FileRequest, FileRows, RowReader
+from producers.files.records import Codec, FileRows
 from producers.files.rejects import RejectLimit, Rejects
+from producers.files.request import FileRequest
+from producers.files.row_reader import RowReader
 from schemas.codec import HEADER, reader
 from schemas.values import Reading
 

@@ -10,7 +10,7 @@ from jobs.connectors.exactly_once.markers import Done, Published, parse
 from producers.files.arguments import default_name
 from producers.files.publish import file_identity
 from producers.files.record_parts import Parts
-from producers.files.records import FileRequest
+from producers.files.request import FileRequest
 from producers.kafka.publish_progress import (
     Position,
     digest_of_files,
