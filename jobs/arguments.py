@@ -37,6 +37,9 @@ def parse_job(words: Sequence[str]) -> Namespace:
     if is_bounded(args) and args.adopt:
         remedy = "leave out --adopt: a range has no checkpoint"
         raise TidemarkError("BAD_ARGUMENTS", "--from and --to name a bounded range", remedy)
+    if args.skip_lost and not args.until_caught_up:
+        what = "--skip-lost reads on behind lost records, which is for a run that ends"
+        raise TidemarkError("BAD_ARGUMENTS", what, "add --until-caught-up")
     for position in (args.start, args.end):
         parse_position(position or "earliest")
     return args
@@ -70,6 +73,11 @@ def job_parser() -> ArgumentParser:
         "--adopt",
         action="store_true",
         help="first bring the ledgers of the job's output topics and its checkpoints together again, then go on",
+    )
+    parser.add_argument(
+        "--skip-lost",
+        action="store_true",
+        help="read on behind records that are gone from the topics, and say which they are; with --until-caught-up",
     )
     return parser
 

@@ -2,6 +2,11 @@
 """The one script that spark-submit starts: the name of an operation, then what its command line says."""
 
 import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+    # While modules load, Ctrl-C ends this process without a word: the JVM, which gets it too, ends in order.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -49,6 +54,7 @@ def run_job(words: Sequence[str]) -> int:
             with session(settings, args.job, args.job) as spark:
                 run = Run(spark, settings, args.job, _bounds(args))
                 run.left_out.is_allowed = not (arguments.is_bounded(args) or args.adopt)
+                run.skips_lost = args.skip_lost
                 module.build(run)
                 _execute(spark, run, args, module.build, failures)
         except Interrupted as stop:

@@ -15,6 +15,7 @@ DENIED = {
     f"{KAFKA}TopicAuthorizationException": ("topics", "unauthorizedTopics"),
     f"{KAFKA}GroupAuthorizationException": ("group", "groupId"),
 }
+ROCKSDB = "org.rocksdb.RocksDBException"
 # This finds the line below a Python traceback: an error of a Python worker, another process, comes as text alone.
 TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:[ \t].*\n)*(\S.*)")
 
@@ -24,7 +25,8 @@ class Cause(NamedTuple):
 
     Args:
         kind: its class, with the package: `java.io.FileNotFoundException`, `builtins.OSError`.
-        condition: the name that Spark or Delta gives the error, as `CONCURRENT_QUERY`; empty where there is none.
+        condition: the name that Spark or Delta gives the error, as `CONCURRENT_QUERY`, or the status of RocksDB, as
+            `ROCKSDB_Corruption`; empty where there is none.
         parameters: what Spark or Delta names in the error, by the names of its condition; what Kafka denies, as
             `topics` (with spaces between them) or `group`.
         error: the exception itself, where it was raised in this process.
@@ -60,9 +62,12 @@ def causes(failure: Any) -> tuple[Cause, ...]:
 
 
 def cause_line(failure: BaseException | Iterable[Cause]) -> str:
-    """Return the innermost cause of a failure, on one line."""
+    """Return the innermost cause of a failure, on one line, with the one around it that says more than its class."""
     chain = causes(failure) if isinstance(failure, BaseException) else tuple(failure)
-    return chain[-1].line if chain else "no cause given"
+    if not chain:
+        return "no cause given"
+    said = next((cause for cause in reversed(chain) if cause.message.strip()), chain[-1])
+    return chain[-1].line if said is chain[-1] else f"{said.line} ({chain[-1].line})"
 
 
 def _of_python(error: BaseException | None) -> Iterator[Cause]:
@@ -86,12 +91,15 @@ def _of_java(java: Any) -> Iterator[Cause]:
 
 
 def _named(java: Any) -> tuple[str, dict[str, str]]:
-    """Return Spark's condition of an exception, and its parameters."""
+    """Return Spark's or RocksDB's condition of an exception, and its parameters."""
     if denied := DENIED.get(str(java.getClass().getName())):
         name, method = denied
         refused = getattr(java, method)()
         refused = refused if isinstance(refused, str) else " ".join(sorted(map(str, refused or ())))
         return "", {name: refused} if refused else {}
+    if is_instance(java, ROCKSDB):
+        status = java.getStatus()
+        return ("" if status is None else f"ROCKSDB_{status.getCode().name()}"), {}
     if not is_instance(java, "org.apache.spark.SparkThrowable"):
         return "", {}
     parameters = java.getMessageParameters()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -9,9 +10,16 @@ from typing import Any
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
+from conf.errors import TidemarkError
+from jobs.connectors.causes import cause_line
 from jobs.connectors.spark_internals import hadoop_conf, jvm
 
 MOVING = "_tidemark_moving.json"  # in a folder on its way: where to, and whether all of it is there
+FILE_UNREADABLE = "FILE_UNREADABLE"
+OPEN_IT = (
+    "see that it is a file that the job's user may read, and how many files may be open (`ulimit -n`); "
+    "then start the job again: it goes on where it was"
+)
 # File systems that rename a folder in one step; an object store copies what is in it, one by one, and then deletes.
 RENAMING = ("file", "hdfs", "viewfs")
 
@@ -23,19 +31,57 @@ def located(spark: SparkSession, uri: str) -> tuple[Any, Any]:
 
 
 def read(spark: SparkSession, uri: str) -> str | None:
-    """Return the text of a file; empty where its checksum is another one's, None where it is not there."""
+    """Return the text of a file; empty where its checksum is another one's, None where it is not there.
+
+    Raises:
+        TidemarkError: FILE_UNREADABLE.
+    """
     files, path = located(spark, uri)
     if not files.exists(path):
         return None
-    stream = files.open(path)
+    with opened(spark, uri) as stream:
+        try:
+            return str(jvm(spark).org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+        except Py4JJavaError as exc:
+            if exc.java_exception.getClass().getSimpleName() != "ChecksumException":
+                raise
+            return ""
+
+
+@contextmanager
+def opened(spark: SparkSession, uri: str) -> Iterator[Any]:
+    """Give the stream of a file's bytes to the block.
+
+    Raises:
+        TidemarkError: FILE_UNREADABLE.
+    """
+    files, path = located(spark, uri)
     try:
-        return str(jvm(spark).org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+        stream = files.open(path)
     except Py4JJavaError as exc:
-        if exc.java_exception.getClass().getSimpleName() != "ChecksumException":
-            raise
-        return ""
+        raise unreadable(uri, cause_line(exc)) from exc
+    try:
+        yield stream
     finally:
         stream.close()
+
+
+def unreadable(uri: str, why: str) -> TidemarkError:
+    """Make the FILE_UNREADABLE of a file that cannot be opened: what it holds may be whole."""
+    return TidemarkError(FILE_UNREADABLE, f"{uri} cannot be opened: {why}", OPEN_IT)
+
+
+def readable_bytes(spark: SparkSession, uri: str) -> int | None:
+    """Return how long a file is that can be opened; None where there is no such file.
+
+    Raises:
+        TidemarkError: FILE_UNREADABLE.
+    """
+    files, path = located(spark, uri)
+    if not files.exists(path) or files.getFileStatus(path).isDirectory():
+        return None
+    with opened(spark, uri):
+        return int(files.getFileStatus(path).getLen())
 
 
 def write(spark: SparkSession, uri: str, text: str) -> None:
@@ -105,6 +151,10 @@ class Folders:
     def exists(self, uri: str) -> bool:
         files, path = self._located(uri)
         return bool(files.exists(path))
+
+    def read(self, uri: str) -> str | None:
+        """See `read`."""
+        return read(self._spark, uri)
 
     def modified(self, uri: str) -> datetime | None:
         """Return when the newest file in it was written; None for a folder without files."""

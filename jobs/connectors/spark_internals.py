@@ -27,6 +27,9 @@ from pyspark.sql.streaming.query import StreamingQuery
 from pyspark.sql.types import StructType
 from pyspark.util import PythonEvalType
 
+# The node of a micro-batch's plan that reads its records.
+MICRO_BATCH_SCAN = "MicroBatchScanExec"
+
 # The JVM, and what it raised.
 
 
@@ -111,6 +114,19 @@ def query_exception(query: StreamingQuery) -> Any:
     """Return the Java exception that ended the query; None where it goes on, or ended well."""
     ended: Any = query._jsq.exception()
     return ended.get() if ended.isDefined() else None
+
+
+def read_so_far(query: StreamingQuery) -> tuple[int, list[dict[str, Any]]]:
+    """Return how many records the micro-batch that a query is at has read from Kafka, and what was observed in it.
+
+    Both are sums over all that was computed of it, as in the progress that Spark reports at its end.
+    """
+    execution: Any = query._jsq.streamingQuery().lastExecution()
+    leaves = listed(execution.executedPlan().collectLeaves())
+    scans = [leaf for leaf in leaves if str(leaf.getClass().getSimpleName()) == MICRO_BATCH_SCAN]
+    rows = listed(execution.observedMetrics().values().toSeq())
+    observed = [dict(zip(row.schema().fieldNames(), listed(row.toSeq()), strict=True)) for row in rows]
+    return sum(int(scan.metrics().apply("numOutputRows").value()) for scan in scans), observed
 
 
 def is_observed(observation: Observation) -> bool:
@@ -451,6 +467,11 @@ def decompressed(spark: SparkSession, stream: Any, codec: str) -> Any:
 # Delta tables.
 
 EXPIRY_OF_IDS = "delta.setTransactionRetentionDuration"
+# What Delta's MERGE puts beside the columns of table and source while it works, and then asks for by these names.
+MERGE_COLUMNS = frozenset(
+    {"_row_id_", "_file_name_", "_source_row_present_", "_target_row_present_", "_row_dropped_", "_condition_"}
+    | {"_source_row_index", "_target_row_index_"}
+)
 # Identity hashes of Delta's own log objects, one a table, whose whole log was replayed.
 REPLAYED: set[int] = set()
 
@@ -560,20 +581,28 @@ class DeltaSnapshot:
         operation = getattr(self._delta, "DeltaOperations$Write")(mode, some(columns), *arguments)
         transaction.commitIfNeeded(data.actions(), operation, data.stringTags())
 
-    def replace_rows(self, frame: DataFrame, condition: str, version: int, metadata: str) -> int:
+    def replace_rows(
+        self, frame: DataFrame, condition: str, version: int, metadata: str, recorded: tuple[str, int] | None = None
+    ) -> int:
         """Swap the rows that meet the SQL `condition` for those of `frame`; return the new version.
 
         Args:
             version: that the swap is based on: Delta fails it where rows written since may meet the condition.
             metadata: what the commit says of itself.
+            recorded: an application id and the version of it that the same commit records.
         """
         none, some = jvm(self._spark).scala.Option.empty(), jvm(self._spark).scala.Option.apply
         at = self._log.getSnapshotAt(version, none, none, False)
         session = self._spark._jsparkSession
         options = {"replaceWhere": condition, "userMetadata": metadata, "mergeSchema": "true"}
+        if recorded:
+            options |= {"txnAppId": recorded[0], "txnVersion": str(recorded[1])}
         how = self._delta.DeltaOptions(_map(self._spark, options), session.sessionState().conf())
         mode = jvm(self._spark).org.apache.spark.sql.SaveMode.Overwrite
         transaction = self._log.startTransaction(none, some(at))
+        if recorded:
+            # A commit of the same id that came between fails this one.
+            transaction.readTxn().addOne(recorded[0])
         columns = at.metadata().partitionColumns()
         rows = self._log, mode, how, columns, _map(self._spark, {}), frame._jdf, none, none, False
         data = self._delta.commands.WriteIntoDelta(*rows).writeAndReturnCommitData(transaction, session, none, False)

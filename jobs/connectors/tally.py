@@ -4,13 +4,18 @@ Code that writes notes it here as it goes, so that a batch that fails says how f
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
 
 class Tally:
-    """Rows by table or topic that they were written to, and milliseconds by phase; writes may run side by side."""
+    """Rows by table or topic that they were written to, and milliseconds by phase; writes may run side by side.
+
+    `between_writes` is called before each phase that follows a write.
+    """
+
+    between_writes: Callable[[], object] | None = None
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -20,6 +25,8 @@ class Tally:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time the block, whether or not it fails; blocks of the same name add up."""
+        if self._rows and self.between_writes is not None:
+            self.between_writes()
         began = time.monotonic()
         try:
             yield

@@ -49,6 +49,10 @@ class IngestOutput(Output):
         return True
 
     @property
+    def counts_itself(self) -> bool:
+        return True
+
+    @property
     def tables(self) -> tuple[RowSelector, ...]:
         bronze = RowSelector(paths.bronze(self.name), coordinates=COORDINATES)
         rejects = RowSelector(paths.QUARANTINE, coordinates=COORDINATES, stamps=STAMPS)
@@ -85,7 +89,8 @@ class IngestOutput(Output):
         validator, clock, starts = self.run.validator, self.run.clock(batch.planned_at), batch.starts(self.name)
         versions, results = validator.versions(self.name), []
         for silver in self.silver:
-            table, records = self.run.table(silver.name, silver.keys, silver.newest_by), batch.frame
+            table = self.run.table(silver.name, silver.keys, silver.newest_by, sequence=silver.sequence)
+            records = batch.frame
             of_stream = silver.stream, versions, clock, silver.owns_unmatched
             validated = validator.validate_batch(records, *of_stream, table.path, starts)
             results.append(silver.write(validated, batch, table, self.run.protection(silver.stream, versions)))

@@ -63,6 +63,7 @@ class SilverTable(ABC):
 
     keys: tuple[str, ...] = ()
     newest_by: tuple[str, ...] = ()
+    sequence: tuple[str, str] | None = None
     exempt = ""  # SQL, true for rows that rules do not hold for
 
     def __init__(self, stream: str, stream_rules: tuple[Rule, ...], owns_unmatched: bool = True) -> None:
@@ -169,9 +170,14 @@ class CompactedTable(SilverTable):
 
     The columns are those of `AppendedTable`, then `_deleted` boolean. A tombstone gives what it deletes as the field
     `key`, all other fields null and `_deleted` true: kept as a row, so that an older event cannot bring the key back.
+
+    In one partition the offset says which event of a key is the newest. A key is in another partition once the topic
+    was given more of them, where offsets count anew: between two partitions the records' timestamps decide, and of
+    equal ones the later micro-batch, within one the greater partition.
     """
 
-    newest_by = ("_offset",)
+    newest_by = ("_timestamp",)
+    sequence = ("_partition", "_offset")
     exempt = "`_deleted`"
 
     def __init__(self, stream: str, stream_rules: tuple[Rule, ...], key: str) -> None:
@@ -201,11 +207,19 @@ class CompactedTable(SilverTable):
         be told, and matters only to the count: there today's validation decides.
         """
         keyed = protection.of_field(validated.withColumn("record_key", self._record_key()), "record_key", self._key)
-        newest = held.select(F.col(self._key).alias("newest_key"), F.col("_offset").alias("newest_offset"))
+        places = [F.col(f"_{name}").alias(f"newest_{name}") for name in ("partition", "offset", "timestamp")]
+        newest = held.select(F.col(self._key).alias("newest_key"), *places)
         same_key = F.col("record_key").eqNullSafe(F.col("newest_key"))
         joined = _without_held(keyed, held).join(newest, same_key, "left")
-        has_later = F.coalesce(F.col("newest_offset") > F.col("offset"), F.lit(False))
-        return joined.where(~(has_later & ~self.is_rejected)).drop("newest_key", "newest_offset", "record_key")
+        of_one_partition = F.col("newest_partition") == F.col("partition")
+        is_later_elsewhere = F.struct("newest_timestamp", "newest_partition") > F.struct("timestamp", "partition")
+        is_later = F.when(of_one_partition, F.col("newest_offset") > F.col("offset")).otherwise(is_later_elsewhere)
+        has_later = F.coalesce(is_later, F.lit(False))
+        return joined.where(~(has_later & ~self.is_rejected)).select(validated.columns)
+
+    def _rows_since(self, batch: Batch, table: delta_table.Table) -> DataFrame:
+        """Return all rows: one of another partition may be later than the batch's records at any offset."""
+        return delta_table.read(batch.frame.sparkSession, table.path)
 
     def _record_key(self) -> Column:
         """Return the key of a tombstone, which has no event, or of an event."""

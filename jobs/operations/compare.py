@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from conf import command_line
 from conf.errors import TidemarkError
-from jobs.connectors.files import is_of_store, store_refuses, table_uri
+from jobs.connectors.delta.reading import StoredTable
 
 SHOWN = 20
 EXIT_DIFFERENT = 1
@@ -75,13 +73,8 @@ def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def read(path: str) -> pa.Table:
-    """Return the newest version of the table at `path`; raises TidemarkError NO_TABLE."""
-    try:
-        return DeltaTable(table_uri(path)).to_pyarrow_table()
-    except (DeltaError, OSError) as exc:
-        if is_of_store(exc):
-            raise store_refuses(path, exc) from exc
-        raise TidemarkError("NO_TABLE", f"no Delta table can be read at {path}: {exc}", "check the path") from exc
+    """Return the newest version of the table at `path`; errors as `naming_damage` has them."""
+    return StoredTable(path).rows()
 
 
 def report(comparison: Comparison, names: Sequence[str], shown: int = SHOWN) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from conf import command_line
 from conf.durations import milliseconds
 from conf.errors import TidemarkError, exit_on_error
+from conf.settings import Settings
 from jobs.pipeline.monitoring import journal
 from jobs.pipeline.monitoring.definitions import COLUMNS
 
@@ -56,7 +57,7 @@ def _explain_parser() -> argparse.ArgumentParser:
         parents=[command_line.settings_options()],
     )
     parser.add_argument("query")
-    parser.add_argument("batch", type=int)
+    parser.add_argument("batch", type=command_line.whole_number)
     return parser
 
 
@@ -78,7 +79,7 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    rows = rows_of(journal.micro_batches(command_line.settings_of(options), numbered(options.query, options.batch)))
+    rows = attempts(command_line.settings_of(options), options.query, options.batch)
     if not rows:
         what = f"no micro-batch {options.batch} of {options.query} is known"
         raise TidemarkError("UNKNOWN_BATCH", what, f"see local/tidemark history {options.query}")
@@ -101,9 +102,11 @@ def wanted(name: str | None, since: str | None, failed: bool) -> pc.Expression:
     return where & (pc.field("outcome") != "done") if failed else where
 
 
-def numbered(query: str, batch: int) -> pc.Expression:
-    """Return whether a micro-batch is that one of a query, in whichever attempt."""
-    return (pc.field("query") == query) & (pc.field("batch") == batch)
+def attempts(settings: Settings, query: str, batch: int) -> list[dict[str, Any]]:
+    """Return what is known of one micro-batch of a query, by its attempts; none where no batch has such a number."""
+    if batch > command_line.LARGEST:
+        return []
+    return rows_of(journal.micro_batches(settings, (pc.field("query") == query) & (pc.field("batch") == batch)))
 
 
 def rows_of(batches: pa.Table) -> list[dict[str, Any]]:
@@ -180,10 +183,10 @@ def _time(text: str) -> datetime:
         pass
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         what = f"--since takes a duration or a time, not `{text}`"
         raise TidemarkError("BAD_ARGUMENTS", what, "for example `2 hours`, or 2026-01-31T12:00:00Z") from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _as_text(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from itertools import count
+from itertools import count, takewhile
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -44,10 +44,12 @@ __all__ = [
     "move_aside",
     "opening",
     "planned_at",
+    "positions",
     "query_id",
     "read",
     "rebuild",
     "remove",
+    "set_entry",
     "set_initial_offsets",
     "write",
 ]
@@ -103,10 +105,17 @@ def set_initial_offsets(spark: SparkSession, folder: str, source: int, offsets: 
     write(spark, f"{folder}/{start_file(source)}", f"\0v1\n{json.dumps(offsets)}")
 
 
+def set_entry(spark: SparkSession, folder: str, batch: int, text: str, is_done: bool) -> None:
+    """Write micro-batch `batch` into the offset log, and, unless it `is_done`, into the commit log of a query without
+    state."""
+    write(spark, f"{folder}/{entry_file(batch)}", text)
+    if not is_done:
+        write(spark, f"{folder}/{commit_file(batch)}", NO_WATERMARK)
+
+
 def query_id(spark: SparkSession, checkpoint: str) -> str | None:
     """Return the id that Spark gave the query; None where no query has used the folder yet."""
-    text = read(spark, f"{checkpoint}/{METADATA}")
-    return str(json.loads(text)["id"]) if text and _is_json(text) else None
+    return _id_in(read(spark, f"{checkpoint}/{METADATA}") or "")
 
 
 def last_commit(spark: SparkSession, checkpoint: str) -> int | None:
@@ -118,6 +127,22 @@ def conf(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
     """Return Spark's configuration that the offset log froze with micro-batch `batch`; empty where it is not there."""
     text = entry(spark, checkpoint, batch)
     return dict(json.loads(text.splitlines()[1]).get("conf", {})) if text else {}
+
+
+def positions(spark: SparkSession, checkpoint: str) -> list[Any]:
+    """Return where each source goes on, by the checkpoint: behind the last batch that is done, else where it began.
+
+    It is null for a source that has not begun, or of which neither is known.
+    """
+    done = last_commit(spark, checkpoint)
+    ended = None if done is None else source_offsets(entry(spark, checkpoint, done))
+    if ended is None:
+        begun = (read(spark, f"{checkpoint}/{start_file(number)}") for number in count())
+        return [initial_offsets(text) for text in takewhile(lambda text: text is not None, begun)]
+    return [
+        initial_offsets(read(spark, f"{checkpoint}/{start_file(number)}")) if at is None else at
+        for number, at in enumerate(ended)
+    ]
 
 
 def last_entry(spark: SparkSession, checkpoint: str) -> int | None:
@@ -151,7 +176,7 @@ def damage(spark: SparkSession, checkpoint: str) -> Damage | None:
     begun, done = last_entry(spark, checkpoint), last_commit(spark, checkpoint)
     if begun is None and done is None:
         metadata = read(spark, f"{checkpoint}/{METADATA}")
-        return None if metadata is None or _is_json(metadata) else Damage(METADATA, CUT)
+        return None if metadata is None or _is_sound(METADATA, metadata) else Damage(METADATA, CUT)
     last = max(number for number in (begun, done) if number is not None)
     needed = [METADATA, entry_file(last), *([commit_file(done)] if done is not None else [])]
     texts = {file: read(spark, f"{checkpoint}/{file}") for file in needed}
@@ -164,17 +189,29 @@ def damage(spark: SparkSession, checkpoint: str) -> Damage | None:
             return Damage(file, "is missing")
         if not _is_sound(file, text):
             return Damage(file, CUT)
+    before = source_offsets(texts.get(entry_file(last - 1)))
+    # A query keeps its sources for as long as its checkpoint.
+    if before is not None and len(source_offsets(texts[entry_file(last)]) or ()) < len(before):
+        return Damage(entry_file(last), CUT)
     return None
 
 
 def _is_sound(file: str, text: str) -> bool:
     if file == METADATA:
-        return _is_json(text)
+        return _id_in(text) is not None
     if file.startswith("sources/"):
         # Files of other kinds of sources are not checked here.
         lines = text.splitlines()[1:]
         return not (len(lines) == 1 and lines[0].startswith("{")) or _is_json(lines[0])
-    return _is_whole(text)
+    is_of_batch = file.startswith(f"{OFFSETS}/")
+    return _is_whole(text) and not (is_of_batch and not source_offsets(text))
+
+
+def _id_in(metadata: str) -> str | None:
+    """Return the query's id in the text of a file `metadata`; None where it has none."""
+    held = json.loads(metadata) if _is_json(metadata) else None
+    id = held.get("id") if isinstance(held, dict) else None
+    return id if isinstance(id, str) else None
 
 
 def forget_after(spark: SparkSession, checkpoint: str, batch: int) -> None:

@@ -8,14 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from conf.errors import TidemarkError
-from jobs.connectors.causes import KAFKA, TRACEBACK, Cause
+from jobs.connectors.causes import KAFKA, ROCKSDB, TRACEBACK, Cause
+from jobs.connectors.files import UNOPENED
+from jobs.connectors.hadoop_files import unreadable
 from jobs.connectors.kafka.access import denied
+from jobs.connectors.kafka.refusals import REFUSALS
 from jobs.connectors.kafka.rights import Right, reading, writing
 
 OWN_ERROR = "conf.errors.TidemarkError: "
 # What a Column raises in our words: code, what, what to do.
 RAISED, RAISED_TEXT = "USER_RAISED_EXCEPTION", re.compile(r"[A-Z_]+: .*; .*")
 NOT_REAL_TIME = "NOT_REAL_TIME"
+AGAIN = "then start the job again: it goes on where it was"
 
 
 class Named(NamedTuple):
@@ -38,8 +42,7 @@ class Named(NamedTuple):
 NAMED = (
     Named(
         "DATA_LOST",
-        "records that were still to be read are gone: retention passed them, or the topic was created again; "
-        "begin with new checkpoints and tables, and give the topic a longer retention",
+        "records that were still to be read are gone: give the topic a longer retention",
         ("KAFKA_DATA_LOSS",),
         ("org.apache.kafka.clients.consumer.OffsetOutOfRangeException",),
     ),
@@ -55,11 +58,6 @@ NAMED = (
         ("org.apache.spark.SparkConcurrentModificationException",),
     ),
     Named(
-        "RECORD_TOO_LARGE",
-        "raise max.message.bytes of the output topic, then start the job again: it goes on where it was",
-        kinds=(f"{KAFKA}RecordTooLargeException",),
-    ),
-    Named(
         "BROKER_REFUSES",
         "check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password, or kafka.oauth_client_id and its "
         "secret, against the brokers' users, kafka.security_protocol, kafka.ssl_ca_location and "
@@ -71,15 +69,9 @@ NAMED = (
             f"{KAFKA}IllegalSaslStateException",
         ),
     ),
-    Named(
-        "TOPIC_MISSING",
-        "create it with `local/tidemark topics apply`, or see kafka.bootstrap_servers",
-        kinds=(f"{KAFKA}UnknownTopicOrPartitionException",),
-    ),
-    Named(
-        "BROKER_UNREACHABLE",
-        "see that the brokers run, then start the job again: it goes on where it was",
-        kinds=(f"{KAFKA}TimeoutException", f"{KAFKA}DisconnectException"),
+    *(
+        Named(known.code, f"{known.remedy}, {AGAIN}", kinds=tuple(f"{KAFKA}{name}" for name in known.java))
+        for known in REFUSALS
     ),
 )
 NO_TOPIC_RIGHT = "TopicAuthorizationException"
@@ -105,22 +97,33 @@ LESS_AT_ONCE = (
     "start the job again when the machine is less busy, or let fewer queries run at once: it goes on where it was"
 )
 
+WORKER_DIED = "WORKER_DIED"
+WORKER_GONE = "Python worker exited unexpectedly"  # of a SparkException without a condition
+MORE_MEMORY = (
+    "where the system ended it for want of memory (the machine's log says so), give it more, or let fewer queries run "
+    "at once; then start the job again: it goes on where it was"
+)
+
+NOT_FOUND = "java.io.FileNotFoundException"
 # These mean that a file is not there, or is not what was written.
 DAMAGE = Named(
     "",
     "",
     (
         *("FAILED_READ_FILE", "MALFORMED_LOG_FILE", "CHECKPOINT_FILE_CHECKSUM_VERIFICATION_FAILED"),
+        "ROCKSDB_Corruption",
         *(f"CANNOT_LOAD_STATE_STORE.{each}" for each in ("CANNOT_READ", "CANNOT_FIND", "UNEXPECTED_FILE_SIZE")),
         *(f"CANNOT_LOAD_STATE_STORE.{each}" for each in ("KEY_ROW_FORMAT", "VALUE_ROW_FORMAT", "INVALID_CH")),
     ),
     (
-        *("java.io.FileNotFoundException", "java.io.EOFException", "java.io.UTFDataFormatException"),
+        *(NOT_FOUND, "java.io.EOFException", "java.io.UTFDataFormatException"),
         *("org.apache.hadoop.fs.ChecksumException", "net.jpountz.lz4.LZ4Exception", "java.util.zip.ZipException"),
         *("com.fasterxml.jackson.core.JsonParseException", "com.fasterxml.jackson.core.io.JsonEOFException"),
-        "org.rocksdb.RocksDBException",
     ),
 )
+# The system's own words, in exceptions that say of many files no more than that one was not opened.
+NOT_OPENED = (*UNOPENED, "(Is a directory)")
+OPENING = ("java.io.", "java.nio.file.", "org.apache.hadoop.security.AccessControlException", ROCKSDB)
 # If a file could not be read, these causes mean a lost connection, no memory or a wanted end, not a damaged file.
 PASSING = ("java.net.", "javax.net.", "java.lang.OutOfMemoryError", "java.lang.Interrupted", "java.io.InterruptedIO")
 STATE_DAMAGED = "STATE_DAMAGED"
@@ -129,7 +132,8 @@ FOOTER_READER = "org.apache.parquet.hadoop.ParquetFileReader"  # throws RuntimeE
 STATE_SCHEMA_READER = "org.apache.spark.sql.execution.streaming.state.SchemaHelper"  # throws what its parser throws
 STATE_PACKAGE = "org.apache.spark.sql.execution.streaming.state."
 STATE = Named(STATE_DAMAGED, "", ("CANNOT_LOAD_STATE_STORE",))
-FILE = re.compile(r"(?:[a-z][a-z0-9]*:)?/[^\s'\",;]*[^\s'\",;:.)]")
+FILE = re.compile(r"(?:(?<![a-z0-9])[a-z][a-z0-9]*:)?/[^\s'\",;]*[^\s'\",;:.)]")
+LOCAL = re.compile("^file:/+")
 PARTS = (
     (STATE_DAMAGED, r".*/state/\d+/", "restore the checkpoint from a copy"),
     (
@@ -165,6 +169,12 @@ class DeniedError(TidemarkError):
         return denied(self.exception, self.said, lacking, connection)
 
 
+class DamagedError(TidemarkError):
+    """A damaged file as exceptions report it; with the path of one that was not found, where that is why."""
+
+    not_found = ""
+
+
 class UnreadableError(TidemarkError):
     """TIMESTAMP_OUT_OF_RANGE, with where the record is."""
 
@@ -185,6 +195,8 @@ def known_error(causes: Sequence[Cause]) -> TidemarkError | None:
         return TidemarkError("DISK_FULL", inwards[0].line, DISK_FULL)
     if any(cause.kind == "java.net.SocketTimeoutException" and cause.has_frame_in(WORKER_FACTORY) for cause in causes):
         return TidemarkError(WORKER_LATE, "a Python worker did not start in time", LESS_AT_ONCE)
+    if any(WORKER_GONE in cause.message and cause.kind.startswith("org.apache.spark.") for cause in causes):
+        return TidemarkError(WORKER_DIED, "a Python worker was ended, or crashed", MORE_MEMORY)
     for cause in inwards:
         if NOT_AUTHORIZED.is_named_by(cause):
             return _denied(cause)
@@ -194,7 +206,18 @@ def known_error(causes: Sequence[Cause]) -> TidemarkError | None:
         for cause in inwards:
             if named.is_named_by(cause):
                 return TidemarkError(named.code, cause.line.rstrip("; "), named.remedy)
-    return _damage(inwards)
+    return _unopened(inwards) or _damage(inwards)
+
+
+def _unopened(inwards: Sequence[Cause]) -> TidemarkError | None:
+    """Return the stop for a file that the system did not open, which may be whole."""
+    for cause in inwards:
+        why = next((said for said in NOT_OPENED if said in cause.message), None)
+        if why is not None and cause.kind.startswith(OPENING):
+            # The texts around it may name other files.
+            file = next(_files([cause]), None) or next(_named_files(inwards), "a file")
+            return unreadable(LOCAL.sub("/", file), why.strip("()"))
+    return None
 
 
 def _own_error(cause: Cause) -> TidemarkError | None:
@@ -239,12 +262,15 @@ def _damage(inwards: Sequence[Cause]) -> TidemarkError | None:
     is_damage = any(DAMAGE.is_named_by(cause) or any(map(cause.has_frame_in, readers)) for cause in inwards)
     if not is_damage or any(cause.kind.startswith(PASSING) for cause in inwards):
         return None
-    for file in (re.sub("^file:/+", "/", name) for name in _files(inwards)):
+    for file in (LOCAL.sub("/", name) for name in _files(inwards)):
         for code, pattern, remedy in PARTS:
             if match := re.match(pattern, file):
                 # What the cause says may quote the file, and with it what records hold.
                 what = f"{file} is lost or damaged ({inwards[0].kind.rpartition('.')[2]})"
-                return TidemarkError(code, what, remedy.format(**match.groupdict()))
+                stop = DamagedError(code, what, remedy.format(**match.groupdict()))
+                missing = _files([cause for cause in inwards if cause.kind == NOT_FOUND])
+                stop.not_found = LOCAL.sub("/", next(missing, ""))
+                return stop
     if any(STATE.is_named_by(cause) or cause.has_frame_in(STATE_PACKAGE) for cause in inwards):
         what = f"a file of the query's state is damaged ({inwards[0].kind.rpartition('.')[2]})"
         return TidemarkError(STATE_DAMAGED, what, "restore the checkpoint from a copy")
@@ -253,7 +279,11 @@ def _damage(inwards: Sequence[Cause]) -> TidemarkError | None:
 
 def _files(inwards: Sequence[Cause]) -> Iterator[str]:
     """Yield the files that causes name: as parameters of Spark's conditions, else in their texts."""
-    for cause in inwards:
-        yield from (value for value in cause.parameters.values() if FILE.fullmatch(value))
+    yield from _named_files(inwards)
     for cause in inwards:
         yield from FILE.findall(cause.message)
+
+
+def _named_files(inwards: Sequence[Cause]) -> Iterator[str]:
+    for cause in inwards:
+        yield from (value for value in cause.parameters.values() if FILE.fullmatch(value))

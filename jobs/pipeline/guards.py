@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from pyspark.sql import SparkSession
 
@@ -18,9 +19,14 @@ from schemas.registry import RegisteredSchema, Registry
 
 
 class SourceGuard:
-    """Compares the topics of a query, at its start and with every micro-batch, with those that its checkpoint knows."""
+    """Compares the topics of a query, at its start and with every micro-batch, with those that its checkpoint knows.
 
-    def __init__(self, spark: SparkSession, kafka: Kafka, folder: str) -> None:
+    Args:
+        anew: how the query can go on with a topic that was created again; see `remedies.read_anew`.
+    """
+
+    def __init__(self, spark: SparkSession, kafka: Kafka, folder: str, anew: str = "") -> None:
+        self._anew = anew or "begin with new checkpoints and tables"
         self._spark, self._kafka, self._folder = spark, kafka, folder
         self._connection = Connection(kafka)
         self._admin = AdminClient(self._connection.config())
@@ -30,23 +36,41 @@ class SourceGuard:
         """Check the known topics and `topics`, and remember those that are new.
 
         Raises:
-            TidemarkError: TOPIC_RECREATED, KAFKA_FAILED, BROKER_REFUSES, NOT_AUTHORIZED.
+            TidemarkError: TOPIC_RECREATED, BROKER_UNREACHABLE, KAFKA_FAILED, BROKER_REFUSES, NOT_AUTHORIZED.
         """
+        ids = self._ids(topics)
+        for topic in self._changed(ids):
+            raise self._recreated(topic)
+        if ids.keys() - self._known.keys():
+            self._remember(ids | self._known)
+
+    def recreated(self) -> list[str]:
+        """Return the known topics that were created again; raises what `check` does, TOPIC_RECREATED aside."""
+        return self._changed(self._ids(()))
+
+    def accept(self) -> None:
+        """Take the topics as they are now; raises what `recreated` does."""
+        self._remember(self._known | self._ids(()))
+
+    def _changed(self, ids: Mapping[str, str]) -> list[str]:
+        return [topic for topic in sorted(self._known.keys() & ids.keys()) if ids[topic] != self._known[topic]]
+
+    def _remember(self, ids: dict[str, str]) -> None:
+        self._known = ids
+        checkpoint.write(self._spark, f"{self._folder}/{SOURCE_TOPICS_FILE}", json.dumps(self._known))
+
+    def _ids(self, topics: Iterable[str]) -> dict[str, str]:
         try:
-            ids = topic_ids(self._admin, {*topics, *self._known}, self._kafka.client_config())
+            return topic_ids(self._admin, {*topics, *self._known}, self._kafka.client_config())
         except TidemarkError as stop:
             # What its user may do, or how it logs in, can change while a job runs.
             self._admin.poll(0)
             refused = self._connection.refusal()
+            if refused is None and stop.code != "NOT_AUTHORIZED" and isinstance(stop.__cause__, KafkaException):
+                refused = self._connection.failed(self._admin, stop.__cause__)
             if refused is None:
                 raise
             raise refused from stop
-        for topic in sorted(self._known.keys() & ids.keys()):
-            if ids[topic] != self._known[topic]:
-                raise self._recreated(topic)
-        if ids.keys() - self._known.keys():
-            self._known = ids | self._known
-            checkpoint.write(self._spark, f"{self._folder}/{SOURCE_TOPICS_FILE}", json.dumps(self._known))
 
     def files(self) -> dict[str, str]:
         """Return the file that keeps the ids in the checkpoint, its text by its path there;
@@ -55,7 +79,7 @@ class SourceGuard:
 
     def _recreated(self, topic: str) -> TidemarkError:
         what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
-        remedy = "its offsets mean other records now: begin with new checkpoints and tables, or restore the topic"
+        remedy = f"its offsets mean other records now: restore the topic; or {self._anew}"
         return TidemarkError("TOPIC_RECREATED", what, remedy)
 
 
@@ -64,7 +88,7 @@ def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
     text = checkpoint.read(spark, file)
     try:
         return {} if text is None else dict(json.loads(text))
-    except ValueError:
+    except (ValueError, TypeError):
         remedy = "restore it; remove it only where you know that no source topic was created again"
         raise TidemarkError("CHECKPOINT_DAMAGED", f"{file} is empty or cut short", remedy) from None
 

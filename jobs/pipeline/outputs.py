@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from conf.errors import TidemarkError, nearest
 from jobs.connectors.delta import table as delta_table
+from jobs.connectors.exactly_once.markers import BatchId, Progress
 from jobs.connectors.tally import Tally
 from jobs.pipeline import paths
 from jobs.pipeline.checkpoint_format import topic_offsets
@@ -37,6 +38,7 @@ class Batch:
         files: the texts of the checkpoint's files that fix a micro-batch, by path in it; none for a range.
         keeps_state: whether the query keeps state in its checkpoint.
         tally: takes the rows and the time of each write.
+        may_lack: whether records of it may be gone that an earlier attempt at it has read.
     """
 
     frame: DataFrame
@@ -50,6 +52,7 @@ class Batch:
     attempt: delta_table.Attempt = field(default_factory=delta_table.Attempt, compare=False, repr=False)
     keeps_state: bool = False
     tally: Tally = field(default_factory=Tally, compare=False, repr=False)
+    may_lack: bool = False
 
     def commit(self, statement: str, contiguous: bool = True, delete_predicate: str = "") -> delta_table.Commit:
         """Identify a write, which `delta.write` makes once: `statement` names it among the batch's into one table.
@@ -139,6 +142,14 @@ class Output(ABC):
         """Bring the output's ledger and the checkpoint in `folder` together again; return lines on what was done."""
         return []
 
+    def progress(self, at: BatchId) -> Progress:
+        """Return how much of a batch that was begun is published; see `exactly_once.adopt.progress`."""
+        return "none"
+
+    def begin_after(self, at: BatchId) -> None:
+        """Let the output's ledger go on behind batch `at`; see `exactly_once.adopt.begin_after`."""
+        return
+
     @property
     def query(self) -> str:
         """Return the name of the output's query."""
@@ -167,6 +178,12 @@ class Output(ABC):
     @property
     def is_real_time(self) -> bool:
         """Return whether Spark's real-time trigger is to publish it, record by record."""
+        return False
+
+    @property
+    def counts_itself(self) -> bool:
+        """Return whether it reports what it read of each batch (`Run.count`), which else Spark counts, and of a batch
+        that is computed for several writes the first."""
         return False
 
     @property

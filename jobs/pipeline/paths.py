@@ -29,7 +29,8 @@ LATE_FILE = "tidemark/late.json"  # up to which batch all late rows are listed
 SHADOW, CHECK, RESTORED = "shadow", "check", "restored"
 
 TOPIC_TABLE = re.compile(rf"^(?P<range>{RANGE}[^/]+/)?(?P<layer>bronze|silver)/(?P<topic>[^/]+)")  # begins the name
-REPLACED = re.compile(r"\.replaced-[0-9]+$")  # ends the name of a checkpoint that was moved aside
+# Ends the name of a checkpoint that was moved aside. No topic can be called so; the dot is how it was written before.
+REPLACED = re.compile(r"[~.]replaced-[0-9]+$")
 
 
 def bronze(topic: str) -> str:
@@ -64,7 +65,7 @@ def checkpoints_of(paths: Paths, job: str) -> str:
 
 def replaced(folder: str, number: int) -> str:
     """Return where a checkpoint is moved that another one replaces."""
-    return f"{folder}.replaced-{number}"
+    return f"{folder}~replaced-{number}"
 
 
 def replays(root: str) -> str:

@@ -33,9 +33,9 @@ SAY_IDLE_EVERY = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Counted:
-    """Records of a micro-batch and how many of them were rejected, by an output's own count.
+    """Records of a micro-batch and how many of them were rejected, each once, however often an output reads its batch.
 
-    An output that reads its batch more than once needs its own: Spark's count of input rows grows with every reading.
+    Spark's count of input rows grows with every reading: it holds where there is one.
 
     Args:
         failed: how many records fail each rule, by its name; rules that none fails are left out.
@@ -75,8 +75,8 @@ class ProgressLines(StreamingQueryListener):
         query = self._queries.get(event.runId)
         if query and now >= query.said + SAY_IDLE_EVERY:
             query.said = now
-            # A query is idle only where it has asked for the topics' ends and found nothing new.
-            _print(now, f"{query.name:<28} idle since {query.since:%H:%M:%S}Z  lag 0")
+            # Its lag is not known here: it may wait for more records (`source.min_offsets_per_trigger`).
+            _print(now, f"{query.name:<28} idle since {query.since:%H:%M:%S}Z")
 
     def onQueryTerminated(self, event: QueryTerminatedEvent) -> None:  # noqa: N802
         """Forget the query: the code that awaits it reports how it ended."""
@@ -110,8 +110,9 @@ def progress_line(progress: StreamingQueryProgress, counted: Counted | None = No
     behind = lag(progress)
     if behind is not None:
         parts.append(f"lag {behind:,}")
-    if watermark := watermark_of(progress):
-        parts.append(f"watermark {watermark:%Y-%m-%d %H:%M}")
+    if text := watermark_text(progress):
+        watermark = watermark_of(progress)
+        parts.append(f"watermark {f'{watermark:%Y-%m-%d %H:%M}' if watermark else text}")
     if progress.stateOperators:
         parts.append(f"state {_state(progress.stateOperators)}")
         parts.append(f"late {sum(op.numRowsDroppedByWatermark for op in progress.stateOperators):,}")
@@ -123,10 +124,16 @@ def progress_line(progress: StreamingQueryProgress, counted: Counted | None = No
 
 def counts_of(progress: StreamingQueryProgress, counted: Counted | None) -> Counted:
     """Take the counts of the output itself, else Spark's: rows read, and those rejected that were observed."""
-    observed = [row.asDict() for row in progress.observedMetrics.values()]
+    return counted or counted_by_spark(
+        progress.numInputRows, [row.asDict() for row in progress.observedMetrics.values()]
+    )
+
+
+def counted_by_spark(records: int, observed: Sequence[Mapping[str, Any]]) -> Counted:
+    """Return the counts of a batch in which Spark has read `records`, and observed what `Sources.decode` counts."""
     sizes = [int(counts[SIZE] or 0) for counts in observed if SIZE in counts]
     size = sum(sizes) if sizes else None
-    return counted or Counted(progress.numInputRows, rejected(observed), {}, rejects_by_code(observed), size)
+    return Counted(records, rejected(observed), {}, rejects_by_code(observed), size)
 
 
 def counting_published(records: DataFrame, topic: str) -> DataFrame:
@@ -148,9 +155,26 @@ def is_real_time(progress: StreamingQueryProgress) -> bool:
 
 
 def watermark_of(progress: StreamingQueryProgress) -> datetime | None:
-    """Return the query's watermark; None before there is one."""
-    watermark = (progress.eventTime or {}).get("watermark", NO_WATERMARK)
-    return None if watermark == NO_WATERMARK else datetime.fromisoformat(watermark)
+    """Return the query's watermark; None before there is one, and past the year 9999, which Python does not have."""
+    return _time_of(watermark_text(progress))
+
+
+def watermark_text(progress: StreamingQueryProgress) -> str:
+    """Return the query's watermark as Spark says it; empty before there is one."""
+    watermark = str((progress.eventTime or {}).get("watermark", NO_WATERMARK))
+    return "" if watermark == NO_WATERMARK else watermark
+
+
+def newest_event_time(progress: StreamingQueryProgress) -> datetime | None:
+    """Return the newest event time of the micro-batch; None without a watermark, and past the year 9999."""
+    return _time_of(str((progress.eventTime or {}).get("max", "")))
+
+
+def _time_of(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
 
 
 def lag(progress: StreamingQueryProgress) -> int | None:
@@ -159,13 +183,15 @@ def lag(progress: StreamingQueryProgress) -> int | None:
     A batch that is run again has its offsets from the checkpoint: Spark has not asked for the topics' ends then. In
     real time it has asked before the batch, which has gone past them.
     """
-    behind = 0
+    # A topic that is joined with itself is several sources: its records are those of the source that is behind most.
+    behind: dict[tuple[str, int], int] = {}
     for source in progress.sources:
         end, latest = _offsets(source.endOffset), _offsets(source.latestOffset)
         if end and (not latest or any(end.get(partition, 0) > offset for partition, offset in latest.items())):
             return None
-        behind += sum(offset - end.get(partition, 0) for partition, offset in latest.items())
-    return max(behind, 0)
+        for partition, offset in latest.items():
+            behind[partition] = max(behind.get(partition, 0), offset - end.get(partition, 0))
+    return sum(behind.values())
 
 
 def _state(operators: Sequence[StateOperatorProgress]) -> str:
@@ -204,12 +230,21 @@ def by_partition(offsets: Mapping[str, Any]) -> dict[tuple[str, int], int]:
 
 
 def offsets_of_batch(offsets: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return `Batch.offsets` as the column `offsets`; sources that are no topics are left out."""
-    starts, ends = (
-        {place: offset for at in offsets.get(side) or () for place, offset in by_partition(at or {}).items()}
-        for side in ("from", "until")
-    )
+    """Return `Batch.offsets` as the column `offsets`; sources that are no topics are left out.
+
+    Of a partition that several sources read, all have read what is before `end`.
+    """
+    starts, ends = (_least(offsets.get(side) or ()) for side in ("from", "until"))
     return [
         {"topic": topic, "partition": partition, "start": starts.get((topic, partition)), "end": end}
         for (topic, partition), end in ends.items()
     ]
+
+
+def _least(sources: Iterable[Mapping[str, Any] | None]) -> dict[tuple[str, int], int]:
+    """Return by partition the offset of the source that is behind most."""
+    least: dict[tuple[str, int], int] = {}
+    for at in sources:
+        for place, offset in by_partition(at or {}).items():
+            least[place] = min(offset, least.get(place, offset))
+    return least

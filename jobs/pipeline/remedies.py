@@ -3,19 +3,24 @@
 from collections.abc import Iterable
 from typing import Any
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
 from conf.settings import Kafka, Settings
 from jobs.connectors.delta.log import History
+from jobs.connectors.hadoop_files import readable_bytes, unreadable
 from jobs.pipeline import checkpoint, paths, plan_analysis
 from jobs.pipeline.checkpoint import Damage
 from jobs.pipeline.checkpoint_format import batch_offsets, entry_file, start_file, topic_offsets
-from jobs.pipeline.errors import STATE_DAMAGED, DeniedError, UnreadableError
+from jobs.pipeline.errors import STATE_DAMAGED, DamagedError, DeniedError, UnreadableError
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.paths import QUARANTINE, SHARED
 from jobs.pipeline.state_store import damaged_file
 
+# What a query that publishes can do in place of reading its topics again, which would publish records twice.
+OTHER_NAME = "publish into a topic and from a job of another name"
+SKIP = "start the job once with --until-caught-up --skip-lost"
 # Stops after which a query may have to read its topics again.
 BEGIN_ANEW = ("TABLE_BEHIND", "TABLE_LOG_DAMAGED", "DATA_FILE_DAMAGED", STATE_DAMAGED)
 
@@ -75,11 +80,15 @@ def damage_error(
     topics are to be read again."""
     if stop.code not in BEGIN_ANEW:
         return stop
+    try:
+        if isinstance(stop, DamagedError):
+            _require_lost(spark, stop)
+        file = damaged_file(spark, folder) if stop.code == STATE_DAMAGED else None
+    except TidemarkError as unreadable:
+        return unreadable
     message, anew = stop.message, begin_anew(output, folder, tables_root)
     if stop.code == STATE_DAMAGED:
-        file = damaged_file(spark, folder)
         message = f"{message}: {file}" if file and file not in message else message
-        anew = "or publish into a topic and from a job of another name" if output.topic else anew
     elif any(f"{paths.table(tables_root, name)}/" in message for name in SHARED):
         anew = "without one, move the table away: it is begun anew, and its queries go on"
     elif not any(paths.table(tables_root, rows.table) in message for rows in output.tables):
@@ -87,24 +96,50 @@ def damage_error(
     return TidemarkError(stop.code, message, "; ".join(filter(None, (stop.remedy, anew))))
 
 
+def _require_lost(spark: SparkSession, stop: DamagedError) -> None:
+    """Ask the file system for the file that was not found, where that is what the stop is about.
+
+    Raises:
+        TidemarkError: FILE_UNREADABLE, where it is there.
+    """
+    try:
+        length = readable_bytes(spark, stop.not_found) if stop.not_found else None
+    except Py4JJavaError:  # it has no more than a part of the file's name
+        return
+    if length:
+        raise unreadable(stop.not_found, "it was not found when it was needed, and is there")
+
+
 def lost(output: Output, folder: str, tables_root: str) -> str:
     """Say what to do where the checkpoint in `folder` is lost to the query of `output`."""
     if output.keeps_ledger:
         if not plan_analysis.keeps_state(output.frame):
             return "restore the checkpoint, or start the job once with --adopt: it is built anew from the ledger"
-        return "restore the checkpoint from a copy, or publish into a topic and from a job of another name"
+        return f"restore the checkpoint from a copy, or {OTHER_NAME}"
     return f"restore the checkpoint from a copy; {begin_anew(output, folder, tables_root)}"
 
 
 def begin_anew(output: Output, folder: str, tables_root: str) -> str:
-    """Say what a query that writes tables needs to read its topics again; empty where its tables are not known."""
+    """Say what a query needs to read its topics again, all that it writes considered; empty where that is not known."""
     tables = [paths.table(tables_root, rows.table) for rows in output.tables if rows.table != QUARANTINE]
-    if not tables or output.topic:
+    if output.topic:
+        return f"or {OTHER_NAME}"
+    if not tables:
         return ""
     remedy = f"to read the topics again, delete all of the query together: {', '.join([folder, *tables])}"
     if len(tables) < len(output.tables):
         remedy += f" (its old rows in {QUARANTINE} stop the first reject, which says how to take them out)"
     return remedy
+
+
+def read_anew(output: Output, folder: str, tables_root: str) -> str:
+    """Say how a query goes on with a topic that was created again: nothing of it is written yet."""
+    if output.keeps_ledger:
+        return f"{SKIP}: it goes on at the beginning of the new one, and what was published stays"
+    if output.topic and not output.tables:
+        return f"delete {folder}: what was published stays"
+    anew = begin_anew(output, folder, tables_root).removeprefix("or ")
+    return anew or f"begin with another checkpoint than {folder}, and other tables"
 
 
 def query_error(
@@ -117,6 +152,10 @@ def query_error(
     if isinstance(stop, DeniedError):
         topics = [topic for source in plan_analysis.source_topics(output.frame) for topic in source]
         return with_rights(settings.kafka, topics, output.topic, stop)
+    if stop.code == "DATA_LOST":
+        skip = f"{SKIP}: it goes on behind them, says which they are, and writes nothing twice"
+        remedies = (stop.remedy, skip, "" if output.topic else begin_anew(output, folder, settings.paths.tables))
+        return TidemarkError(stop.code, stop.message, "; ".join(filter(None, remedies)))
     return damage_error(spark, output, folder, settings.paths.tables, stop)
 
 

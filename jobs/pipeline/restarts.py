@@ -8,7 +8,8 @@ from typing import Literal
 from conf.durations import milliseconds
 from conf.errors import TidemarkError
 from conf.settings import Kafka, Running
-from jobs.pipeline.errors import WORKER_LATE
+from jobs.connectors.hadoop_files import FILE_UNREADABLE
+from jobs.pipeline.errors import WORKER_DIED, WORKER_LATE
 from jobs.pipeline.guards import SCHEMA_ADDED
 from jobs.pipeline.left_out import OUTAGES
 from jobs.pipeline.termination import BATCH_FAILED, QUERY_FAILED, query_failed
@@ -29,7 +30,7 @@ Login = Literal["fixed", "same", "changed"]
 # schemas, tables, checkpoints, rights and settings would come again with the same batch.
 PASSING = frozenset(
     {
-        *(QUERY_FAILED, BATCH_FAILED, WORKER_LATE, "DISK_FULL"),
+        *(QUERY_FAILED, BATCH_FAILED, WORKER_LATE, WORKER_DIED, "DISK_FULL", FILE_UNREADABLE),
         *("BROKER_UNREACHABLE", "KAFKA_FAILED", "TRANSACTION_TIMED_OUT", "REGISTRY_UNAVAILABLE"),
     }
 )

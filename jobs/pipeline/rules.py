@@ -5,7 +5,7 @@
 
 import struct
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from functools import cache, reduce
 from typing import NamedTuple, assert_never, cast
 
@@ -14,6 +14,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     DataType,
+    DecimalType,
     DoubleType,
     FloatType,
     NumericType,
@@ -32,6 +33,7 @@ RULE_FAILED = "RULE_FAILED"
 FUTURE_EVENT_TIME = "FUTURE_EVENT_TIME"
 FAILED = "failed_"  # begins the name of a rule's column
 DIGITS = 38  # of a number that SQL compares exactly
+EXACT_DIGITS = 400  # any double has fewer before the point of a decimal's
 LOG_APPEND_TIME = 1  # Kafka's timestampType of a record that the broker stamped
 
 
@@ -86,16 +88,23 @@ def holds(rule: Stateless, event: DataType, within: str = "") -> str:
 
 def _within_bounds(field: str, kind: DataType, rule: Range) -> str:
     sides = ((">=", rule.min), ("<=", rule.max))
-    conditions = [f"{field} {side} {_bound(bound, kind)}" for side, bound in sides if bound is not None]
+    conditions = [f"{field} {side} {_bound(bound, kind, side)}" for side, bound in sides if bound is not None]
     # For Spark NaN is above all numbers.
     if isinstance(kind, FloatType | DoubleType) and rule.max is None:
         conditions.append(f"NOT isnan({field})")
     return " AND ".join(conditions)
 
 
-def _bound(bound: int | float, kind: DataType) -> str:
-    """Return a bound as SQL takes it for just that number, or, for a float, for the float that is nearest."""
-    text = f"{Decimal(str(bound)):f}"
+def _bound(bound: int | float, kind: DataType, side: str) -> str:
+    """Return a bound as SQL takes it for just that number; for a float, for the float that is nearest; for a decimal,
+    for the first or last one within the bound.
+    """
+    number = Decimal(str(bound))
+    if isinstance(kind, DecimalType) and -int(number.as_tuple().exponent) > kind.scale:
+        # Compared with more digits behind the point, a decimal has fewer before it: a long one would overflow.
+        rounding = ROUND_CEILING if side == ">=" else ROUND_FLOOR
+        number = number.quantize(Decimal(1).scaleb(-kind.scale), rounding, Context(prec=EXACT_DIGITS)) or Decimal(0)
+    text = f"{number:f}"
     if len(text.strip("-").replace(".", "")) > DIGITS:
         return repr(float(bound))
     is_cast = isinstance(kind, FloatType) and struct.unpack("f", struct.pack("f", bound))[0] != bound

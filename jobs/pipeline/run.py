@@ -3,6 +3,7 @@
 A job's `build(run)` reads, transforms and declares outputs; nothing moves until `start`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
 from copy import copy
@@ -64,6 +65,7 @@ class Run(Sources):
         """Return a new run of the same job as a stream: nothing is declared yet, and both count into the same place."""
         run = copy(self)
         run.outputs, run._tables, run.schemas = [], {}, SchemaGuard(self.registry)
+        run._decodings = Counter()
         run.left_out = LeftOut(self.left_out.is_allowed)
         return run
 
@@ -264,6 +266,10 @@ class Run(Sources):
         """Report what an output of your own read and rejected in `batch`, to be shown with the batch's progress."""
         self.counted[batch.query_id, batch.version] = counted
 
+    def count_first(self, batch: Batch, counted: Counted) -> None:
+        """Note what the first write of `batch` read, where its output does not `count` that itself."""
+        self.counted.setdefault((batch.query_id, batch.version), counted)
+
     def table(
         self,
         name: str,
@@ -271,10 +277,12 @@ class Run(Sources):
         newest_by: tuple[str, ...] = (),
         partition_by: tuple[str, ...] = (),
         repeats: delta_table.Repeats = "stop",
+        sequence: tuple[str, str] | None = None,
     ) -> delta_table.Table:
         """Return the Delta table `name` under the tables root; for a range, once `build` has read its topics."""
         path = paths.table(self.tables_root, name)
-        self._tables[name] = delta_table.Table(name, path, keys, newest_by, partition_by, repeats=repeats)
+        order = newest_by, partition_by, repeats, sequence
+        self._tables[name] = delta_table.Table(name, path, keys, *order)
         return self._tables[name]
 
     @property
@@ -337,8 +345,9 @@ class Run(Sources):
             require_slots = partial(real_time.require_slots, self.spark, self.settings.kafka, self.outputs)
             return query.start_real_time_query(self.spark, self.settings, output, folder, self.schemas, require_slots)
         late = self._late[folder] = LateRows(self.spark, self.settings, output, folder, self.tables_root)
+        observers = late, self.on_batch, self.count_first
         return query.start_query(
-            self.spark, self.settings, output, folder, continuous, self.schemas, late, self.on_batch
+            self.spark, self.settings, output, folder, continuous, self.schemas, *observers, self.skips_lost
         )
 
     def settle(self, failed: Container[str] = ()) -> None:

@@ -5,6 +5,7 @@ A bounded run's offsets are fixed when a topic is first read.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from threading import Event
@@ -20,6 +21,7 @@ from jobs.connectors.kafka.offsets import Offsets, Position, resolve_offsets
 from jobs.connectors.spark_internals import is_observed
 from jobs.pipeline import pii
 from jobs.pipeline.guards import SchemaGuard
+from jobs.pipeline.plan_analysis import OF_DECODING
 from jobs.pipeline.progress import REJECTED, SIZE
 from jobs.pipeline.validation import Validator, Versions, declared_rules, naming_schema, reject_counts
 from schemas.contracts import stream_of, subject_of_stream, with_fields
@@ -103,15 +105,17 @@ class Sources:
         )
         self.schemas = SchemaGuard(self.registry)
         self.job = job
+        self._decodings: Counter[str] = Counter()
         self._began = datetime.now(UTC)
         self._ranges = Ranges(settings.kafka, *bounds) if bounds else None
+        self.skips_lost = False  # whether streams read on behind records that are gone from their topics
 
     def records(self, topic: str) -> DataFrame:
         """Return the records of `topic` as they are, in Kafka's eight columns."""
         source_sink.require_topics(self.settings.kafka, [topic])
         subscription, source = source_sink.Subscription((topic,)), self._source()
         if self._ranges is None:
-            return source_sink.read_stream(self.spark, self.settings.kafka, source, subscription)
+            return source_sink.read_stream(self.spark, self.settings.kafka, source, subscription, self.skips_lost)
         start, end = self._ranges.of(topic)
         return source_sink.read_batch(self.spark, self.settings.kafka, source, subscription, start, end)
 
@@ -129,10 +133,17 @@ class Sources:
             self.schemas.remember(topic, subject_of_stream(name), registered)
         clock = self.clock(self._began if self._ranges else None)
         decided = self.validator.validate(records, stream, versions, clock, fields=fields)
-        observer = self._ranges.observation(topic) if self._ranges else f"decode {topic}"
+        observer = self._ranges.observation(topic) if self._ranges else self._count_name(topic)
         is_rejected = F.col("error").isNotNull()
         counts = {REJECTED: F.count_if(is_rejected), SIZE: source_sink.size(), **reject_counts(is_rejected)}
         return decided.observe(observer, *(count.alias(name) for name, count in counts.items()))
+
+    def _count_name(self, topic: str) -> str:
+        """Return the name of what is counted where `topic` is decoded once more; in one plan each has its own."""
+        self._decodings[topic] += 1
+        number = self._decodings[topic]
+        # No topic's name has a space: the name of one is never that of another.
+        return f"{OF_DECODING}{topic}" if number == 1 else f"{OF_DECODING}{topic} {number}"
 
     def clock(self, planned_at: datetime | None) -> Column:
         """Return the time that event times are compared with: `quarantine.as_of`, or when a batch was planned.

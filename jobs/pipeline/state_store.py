@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from conf.settings import Job, Spark
-from jobs.connectors.hadoop_files import Folders, located
+from jobs.connectors.hadoop_files import Folders, opened
 from jobs.connectors.spark_internals import decompressed, jvm, state_metadata, state_schemas
 from jobs.pipeline.checkpoint import last_commit
 
@@ -148,7 +148,11 @@ def _state(spark: SparkSession, checkpoint: str, number: int, options: dict[str,
 
 def damaged_file(spark: SparkSession, checkpoint: str) -> str | None:
     """Return the first file of changes to the state, or of all of it on the heap, that is empty or cannot be
-    decompressed, or of the state's schema, that cannot be read."""
+    decompressed, or of the state's schema, that cannot be read.
+
+    Raises:
+        TidemarkError: FILE_UNREADABLE.
+    """
     for file in Folders(spark).files(f"{checkpoint}/{STATE}"):
         if _is_hidden(file.name):
             continue
@@ -158,14 +162,11 @@ def damaged_file(spark: SparkSession, checkpoint: str) -> str | None:
             except (Py4JJavaError, PySparkException):
                 return file.uri
         elif file.name.rpartition(".")[2] in COMPRESSED:
-            files, path = located(spark, file.uri)
-            stream = files.open(path)
-            try:
-                jvm(spark).org.apache.commons.io.IOUtils.consume(decompressed(spark, stream, CODEC))
-            except Py4JJavaError:
-                return file.uri
-            finally:
-                stream.close()
+            with opened(spark, file.uri) as stream:
+                try:
+                    jvm(spark).org.apache.commons.io.IOUtils.consume(decompressed(spark, stream, CODEC))
+                except Py4JJavaError:
+                    return file.uri
             if not file.bytes:
                 return file.uri
     return None
@@ -197,9 +198,5 @@ def _is_hidden(name: str) -> bool:
 
 
 def _read_schema(spark: SparkSession, file: str) -> list[Any]:
-    files, path = located(spark, file)
-    stream = files.open(path)
-    try:
+    with opened(spark, file) as stream:
         return state_schemas(spark, stream)
-    finally:
-        stream.close()

@@ -20,7 +20,8 @@ DELETED_KEY = "deleted_key"
 BAD_KEY = "BAD_KEY"
 WHOLE = r"(?:0|-?[1-9][0-9]*)"
 DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-TIME = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
+SECONDS = r"[0-9]{2}:[0-9]{2}:[0-9]{2}"
+TIME = rf"{SECONDS}(?:\.[0-9]{{1,6}})?"
 FIRST_DAY, LAST_DAY = (edge.partition(" ")[0] for edge in ERA)
 # Java's and Python's texts of one double differ, so any that a JSON number may have stands for the double.
 DOUBLE = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
@@ -92,7 +93,19 @@ def _whole_or_moment(kind: str, logical: str) -> Column | None:
         is_local = logical.startswith("local")
         moment = _matching(f"(?!0000){DAY}T{TIME}" + ("" if is_local else "Z"))
         return moment.try_cast("timestamp_ntz" if is_local else "timestamp")
-    return _matching(WHOLE).try_cast({"int": "int", "long": "bigint"}[kind]) if kind in ("int", "long") else None
+    if kind not in ("int", "long"):
+        return None
+    whole = _matching(WHOLE).try_cast({"int": "int", "long": "bigint"}[kind])
+    is_fine = kind == "long" and logical in ("timestamp-nanos", "local-timestamp-nanos")
+    return F.coalesce(whole, _nanoseconds("" if logical.startswith("local") else "Z")) if is_fine else whole
+
+
+def _nanoseconds(offset: str) -> Column:
+    """The key, a time, as nanoseconds since 1970: a table has a long for a time so fine."""
+    text = _matching(rf"(?!0000){DAY}T{SECONDS}(?:\.[0-9]{{6}}(?:[0-9]{{3}})?)?{offset}")
+    in_micros = F.concat(F.regexp_extract(text, r"^(.{19}(?:\.[0-9]{6})?)", 1), F.lit("Z")).try_cast("timestamp")
+    finer = F.coalesce(F.regexp_extract(text, r"\.[0-9]{6}([0-9]{3})", 1).try_cast("bigint"), F.lit(0))
+    return F.try_add(F.try_multiply(F.unix_micros(in_micros), F.lit(1000)), finer)
 
 
 def _matching(pattern: str) -> Column:

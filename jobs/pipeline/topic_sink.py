@@ -21,9 +21,9 @@ from conf.topics import Topic
 from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.exactly_once import errors
-from jobs.connectors.exactly_once.adopt import Held, adopt
+from jobs.connectors.exactly_once.adopt import Held, adopt, begin_after, progress
 from jobs.connectors.exactly_once.fail_points import fail_point
-from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
+from jobs.connectors.exactly_once.markers import BatchId, Progress, offsets_hash
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.topic_limits import Limits, topic_limits
@@ -192,7 +192,7 @@ class TopicOutput(Output):
                 source_sink.write_batch(batch.frame, self.settings.kafka, self.settings.sink, self.topic, self.limits)
         else:
             id = BatchId(batch.query_id, batch.version, offsets_hash(batch.files[entry_file(batch.version)]))
-            facts = BatchFacts(id, batch.files, batch.keeps_state, code_version.version())
+            facts = BatchFacts(id, batch.files, batch.keeps_state, code_version.version(), batch.may_lack)
             if self.publishing == "outbox":
                 frozen = freeze(batch.frame, paths.outbox(batch.tables_root, self.query), batch.commit("outbox"))
                 records = self.sink.write(frozen, facts, POSITION, batch.tally)
@@ -212,6 +212,13 @@ class TopicOutput(Output):
             begun = adoption.restore.id
             checkpoint.rebuild(spark, folder, begun.query_id, begun.batch, adoption.restore.checkpoint)
         return lines
+
+    def progress(self, at: BatchId) -> Progress:
+        return progress(self.sink, at) if self.keeps_ledger else "none"
+
+    def begin_after(self, at: BatchId) -> None:
+        if self.keeps_ledger:
+            begin_after(self.sink, at)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +242,12 @@ class TableThenTopic(Output):
 
     def adopt(self, spark: SparkSession, folder: str) -> list[str]:
         return self.to_topic.adopt(spark, folder)
+
+    def progress(self, at: BatchId) -> Progress:
+        return self.to_topic.progress(at)
+
+    def begin_after(self, at: BatchId) -> None:
+        self.to_topic.begin_after(at)
 
     def write(self, batch: Batch) -> None:
         self.to_table.write(batch)

@@ -296,21 +296,17 @@ def test_partitions_added_in_the_middle_of_a_batch_leave_each_record_once(scene:
 @pytest.mark.parametrize(
     "count", [pytest.param(300, id="shorter", marks=pytest.mark.exhaustive), pytest.param(1200, id="longer")]
 )
-def test_a_recreated_source_topic_stops_the_query_and_a_new_sink_publishes_all_of_it(
-    count: int, scene: SceneOf
-) -> None:
+def test_a_recreated_source_topic_stops_the_query_and_skip_lost_publishes_all_of_it(count: int, scene: SceneOf) -> None:
     crime = done(scene)
     crime.remove(crime.source)
     crime.create(crime.source)
     crime.fill(count)
 
-    assert "TOPIC_RECREATED" in crime.stopped()
+    assert "--skip-lost" in crime.stopped()
 
     assert crime.verdict().rows == 600  # the old topic's
-    shutil.rmtree(crime.checkpoint)
-    crime.remove(crime.ledger)
-    crime.finish()
-    assert_clean(crime, marked=False)
+    crime.finish(skip_lost=True)
+    assert_clean(crime, marked=False)  # the ledger was marked anew
 
 
 @pytest.mark.exhaustive
@@ -336,14 +332,44 @@ def test_a_source_topic_recreated_between_two_batches_stops_the_query_before_a_r
     assert (verdict.rows, verdict.phantom, verdict.duplicated) == (300, 0, 0)
 
 
-def test_retention_that_passes_what_is_still_to_be_read_stops_the_query(scene: SceneOf) -> None:
+def test_retention_that_passes_what_is_still_to_be_read_stops_the_query_and_skip_lost_goes_on_behind_it(
+    scene: SceneOf,
+) -> None:
     crime = done(scene)
     crime.fill(900)
     removed = [TopicPartition(crime.source, number, 300) for number in range(crime.partitions)]
     for future in crime.admin.delete_records(removed).values():
         future.result(SECONDS)
 
-    assert "DATA_LOST" in crime.stopped()
+    line = crime.stopped()
+    assert "DATA_LOST" in line and "--skip-lost" in line
 
     verdict = crime.verdict()
     assert (verdict.rows, verdict.phantom, verdict.duplicated) == (600, 0, 0)
+    crime.finish(skip_lost=True)
+    verdict = crime.verdict()
+    lost = 300 * crime.partitions - 600
+    assert (verdict.rows, verdict.phantom, verdict.duplicated) == (crime.filled - lost, 0, 0)
+
+
+@pytest.mark.exhaustive
+def test_skip_lost_finishes_a_batch_cut_short_between_two_shards_and_doubles_neither(scene: SceneOf) -> None:
+    crime = scene(settings=[BATCH], partitions=2)
+    crime.fill(900)
+    crime.arm("shard-after-commit", batch=1, shard=0)
+    crime.arm("shard-before-fence", batch=1, shard=1)
+    driver = crime.start()
+    crime.held("shard-after-commit", driver)
+    crime.held("shard-before-fence", driver)
+    driver.kill()
+    for future in crime.admin.delete_records(
+        [TopicPartition(crime.source, number, 200) for number in range(2)]
+    ).values():
+        future.result(SECONDS)
+    assert "DATA_LOST" in crime.stopped()
+
+    crime.finish(skip_lost=True)
+
+    verdict = crime.verdict()
+    # Batch 1 is offsets 150 to 299 of each partition; its shard 0 was published whole.
+    assert (verdict.rows, verdict.phantom, verdict.duplicated) == (crime.filled - 50, 0, 0)

@@ -101,6 +101,7 @@ def run(spark: SparkSession, plan: Plan) -> list[str]:
 
 def _started(spark: SparkSession, plan: Plan) -> list[StreamingQuery]:
     run = Run(spark, load("local", plan["settings"]), "victim")
+    run.skips_lost = bool(plan.get("skip_lost"))
     if plan.get("table"):
         run.write_and_publish(QUERIES[plan["query"]](run.records(plan["source"])), plan["table"], plan["target"], as_is)
         return run.start(continuous=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewPartitions
 from delta.tables import DeltaTable
 from fastavro import parse_schema, schemaless_writer
 from pyspark.sql import SparkSession
@@ -95,6 +95,11 @@ class Scratch:
         wanted = [TopicPartition(topic, partition, offset) for partition, offset in before.items()]
         for future in admin.delete_records(wanted).values():
             future.result()
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Give the topic so many partitions."""
+        admin = AdminClient({"bootstrap.servers": self._broker.bootstrap_servers, "log_level": 0})
+        admin.create_partitions([NewPartitions(topic, partitions)])[topic].result()
 
     def settings(self, *overrides: str) -> Settings:
         """The real settings, with this test's broker, registry and folders."""

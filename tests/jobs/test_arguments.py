@@ -58,3 +58,9 @@ def test_two_paces_and_unknown_options_are_usage_errors(capsys: pytest.CaptureFi
 def test_settings_of_a_job_that_is_not_there_are_refused_with_the_nearest() -> None:
     with pytest.raises(TidemarkError, match=r"`jobs\.flights\.hourly_delay` .*did you mean `flights\.hourly_delays`"):
         settings_of(parse_job([JOB, "--set", "jobs.flights.hourly_delay.trigger=1 second"]))
+
+
+def test_lost_records_are_skipped_only_by_a_run_that_ends() -> None:
+    with pytest.raises(TidemarkError, match=r"BAD_ARGUMENTS: --skip-lost .*; add --until-caught-up"):
+        parse_job(["a.job", "--skip-lost"])
+    assert parse_job(["a.job", "--skip-lost", "--until-caught-up"]).skip_lost

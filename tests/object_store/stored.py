@@ -175,7 +175,7 @@ def test_a_replaced_checkpoint_is_kept_beside(stored: Stored) -> None:
     folder = f"{stored.root}/checkpoints/job/output"
     checkpoint.rebuild(stored.spark, folder, "an-id", 0, {})
     aside = checkpoint.move_aside(stored.spark, folder)
-    assert aside == f"{folder}.replaced-1"
+    assert aside == f"{folder}~replaced-1"
     assert checkpoint.query_id(stored.spark, aside) == "an-id"
     assert checkpoint.query_id(stored.spark, folder) is None
 

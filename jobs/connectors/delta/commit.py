@@ -24,6 +24,9 @@ class Table:
         keys: make it an upserted table, with one row a key; nulls are equal.
         newest_by: which of two events of a key stays: the greater, the later one of equals. Left out, a batch replaces
             what is there, and `repeats` says what becomes of a key that it holds twice.
+        sequence: a column, and one that only counts on among the rows of one value of it, as a partition and its
+            offsets do. Of two rows of one value the count says which is the newer; only of others does `newest_by`,
+            and where they are equal there too, within a batch the greater value.
         partition_by: of the table when it is made.
     """
 
@@ -33,6 +36,7 @@ class Table:
     newest_by: tuple[str, ...] = ()
     partition_by: tuple[str, ...] = ()
     repeats: Repeats = "stop"
+    sequence: tuple[str, str] | None = None
 
 
 class Attempt:

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from conf.errors import TidemarkError
 from jobs.connectors.delta.commit import REPLAYS
-from jobs.connectors.files import storage
+from jobs.connectors.delta.reading import ANEW
+from jobs.connectors.files import is_of_store, is_unopened, not_opened, one_line, storage, store_refuses
 
 if TYPE_CHECKING:  # programs without Spark read logs too, and it takes a second to import
     from pyspark.sql import SparkSession
@@ -110,17 +112,31 @@ class DeltaLog:
             version -= 1
 
     def app_ids(self) -> set[str] | None:
-        """Return the transaction identifiers that the newest checkpoint of the log holds; None where it has none."""
+        """Return the transaction identifiers that the newest checkpoint of the log holds; None where it has none.
+
+        Raises:
+            TidemarkError: TABLE_LOG_DAMAGED, OBJECT_STORE_REFUSES.
+        """
         app_ids: set[str] = set()
         for name in self._parts:
-            if name.endswith(".json"):
-                actions = map(json.loads, filter(None, self._read(name).splitlines()))
-                app_ids |= {action["txn"]["appId"] for action in actions if action.get("txn")}
-            else:
-                with self._files.open_input_file(f"{self._folder}/{name}") as file:
-                    rows = pq.ParquetFile(file).read(columns=["txn.appId"])["txn"]
-                app_ids |= {row["appId"] for row in rows.drop_null().to_pylist() if row["appId"]}
+            try:
+                app_ids |= set(self._app_ids_in(name))
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException) as exc:
+                if is_of_store(exc):
+                    raise store_refuses(self._path, exc) from exc
+                if is_unopened(exc):
+                    raise not_opened(self._path, exc) from exc
+                raise checkpoint_damaged(self._path, name, one_line(str(exc))) from exc
         return app_ids if self._parts else None
+
+    def _app_ids_in(self, name: str) -> Iterator[str]:
+        if name.endswith(".json"):
+            actions = map(json.loads, filter(None, self._read(name).splitlines()))
+            yield from (action["txn"]["appId"] for action in actions if action.get("txn"))
+            return
+        with self._files.open_input_file(f"{self._folder}/{name}") as file:
+            rows = pq.ParquetFile(file).read(columns=["txn.appId"])["txn"]
+        yield from (row["appId"] for row in rows.drop_null().to_pylist() if row["appId"])
 
     @property
     def checkpoint(self) -> int:
@@ -156,10 +172,22 @@ def _tables(files: fs.FileSystem, base: str, within: str, depth: int) -> Iterato
             yield from _tables(files, base, f"{within}{name}/", depth - 1)
 
 
-def log_damaged(path: str, what: str) -> TidemarkError:
-    """Return the TABLE_LOG_DAMAGED of the table at `path`, with the first line of `what`."""
+def log_damaged(path: str, what: str, anew: str = ANEW) -> TidemarkError:
+    """Return the TABLE_LOG_DAMAGED of the table at `path`, with the first line of `what`.
+
+    Args:
+        anew: what helps where no copy is left.
+    """
     message = f"the log of table {path} cannot be read: {what.strip().partition(chr(10))[0]}"
-    remedy = f"restore {path}/{LOG} from a copy, or delete the table and its checkpoint, both, to read the topics again"
+    remedy = f"restore {path}/{LOG} from a copy, or {anew}"
+    return TidemarkError("TABLE_LOG_DAMAGED", message, remedy)
+
+
+def checkpoint_damaged(path: str, name: str, what: str) -> TidemarkError:
+    """Return the TABLE_LOG_DAMAGED of a checkpoint file in the log of the table at `path`."""
+    message = f"{path}/{LOG}/{name} cannot be read: {what}"
+    older = "Delta then reads the older files of the log, where they were not cleaned yet"
+    remedy = f"restore it from a copy, or remove it and {path}/{LOG}/_last_checkpoint: {older}"
     return TidemarkError("TABLE_LOG_DAMAGED", message, remedy)
 
 

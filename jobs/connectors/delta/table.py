@@ -19,6 +19,7 @@ from conf.errors import TidemarkError
 from jobs.connectors.delta.commit import RANGE, Attempt, Commit, Repeats, Table
 from jobs.connectors.delta.idempotency import must_write, recorded_version, require_first
 from jobs.connectors.delta.log import History, snapshot
+from jobs.connectors.delta.rewrite import merged, needs_rewrite
 from jobs.connectors.delta.schema_evolution import admit_types
 from jobs.connectors.spark_internals import nullable_schema
 
@@ -124,17 +125,32 @@ def create_if_missing(frame: DataFrame, table: Table) -> None:
                 raise
 
 
-def newest(frame: DataFrame, keys: Sequence[str], newest_by: Sequence[str], repeats: Repeats = "none") -> DataFrame:
+def newest(
+    frame: DataFrame,
+    keys: Sequence[str],
+    newest_by: Sequence[str],
+    repeats: Repeats = "none",
+    sequence: tuple[str, str] | None = None,
+) -> DataFrame:
     """Keep one row a key: the one whose `newest_by` columns are greatest; among equal ones, and without `newest_by`,
-    `repeats` says which. Where that is "none", `frame` is taken to hold each key once.
+    `repeats` says which. Where that is "none", `frame` is taken to hold each key once. `sequence` as `Table` has it.
     """
+    if sequence:
+        # In two steps: where count and `newest_by` disagree, three rows of a key may have no greatest one.
+        apart, count = sequence
+        lasts = _greatest(frame, frame.columns, (*keys, apart), (count,))
+        return _greatest(lasts, frame.columns, keys, (*newest_by, apart))
     in_order = repeats == "last"
     if not newest_by and not in_order:
         return frame
     placed = frame.withColumn(PLACE, F.monotonically_increasing_id()) if in_order else frame
     order = [*newest_by, PLACE] if in_order else newest_by
-    row = F.max_by(F.struct(*map(_quoted, frame.columns)), F.struct(*map(_quoted, order))).alias(ROW)
-    return placed.groupBy(*map(_quoted, keys)).agg(row).select(f"{ROW}.*")
+    return _greatest(placed, frame.columns, keys, order)
+
+
+def _greatest(frame: DataFrame, columns: Sequence[str], keys: Sequence[str], order: Sequence[str]) -> DataFrame:
+    row = F.max_by(F.struct(*map(_quoted, columns)), F.struct(*map(_quoted, order))).alias(ROW)
+    return frame.groupBy(*map(_quoted, keys)).agg(row).select(f"{ROW}.*")
 
 
 def _only(frame: DataFrame, table: Table, commit: Commit) -> DataFrame:
@@ -164,7 +180,7 @@ def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
     if table.repeats == "stop" and not table.newest_by:
         rows = _only(frame, table, commit)
     else:
-        rows = newest(frame, table.keys, table.newest_by, table.repeats)
+        rows = newest(frame, table.keys, table.newest_by, table.repeats, table.sequence)
     created = snapshot(frame.sparkSession, table.path)
     if created.is_new():
         try:
@@ -173,7 +189,10 @@ def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
             return
         except OVERTAKEN:
             pass
-    _merge(rows, table, commit)
+    if needs_rewrite([*rows.columns, *created.schema().names]):
+        _rewrite(rows, table, commit)
+    else:
+        _merge(rows, table, commit)
 
 
 def _merge(rows: DataFrame, table: Table, commit: Commit) -> None:
@@ -204,11 +223,29 @@ def _merge(rows: DataFrame, table: Table, commit: Commit) -> None:
             spark.conf.unset(name)
 
 
+def _rewrite(rows: DataFrame, table: Table, commit: Commit) -> None:
+    for attempt in range(1, MERGE_ATTEMPTS + 1):
+        current = snapshot(rows.sparkSession, table.path)
+        held = rows.sparkSession.read.format("delta").option("versionAsOf", current.version).load(table.path)
+        frame = merged(held, rows, table.keys, _not_older(table))
+        try:
+            recorded = commit.app_id(table), commit.version
+            current.replace_rows(frame, "true", current.version, commit.metadata(), recorded)
+            break
+        except OVERTAKEN:
+            if attempt == MERGE_ATTEMPTS:
+                raise
+
+
 def _not_older(table: Table) -> str | None:
     if not table.newest_by:
         return None
     ours, theirs = (", ".join(f"{side}.`{name}`" for name in table.newest_by) for side in "st")
-    return f"struct({ours}) >= struct({theirs})"
+    not_older = f"struct({ours}) >= struct({theirs})"
+    if not table.sequence:
+        return not_older
+    apart, count = table.sequence
+    return f"IF(s.`{apart}` <=> t.`{apart}`, s.`{count}` >= t.`{count}`, {not_older})"
 
 
 # In Delta's Python classes, the exceptions of OVERTAKEN are no subclasses of this one.

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 
 from conf.errors import TidemarkError
+from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
-from jobs.connectors.exactly_once.markers import DONE, PLAN, BatchId, Done, Plan
+from jobs.connectors.exactly_once.markers import DONE, PLAN, BatchId, Done, Plan, Progress, is_same_batch
 from jobs.connectors.exactly_once.sink import LedgerSink
 from jobs.connectors.exactly_once.transaction import Transaction
 
@@ -49,9 +50,8 @@ def adopt(sink: LedgerSink, held: Held, stateful: bool) -> Adoption:
         if last is None or _is_behind(last, held):
             if held.last is None:
                 return Adoption(f"{sink.id}: ledger and checkpoint are both new, there is nothing to adopt")
-            _begin_anew(sink, held.last)
-            baseline = Plan(held.last, "key", 0, topics=topic_ids(sink.admin, sink.topics, sink.kafka.client_config()))
-            transaction.commit(baseline.to_json(), PLAN)
+            ids = topic_ids(sink.admin, sink.topics, sink.kafka.client_config())
+            _begin_anew(sink, transaction, held.last, ids)
             return Adoption(f"{sink.id}: the ledger begins after batch {held.last.batch} of query {held.query_id}")
         ids = topic_ids(sink.admin, {*sink.topics, *last.topics}, sink.kafka.client_config())
         if ids != last.topics:
@@ -78,13 +78,48 @@ def _is_in_step(last: Plan, held: Held) -> bool:
     return last.id.batch == after and held.next_hash == last.id.offsets_hash
 
 
-def _begin_anew(sink: LedgerSink, at: BatchId) -> None:
-    """Mark every shard, so that no writer of the past can go on there."""
+def progress(sink: LedgerSink, at: BatchId) -> Progress:
+    """Return how much of batch `at`, which the checkpoint has begun, is in the topics; this fences a run of the query.
+
+    Raises:
+        TidemarkError: CHECKPOINT_REPLACED, CHECKPOINT_ROLLED_BACK, BATCH_CHANGED.
+    """
+    with Transaction(sink.writer(None, at.batch)) as transaction:
+        last = transaction.last_marker()
+    if not isinstance(last, Plan) or not is_same_batch(last.id, at, sink.id):
+        return "none"
+    if last.layout == "whole":
+        return "all"
+    for shard in range(last.shards):
+        with Transaction(sink.writer(shard, at.batch)) as transaction:
+            done = transaction.last_marker()
+        if not isinstance(done, Done) or done.id != at:
+            return "some"
+    return "all"
+
+
+def begin_after(sink: LedgerSink, at: BatchId) -> None:
+    """Let the ledger go on behind batch `at`, with the output topics that it knows; this fences a run of the query.
+
+    Raises:
+        TidemarkError: CHECKPOINT_REPLACED, where the ledger is of another query.
+    """
+    with Transaction(sink.writer(None, at.batch)) as transaction:
+        last = transaction.last_marker()
+        if isinstance(last, Plan) and last.id.query_id != at.query_id:
+            raise errors.checkpoint_replaced(sink.id, last.id.query_id, last.id.batch, at.query_id)
+        ids = topic_ids(sink.admin, sink.topics, sink.kafka.client_config())
+        _begin_anew(sink, transaction, at, ids | (last.topics if isinstance(last, Plan) else {}))
+
+
+def _begin_anew(sink: LedgerSink, transaction: Transaction, at: BatchId, topics: dict[str, str]) -> None:
+    """Commit that batch `at` is done; and mark every shard, so that no writer of the past can go on there."""
     shards = sink.ledger.shards(sink.admin)
     for shard in range(shards):
-        with Transaction(sink.writer(shard, at.batch)) as transaction:
-            transaction.last_marker()
-            transaction.commit(Done(at, shard).to_json(), DONE)
+        with Transaction(sink.writer(shard, at.batch)) as shard_transaction:
+            shard_transaction.last_marker()
+            shard_transaction.commit(Done(at, shard).to_json(), DONE)
+    transaction.commit(Plan(at, "key", 0, topics=topics).to_json(), PLAN)
 
 
 def _needs_state(sink: LedgerSink, last: Plan) -> TidemarkError:

@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.access import CODES, not_authorized
+from jobs.connectors.kafka.refusals import BY_ERROR
 from jobs.connectors.kafka.rights import Right
 from jobs.connectors.kafka.topic_limits import AHEAD_LIMIT, alter_topic
 
@@ -15,6 +16,8 @@ DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ADOPT = "start the job once with --adopt"
+AGAIN = "then start the same again"
+OTHERS_STAY = "all other records of its batch must stay as they are, some may be published"
 
 
 def checkpoint_replaced(sink: str, theirs: str, batch: int, ours: str) -> TidemarkError:
@@ -61,7 +64,10 @@ def transaction_timed_out(writer: str, seconds: float, timeout_ms: int) -> Tidem
     what = (
         f"writer {writer} took {seconds:.0f} s for one transaction, the brokers end it after {timeout_ms / 1000:.0f} s"
     )
-    remedy = "lower source.max_offsets_per_trigger, or raise ledger.transaction_timeout_ms"
+    remedy = (
+        "raise ledger.transaction_timeout_ms (up to the brokers' transaction.max.timeout.ms, 15 minutes by default), "
+        f"{AGAIN}: a batch that was begun keeps its records; source.max_offsets_per_trigger makes later ones smaller"
+    )
     return TidemarkError("TRANSACTION_TIMED_OUT", what, remedy)
 
 
@@ -81,8 +87,27 @@ def fenced(writer: str) -> TidemarkError:
     return TidemarkError("FENCED", what, "see that the query runs once only, then start the job again")
 
 
-def kafka_failed(writer: str, cause: str) -> TidemarkError:
-    return TidemarkError("KAFKA_FAILED", f"writer {writer}: {cause}", "see the brokers' logs, then start the job again")
+def kafka_failed(what: str, cause: str) -> TidemarkError:
+    return TidemarkError("KAFKA_FAILED", f"{what}: {cause}", f"see the brokers' logs, {AGAIN}")
+
+
+def ledger_name_too_long(ledger: str, most: int) -> TidemarkError:
+    what = f"the ledger's name {ledger} would have {len(ledger)} characters, Kafka takes {most}"
+    remedy = "shorten ledger.application or the topic's name, or deliver at-least-once, which keeps no ledger"
+    return TidemarkError("NAME_TOO_LONG", what, remedy)
+
+
+def no_key(what: str, topic: str, servers: str) -> TidemarkError:
+    what = f"{what} cannot be sent: topic {topic} is compacted, and takes no record without a key"
+    remedy = f"leave it out, or let the topic take it: {alter_topic(topic, 'cleanup.policy', 'delete', servers)}"
+    return TidemarkError("RECORD_REFUSED", what, f"{remedy}; {OTHERS_STAY}, {AGAIN}")
+
+
+def no_partition(what: str, topic: str, partition: int, partitions: int, servers: str) -> TidemarkError:
+    what = f"{what} names partition {partition}, topic {topic} has {partitions}, from 0"
+    raised = f"`kafka-topics.sh --bootstrap-server {servers or 'HOST:PORT'} --alter --topic {topic} --partitions"
+    remedy = f"leave it out, mend its `partition`, or give the topic more: {raised} {partition + 1}`"
+    return TidemarkError("RECORD_REFUSED", what, f"{remedy}; {OTHERS_STAY}, {AGAIN}")
 
 
 def batch_too_large(writer: str) -> TidemarkError:
@@ -106,9 +131,12 @@ def timestamp_ahead(
 
 
 def refused(what: str, error: KafkaError, rights: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
-    """Name an error of Kafka's: NOT_AUTHORIZED, where one of these rights is lacking, else KAFKA_FAILED."""
+    """Name an error of Kafka's: NOT_AUTHORIZED, where one of these rights is lacking, else as REFUSALS do, or
+    KAFKA_FAILED."""
     if error.code() in CODES:
         return not_authorized(error, rights, connection)
+    if known := BY_ERROR.get(error.name()):
+        return TidemarkError(known.code, f"{what}: {error.str()}", f"{known.remedy}, {AGAIN}")
     return kafka_failed(what, error.str())
 
 

@@ -26,6 +26,7 @@ FAILOVER = (
     KafkaError.BROKER_NOT_AVAILABLE,
 )
 PLAN_PARTITION = 0
+MOST_NAME = 249  # characters, which Kafka takes as a topic's name
 CAP = "transaction.max.timeout.ms"
 LIMIT_UNKNOWN = "a ledger.transaction_timeout_ms above the brokers' limit is known only when a transaction begins"
 
@@ -52,8 +53,10 @@ class Ledger:
             connection: of the client, for the command that grants a lacking right.
 
         Raises:
-            TidemarkError: KAFKA_FAILED, NOT_AUTHORIZED.
+            TidemarkError: NAME_TOO_LONG, BROKER_UNREACHABLE, KAFKA_FAILED, NOT_AUTHORIZED.
         """
+        if len(self.name) > MOST_NAME:
+            raise errors.ledger_name_too_long(self.name, MOST_NAME)
         operations: tuple[str, ...] = ("Create", "Read", "Write", "Describe")
         partitions = self.partition_of(shards)
         try:
@@ -70,7 +73,7 @@ class Ledger:
             self._await_listed(admin, shards)
         except KafkaException as exc:
             needed = [Right("topic", self.name, operations), Right("cluster", CLUSTER, ("Create",))]
-            raise errors.refused(self.name, exc.args[0], needed, connection or {}) from exc
+            raise errors.refused(f"topic {self.name}", exc.args[0], needed, connection or {}) from exc
 
     def _create(self, admin: AdminClient, partitions: int) -> None:
         config = {
@@ -140,7 +143,8 @@ def topic_ids(
                 if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     continue
                 if error.code() not in FAILOVER or time.monotonic() > until:
-                    raise errors.refused(name, error, [Right("topic", name, operations)], connection or {}) from exc
+                    needed = [Right("topic", name, operations)]
+                    raise errors.refused(f"topic {name}", error, needed, connection or {}) from exc
                 passing = True
         if not passing:
             return ids
@@ -163,7 +167,7 @@ def require_timeout_below_cap(admin: AdminClient, timeout_ms: int) -> None:
     except KafkaException as exc:
         if exc.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
             return  # a user who may not read the limit learns of it from the first transaction
-        raise errors.kafka_failed(CAP, exc.args[0].str()) from exc
+        raise errors.refused(CAP, exc.args[0], [], {}) from exc
     cap = int(entries[CAP].value)
     if timeout_ms > cap:
         raise errors.timeout_above_cap(timeout_ms, cap)

@@ -16,6 +16,7 @@ PLAN = "plan"
 DONE = "done"
 OPEN = "open"
 PUBLISHED = "published"
+Progress = Literal["none", "some", "all"]  # of a batch, by its markers
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def plan_due(last: Plan | None, wanted: Plan, sink: str) -> Plan:
             raise errors.ledger_gap(sink, None, mine.batch)
         return wanted
     _require_same_topics(last, wanted, sink)
-    if not _is_same_batch(last.id, mine, sink):
+    if not is_same_batch(last.id, mine, sink):
         if last.id.batch < mine.batch - 1:
             raise errors.ledger_gap(sink, last.id.batch, mine.batch)
         return replace(wanted, topics=last.topics | wanted.topics)
@@ -158,10 +159,11 @@ def is_done(last: Done | None, mine: BatchId, sink: str) -> bool:
     Raises:
         TidemarkError: CHECKPOINT_REPLACED, CHECKPOINT_ROLLED_BACK, BATCH_CHANGED.
     """
-    return last is not None and _is_same_batch(last.id, mine, sink)
+    return last is not None and is_same_batch(last.id, mine, sink)
 
 
-def _is_same_batch(last: BatchId, mine: BatchId, sink: str) -> bool:
+def is_same_batch(last: BatchId, mine: BatchId, sink: str) -> bool:
+    """Return whether `last`, which a ledger ends with, is the batch `mine`; raises what `is_done` does."""
     if last.query_id != mine.query_id:
         raise errors.checkpoint_replaced(sink, last.query_id, last.batch, mine.query_id)
     if last.batch > mine.batch:

@@ -18,7 +18,7 @@ from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.bulk import PARTITIONER, bulk_of
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Done
-from jobs.connectors.exactly_once.transaction import CONSEQUENCES
+from jobs.connectors.exactly_once.transaction import CONSEQUENCES, METADATA_SECONDS
 from jobs.connectors.kafka.access import CODES
 from jobs.connectors.kafka.topic_limits import SizeLimits, shown_key
 from schemas.arrow_columns import is_there, lengths, numbers
@@ -129,14 +129,15 @@ class ShardProducer:
         """Hand over all rows, those that name no topic for `topic`.
 
         Raises:
-            TidemarkError: KAFKA_FAILED, RECORD_TOO_LARGE, TIMESTAMP_AHEAD.
+            TidemarkError: KAFKA_FAILED, RECORD_TOO_LARGE, TIMESTAMP_AHEAD, RECORD_REFUSED.
             KafkaException: where a right is lacking, or the transaction's end tells why it cannot go on.
         """
         try:
             with contextlib.ExitStack() as stack:
                 send = self._sender(producer, topic, timeout, stack)
                 for batch in rows:
-                    send(batch)
+                    with self._naming_partition(producer, batch, topic):
+                        send(batch)
                     producer.poll(0)
                     self.count(batch)
                     fail_point("shard-mid-produce", self._sink, shard=self.done.shard, batch=self.done.id.batch)
@@ -145,7 +146,7 @@ class ShardProducer:
             if error.code() in (*CODES, *CONSEQUENCES) and not self.refusal:
                 raise
             is_size = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
-            other = errors.batch_too_large(self._sink) if is_size else errors.kafka_failed(self._sink, error.str())
+            other = errors.batch_too_large(self._sink) if is_size else errors.refused(self._sink, error, (), {})
             raise self.refusal or other from exc
 
     def count(self, batch: pa.RecordBatch) -> None:
@@ -169,6 +170,7 @@ class ShardProducer:
 
         def send(batch: pa.RecordBatch) -> None:
             self._require_times(batch, topic)
+            self._require_keys(batch, topic)
             large = self._large.rows(batch, topic)
             if bulk and not large and not {"topic", "headers", "timestamp"} & set(batch.schema.names):
                 bulk.send(batch, timeout)
@@ -185,10 +187,40 @@ class ShardProducer:
         times = batch.column("timestamp")
         latest, now = pc.max(times).as_py(), int(time.time() * 1000)
         if latest is not None and latest > now + ahead_ms:
-            row = pc.index(times, latest).as_py()
-            key = batch.column("key")[row].as_py() if "key" in batch.schema.names else None
-            what = f"the record with {shown_key(key)} ({self._where}, row {self.done.n + row + 1:,})"
+            what = self._named(batch, pc.index(times, latest).as_py())
             raise errors.timestamp_ahead(what, latest, now, str(topic), ahead_ms, self._limits.servers)
+
+    def _require_keys(self, batch: pa.RecordBatch, topic: str | None) -> None:
+        """Raises TidemarkError RECORD_REFUSED for a record without a key, which no compacted topic takes."""
+        names = batch.schema.names
+        if topic not in self._limits.compacted or "topic" in names or not batch.num_rows:
+            return
+        if "key" not in names or batch.column("key").null_count:
+            row = pc.index(batch.column("key").is_null(), True).as_py() if "key" in names else 0
+            raise errors.no_key(self._named(batch, row), str(topic), self._limits.servers)
+
+    @contextlib.contextmanager
+    def _naming_partition(self, producer: Producer, batch: pa.RecordBatch, topic: str | None) -> Iterator[None]:
+        """Raise TidemarkError RECORD_REFUSED with the record that names a partition which its topic lacks."""
+        try:
+            yield
+        except KafkaException as exc:
+            names = batch.schema.names
+            is_unknown = exc.args[0].code() == KafkaError._UNKNOWN_PARTITION
+            if not is_unknown or topic is None or "topic" in names or "partition" not in names:
+                raise
+            partitions = len(producer.list_topics(topic, timeout=METADATA_SECONDS).topics[topic].partitions)
+            row = pc.index(pc.greater_equal(batch.column("partition"), partitions), True).as_py()
+            if row < 0:
+                raise
+            named = batch.column("partition")[row].as_py()
+            servers = self._limits.servers
+            raise errors.no_partition(self._named(batch, row), topic, named, partitions, servers) from exc
+
+    def _named(self, batch: pa.RecordBatch, row: int) -> str:
+        """Name a record for people."""
+        key = batch.column("key")[row].as_py() if "key" in batch.schema.names else None
+        return f"the record with {shown_key(key)} ({self._where}, row {self.done.n + row + 1:,})"
 
     def _send_each(self, producer: Producer, batch: pa.RecordBatch, topic: str | None, large: Sequence[int]) -> None:
         """Send rows one by one: no call of librdkafka takes many that name topic or time, have headers or are large."""

@@ -59,12 +59,14 @@ class BatchFacts:
         files: the checkpoint's files that begin the batch, by path in it.
         stateful: whether the query keeps state in its checkpoint.
         code: the version of the code that plans it.
+        may_lack: whether records of it may be gone that an earlier attempt at it has published.
     """
 
     id: BatchId
     files: Mapping[str, str]
     stateful: bool = False
     code: str = ""
+    may_lack: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class LedgerSink:
         tally = tally or Tally()
         with tally.phase("plan in ledger"):
             cut = plan_shards(frame, self.limits.shards, self.limits.max_shards)
+            cut = replace(cut, may_lack=facts.may_lack)
         wanted = Plan(
             facts.id,
             cut.layout,
@@ -214,6 +217,7 @@ class LedgerSink:
             self.delivery,
             SizeLimits.of(takes, self.kafka.bootstrap_servers, self.batching.batch_bytes),
             cut.origins if is_by_source else (),
+            cut.may_lack,
         )
 
     def writer(self, shard: int | None, batch: int) -> Writer:

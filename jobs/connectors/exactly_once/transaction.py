@@ -13,7 +13,7 @@ KIP-447, KIP-890.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -28,6 +28,7 @@ from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Done, Plan, open_marker, parse
 from jobs.connectors.kafka.access import login_refused
 from jobs.connectors.kafka.consumer import read_to_end
+from jobs.connectors.kafka.refusals import BY_ERROR, UNREACHABLE
 from jobs.connectors.kafka.rights import CLUSTER, Right, writing
 
 # librdkafka waits for a predecessor's transaction that is still ending by a timer of 500 ms: a new producer asks at
@@ -40,6 +41,8 @@ CONSEQUENCES = (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError.
 ASK_SECONDS = 5.0
 # Another writer has taken over.
 FENCED = (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+# Records or a call were not answered in time, be it for their number.
+LATE = (KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT)
 # Three ledger records a batch: the last marker is within the last few, unless transactions were aborted again and
 # again.
 TAIL_OFFSETS = 256
@@ -93,14 +96,16 @@ class Transaction:
     """A transaction that has begun; leaving its block without `commit` aborts it.
 
     Raises:
-        TidemarkError: KAFKA_FAILED, FENCED (another writer has taken over), TRANSACTION_TIMED_OUT, from each method.
+        TidemarkError: FENCED (another writer has taken over), BROKER_UNREACHABLE, TRANSACTION_TIMED_OUT, KAFKA_FAILED
+            and what else REFUSALS name, from each method.
     """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._reach("before-fence")
+        self._heard: list[KafkaError] = []
         with self.named():
-            self.producer = _fence(writer)
+            self.producer = _fence(writer, self._heard)
             self._began = time.monotonic()
             self.producer.begin_transaction()
         self._open = True
@@ -191,8 +196,12 @@ class Transaction:
         try:
             yield
         except (KafkaException, SystemError) as exc:
-            seconds = time.monotonic() - getattr(self, "_began", time.monotonic())
-            raise _explained(self._writer, reason(getattr(self, "producer", None), exc), exc, seconds) from exc
+            seconds = time.monotonic() - self._began if hasattr(self, "_began") else None
+            error = reason(getattr(self, "producer", None), exc)
+            if seconds is not None:
+                with contextlib.suppress(Exception):
+                    self.producer.poll(0)  # the client tells of lost brokers only when it is asked
+            raise _explained(self._writer, error, exc, seconds, self._heard) from exc
 
     def _reach(self, point: str) -> None:
         where = self._writer.where
@@ -229,20 +238,44 @@ def reason(producer: Producer | None, exc: Exception) -> KafkaError | None:
     return error
 
 
-def _explained(writer: Writer, error: KafkaError | None, exc: Exception, seconds: float) -> TidemarkError:
-    if seconds * 1000 > writer.timeout_ms:
-        return errors.transaction_timed_out(writer.transactional_id, seconds, writer.timeout_ms)
-    if error is not None and error.code() in FENCED:
+def _explained(
+    writer: Writer,
+    error: KafkaError | None,
+    exc: Exception,
+    seconds: float | None,
+    heard: Sequence[KafkaError] = (),
+) -> TidemarkError:
+    """Name why a transaction failed: by its cause, and by its time only where nothing else is known.
+
+    Args:
+        seconds: since it began; None where it could not.
+        heard: what the client reported besides.
+    """
+    who, is_over = f"writer {writer.transactional_id}", seconds is not None and seconds * 1000 > writer.timeout_ms
+    code = error.code() if error is not None else None
+    if is_over and (code is None or code in (*FENCED, *LATE)):
+        # The brokers end a transaction that is over, and fence its writer.
+        error = next((told for told in heard if _is_outage(told)), None)
+        if error is None:
+            return errors.transaction_timed_out(writer.transactional_id, seconds or 0.0, writer.timeout_ms)
+    elif code in FENCED:
         return errors.fenced(writer.transactional_id)
-    if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-        return errors.batch_too_large(writer.transactional_id)
     if error is None:
-        return errors.kafka_failed(writer.transactional_id, str(exc))
-    return errors.refused(writer.transactional_id, error, writer.rights(), writer.connection)
+        return errors.kafka_failed(who, str(exc))
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return errors.batch_too_large(writer.transactional_id)
+    if _is_outage(error) and not is_over and seconds is not None:
+        return errors.kafka_failed(who, error.str())  # another attempt, which waits for the brokers, may get past it
+    return errors.refused(who, error, writer.rights(), writer.connection)
 
 
-def _fence(writer: Writer) -> Producer:
-    """Return a producer under the writer's id, after which no earlier one can commit."""
+def _is_outage(error: KafkaError) -> bool:
+    known = BY_ERROR.get(error.name())
+    return known is not None and known.code == UNREACHABLE
+
+
+def _fence(writer: Writer, heard: list[KafkaError]) -> Producer:
+    """Return a producer under the writer's id, after which no earlier one can commit; what it reports is `heard`."""
     config = {
         **PRODUCER,
         **writer.tuning,
@@ -252,7 +285,6 @@ def _fence(writer: Writer) -> Producer:
         "message.timeout.ms": writer.timeout_ms,
         "socket.timeout.ms": writer.answer_ms,
     }
-    heard: list[KafkaError] = []
     config["error_cb"] = heard.append
     until = time.monotonic() + FENCE_SECONDS
     for wait in chain(FENCE_WAITS, repeat(5.0)):

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata
 from conf.certificates import subject
 from conf.errors import TidemarkError
 from conf.settings import CLIENT_LOG, Kafka
+from jobs.connectors.kafka.refusals import BY_ERROR
 from jobs.connectors.kafka.rights import Kind, Right, grant, reading
 
 SECONDS = 5.0
@@ -164,6 +165,8 @@ class Connection:
         if refused := self.refusal(error, rights=rights):
             return refused
         if error.code() > 0:  # a broker's own answer: librdkafka's codes are below
+            if known := BY_ERROR.get(error.name()):
+                return TidemarkError(known.code, error.str(), f"{known.remedy}, then start again")
             return TidemarkError("KAFKA_FAILED", error.str(), "see the brokers' logs, then start again")
         return self._silence(error)
 

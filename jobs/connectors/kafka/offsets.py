@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Self, cast
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from conf.durations import moment
 from conf.errors import TidemarkError
 from conf.settings import Kafka
 from jobs.connectors.kafka.access import Connection
@@ -32,6 +33,8 @@ BETWEEN_LEADERS = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
     }
 )
+# What Kafka's protocol has room for; -2 and -1 are its names for the first and the last offset.
+PARTITIONS, OFFSETS = range(2**31), range(-2, 2**63)
 SAMPLE = 200  # records whose size stands for all
 
 Partitions = Mapping[int, int]
@@ -58,12 +61,21 @@ def parse_position(text: str) -> Position:
         return cast(Literal["earliest", "latest"], text)
     try:
         if text.lstrip().startswith("{"):
-            return {topic: {int(p): int(o) for p, o in offsets.items()} for topic, offsets in json.loads(text).items()}
-        at = datetime.fromisoformat(text)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, TypeError, AttributeError) as exc:
+            return {
+                topic: {_whole(number, PARTITIONS): _whole(offset, OFFSETS) for number, offset in offsets.items()}
+                for topic, offsets in json.loads(text).items()
+            }
+        return moment(text)
+    except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         remedy = 'write earliest, latest, 2013-01-31T00:00:00+00:00 or {"topic": {"0": 42}}'
         raise TidemarkError("BAD_POSITION", f"`{text}` is no position in a topic", remedy) from exc
+
+
+def _whole(value: object, room: range) -> int:
+    """Return a number of JSON, or the text of one; raises ValueError where it is not whole, or outside of `room`."""
+    if isinstance(value, bool) or not isinstance(value, int | str) or (number := int(value)) not in room:
+        raise ValueError(f"{value!r} is no whole number of a partition or an offset")
+    return number
 
 
 def milliseconds(at: datetime) -> int:
@@ -188,7 +200,8 @@ class OffsetLookup:
     def at(self, topic: str, time: datetime, ends: Partitions) -> Partitions:
         """Return the first offset with a record time at or after `time`, of each partition;
         the end, where there is none."""
-        spec = OffsetSpec.for_timestamp(milliseconds(time))
+        # No record is older than 1970, and what is below 0 would stand for an end of the log.
+        spec = OffsetSpec.for_timestamp(max(0, milliseconds(time)))
         with self._named(topic):
             offsets = list_offsets(self._admin, [(topic, number) for number in ends], spec, seconds=LOOKUP_SECONDS)
         return {number: offsets[topic, number] if offsets[topic, number] >= 0 else end for number, end in ends.items()}

@@ -54,16 +54,21 @@ class Subscription:
         return "subscribe", ",".join(self.topics)
 
 
-def read_stream(spark: SparkSession, kafka: Kafka, source: Source, subscription: Subscription) -> DataFrame:
+def read_stream(
+    spark: SparkSession, kafka: Kafka, source: Source, subscription: Subscription, skips_lost: bool = False
+) -> DataFrame:
     """Return a stream of records: key and value binary, topic string, partition int, offset long, timestamp timestamp,
     timestampType int, headers array<struct<key string, value binary>>.
 
     It starts at `source.starting_offsets` where there is no checkpoint; a batch has `source.max_offsets_per_trigger`
     records at most, and, where `source.min_offsets_per_trigger` is set, waits `source.max_trigger_delay` for so many.
+
+    Args:
+        skips_lost: whether it reads on behind records that are gone, where it would stop otherwise.
     """
     options = source_options(kafka, source, subscription)
     options |= _position("starting", parse_position(source.starting_offsets))
-    options |= stream_limits(source)
+    options |= stream_limits(source) | ({"failOnDataLoss": "false"} if skips_lost else {})
     return spark.readStream.format("kafka").options(**options).load().select(*COLUMNS)
 
 

@@ -129,12 +129,14 @@ class SizeLimits:
         servers: for the command that raises a limit.
         otherwise: records that are larger may be refused by the other topics.
         ahead_ms: see `Limits`, of topics where that is known.
+        compacted: topics that take no record without a key.
     """
 
     by_topic: Mapping[str, int]
     servers: str = ""
     otherwise: int = 1_000_000
     ahead_ms: Mapping[str, int] = field(default_factory=dict)
+    compacted: Collection[str] = ()
 
     @classmethod
     def of(cls, limits: Mapping[str, Limits], servers: str, otherwise: int = 1_000_000) -> Self:
@@ -143,7 +145,7 @@ class SizeLimits:
             topic: limit.max_message_bytes for topic, limit in limits.items() if limit.max_message_bytes is not None
         }
         ahead = {t: limit.ahead_ms for t, limit in limits.items() if limit.ahead_ms is not None and not limit.stamps}
-        return cls(known, servers, otherwise, ahead)
+        return cls(known, servers, otherwise, ahead, tuple(t for t, limit in limits.items() if limit.compacts))
 
     def too_large(
         self, what: str, topic: str, key: str | bytes | None, value: bytes | None, headers: Headers = None

@@ -10,10 +10,9 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
-from jobs.connectors.delta.log import log_damaged
-from jobs.connectors.files import storage, table_uri
+from jobs.connectors.delta.reading import StoredTable, naming_damage
+from jobs.connectors.files import storage
 
 WIDENING = {"typeWidening", "typeWidening-preview"}
 VECTORS = "deletionVectors"
@@ -70,15 +69,19 @@ def row_coordinates(
     Args:
         partition, offset: the columns' names.
         topic: only rows whose column `topic` is this.
+
+    Raises:
+        TidemarkError: as `naming_damage`.
     """
     table = _opened(path, version)
-    if WIDENING & _features(table):
-        yield from _in_files(path, table, (partition, offset), topic)
-        return
-    where = None if topic is None else "topic = '{}'".format(topic.replace("'", "''"))
-    # The arrays are used as they come: pyarrow's would import pandas, which takes longer than all else.
-    for batch in table.scan(columns=[partition, offset], predicate=where):
-        yield batch[partition].to_numpy().astype(np.int64), batch[offset].to_numpy()
+    with naming_damage(path):
+        if WIDENING & _features(table):
+            yield from _in_files(path, table, (partition, offset), topic)
+            return
+        where = None if topic is None else "topic = '{}'".format(topic.replace("'", "''"))
+        # The arrays are used as they come: pyarrow's would import pandas, which takes longer than all else.
+        for batch in table.scan(columns=[partition, offset], predicate=where):
+            yield batch[partition].to_numpy().astype(np.int64), batch[offset].to_numpy()
 
 
 def _in_files(
@@ -112,10 +115,7 @@ def _features(table: DeltaTable) -> set[str]:
 # Opening a table reads its log; each is asked for its columns first, then for its rows.
 @lru_cache(maxsize=16)
 def _opened(path: str, version: int) -> DeltaTable:
-    try:
-        return DeltaTable(table_uri(path), version=version)
-    except DeltaError as exc:
-        raise log_damaged(path, str(exc)) from exc
+    return StoredTable(path, version).delta
 
 
 def offset_runs(offsets: Offsets) -> list[OffsetRun]:

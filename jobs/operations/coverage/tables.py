@@ -3,14 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
-from pyarrow import fs
-
-from jobs.connectors.delta.log import DeltaLog, LogCommit, log_damaged, undone
-from jobs.connectors.files import storage, table_uri
+from jobs.connectors.delta.damage import file_faults
+from jobs.connectors.delta.log import DeltaLog, LogCommit, undone
+from jobs.connectors.delta.reading import StoredTable, naming_damage
 from jobs.operations.coverage.findings import Finding
 from jobs.operations.coverage.query_offsets import (
     Key,
@@ -172,34 +168,10 @@ def check_files(name: str, path: str) -> Iterator[Finding]:
     """Compare the data files of the table at `path` with its log.
 
     Raises:
-        TidemarkError: TABLE_LOG_DAMAGED.
+        TidemarkError: TABLE_LOG_DAMAGED; others as `naming_damage`.
     """
-    listed = list(_listed(path))
-    # The folder is listed after the log: files that are added meanwhile do no harm.
-    lengths = _lengths(path)
-    for file, size in listed:
-        length = lengths.get(file)
-        if length is None:
-            yield Finding("DATA_FILE_LOST", name, f"{name}: its data file {path}/{file} is not there", READ_AGAIN)
-        elif length != size:
-            text = f"{name}: its data file {path}/{file} has {length:,} bytes, its log says {size:,}"
-            yield Finding("DATA_FILE_DAMAGED", name, text, READ_AGAIN)
-
-
-def _listed(path: str) -> Iterator[tuple[str, int]]:
-    """Yield the data files by the log, their paths in the table and their bytes."""
-    try:
-        actions = DeltaTable(table_uri(path)).get_add_actions()
-    except DeltaError as exc:
-        raise log_damaged(path, str(exc)) from exc
-    for file, size in zip(actions["path"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True):
-        if not urlsplit(file).scheme:  # one of another table, which a clone shares
-            yield unquote(file), int(size)
-
-
-def _lengths(path: str) -> dict[str, int]:
-    """Return the bytes of each file in the table's folder:
-    one listing, where a look at each file would be a request."""
-    files, base = storage(path)
-    infos = files.get_file_info(fs.FileSelector(base.rstrip("/"), recursive=True, allow_not_found=True))
-    return {info.path.removeprefix(base): int(info.size) for info in infos if info.type == fs.FileType.File}
+    table = StoredTable(path).delta
+    with naming_damage(path):
+        faults = list(file_faults(path, table))
+    for code, file, text in faults:
+        yield Finding(code, name, f"{name}: its data file {path}/{file} {text}", READ_AGAIN)

@@ -1,5 +1,6 @@
 """Finds the checkpoints of queries, removes what none needs any more: replaced ones, finished replays, leftovers."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,19 +69,20 @@ class CleanupReport:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The checkpoint folder of an output, as `Run.checkpoint` names it."""
+    """The checkpoint folder of an output, as `Run.checkpoint` names it.
+
+    Args:
+        is_replaced: whether it was moved aside, and no query goes on with it.
+    """
 
     job: str
     output: str
     uri: str
+    is_replaced: bool = False
 
     @property
     def query(self) -> str:
         return query_name(self.job, self.output)
-
-    @property
-    def is_replaced(self) -> bool:
-        return bool(paths.REPLACED.search(self.output))
 
 
 def find_checkpoints(folders: Folders, root: str) -> Iterator[Checkpoint]:
@@ -97,9 +99,21 @@ def _within(folders: Folders, job: str, uri: str, parent: str) -> Iterator[Check
         # An output's name may have slashes.
         output = f"{parent}/{entry.name}".lstrip("/")
         if {OFFSETS, METADATA} & {file.name for file in folders.entries(entry.uri)}:
-            yield Checkpoint(job, output, entry.uri)
+            yield Checkpoint(job, output, entry.uri, _is_replaced(folders, job, output, entry.uri))
         else:
             yield from _within(folders, job, entry.uri, output)
+
+
+def _is_replaced(folders: Folders, job: str, output: str, uri: str) -> bool:
+    mark = paths.REPLACED.search(output)
+    if not mark:
+        return False
+    # An output may be called so itself: its own checkpoint names it, one that was moved aside the other query.
+    try:
+        query = json.loads(folders.read(f"{uri}/{paths.STARTED_FILE}") or "")["query"]
+    except (ValueError, KeyError, TypeError):
+        return mark[0].startswith("~") or folders.exists(uri.rstrip("/").removesuffix(mark[0]))
+    return bool(query == query_name(job, output[: mark.start()]))
 
 
 class CheckpointCleanup:

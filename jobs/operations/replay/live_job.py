@@ -5,20 +5,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from operator import and_
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import catalog
-from jobs.connectors.files import listed, read_text, table_uri
+from jobs.connectors.files import listed, read_text
 from jobs.connectors.kafka import source_sink
 from jobs.operations.replay.record import Partitions
 from jobs.pipeline import paths
@@ -31,6 +28,7 @@ from jobs.pipeline.checkpoint_format import (
     topic_offsets,
 )
 from jobs.pipeline.query_description import QueryDescription
+from jobs.pipeline.stored_tables import find_stored
 
 Integers = npt.NDArray[np.int64]
 INGEST = "ingest"  # the job that writes bronze
@@ -99,13 +97,8 @@ def _watermark(commit: str) -> datetime | None:
 
 def table_version(settings: Settings, table: str) -> int | None:
     """Return the newest version of a table under the tables root; None where there is no such table."""
-    path = paths.table(settings.paths.tables, table)
-    if "://" not in path and not Path(path, "_delta_log").is_dir():
-        return None
-    try:
-        return int(DeltaTable(table_uri(path)).version())
-    except TableNotFoundError:
-        return None
+    found = find_stored(settings, table)
+    return None if found is None else found.version
 
 
 @dataclass(frozen=True)
@@ -135,31 +128,31 @@ class BronzeIndex:
     """
 
     def __init__(self, settings: Settings, topic: str) -> None:
-        self._path = paths.table(settings.paths.tables, paths.bronze(topic))
-        self.exists = table_version(settings, paths.bronze(topic)) is not None
+        self._settings, self._name = settings, paths.bronze(topic)
+        self.exists = table_version(settings, self._name) is not None
         queries = live_queries(settings, INGEST) if self.exists else []
         self.until = next((dict(query.until[topic]) for query in queries if topic in query.until), {})
 
     def record_times(self, start: datetime | None, until: datetime | None) -> dict[int, RecordTimes]:
         """Return the records with times in [start, until), by partition; None: from the first, to the last."""
-        if not self.exists:
+        # Opened after `until` was read: it has all of those.
+        table = find_stored(self._settings, self._name) if self.exists else None
+        if table is None:
             return {}
-        dataset = DeltaTable(table_uri(self._path)).to_pyarrow_dataset()
         condition = _between("timestamp", start, until)
-        return _by_partition(dataset.to_table(columns=["partition", "offset", "timestamp"], filter=condition))
+        return _by_partition(table.rows(["partition", "offset", "timestamp"], condition))
 
 
 def late_rows_end(
     settings: Settings, query: str, start: datetime | None, until: datetime | None
 ) -> dict[str, Partitions]:
     """Return before which offsets all late rows of the query with event times in [start, until) lie, by topic."""
-    if table_version(settings, paths.LATE) is None:
+    late = find_stored(settings, paths.LATE)
+    if late is None:
         return {}
     condition = (pc.field("query") == query) & pc.field("offset").is_valid()
     in_span = _between("event_time", start, until)
-    dataset = DeltaTable(table_uri(paths.table(settings.paths.tables, paths.LATE))).to_pyarrow_dataset()
-    columns = ["topic", "partition", "offset"]
-    rows = dataset.to_table(columns=columns, filter=condition if in_span is None else condition & in_span)
+    rows = late.rows(["topic", "partition", "offset"], condition if in_span is None else condition & in_span)
     ends: dict[str, dict[int, int]] = {}
     for row in rows.group_by(["topic", "partition"]).aggregate([("offset", "max")]).to_pylist():
         ends.setdefault(row["topic"], {})[row["partition"]] = row["offset_max"] + 1

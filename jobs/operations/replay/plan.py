@@ -139,7 +139,7 @@ def _midnight(at: datetime) -> datetime:
 
 
 def _moved(at: datetime | None, by: timedelta) -> datetime | None:
-    return None if at is None else min(max(at, BEGINNING) + by, END)
+    return None if at is None else min(min(max(at, BEGINNING), END) + by, END)
 
 
 def _union(one: TimeRange, other: TimeRange) -> TimeRange:
@@ -227,7 +227,7 @@ def due_periods(
         return []
     closed = _floor(min(watermarks), every)
     done = [period for replay in replays if replay.state == "done" and (period := _period(replay))]
-    first = _floor(since, every) if since else max((end for _, end in done), default=closed - every)
+    first = _floor(max(since, BEGINNING), every) if since else max((end for _, end in done), default=closed - every)
     return [period for period in _periods(first, closed, every) if not _is_covered(period, done)]
 
 

@@ -249,7 +249,7 @@ class Replays:
         """Return the replay with that id."""
         path = ReplayPaths.of(self._settings, id).record
         text = read_text(path)
-        return Replay.from_json(text, path) if text else None
+        return None if text is None else Replay.from_json(text, path)
 
     def require(self, id: str) -> Replay:
         """Return the replay with that id; UNKNOWN_REPLAY for none."""

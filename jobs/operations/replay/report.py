@@ -4,15 +4,12 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 import pyarrow.compute as pc
-from deltalake import DeltaTable
 
 from conf.settings import Settings
-from jobs.connectors.files import table_uri
 from jobs.operations.replay.compare import Difference
-from jobs.operations.replay.live_job import table_version
 from jobs.operations.replay.record import Part, Replacement, Replay
 from jobs.operations.replay.verify import TableComparison
-from jobs.pipeline import paths
+from jobs.pipeline.stored_tables import find_stored
 
 UNMEASURED = 50_000  # records a second, where no replay of the job has run yet
 
@@ -70,18 +67,18 @@ def _span(start: datetime | None, until: datetime | None) -> str:
 
 def _touched(settings: Settings, table: Replacement) -> tuple[int, int]:
     """Return how many different event times, and rows, the live table has in the range."""
-    if table_version(settings, table.rows.table) is None:
+    live = find_stored(settings, table.rows.table)
+    if live is None:
         return 0, 0
-    dataset = DeltaTable(table_uri(paths.table(settings.paths.tables, table.rows.table))).to_pyarrow_dataset()
-    name = table.rows.event_time
-    kind = dataset.schema.field(name).type
+    name = str(table.rows.event_time)  # each table whose rows a range replaces has one
+    kind = live.columns.field(name).type
     condition = None
     for edge, compare in ((table.start, pc.Expression.__ge__), (table.until, pc.Expression.__lt__)):
         if edge is not None:
             # A date is before a time of its day.
             part = compare(pc.field(name), pc.scalar(edge).cast(kind))
             condition = part if condition is None else condition & part
-    column = dataset.to_table(columns=[name], filter=condition)[name]
+    column = live.rows([name], condition)[name]
     return int(pc.count_distinct(column).as_py()), len(column)
 
 

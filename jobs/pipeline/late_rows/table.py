@@ -100,7 +100,10 @@ class LateRows:
 
     def _settled(self) -> int | None:
         text = checkpoint.read(self._spark, f"{self._folder}/{LATE_FILE}")
-        return int(json.loads(text)["batch"]) if text else None
+        try:
+            return int(json.loads(text)["batch"]) if text else None
+        except (ValueError, KeyError, TypeError):
+            return None  # a damaged mark is none: the last batch is looked at again, and listed once
 
     def _dropped(self, batch: int) -> int | None:
         """Return Spark's own count; None where this run has not seen the batch."""

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from http.client import HTTPException
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -71,8 +72,8 @@ class Exporter:
         if self._settings.pushgateway:
             try:
                 push_to_gateway(self._settings.pushgateway, "tidemark", self.registry, {"instance": instance})
-            except OSError as exc:
-                what = f"metrics.pushgateway {self._settings.pushgateway} takes no metrics: {exc}"
+            except (OSError, ValueError, HTTPException) as exc:
+                what = f"metrics.pushgateway takes no metrics: {exc}"
                 print(f"note: {what}; nothing else is concerned", file=sys.stderr, flush=True)
         if self._server is not None:
             self._server.shutdown()

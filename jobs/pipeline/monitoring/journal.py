@@ -14,14 +14,16 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, Transaction, write_deltalake
 
 from conf.settings import Settings
+from jobs.connectors.delta.reading import StoredTable
 from jobs.connectors.exactly_once.authors import Author
 from jobs.connectors.files import table_uri
 from jobs.pipeline import paths
 from jobs.pipeline.monitoring.definitions import SCHEMA, TIME
 from jobs.pipeline.monitoring.journal_file import BESIDE, SUFFIX, Journal, read_journal
+from jobs.pipeline.stored_tables import find_stored
 
 FOLDER = "micro_batches"  # beside the logs
 CUT_BYTES = 1_000_000  # some hundred micro-batches
@@ -50,7 +52,8 @@ def fold(settings: Settings, own: Journal | None = None) -> None:
         own: this process's, which is cut once CUT_BYTES of it are in the table.
 
     Raises:
-        OSError, deltalake's errors: where table or journals cannot be read or written.
+        TidemarkError: where the table cannot be read, as `naming_damage` says.
+        OSError, deltalake's errors: where journals cannot be read, or the table cannot be written.
     """
     folder, uri = journal_folder(settings), table_uri(table_path(settings))
     if not folder.is_dir():
@@ -84,12 +87,15 @@ def micro_batches(settings: Settings, where: pc.Expression = ALL, columns: Seque
         where: holds for those that are wanted. A file of the table that has none of them, as far as the table's log
             tells, is not opened.
         columns: of `definitions.SCHEMA`, ORDER among them.
+
+    Raises:
+        TidemarkError: as `naming_damage`.
     """
     for _ in range(READ_ATTEMPTS):
         table, found, is_whole = _table(settings), [SCHEMA.empty_table().select(columns)], True
         if table is not None:
             # A table that an older version has made gets nulls in the columns that it lacks.
-            found.append(table.to_pyarrow_dataset(schema=SCHEMA).to_table(columns=list(columns), filter=where))
+            found.append(table.rows(columns, where, SCHEMA))
         for path in _journals(journal_folder(settings)):
             try:
                 unfolded = read_journal(path, folded := _folded(table, path))
@@ -162,18 +168,17 @@ def _journals(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 
-def _table(settings: Settings) -> DeltaTable | None:
-    uri = table_uri(table_path(settings))
-    return DeltaTable(uri) if DeltaTable.is_deltatable(uri) else None
+def _table(settings: Settings) -> StoredTable | None:
+    return find_stored(settings, paths.MICRO_BATCHES)
 
 
 def _app_id(journal: Path) -> str:
     return f"{socket.gethostname()}/{journal.name}"
 
 
-def _folded(table: DeltaTable | None, journal: Path) -> int:
+def _folded(table: StoredTable | None, journal: Path) -> int:
     """Return how many bytes of a journal the table has."""
-    return int(table.transaction_version(_app_id(journal)) or 0) if table is not None else 0
+    return int(table.delta.transaction_version(_app_id(journal)) or 0) if table is not None else 0
 
 
 @contextmanager

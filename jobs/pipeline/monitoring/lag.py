@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from conf.settings import Kafka, Settings
 from jobs.connectors.kafka.access import CODES, LongLivedClient, not_authorized
-from jobs.connectors.kafka.offsets import OffsetLookup, edges, list_offsets
+from jobs.connectors.kafka.offsets import Edges, OffsetLookup, edges, list_offsets
 from jobs.connectors.kafka.rights import Right, reading
 
 COMMIT_SECONDS = 10.0
@@ -53,7 +53,7 @@ class Positions:
             self._of.setdefault((job, query), {}).update(positions)
 
     def begin(self, job: str, query: str, positions: Mapping[tuple[str, int], int]) -> None:
-        """Note the offsets that a micro-batch of a query begins at, where none of it is finished yet."""
+        """Note the offsets that a query begins at, or goes on from, where none of its micro-batches is finished yet."""
         with self._lock:
             self._of.setdefault((job, query), dict(positions))
 
@@ -72,11 +72,12 @@ class Positions:
         topics = {topic for positions in known.values() for topic, _ in positions}
         if not topics:
             return []
-        stable = {place: edge.end for place, edge in edges(self._admin, topics).items()}
+        found = edges(self._admin, topics)
+        stable = {place: edge.end for place, edge in found.items()}
         unstable, lags = self._past(stable), []
         with OffsetLookup(self._kafka) as lookup:
             for (job, query), positions in known.items():
-                for place, position in positions.items():
+                for place, position in (_of_added(positions, found) | positions).items():
                     end = stable.get(place, position)
                     age = _age(lookup.time_at(*place, position)) if end > position else 0.0
                     records = max(0, end - position)
@@ -101,6 +102,14 @@ class Positions:
     @property
     def _admin(self) -> AdminClient:
         return self._client.admin()
+
+
+def _of_added(
+    positions: Mapping[tuple[str, int], int], found: Mapping[tuple[str, int], Edges]
+) -> dict[tuple[str, int], int]:
+    """Return where a query begins with the partitions of its topics, as one that was added since its last batch."""
+    topics = {topic for topic, _ in positions}
+    return {place: edge.first for place, edge in found.items() if place[0] in topics}
 
 
 def _age(time_ms: int | None) -> float:

@@ -29,7 +29,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from conf.durations import milliseconds
 from conf.errors import TidemarkError
 from conf.settings import Job
-from jobs.pipeline import checkpoint
+from jobs.pipeline import checkpoint, plan_analysis
 from jobs.pipeline.log_labels import tell_batch
 from jobs.pipeline.monitoring.exporter import Exporter
 from jobs.pipeline.monitoring.lag import ConsumerGroups, Positions
@@ -40,6 +40,7 @@ from jobs.pipeline.progress import (
     counts_of,
     is_real_time,
     lag,
+    newest_event_time,
     offsets_of_batch,
     published,
     watermark_of,
@@ -139,7 +140,8 @@ class Monitor(StreamingQueryListener):
         self._exporter.started(job, name, milliseconds(promised) / 1000 if promised else None, self._places(name))
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
-        self._lines.onQueryProgress(event)
+        with self._saying("the line of a micro-batch"):
+            self._lines.onQueryProgress(event)
         key = (str(event.progress.runId), event.progress.batchId)
         with self._saying("the progress of a micro-batch"):
             if is_real_time(event.progress):
@@ -177,7 +179,7 @@ class Monitor(StreamingQueryListener):
     def _outcome(self, progress: StreamingQueryProgress) -> dict[str, Any]:
         """Return the columns that a finished micro-batch adds to its row of the table of micro-batches."""
         counted = counts_of(progress, self._run.counted.get((str(progress.id), progress.batchId)))
-        event_time, operators = progress.eventTime or {}, progress.stateOperators
+        operators = progress.stateOperators
         return {
             "began_at": datetime.fromisoformat(progress.timestamp),
             "ended_at": datetime.now(UTC),
@@ -185,7 +187,7 @@ class Monitor(StreamingQueryListener):
             "lag": lag(progress),
             "late": sum(operator.numRowsDroppedByWatermark for operator in operators),
             "watermark": watermark_of(progress),
-            "max_event_time": datetime.fromisoformat(event_time["max"]) if "max" in event_time else None,
+            "max_event_time": newest_event_time(progress),
             "state_rows": sum(operator.numRowsTotal for operator in operators) if operators else None,
             "state_bytes": sum(operator.memoryUsedBytes for operator in operators) if operators else None,
             "phases": {name: int(value) for name, value in progress.durationMs.items()},
@@ -213,6 +215,8 @@ class Monitor(StreamingQueryListener):
             if now - measured >= LAG_SECONDS and self._exporter.is_serving:
                 measured = now
                 self._measure_disks()
+                with self._saying("where the queries stand"):
+                    self._find_positions()
                 with self._saying("the lag of partitions"):
                     self._exporter.measured(self._positions.measure())
                 with self._saying("the open transactions of output topics and ledgers"):
@@ -224,6 +228,23 @@ class Monitor(StreamingQueryListener):
                     self._recorder.fold()
         with self._saying("consumer groups"):
             self._groups.commit(self._positions.known())
+
+    def _find_positions(self) -> None:
+        """Look up in its checkpoint where a query stands that has begun no batch since it was started.
+
+        It may be idle, or wait for the registry or the topic's guard with its first one.
+        """
+        known = self._positions.known()
+        started = set(self._names.values())
+        for output in self._run.outputs:
+            key = (self._recorder.job_of(output.query), output.query)
+            if output.query in started and key not in known:
+                spans = offsets_of_batch({"until": checkpoint.positions(self._run.spark, self._run.checkpoint(output))})
+                topics = {topic for of_source in plan_analysis.source_topics(output.frame) for topic in of_source}
+                # Offsets of a topic that the job no longer reads would stand still for ever.
+                found = {(at["topic"], at["partition"]): at["end"] for at in spans if at["topic"] in topics}
+                if found:
+                    self._positions.begin(*key, found)
 
     def _measure_disks(self) -> None:
         """Measure what the disks of paths have left; an object store does not say."""

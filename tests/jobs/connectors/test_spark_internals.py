@@ -5,8 +5,10 @@ cases hold again, let VERSIONS name the new ones.
 """
 
 import ast
+import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -47,9 +49,12 @@ METHODS: dict[str, tuple[str, ...]] = {
     ),
     f"{SQL}.internal.SessionState": ("newHadoopConf/0", "optimizer/0", "conf/0"),
     f"{SQL}.classic.Dataset": ("ofRows/2", "queryExecution/0", "schema/0", "toDF/0"),
-    f"{SQL}.execution.QueryExecution": ("analyzed/0", "logical/0", "toRdd/0", "executedPlan/0"),
+    f"{SQL}.execution.QueryExecution": ("analyzed/0", "logical/0", "toRdd/0", "executedPlan/0", "observedMetrics/0"),
     f"{SQL}.classic.StreamingQuery": (),
     f"{SQL}.streaming.StreamingQuery": ("exception/0",),
+    f"{STREAMING}.runtime.StreamingQueryWrapper": ("streamingQuery/0",),
+    f"{STREAMING}.runtime.StreamExecution": ("lastExecution/0",),
+    f"{SOURCES}.{spark_internals.MICRO_BATCH_SCAN}": ("metrics/0", "collectLeaves/0"),
     f"{SQL}.Observation": ("future/0", "getRow/0"),
     f"{SQL}.types.StructType": ("asNullable/0", "json/0"),
     # Plans.
@@ -146,7 +151,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     f"{DELTA}.DeltaHistoryManager": ("getCommitInfoOpt/3",),
     f"{DELTA}.DeltaOptions": (f"{NEW}/2",),
     f"{DELTA}.commands.WriteIntoDelta": (f"{NEW}/9", "writeAndReturnCommitData/4"),
-    f"{DELTA}.OptimisticTransaction": ("commit/3", "readWholeTable/0"),
+    f"{DELTA}.OptimisticTransaction": ("commit/3", "readTxn/0", "readWholeTable/0"),
     f"{DELTA}.DeltaOperations$Write": (f"{NEW}/9",),
 }
 # Of PySpark: what instances of its classes keep for themselves.
@@ -198,6 +203,21 @@ def test_an_observation_is_filled_by_the_first_action(spark: SparkSession) -> No
     assert not spark_internals.is_observed(observation)
     frame.collect()
     assert spark_internals.is_observed(observation)
+
+
+def test_the_columns_of_deltas_merge_are_those_that_are_kept_out_of_its_way(spark: SparkSession) -> None:
+    java: Any = spark_internals.jvm(spark).java
+    merge = java.lang.Thread.currentThread().getContextClassLoader().loadClass(f"{DELTA}.commands.MergeIntoCommandBase")
+    jar = zipfile.ZipFile(merge.getProtectionDomain().getCodeSource().getLocation().getPath())
+    classes = [jar.read(name) for name in jar.namelist() if re.search(r"/commands/(merge/|MergeInto)", name)]
+    # In a class file a constant text has its length in two bytes before it.
+    found = {
+        text.decode()
+        for read in classes
+        for length, text in re.findall(rb"\x01\x00(.)(_[a-z]+(?:_[a-z]*)+)", read, re.DOTALL)
+        if length[0] == len(text)
+    }
+    assert found == spark_internals.MERGE_COLUMNS
 
 
 def test_columns_may_be_null_at_any_depth_where_that_is_asked(spark: SparkSession) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from delta.tables import DeltaTable
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
@@ -212,6 +212,27 @@ def test_of_a_compacted_topic_the_newest_record_of_a_key_stays_and_a_tombstone_m
     scratch.send(topic, scratch.reading(topic, "a", 3))
     scratch.ingest(topic)
     assert scratch.rows(f"silver/{topic}", *columns)[0] == ("a", 3, 7, False)
+    # A key that goes to another partition since the topic grew: offsets count anew there.
+    scratch.grow(topic, 2)
+    scratch.send(topic, scratch.reading(topic, "a", 4, partition=1), Record(None, b"b", 1))
+    scratch.ingest(topic)
+    moved = [("a", 4, 0, False), ("b", None, 1, True), ("c", 1, 3, False)]
+    assert scratch.rows(f"silver/{topic}", *columns) == moved
+
+
+def test_of_a_compacted_topic_what_lost_to_another_partition_was_accepted(spark: SparkSession) -> None:
+    held = spark.sql(
+        "SELECT * FROM VALUES ('a', 1, 0L, timestamp_seconds(9)), ('b', 1, 0L, timestamp_seconds(5)), "
+        "('c', 0, 7L, timestamp_seconds(5)) AS held(id, _partition, _offset, _timestamp)"
+    )
+    validated = spark.sql(
+        "SELECT named_struct('id', id) AS event, CAST(NULL AS STRING) AS error, CAST(NULL AS STRING) AS "
+        f"{tombstones.DELETED_KEY}, 0 AS partition, offset, timestamp_seconds(at) AS timestamp FROM VALUES "
+        "('a', 3L, 8), ('b', 4L, 8), ('c', 6L, 8), ('c', 8L, 1) AS validated(id, offset, at)"
+    )
+    missing = CompactedTable("t", (), "id").rows_missing_from(held, validated, Protection(PiiFields({})))
+    assert missing.columns == validated.columns
+    assert sorted(row["offset"] for row in missing.collect()) == [4, 8]
 
 
 @pytest.mark.slow

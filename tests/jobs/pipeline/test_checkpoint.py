@@ -8,19 +8,24 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from conf.errors import TidemarkError
 from jobs.pipeline import checkpoint as pipeline_checkpoint
 from jobs.pipeline.checkpoint import (
     FILE_MANAGER,
     LOCAL_FILE_MANAGER,
     choose_file_manager,
+    damage,
     entry,
     initial_offsets,
     late_watermark_ms,
     opening,
+    positions,
+    query_id,
     read,
 )
 from tests.jobs.scratch import Scratch
 
+TWO = 'v1\n{"batchWatermarkMs":0}\n{"a":{"0":2}}\n{"b":{"0":2}}\n'
 HEADER = 'v1\n{"batchWatermarkMs":0}\n'
 Files = Callable[..., str]
 
@@ -56,6 +61,17 @@ def test_a_batch_goes_from_where_the_one_before_ended(spark: SparkSession, files
     )
     expected = {"from": [{"a": {"0": 2}}, "17"], "until": [{"a": {"0": 9}}, "23"], "since": [None, None]}
     assert batch_offsets(spark, checkpoint, 5) == expected
+
+
+def test_a_source_goes_on_behind_the_last_batch_that_is_done_or_where_it_began(
+    spark: SparkSession, files: Files
+) -> None:
+    began = '\0v1\n{"a":{"0":2}}'
+    checkpoint = files(sources__0__0=began, sources__1__0=began, offsets__0=f'{HEADER}{{"a":{{"0":9}}}}\n-')
+    assert positions(spark, checkpoint) == [{"a": {"0": 2}}] * 2
+    files(commits__0="v1\n{}")
+    assert positions(spark, checkpoint) == [{"a": {"0": 9}}, {"a": {"0": 2}}]
+    assert positions(spark, f"{checkpoint}/none") == []
 
 
 def test_what_spark_no_longer_keeps_is_null(spark: SparkSession, files: Files) -> None:
@@ -148,6 +164,32 @@ def test_of_real_files_nobody_knows_where_they_began(spark: SparkSession, tmp_pa
     first, second = seen_by(frame, str(tmp_path / "checkpoint"))
     assert first == {"from": [None], "until": [{"logOffset": 0}], "since": [None]}
     assert second == {"from": [{"logOffset": 0}], "until": [{"logOffset": 1}], "since": [None]}
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("metadata", "{}"),
+        ("metadata", "null"),
+        ("offsets__8", HEADER),
+        ("offsets__8", f'{HEADER}{{"a":{{"0":4}}}}\n'),
+        ("commits__7", "v1"),
+    ],
+)
+def test_a_file_that_is_cut_at_the_end_of_a_line_or_lacks_what_it_is_for_is_damaged(
+    path: str, text: str, spark: SparkSession, files: Files
+) -> None:
+    whole = {"metadata": '{"id":"x"}', "commits__7": "v1\n{}", **dict.fromkeys(("offsets__7", "offsets__8"), TWO)}
+    assert damage(spark, files(**whole)) is None
+    checkpoint = files(**whole | {path: text})
+    assert damage(spark, checkpoint) == (path.replace("__", "/"), "is empty or cut short")
+    assert (query_id(spark, checkpoint) is None) == (path == "metadata")
+
+
+def test_what_stands_in_the_place_of_a_file_is_named(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "metadata").mkdir()
+    with pytest.raises(TidemarkError, match=r"FILE_UNREADABLE: \S+/metadata cannot be opened: .*; see that"):
+        damage(spark, str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,11 @@ def cut_beside_its_sum(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
+def cut_behind_the_metadata(file: Path) -> None:
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:2]))
+    without_sum(file)
+
+
 def flip(file: Path) -> None:
     content = bytearray(file.read_bytes())
     for at in range(len(content) // 4, len(content) // 4 + 8):
@@ -261,6 +266,7 @@ MORE = [
     ("probe", f"{STATE}/state/0/0/_metadata/schema", flip_a_bit, "STATE_DAMAGED", delete_all),
     ("ingest", f"{CHECKPOINT}/sources/0/0", cut, "CHECKPOINT_DAMAGED", remove),
     ("ingest", f"{CHECKPOINT}/offsets/*", empty, "CHECKPOINT_DAMAGED", delete_all),
+    ("ingest", f"{CHECKPOINT}/offsets/*", cut_behind_the_metadata, "CHECKPOINT_DAMAGED", delete_all),
     ("ingest", "tables/silver/{topic}/_delta_log/*.json", lose, "TABLE_BEHIND", delete_all),
     ("ingest", f"{CHECKPOINT}/metadata", lose, "CHECKPOINT_DAMAGED", write_id),
     ("probe", f"{STATE}/offsets/*", lose, "CHECKPOINT_DAMAGED", delete_all),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from conf.errors import TidemarkError
-from jobs.connectors.causes import Cause
+from jobs.connectors.causes import Cause, cause_line
 from jobs.pipeline.errors import DeniedError, UnreadableError, known_error
 
 SPARK, KAFKA = "org.apache.spark.SparkException", "org.apache.kafka.common.errors"
@@ -181,6 +181,42 @@ def test_a_file_that_could_not_be_fetched_is_not_said_to_be_damaged() -> None:
     assert known_error([ABORTED, unread(f"{TABLES}/a/part-0.parquet"), reset]) is None
     busy = Cause(SPARK, "An error occurred during loading state.", "CANNOT_LOAD_STATE_STORE.UNCATEGORIZED")
     assert known_error([busy, Cause("java.util.concurrent.TimeoutException", "")]) is None
+
+
+ROCKSDB = "org.rocksdb.RocksDBException"
+LOADING = Cause(SPARK, "An error occurred during loading state.", "CANNOT_LOAD_STATE_STORE.UNCATEGORIZED")
+
+
+@pytest.mark.parametrize(
+    ("cause", "file"),
+    [
+        (Cause("java.io.FileNotFoundException", f"{LOG}/06.json (Too many open files)"), f"{LOG}/06.json"),
+        (Cause("java.nio.file.FileSystemException", f"{TABLES}/a.parquet: Too many open files"), f"{TABLES}/a.parquet"),
+        (Cause("java.io.FileNotFoundException", f"{CHECKPOINTS}/state/0/0/5.delta (Permission denied)"), "5.delta"),
+        (Cause(ROCKSDB, "While open a file: /tmp/0011.sst: Too many open files", "ROCKSDB_IOError"), "/tmp/0011.sst"),
+        (Cause("java.io.IOException", "Too many open files"), "a file"),
+    ],
+)
+def test_a_file_that_the_system_did_not_open_is_not_said_to_be_damaged(cause: Cause, file: str) -> None:
+    stop = known_error([ABORTED, Cause("x", f"StateStoreId[{CHECKPOINTS}/a]"), LOADING, cause])
+    assert stop is not None
+    assert stop.code == "FILE_UNREADABLE"
+    assert f"{file} cannot be opened" in stop.message
+    assert "delete" not in stop.remedy and "remove" not in stop.remedy
+
+
+def test_a_python_worker_that_was_killed_leaves_no_damaged_state() -> None:
+    chain = (Cause(SPARK, "Python worker exited unexpectedly (crashed)"), Cause("java.io.EOFException", ""))
+    in_state = chain[1]._replace(frames=("org.apache.spark.sql.execution.streaming.state.StateStoreRDD",))
+    stop = known_error([ABORTED, chain[0], in_state])
+    assert stop is not None and stop.code == "WORKER_DIED" and "delete" not in stop.remedy
+    assert cause_line([ABORTED, *chain]) == f"{chain[0].line} (java.io.EOFException)"
+
+
+def test_of_what_rocksdb_says_corruption_alone_is_damage() -> None:
+    assert known_error([LOADING, Cause(ROCKSDB, "lock hold by current process", "ROCKSDB_IOError")]) is None
+    corrupt = known_error([LOADING, Cause(ROCKSDB, "block checksum mismatch", "ROCKSDB_Corruption")])
+    assert corrupt is not None and corrupt.code == "STATE_DAMAGED"
 
 
 def test_our_own_error_comes_first_whoever_raised_it() -> None:

@@ -1,11 +1,16 @@
 """A source topic that is another one now, or has lost what was to be read, stops the query by name."""
 
+from typing import Any, cast
+
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
-from jobs.pipeline.guards import topics_of
+from conf.settings import load
+from jobs.connectors.exactly_once import ledger_topic
+from jobs.pipeline import checkpoint
+from jobs.pipeline.guards import SourceGuard, topics_of
 from jobs.pipeline.run import Run
 from local.processes import wait_for
 from tests.jobs.scratch import Scratch
@@ -90,3 +95,12 @@ def test_only_kafka_sources_have_topics() -> None:
     assert topics_of(offsets) == {"a", "b"}
     assert topics_of({"until": None}) == set()
     assert topics_of({}) == set()
+
+
+def test_an_outage_that_the_guard_meets_is_named_as_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_topic, "FAILOVER_SECONDS", 0.1)
+    monkeypatch.setattr(ledger_topic, "ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr(checkpoint, "read", lambda spark, file: '{"departures": "id"}')
+    kafka = load("local", ["kafka.bootstrap_servers=127.0.0.1:1"]).kafka
+    with pytest.raises(TidemarkError, match="BROKER_UNREACHABLE: no Kafka broker answers"):
+        SourceGuard(cast(Any, None), kafka, "/c").check(["departures"])

@@ -19,7 +19,7 @@ from pyspark.sql.streaming.listener import (
 from conf.rules import Range
 from jobs.ingest import job
 from jobs.pipeline import progress as pipeline_progress
-from jobs.pipeline.progress import Counted, ProgressLines, progress_line
+from jobs.pipeline.progress import Counted, ProgressLines, offsets_of_batch, progress_line
 from jobs.pipeline.run import Run
 from local.processes import wait_for
 from tests.jobs.connectors.avro.framed import events_of
@@ -161,6 +161,10 @@ END, LATEST = '{"t":{"0":5,"1":5}}', '{"t":{"0":9,"1":5}}'
             {"eventTime": {"watermark": "1970-01-01T00:00:01.000Z"}},
             "rows/s  lag 0  watermark 1970-01-01 00:00  rejected 0",
         ),
+        (
+            {"eventTime": {"watermark": "20000-01-01T00:00:00.000Z"}},
+            "rows/s  lag 0  watermark 20000-01-01T00:00:00.000Z  rejected 0",
+        ),
         ({"stateOperators": [state(7, {})]}, "rows/s  lag 0  state 7 rows  late 0  rejected 0"),
         ({"stateOperators": [state(0, {})]}, "rows/s  lag 0  state 0 rows  late 0  rejected 0"),
         # RocksDB does not count its rows here.
@@ -183,6 +187,13 @@ def test_an_idle_query_says_so_once_a_minute(
         lines.onQueryIdle(QueryIdleEvent(batch.id, batch.runId, batch.timestamp))
     _, *idle = capsys.readouterr().err.splitlines()
     assert idle == [
-        f"12:01:20Z {'probe.levels':<28} idle since 12:00:20Z  lag 0",
-        f"12:02:20Z {'probe.levels':<28} idle since 12:00:20Z  lag 0",
+        f"12:01:20Z {'probe.levels':<28} idle since 12:00:20Z",
+        f"12:02:20Z {'probe.levels':<28} idle since 12:00:20Z",
     ]
+
+
+def test_of_a_topic_that_is_joined_with_itself_each_unread_record_is_one() -> None:
+    first, second = source('{"t":{"0":5,"1":5}}', LATEST), source('{"t":{"0":7,"1":5}}', LATEST)
+    assert "  lag 4  " in progress_line(progress(sources=[first, second]))
+    spans = offsets_of_batch({"from": [{"t": {"0": 2}}, {"t": {"0": 1}}], "until": [{"t": {"0": 5}}, {"t": {"0": 7}}]})
+    assert spans == [{"topic": "t", "partition": 0, "start": 1, "end": 5}]

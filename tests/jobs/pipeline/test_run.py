@@ -42,6 +42,22 @@ def test_a_stream_is_appended_once_over_several_runs(scratch: Scratch) -> None:
         assert scratch.rows("levels") == sorted(sent[:count], key=str)
 
 
+def test_a_query_reads_two_types_of_events_of_one_topic_and_a_topic_twice(scratch: Scratch) -> None:
+    several, one = scratch.topic(schemas=("departure", "arrival")), scratch.topic()
+    send(scratch, one, ("a", 1), ("b", 2))
+    scratch.send(one, Record(b"bad"))
+    run = scratch.run()
+    departed, arrived = (run.read(several, event=event).select("flight_id") for event in ("departure", "arrival"))
+    pairs = run.read(one).alias("one").join(run.read(one).alias("other"), F.expr("one.id = other.id"))
+    run.append(departed.union(arrived).union(pairs.select("one.id")), "ids")
+    (query,) = run.start(continuous=False)
+    query.awaitTermination()
+    assert scratch.rows("ids") == [("a",), ("b",)]
+    assert [dict(row["observedMetrics"]).keys() for row in query.recentProgress][:1] == [
+        {f"decode {several}", f"decode {several} 2", f"decode {one}", f"decode {one} 2"}
+    ]
+
+
 @pytest.mark.slow
 def test_a_stream_is_merged_and_an_event_that_comes_late_loses(scratch: Scratch) -> None:
     topic = scratch.topic()

@@ -223,3 +223,26 @@ def test_ledgers_of_older_code_go_on_a_timestamp_is_no_part_of_what_is_compared(
     plain = cut_frame(rows, "source", 1).select(HASH).collect()
     timed_rows = rows.select("key", F.lit("2013-01-01").cast("timestamp").alias("timestamp"), "value")
     assert cut_frame(timed_rows, "source", 1).select(HASH).collect() == plain
+
+
+@pytest.mark.slow
+def test_a_record_that_its_topic_never_takes_is_named_and_the_job_goes_on_as_its_stop_says(scratch: Scratch) -> None:
+    source = topic_of(scratch, partitions=2)
+    compacted, narrow = topic_of(scratch, cleanup_policy="compact"), topic_of(scratch)
+    for number, key in enumerate((b"a", None)):
+        send(scratch._broker, source, Record(b"v", key, number))
+
+    def forward(topic: str, column: str) -> None:
+        run = scratch.run()
+        run.publish(run.records(source).select("value", column), topic)
+        scratch.catch_up(run)
+
+    for topic, column, what in (
+        (compacted, "key", rf"the record with no key \(batch 0, made of {source}-1 from offset 0 .*is compacted"),
+        (narrow, "partition", f"names partition 1, topic {narrow} has 1"),
+    ):
+        with pytest.raises(TidemarkError, match=f"RECORD_REFUSED: .*{what}") as refused:
+            forward(topic, column)
+        assert follow(refused.value.remedy)
+        forward(topic, column)
+        assert len(all_records(scratch, topic)) == (2 if topic == compacted else 1)  # of partition 0

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from conf.errors import TidemarkError
+from jobs.connectors.delta import damage
 from jobs.connectors.delta.log import DeltaLog
 from jobs.connectors.delta.reading import StoredTable, find_table, naming_damage
 
@@ -138,6 +140,15 @@ def test_a_table_of_a_newer_format_is_not_called_damaged(folder: Path) -> None:
     commit.write_text("\n".join(map(json.dumps, lines)))
     with pytest.raises(TidemarkError, match=r"NOT_READ: .*read it with Spark"):
         rows(folder)
+
+
+def test_files_that_the_system_does_not_open_are_no_damage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: object) -> NoReturn:
+        raise OSError("Failed to open local file: [errno 24] Too many open files")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetFile", refuse)
+    for said in ("Too many open files", "Parquet magic bytes not found"):
+        assert damage.diagnosed(str(folder), OSError(said), "delete it").code == "NOT_READ"
 
 
 def test_files_that_were_removed_as_they_were_read_are_no_damage(folder: Path) -> None:

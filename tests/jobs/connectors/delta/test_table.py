@@ -63,6 +63,41 @@ def test_several_columns_decide_in_their_order(spark: SparkSession, upserted: Ta
     assert stored(spark, table) == [(1, 5, "b"), (2, 6, "a")]
 
 
+def test_in_one_sequence_the_count_decides_and_between_two_of_them_the_time(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    columns = "id int, at int, part int, n int"
+    table = Table("keyed", str(tmp_path / "keyed"), keys=("id",), newest_by=("at",), sequence=("part", "n"))
+    first = [
+        *((1, 9, 0, 0), (1, 1, 0, 1)),  # the clock went back
+        *((2, 5, 0, 9), (2, 6, 1, 0)),  # the key moved
+        *((3, 9, 0, 0), (3, 5, 0, 1), (3, 7, 1, 0)),  # both: of part 0 the 5 is the last
+        *((4, 5, 0, 9), (4, 5, 1, 0)),
+    ]
+    delta_table.write(events(spark, *first, schema=columns), table, batch(0))
+    assert stored(spark, table) == [(1, 1, 0, 1), (2, 6, 1, 0), (3, 7, 1, 0), (4, 5, 1, 0)]
+    second = [(1, 0, 0, 2), (2, 5, 0, 10), (3, 8, 0, 2), (4, 5, 0, 10), (5, 1, 0, 3)]
+    delta_table.write(events(spark, *second, schema=columns), table, batch(1))
+    assert stored(spark, table) == [(1, 0, 0, 2), (2, 6, 1, 0), (3, 8, 0, 2), (4, 5, 0, 10), (5, 1, 0, 3)]
+
+
+def test_columns_named_as_those_of_deltas_merge_are_merged_like_others(spark: SparkSession, upserted: Table) -> None:
+    columns = "id int, at int, _Row_Id_ string, old int"
+    delta_table.write(
+        events(spark, (1, 5, "a", 1), (2, 5, "a", 1), (None, 5, "a", 1), schema=columns), upserted, batch(0)
+    )
+    came = [(1, 6, "b", 1), (2, 4, "b", 1), (None, 5, "b", 1), (4, 1, "b", 1)]
+    frame = events(spark, *came, schema="id int, at int, _row_id_ string, _source_row_present_ int")
+    assert delta_table.write(frame, upserted, batch(1))
+    assert not delta_table.write(frame, upserted, batch(1))
+    merged = [(1, 6, "b", 1, 1), (2, 5, "a", 1, None), (4, 1, "b", None, 1), (None, 5, "b", 1, 1)]
+    assert stored(spark, upserted) == merged
+    # The table has the columns, also where what is written has none of them.
+    delta_table.write(events(spark, (4, 2, 7), schema="id int, at int, old int"), upserted, batch(2))
+    assert stored(spark, upserted)[2] == (4, 2, "b", 7, 1)
+    assert [made["operation"] for made in commits(spark, upserted)] == ["WRITE"] * 3
+
+
 @pytest.mark.slow
 def test_of_two_equal_events_in_one_batch_one_whole_row_stays(spark: SparkSession, upserted: Table) -> None:
     delta_table.write(events(spark, (1, 5, "a"), (1, 5, None)), upserted, batch(0))

@@ -147,7 +147,7 @@ def test_a_row_goes_to_the_partition_that_it_names_and_else_by_its_key(
 
 
 def test_a_partition_that_is_not_there_stops_the_shard(producer: Producer, new_topic: NewTopicOf) -> None:
-    with pytest.raises(TidemarkError, match=r"KAFKA_FAILED.*[Uu]nknown partition"):
+    with pytest.raises(TidemarkError, match=r"RECORD_REFUSED.*key 'a' .*row 1\) names partition 9, .* has 2"):
         produced(producer, new_topic(2), rows(key=[b"a"], value=[b"1"], partition=[9]))
 
 

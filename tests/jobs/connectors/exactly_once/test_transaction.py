@@ -4,13 +4,13 @@ import uuid
 from collections.abc import Callable
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError
 from jobs.connectors.exactly_once.ledger_topic import Ledger, require_timeout_below_cap, topic_ids
 from jobs.connectors.exactly_once.markers import DONE, BatchId, Done
-from jobs.connectors.exactly_once.transaction import Transaction, Writer
+from jobs.connectors.exactly_once.transaction import Transaction, Writer, _explained
 from local.broker import Cluster
 
 NewTopicOf = Callable[[int], str]
@@ -125,5 +125,39 @@ def test_a_broker_that_is_not_there_is_told_in_one_line(writer: Writer, monkeypa
     monkeypatch.setattr("jobs.connectors.exactly_once.transaction.FENCE_SECONDS", 0.1)
     monkeypatch.setattr("jobs.connectors.exactly_once.transaction.METADATA_SECONDS", 0.2)
     away = Writer(writer.transactional_id, writer.ledger, 1, {"bootstrap.servers": "127.0.0.1:1"}, 10_000)
-    with pytest.raises(TidemarkError, match="KAFKA_FAILED: writer "):
+    with pytest.raises(TidemarkError, match="BROKER_UNREACHABLE: writer "):
         Transaction(away)
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds", "heard", "code"),
+    [
+        (KafkaError._ALL_BROKERS_DOWN, 61, (), "BROKER_UNREACHABLE"),
+        (KafkaError._ALL_BROKERS_DOWN, 5, (), "KAFKA_FAILED"),  # another attempt may get past it
+        (KafkaError._TRANSPORT, None, (), "BROKER_UNREACHABLE"),  # it was waited for before it began
+        (KafkaError.NOT_ENOUGH_REPLICAS, 61, (), "BROKER_UNREACHABLE"),
+        (KafkaError.UNKNOWN_TOPIC_OR_PART, 61, (), "TOPIC_MISSING"),
+        (KafkaError.INVALID_RECORD, 61, (), "RECORD_REFUSED"),
+        (KafkaError._FENCED, 5, (), "FENCED"),
+        (KafkaError._FENCED, 61, (), "TRANSACTION_TIMED_OUT"),
+        (KafkaError._MSG_TIMED_OUT, 61, (), "TRANSACTION_TIMED_OUT"),
+        (KafkaError._MSG_TIMED_OUT, 61, (KafkaError._TRANSPORT,), "BROKER_UNREACHABLE"),
+        (KafkaError._FENCED, 61, (KafkaError._ALL_BROKERS_DOWN,), "BROKER_UNREACHABLE"),
+        (None, 61, (), "TRANSACTION_TIMED_OUT"),
+    ],
+)
+def test_a_transaction_is_named_by_its_cause_and_by_its_time_only_where_nothing_else_is_known(
+    error: int | None, seconds: float | None, heard: tuple[int, ...], code: str
+) -> None:
+    writer = Writer("t.q.0", "__l", 1, {"bootstrap.servers": "127.0.0.1:1"}, 60_000)
+    told = None if error is None else KafkaError(error)
+    stop = _explained(writer, told, KafkaException("x"), seconds, [KafkaError(each) for each in heard])
+    assert stop.code == code
+    if code == "TRANSACTION_TIMED_OUT":
+        assert stop.remedy.startswith("raise ledger.transaction_timeout_ms")  # a begun batch can be made no smaller
+
+
+def test_a_name_that_is_too_long_for_a_ledger_is_refused_before_anything_is_created() -> None:
+    admin = AdminClient({"bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    with pytest.raises(TidemarkError, match=r"NAME_TOO_LONG: .* 250 characters, Kafka takes 249; shorten"):
+        Ledger("_" * 250, 1).require_shards(admin, 1)

@@ -1,5 +1,6 @@
 """What no query needs any more goes once it is old enough; what a query needs stays."""
 
+import json
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from jobs.operations.maintenance.checkpoints import (
 )
 from jobs.operations.replay.record import Part, Replacement, Replay, Slice, State
 from jobs.pipeline.outputs import RowSelector
+from jobs.pipeline.paths import STARTED_FILE
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 OLD, YOUNG = timedelta(days=8), timedelta(days=3)
@@ -58,16 +60,22 @@ def write_replay(folder: Path, id: str, state: State, age: timedelta) -> None:
 
 def test_what_is_old_goes_and_what_is_young_or_in_use_stays(spark: SparkSession, tmp_path: Path) -> None:
     root = tmp_path / "checkpoints"
-    for name, age in (("a", OLD), ("a.replaced-1", OLD), ("a.replaced-2", YOUNG), ("silver/deep", OLD)):
+    old = ("a", "a~replaced-1", "a.replaced-1", "a.replaced-3", "a.replaced-4", "silver/deep")
+    for name, age in (*((name, OLD) for name in old), ("a~replaced-2", YOUNG)):
         file(root / "ingest" / name / "metadata", age)
         file(root / "ingest" / name / "offsets" / "0", age)
+    # Two were moved aside; one is that of an output of this very name.
+    for name, query in (("a~replaced-1", "a"), ("a.replaced-1", "a"), ("a.replaced-3", "a.replaced-3")):
+        file(root / "ingest" / name / STARTED_FILE, OLD, json.dumps({"query": f"ingest.{query}"}))
     write_replay(tmp_path, "done-long-ago", "done", OLD)
     write_replay(tmp_path, "done", "abandoned", YOUNG)
     write_replay(tmp_path, "open", "ran", OLD)
     planned = clean(spark, tmp_path, dry_run=True)
     gone = {name for name, each in planned.items() if each.action == "would remove"}
     assert gone == {
+        "checkpoints/ingest/a~replaced-1",
         "checkpoints/ingest/a.replaced-1",
+        "checkpoints/ingest/a.replaced-4",
         "tables/replays/done-long-ago/shadow",
         "checkpoints/replays/done-long-ago",
     }

@@ -264,6 +264,12 @@ def test_what_a_run_left_unsettled_the_next_one_lists_though_nothing_has_come_si
     assert offsets(scratch) == []
     progress_of(scratch, declared(scratch, topic, without_repeats, 2))
     assert offsets(scratch) == [4, 5]
+    # A mark that is cut short is none.
+    mark = scratch.folder / "checkpoints" / "probe" / "probe" / "tidemark" / "late.json"
+    mark.write_text('{"ba')
+    mark.with_name(".late.json.crc").unlink(missing_ok=True)
+    progress_of(scratch, declared(scratch, topic, without_repeats, 2))
+    assert offsets(scratch) == [4, 5]
 
 
 @pytest.mark.exhaustive

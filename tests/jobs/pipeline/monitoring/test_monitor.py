@@ -9,6 +9,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError
+from jobs.connectors.delta import table as delta_table
 from jobs.ingest import job as ingest_job
 from jobs.operations import history
 from jobs.pipeline.monitoring import journal
@@ -104,6 +105,27 @@ def test_records_that_are_published_at_least_once_are_counted(scratch: Scratch) 
     ]
 
 
+@pytest.mark.slow
+def test_a_batch_that_is_written_to_several_places_was_read_once(scratch: Scratch) -> None:
+    topic, target = scratch.topic(), scratch.topic()
+    scratch.send(topic, *(scratch.reading(topic, str(number), number) for number in range(3)), Record(b"bad"))
+    run = scratch.run()
+
+    def write(batch: Batch) -> None:
+        for name in ("one", "other"):
+            delta_table.write(batch.frame, run.table(name), batch.commit(name))
+
+    run.write(run.read(topic), "tables", write)
+    run.write_and_publish(run.read(topic), "both", target, lambda rows: rows.selectExpr("id AS key", "id AS value"))
+    watch(run)
+    counted = {row["query"]: (row["rows_in"], row["rejected"], row["rows_out"]) for row in rows(run)}
+    assert counted == {
+        "probe.tables": (4, 1, {"one": 3, "other": 3}),
+        "probe.both": (4, 1, {"both": 3, target: 3}),
+    }
+    assert not run.counted
+
+
 def test_a_range_leaves_a_row_and_so_does_one_that_fails(scratch: Scratch) -> None:
     topic = scratch.topic()
     scratch.send(topic, *(scratch.reading(topic, str(number), number) for number in range(3)))
@@ -171,13 +193,33 @@ def test_a_stop_before_a_batch_is_written_leaves_the_one_before_as_done(
 
 
 def test_lag_is_asked_of_the_brokers(scratch: Scratch) -> None:
-    topic = scratch.topic()
+    topic = scratch.topic(partitions=2)
     scratch.send(topic, *(scratch.reading(topic, str(number), number) for number in range(5)))
+    scratch.send(topic, *(scratch.reading(topic, str(number), number, partition=1) for number in range(4)))
+    scratch.delete_records(topic, {1: 1})
     positions = Positions(scratch.settings().kafka)
     positions.advance("probe", "probe", {(topic, 0): 3})
-    [lag] = positions.measure()
+    lag, of_added = sorted(positions.measure(), key=lambda lag: lag.partition)
     assert (lag.position, lag.records, lag.unstable) == (3, 2, 0)
     assert lag.seconds > 0
-    positions.advance("probe", "probe", {(topic, 0): 5})
-    [lag] = positions.measure()
-    assert (lag.records, lag.seconds) == (0, 0.0)
+    assert (of_added.position, of_added.records) == (1, 3)
+    positions.advance("probe", "probe", {(topic, 0): 5, (topic, 1): 4})
+    assert [(lag.records, lag.seconds) for lag in positions.measure()] == [(0, 0.0), (0, 0.0)]
+
+
+@pytest.mark.slow
+def test_a_query_that_was_started_again_and_waits_has_a_lag(scratch: Scratch, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, measured = scratch.topic(), list[tuple[int, int]]()
+    for _ in range(2):
+        scratch.send(topic, *(scratch.reading(topic, str(number), number) for number in range(2)))
+        run = declared(scratch, topic)
+        monitor = Monitor(run)
+
+        def check(topics: object, monitor: Monitor = monitor) -> None:
+            monitor._find_positions()
+            measured.extend((lag.position, lag.records) for lag in monitor._positions.measure())
+
+        monkeypatch.setattr(run.schemas, "check", check)
+        with monitor:
+            supervise(run.spark, run.starts(continuous=False), on_stop=monitor.stopped)
+    assert measured == [(0, 2), (2, 2)]
