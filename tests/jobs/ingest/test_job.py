@@ -151,6 +151,7 @@ def test_a_backlog_in_small_batches_is_each_record_once_and_every_commit_names_i
         assert until[-1] == '{"0":5,"1":5}'
 
 
+@pytest.mark.slow
 def test_an_empty_topic_ends_well_and_leaves_no_row(scratch: Scratch) -> None:
     topic = scratch.topic()
     scratch.ingest(topic)

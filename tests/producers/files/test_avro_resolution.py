@@ -201,7 +201,7 @@ def test_records_of_a_union_go_by_their_aliases_and_what_they_hold_is_converted(
     assert found == [{"since": AT}, {"at": AT}, None]
 
 
-@pytest.mark.parametrize(("own", "contract"), [(own, contract) for own in PROMOTIONS for contract in sorted(PROMOTIONS[own])])
+@pytest.mark.parametrize(("own", "contract"), [(own, other) for own in PROMOTIONS for other in sorted(PROMOTIONS[own])])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_avro_promotes_is_promoted_as_the_gate_allows(tmp_path: Path, own: str, contract: str, shape: str) -> None:
     value = {"string": "ü", "bytes": "ü".encode()}.get(own, 5)

@@ -47,6 +47,7 @@ def test_a_type_that_is_no_wider_one_is_refused_with_table_column_and_both_types
         assert f"table {appended.path}: {expected.replace('column n', f'column n{number}')}" in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), ("id",)])
 def test_wider_types_widen_their_columns(keys: tuple[str, ...], spark: SparkSession, tmp_path: Path) -> None:
     table = Table("events", str(tmp_path / "events"), keys=keys)

@@ -63,6 +63,7 @@ def test_several_columns_decide_in_their_order(spark: SparkSession, upserted: Ta
     assert stored(spark, table) == [(1, 5, "b"), (2, 6, "a")]
 
 
+@pytest.mark.slow
 def test_in_one_sequence_the_count_decides_and_between_two_of_them_the_time(
     spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_in_one_sequence_the_count_decides_and_between_two_of_them_the_time(
     assert stored(spark, table) == [(1, 0, 0, 2), (2, 6, 1, 0), (3, 8, 0, 2), (4, 5, 0, 10), (5, 1, 0, 3)]
 
 
+@pytest.mark.slow
 def test_columns_named_as_those_of_deltas_merge_are_merged_like_others(spark: SparkSession, upserted: Table) -> None:
     columns = "id int, at int, _Row_Id_ string, old int"
     delta_table.write(
@@ -147,6 +149,7 @@ def test_of_a_key_that_a_batch_has_twice_the_last_row_stays_where_rows_come_in_o
         assert [row[2] for row in stored(spark, table)] == ["c", "d", "b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [(), ("id",)])
 def test_a_new_column_is_added_and_a_missing_one_is_null(
     keys: tuple[str, ...], spark: SparkSession, tmp_path: Path
@@ -228,6 +231,7 @@ def test_queries_that_begin_together_write_into_one_new_table(spark: SparkSessio
     assert [row[0] for row in stored(spark, appended)] == list(range(6))
 
 
+@pytest.mark.slow
 def test_the_first_rows_of_a_table_are_appended_and_later_ones_merged(spark: SparkSession, upserted: Table) -> None:
     for number in range(2):
         delta_table.write(events(spark, (1, number, "a"), (2, number, "b"), (2, number, "c")), upserted, batch(number))
@@ -235,6 +239,7 @@ def test_the_first_rows_of_a_table_are_appended_and_later_ones_merged(spark: Spa
     assert [row[:2] for row in stored(spark, upserted)] == [(1, 1), (2, 1)]
 
 
+@pytest.mark.slow
 def test_of_two_queries_that_write_the_first_rows_of_a_table_the_slower_one_merges(
     spark: SparkSession, upserted: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ def test_what_sparks_own_client_is_told_has_the_same_names(spark: SparkSession, 
     assert (missing.code, bool(missing.remedy)) == ("TOPIC_MISSING", True)
 
 
+@pytest.mark.slow
 def test_who_follows_what_a_denied_read_says_reads(spark: SparkSession, secured: SecuredCluster) -> None:
     topic, settings = secured.topic("described"), secured.kafka(SASL, SASL)
     secured.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE)
