@@ -17,6 +17,7 @@ from jobs.pipeline.errors import STATE_DAMAGED, DamagedError, DeniedError, Unrea
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.paths import QUARANTINE, SHARED
 from jobs.pipeline.state_store import damaged_file
+from jobs.pipeline.stored_tables import MOVE_AWAY
 
 # What a query that publishes can do in place of reading its topics again, which would publish records twice.
 OTHER_NAME = "publish into a topic and from a job of another name"
@@ -90,7 +91,7 @@ def damage_error(
     if stop.code == STATE_DAMAGED:
         message = f"{message}: {file}" if file and file not in message else message
     elif any(f"{paths.table(tables_root, name)}/" in message for name in SHARED):
-        anew = "without one, move the table away: it is begun anew, and its queries go on"
+        anew = f"without one, {MOVE_AWAY}"
     elif not any(paths.table(tables_root, rows.table) in message for rows in output.tables):
         anew = "without one, delete that table and the checkpoint of the query that writes it, together"
     return TidemarkError(stop.code, message, "; ".join(filter(None, (stop.remedy, anew))))

@@ -4,9 +4,10 @@ from conf.settings import Settings
 from jobs.connectors.delta.reading import ANEW, StoredTable, find_table
 from jobs.pipeline import paths
 
+MOVE_AWAY = "move the table away: it is begun anew, and its queries go on"
 # What helps where no copy is left of a table that no single query writes.
 ANEW_BY_NAME = {
-    **dict.fromkeys(paths.SHARED, "move the table away: it is begun anew, and its queries go on"),
+    **dict.fromkeys(paths.SHARED, MOVE_AWAY),
     paths.MICRO_BATCHES: "move the table away: it is begun anew, without what was before",
     **dict.fromkeys(
         (paths.REDRIVES, paths.RESOLUTIONS), "move the table away: `local/tidemark quarantine audit` makes it anew"

@@ -50,6 +50,16 @@ def cut_short(scene: SceneOf, **how: object) -> Scene:
     return crime
 
 
+def kill_between_two_shards(crime: Scene) -> None:
+    """Kill the driver in batch 1, after shard 0 of it has been committed and before shard 1 begins."""
+    crime.arm("shard-after-commit", batch=1, shard=0)
+    crime.arm("shard-before-fence", batch=1, shard=1)
+    driver = crime.start()
+    crime.held("shard-after-commit", driver)
+    crime.held("shard-before-fence", driver)
+    driver.kill()
+
+
 def write(file: Path, content: bytes, checksum: bool = False) -> None:
     """Change a checkpoint's file behind Hadoop's back, which notices where the old `checksum` is left beside it."""
     file.write_bytes(content)
@@ -227,12 +237,7 @@ def test_a_plan_with_random_keys_is_refused_and_in_mode_outbox_survives_a_kill_b
     assert crime.verdict(marked=False).rows == 0
 
     crime.mode = "outbox"
-    crime.arm("shard-after-commit", batch=1, shard=0)
-    crime.arm("shard-before-fence", batch=1, shard=1)
-    driver = crime.start()
-    crime.held("shard-after-commit", driver)
-    crime.held("shard-before-fence", driver)
-    driver.kill()
+    kill_between_two_shards(crime)
     crime.finish()
 
     assert_clean(crime)
@@ -356,12 +361,7 @@ def test_retention_that_passes_what_is_still_to_be_read_stops_the_query_and_skip
 def test_skip_lost_finishes_a_batch_cut_short_between_two_shards_and_doubles_neither(scene: SceneOf) -> None:
     crime = scene(settings=[BATCH], partitions=2)
     crime.fill(900)
-    crime.arm("shard-after-commit", batch=1, shard=0)
-    crime.arm("shard-before-fence", batch=1, shard=1)
-    driver = crime.start()
-    crime.held("shard-after-commit", driver)
-    crime.held("shard-before-fence", driver)
-    driver.kill()
+    kill_between_two_shards(crime)
     for future in crime.admin.delete_records(
         [TopicPartition(crime.source, number, 200) for number in range(2)]
     ).values():

@@ -43,6 +43,16 @@ def published(scratch: Scratch, topic: str) -> list[int]:
     return sorted(int(value) for _, value, _ in records)
 
 
+def stop_and_follow_the_way_out(scratch: Scratch, source: str, target: str, kept: str, code: str) -> None:
+    """Without state or tables, the checkpoint is lost as well, and adopted before."""
+    with pytest.raises(TidemarkError, match=rf"{code}.*{WAY_OUT}"):
+        scratch.catch_up(declared(scratch, source, target, kept))
+    if kept in ("shards", "nothing"):
+        shutil.rmtree(scratch.folder / "checkpoints")
+        declared(scratch, source, target, kept).adopt()
+    scratch.catch_up(declared(scratch, source, target, kept, skips_lost=True))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", of_a_kind(["shards", "nothing", "state", "table"], ["shards"]))
 def test_a_job_that_publishes_goes_on_behind_what_retention_took_with_or_without_its_checkpoint(
@@ -53,13 +63,7 @@ def test_a_job_that_publishes_goes_on_behind_what_retention_took_with_or_without
     scratch.catch_up(declared(scratch, source, target, kept))
     send(scratch, source, 3, 4, 5)
     scratch.delete_records(source, {0: 5})
-    with pytest.raises(TidemarkError, match=rf"DATA_LOST.*{WAY_OUT}"):
-        scratch.catch_up(declared(scratch, source, target, kept))
-    if kept in ("shards", "nothing"):
-        shutil.rmtree(scratch.folder / "checkpoints")
-        declared(scratch, source, target, kept).adopt()
-
-    scratch.catch_up(declared(scratch, source, target, kept, skips_lost=True))
+    stop_and_follow_the_way_out(scratch, source, target, kept, "DATA_LOST")
 
     assert published(scratch, target) == [0, 1, 2, 5]
     assert f"{source} partition 0: offsets 3 to 4 are gone" in capsys.readouterr().err
@@ -79,13 +83,7 @@ def test_a_job_that_publishes_goes_on_with_a_topic_that_was_created_again(
     scratch.catch_up(declared(scratch, source, target, kept))
     recreate(admin, source)
     send(scratch, source, 3, 4, 5, 6)
-    with pytest.raises(TidemarkError, match=rf"TOPIC_RECREATED.*{WAY_OUT}"):
-        scratch.catch_up(declared(scratch, source, target, kept))
-    if kept in ("shards", "nothing"):
-        shutil.rmtree(scratch.folder / "checkpoints")
-        declared(scratch, source, target, kept).adopt()
-
-    scratch.catch_up(declared(scratch, source, target, kept, skips_lost=True))
+    stop_and_follow_the_way_out(scratch, source, target, kept, "TOPIC_RECREATED")
 
     assert published(scratch, target) == [0, 1, 2, 3, 4, 5, 6]
     assert f"topic {source} was created again" in capsys.readouterr().err
