@@ -135,6 +135,29 @@ def test_other_offsets_for_a_batch_cut_short_stop_the_query_and_adopt_goes_on(sc
     assert_clean(crime)
 
 
+CHANGES = [("stateless", "stamped"), pytest.param("shuffled", "stamped_shuffled", marks=pytest.mark.exhaustive)]
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+@pytest.mark.parametrize("remedy", ["adopt", pytest.param("the code before", marks=pytest.mark.exhaustive)])
+def test_code_that_changed_amid_a_batch_stops_the_query_and_each_remedy_goes_on(
+    before: str, after: str, remedy: str, scene: SceneOf
+) -> None:
+    crime = cut_short(scene, query=before, label=f"{before}, {remedy}")
+
+    assert "BATCH_CHANGED" in crime.stopped(query=after)
+
+    if remedy == "adopt":
+        said = crime.finish(adopt=True, query=after).said
+        assert "what of it is published stays" in said
+        assert ("a record whose key has changed" in said) == (before == "shuffled")
+    else:
+        crime.finish(query=before)
+    crime.fill(300)
+    crime.finish(query=after)
+    assert_clean(crime)
+
+
 @pytest.mark.exhaustive
 def test_a_deleted_ledger_stops_the_query_and_adopt_begins_it_anew(scene: SceneOf) -> None:
     crime = done(scene)

@@ -37,6 +37,16 @@ def shuffled(records: DataFrame) -> DataFrame:
     return records.select("key", "value").repartition(3, "key")
 
 
+def stamped(records: DataFrame) -> DataFrame:
+    """What `stateless` gives after a change of code: the same records with a header."""
+    return records.selectExpr("key", "value", "array(named_struct('key', 'version', 'value', cast('2' as binary))) headers")
+
+
+def stamped_shuffled(records: DataFrame) -> DataFrame:
+    """What `shuffled` gives after the same change."""
+    return stamped(records).repartition(3, "key")
+
+
 def windowed(records: DataFrame) -> DataFrame:
     """Each number once, by way of state."""
     numbers = records.select("key", "value", "timestamp").withWatermark("timestamp", "1 day")
@@ -54,7 +64,7 @@ def as_is(rows: DataFrame) -> DataFrame:
 
 
 QUERIES: dict[str, Callable[[DataFrame], DataFrame]] = {
-    each.__name__: each for each in (stateless, shuffled, windowed, random_key)
+    each.__name__: each for each in (stateless, shuffled, stamped, stamped_shuffled, windowed, random_key)
 }
 
 

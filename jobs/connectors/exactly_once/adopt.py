@@ -39,7 +39,7 @@ def adopt(sink: LedgerSink, held: Held, stateful: bool) -> Adoption:
 
     A checkpoint that is missing, another query's, or older than the ledger, is to be restored from the ledger; a ledger
     that is missing, or older than the checkpoint, begins anew where the checkpoint is. The output topics are taken as
-    they are now.
+    they are now, and so are the published shards of a batch that was begun, whose records may have changed since.
 
     Raises:
         TidemarkError: ADOPT_NEEDS_STATE, where the ledger cannot give back the state that the query keeps.
@@ -54,15 +54,24 @@ def adopt(sink: LedgerSink, held: Held, stateful: bool) -> Adoption:
             _begin_anew(sink, transaction, held.last, ids)
             return Adoption(f"{sink.id}: the ledger begins after batch {held.last.batch} of query {held.query_id}")
         ids = topic_ids(sink.admin, {*sink.topics, *last.topics}, sink.kafka.client_config())
-        if ids != last.topics:
-            transaction.commit(replace(last, topics=ids).to_json(), PLAN)
+        accepted = replace(last, topics=ids, accepted=True)
+        if accepted != last:
+            transaction.commit(accepted.to_json(), PLAN)
     if _is_in_step(last, held):
-        return Adoption(
-            f"{sink.id}: ledger and checkpoint agree on batch {last.id.batch}; topics are taken as they are"
-        )
+        return Adoption(f"{sink.id}: ledger and checkpoint agree on batch {last.id.batch}; {_taken(last, held)}")
     if stateful or last.stateful:
         raise _needs_state(sink, last)
     return Adoption(f"{sink.id}: goes on with batch {last.id.batch} of query {last.id.query_id}", last)
+
+
+def _taken(last: Plan, held: Held) -> str:
+    """Return what is taken as it is, and what that may cost."""
+    if last.id == held.last:
+        return "topics are taken as they are"
+    text = "what of it is published stays, the rest is written as the job gives it now"
+    if last.layout == "key":
+        text += "; a record whose key has changed since may lack, or be there twice"
+    return text
 
 
 def _is_behind(last: Plan, held: Held) -> bool:

@@ -31,10 +31,18 @@ def checkpoint_rolled_back(sink: str, recorded: int, batch: int) -> TidemarkErro
     return TidemarkError("CHECKPOINT_ROLLED_BACK", what, f"restore the newest checkpoint, or {ADOPT}")
 
 
-def batch_changed(sink: str, batch: int, how: str) -> TidemarkError:
-    what = f"batch {batch} of sink {sink} was begun before with {how}; a part of it may be in the topic"
-    remedy = f"restore the checkpoint that began it, or {ADOPT}; for a plan that is not deterministic use mode outbox"
+def other_offsets(sink: str, batch: int) -> TidemarkError:
+    what = f"batch {batch} of sink {sink} was begun before with other source offsets; a part of it may be in the topic"
+    remedy = f"restore the checkpoint that began it, or {ADOPT}: it goes on with the offsets that the ledger has"
     return TidemarkError("BATCH_CHANGED", what, remedy)
+
+
+def other_records(sink: str, batch: int, shard: int) -> TidemarkError:
+    what = f"shard {shard} of batch {batch} of sink {sink} is published, and the job gives other records for it now"
+    first = "run the code and settings that began the batch once more, until it has caught up"
+    second = f"or {ADOPT}: what is published stays, the rest of the batch is written as the job gives it now"
+    third = 'if nothing was changed, the job computes something else each time: publish with mode="outbox" from then on'
+    return TidemarkError("BATCH_CHANGED", what, f"{first}; {second}; {third}")
 
 
 def layout_changed(sink: str, batch: int, how: str) -> TidemarkError:

@@ -51,6 +51,7 @@ class Plan:
         topics: the output topics' ids by name, as far as they were known.
         checkpoint: the checkpoint's files that begin this batch, by their path in it, for `adopt`.
         code: the version of the code that planned it.
+        accepted: whether shards that are written stay as they are, though the code may give other records now.
     """
 
     id: BatchId
@@ -61,6 +62,7 @@ class Plan:
     checkpoint: dict[str, str] = field(default_factory=dict)
     stateful: bool = False
     code: str = ""
+    accepted: bool = False
 
     def to_json(self) -> bytes:
         return _to_json(PLAN, self)
@@ -169,7 +171,7 @@ def is_same_batch(last: BatchId, mine: BatchId, sink: str) -> bool:
     if last.batch > mine.batch:
         raise errors.checkpoint_rolled_back(sink, last.batch, mine.batch)
     if last.batch == mine.batch and last.offsets_hash != mine.offsets_hash:
-        raise errors.batch_changed(sink, mine.batch, "other source offsets")
+        raise errors.other_offsets(sink, mine.batch)
     return last.batch == mine.batch
 
 

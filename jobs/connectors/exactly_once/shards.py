@@ -160,7 +160,7 @@ class ShardTask:
         topic: where rows go that name none.
         limits: what the output topics take, as far as it is known.
         origins: what each shard is made of, for people; empty where that is not known.
-        may_lack: whether a shard that is found written may have had records that are gone by now.
+        may_differ: whether a shard that is found written stays as it is, whatever its records are now.
     """
 
     sink: str
@@ -171,7 +171,7 @@ class ShardTask:
     delivery: Delivery = "exactly-once"
     limits: SizeLimits = field(default_factory=lambda: SizeLimits({}))
     origins: tuple[str, ...] = ()
-    may_lack: bool = False
+    may_differ: bool = False
 
     def sent(self, shard: int, fast: bool = True) -> ShardProducer:
         """Make the producer that sends and counts a shard's rows."""
@@ -296,14 +296,14 @@ def _read_ahead(rows: Iterable[pa.RecordBatch], enough: Callable[[], bool]) -> I
 
 
 def _found(assignment: ShardTask, done: Done, rows: Iterable[pa.RecordBatch]) -> ShardResult:
-    """Check that a shard that is written already has the same records again; else the plan was not deterministic."""
-    if assignment.may_lack:
+    """Check that a shard that is written already has the same records again, unless those may have changed."""
+    if assignment.may_differ:
         return ShardResult(done.shard, done.n, topics=list(done.topics))
     again = assignment.sent(done.shard)
     for batch in rows:
         again.count(batch)
     if (again.done.n, again.done.checksum) != (done.n, done.checksum):
-        raise errors.batch_changed(assignment.sink, assignment.id.batch, "other records")
+        raise errors.other_records(assignment.sink, assignment.id.batch, done.shard)
     return ShardResult(done.shard, done.n, topics=list(done.topics))
 
 

@@ -217,7 +217,7 @@ class LedgerSink:
             self.delivery,
             SizeLimits.of(takes, self.kafka.bootstrap_servers, self.batching.batch_bytes),
             cut.origins if is_by_source else (),
-            cut.may_lack,
+            cut.may_lack or plan.accepted,
         )
 
     def writer(self, shard: int | None, batch: int) -> Writer:

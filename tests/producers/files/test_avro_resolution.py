@@ -106,6 +106,10 @@ def is_the_same(said: Any, held: Any) -> bool:
     if said[0] == held[0] == "number" and "nan" not in (said[1], held[1]):
         digits = max(1, min(9, len(said[1].normalize().as_tuple().digits)))
         return bool(Decimal(f"{float(held[1]):.{digits}g}") == said[1])  # of a float
+    if said[0] == "instant" and held[0] == "text":
+        seconds, fraction = held[1].removesuffix("Z").partition(".")[::2]
+        whole = (dt.datetime.fromisoformat(seconds) - EPOCHS[False]) // dt.timedelta(seconds=1)
+        return bool(whole * 10**9 + int(fraction.ljust(9, "0")) == said[1])
     utf8 = [("bytes", value.encode()) if kind == "text" else (kind, value) for kind, value in (said, held)]
     return bool(utf8[0] == utf8[1])
 
