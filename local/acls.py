@@ -12,7 +12,7 @@ from conf.settings import Settings
 from jobs import catalog
 from jobs.connectors.kafka.acls import Acls
 from jobs.connectors.kafka.rights import Comparison, Entry, Right, compare, grant, single
-from local.rights import COMMANDS, Who, command_rights, find_command, unknown
+from local.command_rights import COMMANDS, Who, command_rights, find_command, unknown
 
 DESCRIPTION = """\
 What jobs and commands must be allowed to do on the brokers, derived from what they declare. With --principal, held
@@ -85,8 +85,8 @@ def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right
     if not names:
         return {}
     # Here, so that no JVM is started, and no PySpark loaded, for commands that need none.
-    from jobs.pipeline.rights import DeclaredRun
-    from jobs.pipeline.rights import job_rights as declared_rights
+    from jobs.pipeline.job_rights import DeclaredRun
+    from jobs.pipeline.job_rights import job_rights as declared_rights
     from local.session import spark_session
     from local.submit import quiet_start
 

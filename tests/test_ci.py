@@ -83,6 +83,21 @@ def test_a_few_failed_cases_are_run_once_more_alone_and_the_table_says_so(
     assert stages.main([]) == 1
 
 
+def test_what_ci_runs_draws_the_same_each_time_and_exhaustive_draws_anew(
+    stages: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = (("sh", "-c", "echo seed ${TIDEMARK_SEED-none}"),)
+    monkeypatch.delenv("TIDEMARK_SEED", raising=False)
+    stages.RESULTS.mkdir()
+    anew = next(stage for stage in stages.NAMED if stage.name == "exhaustive")
+    stages.run(stages.Stage("fixed", show))
+    stages.run(stages.Stage("anew", show, variables=anew.variables))
+    monkeypatch.setenv("TIDEMARK_SEED", "7")
+    stages.run(stages.Stage("told", show))
+    said = [line for line in capsys.readouterr().out.splitlines() if "seed" in line]
+    assert said == [f"fixed   | seed {stages.SEED['TIDEMARK_SEED']}", "anew    | seed none", "told    | seed 7"]
+
+
 def test_all_well_is_exit_code_0_and_what_is_not_there_is_named(
     stages: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,10 +18,10 @@ from jobs.connectors.kafka.rights import single
 from jobs.ingest import job as ingest
 from jobs.operations.coverage import cli as coverage
 from jobs.operations.replay.replay_lock import ReplayLock
-from jobs.pipeline.rights import DeclaredRun, job_rights
+from jobs.pipeline.job_rights import DeclaredRun, job_rights
 from jobs.pipeline.run import Run
 from local import acls
-from local.rights import Who, Words, command_rights
+from local.command_rights import Who, Words, command_rights
 from producers import cli as producers
 from producers.quarantine import cli as quarantine
 from tests.faults.oracle import judge, read_all

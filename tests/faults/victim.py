@@ -39,7 +39,9 @@ def shuffled(records: DataFrame) -> DataFrame:
 
 def stamped(records: DataFrame) -> DataFrame:
     """What `stateless` gives after a change of code: the same records with a header."""
-    return records.selectExpr("key", "value", "array(named_struct('key', 'version', 'value', cast('2' as binary))) headers")
+    return records.selectExpr(
+        "key", "value", "array(named_struct('key', 'version', 'value', cast('2' as binary))) headers"
+    )
 
 
 def stamped_shuffled(records: DataFrame) -> DataFrame:

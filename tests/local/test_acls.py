@@ -11,11 +11,11 @@ from conf.settings import Settings, load
 from jobs.connectors.exactly_once.ledger_topic import sink_rights
 from jobs.connectors.kafka.acls import Acls
 from jobs.connectors.kafka.rights import Comparison, Entry, Kind, Right, compare, publishing, reading, single
-from jobs.pipeline.rights import reading_rights
+from jobs.pipeline.job_rights import reading_rights
 from local import acls
 from local.acls import commands, needed, table, together
 from local.broker import Cluster
-from local.rights import COMMANDS, command_rights, find_command
+from local.command_rights import COMMANDS, command_rights, find_command
 
 BOB = "User:bob"
 READ = Right("topic", "in", ("Read",))

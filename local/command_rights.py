@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from conf.command_line import split_words
+from conf import command_line
 from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from conf.topics import load_topics
@@ -199,7 +199,7 @@ def find_command(text: str) -> Who | None:
     Raises:
         TidemarkError: BAD_ARGUMENTS, for words that it does not take.
     """
-    words = split_words(text)
+    words = command_line.split_words(text)
     for count in range(len(words), 0, -1):
         command = " ".join(words[:count])
         if command in COMMANDS:
@@ -224,7 +224,7 @@ def _parsed(text: str, words: Sequence[str]) -> Words:
     parser.add_argument("--exactly-once", dest="name", nargs="?", const="")
     for option in ("--create-topic", "--redrive", "--abort"):
         parser.add_argument(option, action="store_true")
-    return Words(**vars(parser.parse_args(words)))
+    return Words(**vars(command_line.parse(parser, words)))
 
 
 def command_rights(settings: Settings, who: Who) -> list[Right]:

@@ -1,7 +1,7 @@
 """Random faults on three brokers, one after the other, until the time is over: is every record there once after each?
 
     local/tidemark setup
-    .tidemark/venv/bin/python -m tests.faults.schedule --minutes 10 [--seed 7] [--folder FOLDER]
+    .tidemark/venv/bin/python -m tests.faults.random_faults --minutes 10 [--seed 7] [--folder FOLDER]
 
 Each round fills the source of one of five queries that go on from round to round, starts a driver, waits for a random
 fail point or a random time, does a random fault, lets a driver finish, and judges the output as a whole. The seed is
@@ -13,6 +13,7 @@ import argparse
 import os
 import random
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from conf import command_line
 from conf.errors import exit_on_error
 from local.broker import Cluster
 from local.processes import wait_for
@@ -263,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--folder", type=Path, help="an empty one, which is kept, for logs and data")
-    options = parser.parse_args(argv)
+    options = command_line.parse(parser, sys.argv[1:] if argv is None else argv)
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="tidemark-faults-") as temporary:
         results = play(options.minutes, options.seed, options.folder or Path(temporary))
