@@ -78,21 +78,21 @@ def source_ranges(frame: DataFrame) -> list[tuple[str, int, int]] | None:
 
 
 def publish_shards(
-    frame: DataFrame, layout: Layout, assignment: "ShardTask", order_by: str | None, record_bytes: float | None
+    frame: DataFrame, layout: Layout, shard_task: "ShardTask", order_by: str | None, record_bytes: float | None
 ) -> list["ShardResult"]:
-    """Cut `frame`, the records of a micro-batch, into the shards of `assignment`, and publish each in its own task.
+    """Cut `frame`, the records of a micro-batch, into the shards of `shard_task`, and publish each in its own task.
 
     Args:
         order_by: see `cut_frame`; record_bytes: see `arrow_batches`.
     """
-    shards = cut_frame(frame, layout, len(assignment.writers), order_by)
+    shards = cut_frame(frame, layout, len(shard_task.writers), order_by)
     with arrow_batches(frame.sparkSession, record_bytes):
-        rows = map_in_arrow(shards, task(assignment), RESULT).collect()
-    answers = {answer.shard: answer for answer in (ShardResult(**json.loads(row.result)) for row in rows)}
-    for shard in set(range(len(assignment.writers))) - answers.keys():
+        rows = map_in_arrow(shards, publishing(shard_task), RESULT).collect()
+    results = {result.shard: result for result in (ShardResult(**json.loads(row.result)) for row in rows)}
+    for shard in set(range(len(shard_task.writers))) - results.keys():
         # Spark gives an empty frame fewer tasks, or none.
-        answers[shard] = publish_shard(assignment, shard, ())
-    return list(answers.values())
+        results[shard] = publish_shard(shard_task, shard, ())
+    return list(results.values())
 
 
 def cut_frame(frame: DataFrame, layout: Layout, shards: int, order_by: str | None = None) -> DataFrame:
@@ -173,7 +173,7 @@ class ShardTask:
     origins: tuple[str, ...] = ()
     may_differ: bool = False
 
-    def sent(self, shard: int, fast: bool = True) -> ShardProducer:
+    def producer(self, shard: int, fast: bool = True) -> ShardProducer:
         """Make the producer that sends and counts a shard's rows."""
         origin = self.origins[shard] if self.origins else ""
         return ShardProducer(Done(self.id, shard), self.sink, self.limits, origin, fast)
@@ -201,7 +201,7 @@ class ShardResult:
             raise TidemarkError(*self.stop)
 
 
-def task(assignment: ShardTask) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def publishing(task: ShardTask) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Make the function for `map_in_arrow` that publishes a partition's rows and gives one row, a ShardResult."""
 
     def publish_partition(rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -210,10 +210,10 @@ def task(assignment: ShardTask) -> Callable[[Iterator[pa.RecordBatch]], Iterator
         context = TaskContext.get()
         assert context is not None, "runs in a task"
         number = context.partitionId()
-        shard = assignment.order[number] if assignment.order else number
-        answer = publish_shard(assignment, shard, rows)
+        shard = task.order[number] if task.order else number
+        result = publish_shard(task, shard, rows)
         _spare_collector()
-        yield _as_arrow(answer)
+        yield _as_arrow(result)
 
     return publish_partition
 
@@ -233,34 +233,34 @@ def _spare_collector() -> None:
         gc.freeze()
 
 
-def publish_shard(assignment: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -> ShardResult:
+def publish_shard(task: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -> ShardResult:
     """Publish `rows` (columns key, value, topic, partition, headers as the sink has them, and HASH) as one shard.
 
     Raises:
         TidemarkError: KAFKA_FAILED, FENCED: the attempt failed, and left nothing behind; another one may succeed.
     """
-    publish = _at_most_once if assignment.delivery == "at-most-once" else _exactly_once
+    publish = _at_most_once if task.delivery == "at-most-once" else _exactly_once
     try:
-        return publish(assignment, shard, rows)
+        return publish(task, shard, rows)
     except TidemarkError as stop:
         if stop.code in PASSING:
             raise
         return ShardResult(shard, stop=[stop.code, stop.message, stop.remedy])
 
 
-def _exactly_once(assignment: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -> ShardResult:
-    with beginning(assignment.writers[shard]) as begun:
+def _exactly_once(task: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -> ShardResult:
+    with beginning(task.writers[shard]) as begun:
         rows = _read_ahead(rows, begun.done)
         transaction, last = begun.result()
         done = last if isinstance(last, Done) else None
-        if is_done(done, assignment.id, assignment.sink):
+        if is_done(done, task.id, task.sink):
             assert done is not None
-            return _found(assignment, done, rows)
-        return send(assignment, shard, transaction, rows, lambda sent: transaction.commit(sent.to_json(), DONE))
+            return _found(task, done, rows)
+        return send(task, shard, transaction, rows, lambda sent: transaction.commit(sent.to_json(), DONE))
 
 
 def send(
-    assignment: ShardTask,
+    task: ShardTask,
     shard: int,
     transaction: Transaction,
     rows: Iterable[pa.RecordBatch],
@@ -271,10 +271,10 @@ def send(
     Raises:
         TidemarkError: KAFKA_FAILED, FENCED, which another attempt may get past; any other stop is in the result.
     """
-    sent = assignment.sent(shard)
+    sent = task.producer(shard)
     try:
         with transaction.named():
-            sent.produce(transaction.producer, rows, assignment.topic, assignment.writers[shard].timeout_ms / 1000)
+            sent.produce(transaction.producer, rows, task.topic, task.writers[shard].timeout_ms / 1000)
         commit(sent.done)
     except TidemarkError as error:
         if (stop := sent.refusal or error).code in PASSING:
@@ -295,26 +295,26 @@ def _read_ahead(rows: Iterable[pa.RecordBatch], enough: Callable[[], bool]) -> I
     return chain(ahead, coming)
 
 
-def _found(assignment: ShardTask, done: Done, rows: Iterable[pa.RecordBatch]) -> ShardResult:
+def _found(task: ShardTask, done: Done, rows: Iterable[pa.RecordBatch]) -> ShardResult:
     """Check that a shard that is written already has the same records again, unless those may have changed."""
-    if assignment.may_differ:
+    if task.may_differ:
         return ShardResult(done.shard, done.n, topics=list(done.topics))
-    again = assignment.sent(done.shard)
+    again = task.producer(done.shard)
     for batch in rows:
         again.count(batch)
     if (again.done.n, again.done.checksum) != (done.n, done.checksum):
-        raise errors.other_records(assignment.sink, assignment.id.batch, done.shard)
+        raise errors.other_records(task.sink, task.id.batch, done.shard)
     return ShardResult(done.shard, done.n, topics=list(done.topics))
 
 
-def _at_most_once(assignment: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -> ShardResult:
+def _at_most_once(task: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -> ShardResult:
     """Commit the marker first: whatever happens to the records after it, no attempt sends them again."""
-    writer = assignment.writers[shard]
+    writer = task.writers[shard]
     with Transaction(writer) as transaction:
         last = transaction.last_marker()
-        if is_done(last if isinstance(last, Done) else None, assignment.id, assignment.sink):
+        if is_done(last if isinstance(last, Done) else None, task.id, task.sink):
             return ShardResult(shard)
-        transaction.commit(Done(assignment.id, shard).to_json(), DONE)
+        transaction.commit(Done(task.id, shard).to_json(), DONE)
     refused: list[KafkaError] = []
 
     def answered(error: KafkaError | None, _: Message) -> None:
@@ -323,15 +323,16 @@ def _at_most_once(assignment: ShardTask, shard: int, rows: Iterable[pa.RecordBat
     options = {"message.timeout.ms": writer.timeout_ms, "delivery.report.only.error": True, "on_delivery": answered}
     producer = Producer({**PRODUCER, **writer.tuning, **writer.connection, **options})
     # Bulk sends have no delivery report per record: a lost one would pass unnoticed.
-    sent = assignment.sent(shard, fast=False)
+    sent = task.producer(shard, fast=False)
     try:
-        sent.produce(producer, rows, assignment.topic, writer.timeout_ms / 1000)
+        sent.produce(producer, rows, task.topic, writer.timeout_ms / 1000)
     except KafkaException as exc:
-        raise errors.refused(assignment.sink, exc.args[0], writer.rights(), writer.connection) from exc
+        raise errors.refused(task.sink, exc.args[0], writer.rights(), writer.connection) from exc
     if producer.flush(writer.timeout_ms / 1000):
-        raise errors.kafka_failed(assignment.sink, f"{len(producer)} records of shard {shard} were not acknowledged")
+        raise errors.kafka_failed(task.sink, f"{len(producer)} records of shard {shard} were not acknowledged")
+    refused += sent.failed
     if sent.refusal or refused:
-        stop = sent.refusal or errors.refused(assignment.sink, refused[0], writer.rights(), writer.connection)
+        stop = sent.refusal or errors.refused(task.sink, refused[0], writer.rights(), writer.connection)
         # Every stop is reported: another attempt would find the marker, and send nothing.
         return ShardResult(shard, stop=[stop.code, stop.message, stop.remedy])
     return ShardResult(shard, sent.done.n, sent.size, topics=list(sent.done.topics), oldest=sent.oldest)

@@ -133,27 +133,27 @@ class LedgerSink:
             self.takes.setdefault(ANY_TOPIC, TopicLimits())
         tally = tally or Tally()
         with tally.phase("plan in ledger"):
-            cut = plan_shards(frame, self.limits.shards, self.limits.max_shards)
-            cut = replace(cut, may_lack=facts.may_lack)
+            shard_plan = plan_shards(frame, self.limits.shards, self.limits.max_shards)
+            shard_plan = replace(shard_plan, may_lack=facts.may_lack)
         wanted = Plan(
             facts.id,
-            cut.layout,
-            cut.shards,
-            cut.fingerprint,
+            shard_plan.layout,
+            shard_plan.shards,
+            shard_plan.fingerprint,
             checkpoint=dict(facts.files),
             stateful=facts.stateful,
             code=facts.code,
         )
-        answers = self._publish_whole(frame, wanted, cut.read, order_by, tally)
-        if not answers:
-            answers = self._publish_in_shards(frame, wanted, cut, order_by, tally)
-        for answer in answers:
-            answer.require_no_stop()
-            self.sizes.update({answer.shard: answer.size / answer.n} if answer.size else {})
-        self._learn_from(answers)
-        self._warn_of_retention(answers)
-        published, size = sum(answer.n for answer in answers), sum(answer.size for answer in answers)
-        self.before[:] = [Published(cut.read, published, size)] if size else self.before
+        results = self._publish_whole(frame, wanted, shard_plan.read, order_by, tally)
+        if not results:
+            results = self._publish_in_shards(frame, wanted, shard_plan, order_by, tally)
+        for result in results:
+            result.require_no_stop()
+            self.sizes.update({result.shard: result.size / result.n} if result.size else {})
+        self._learn_from(results)
+        self._warn_of_retention(results)
+        published, size = sum(result.n for result in results), sum(result.size for result in results)
+        self.before[:] = [Published(shard_plan.read, published, size)] if size else self.before
         return published
 
     def _publish_whole(
@@ -172,27 +172,27 @@ class LedgerSink:
 
         writer = self.writer(None, wanted.id.batch)
         writer = replace(writer, topics=tuple(sorted(self.topics)), where={**writer.where, "step": "whole"})
-        task, partition = self._assignment(whole, ShardPlan("whole", 1)), self.ledger.partition_of(0)
+        task, partition = self._shard_task(whole, ShardPlan("whole", 1)), self.ledger.partition_of(0)
         with tally.phase("publish"):
-            answer = _passing_again(lambda: publish_whole(writer, partition, task, rows, due))
+            result = _passing_again(lambda: publish_whole(writer, partition, task, rows, due))
         # If the small batch was stopped, it is published in shards: they can name the record, and learn topics' limits.
-        return [answer] if answer is not None and not answer.stop else []
+        return [result] if result is not None and not result.stop else []
 
     def _publish_in_shards(
-        self, frame: DataFrame, wanted: Plan, cut: ShardPlan, order_by: str | None, tally: Tally
+        self, frame: DataFrame, wanted: Plan, shard_plan: ShardPlan, order_by: str | None, tally: Tally
     ) -> list[ShardResult]:
         with tally.phase("plan in ledger"):
             plan = _passing_again(lambda: self._plan(wanted))
             self.ledger.require_shards(self.admin, plan.shards, self.kafka.client_config())
         with tally.phase("publish"):
-            answers = self._publish(frame, plan, cut, order_by)
-            if any(answer.stop[:1] == ["RECORD_TOO_LARGE"] for answer in answers) and self._learn_from(answers):
+            results = self._publish(frame, plan, shard_plan, order_by)
+            if any(result.stop[:1] == ["RECORD_TOO_LARGE"] for result in results) and self._learn_from(results):
                 # Rows may name their topics: only now is it known which these are, and what they take.
-                answers = self._publish(frame, plan, cut, order_by)
-        return answers
+                results = self._publish(frame, plan, shard_plan, order_by)
+        return results
 
-    def _warn_of_retention(self, answers: Iterable[ShardResult]) -> None:
-        oldest = min((answer.oldest for answer in answers if answer.oldest is not None), default=None)
+    def _warn_of_retention(self, results: Iterable[ShardResult]) -> None:
+        oldest = min((result.oldest for result in results if result.oldest is not None), default=None)
         if self.topic is None or oldest is None or self.topic in self.warned:
             return
         warning = retention_warning(self.topic, self.takes.get(self.topic, TopicLimits()), oldest, time.time() * 1000)
@@ -200,24 +200,24 @@ class LedgerSink:
             self.warned.add(self.topic)
             print(f"warning: {warning}", file=sys.stderr, flush=True)
 
-    def _learn_from(self, answers: Iterable[ShardResult]) -> bool:
-        topics = {topic for answer in answers for topic in answer.topics}
+    def _learn_from(self, results: Iterable[ShardResult]) -> bool:
+        topics = {topic for result in results for topic in result.topics}
         self.topics.update(topics)
         return self._learn(topics)
 
-    def _assignment(self, plan: Plan, cut: ShardPlan) -> ShardTask:
+    def _shard_task(self, plan: Plan, shard_plan: ShardPlan) -> ShardTask:
         is_by_source = plan.layout == "source"
         takes = {name: limits for name, limits in self.takes.items() if name != self.ledger.name}
         return ShardTask(
             self.id,
             plan.id,
             tuple(self.writer(shard, plan.id.batch) for shard in range(plan.shards)),
-            cut.order if is_by_source else (),
+            shard_plan.order if is_by_source else (),
             self.topic,
             self.delivery,
             SizeLimits.of(takes, self.kafka.bootstrap_servers, self.batching.batch_bytes),
-            cut.origins if is_by_source else (),
-            cut.may_lack or plan.accepted,
+            shard_plan.origins if is_by_source else (),
+            shard_plan.may_lack or plan.accepted,
         )
 
     def writer(self, shard: int | None, batch: int) -> Writer:
@@ -248,9 +248,9 @@ class LedgerSink:
         ids = topic_ids(self.admin, known, self.kafka.client_config())
         return plan_due(last, replace(wanted, topics=ids), self.id)
 
-    def _publish(self, frame: DataFrame, plan: Plan, cut: ShardPlan, order_by: str | None) -> list[ShardResult]:
+    def _publish(self, frame: DataFrame, plan: Plan, shard_plan: ShardPlan, order_by: str | None) -> list[ShardResult]:
         record_bytes = max(self.sizes.values(), default=None)
-        return publish_shards(frame, plan.layout, self._assignment(plan, cut), order_by, record_bytes)
+        return publish_shards(frame, plan.layout, self._shard_task(plan, shard_plan), order_by, record_bytes)
 
 
 def _passing_again(attempt: Callable[[], T]) -> T:

@@ -63,7 +63,7 @@ def collected(frame: DataFrame, order_by: str | None) -> list[pa.RecordBatch] | 
 def publish_whole(
     writer: Writer,
     partition: int,
-    assignment: ShardTask,
+    task: ShardTask,
     rows: Callable[[], Sequence[pa.RecordBatch] | None],
     due: Callable[[Plan | None], Plan | None],
 ) -> ShardResult | None:
@@ -89,4 +89,4 @@ def publish_whole(
             transaction.mark(done.to_json(), DONE, partition)
             transaction.commit(plan.to_json(), PLAN)
 
-        return send(assignment, 0, transaction, batches, commit)
+        return send(task, 0, transaction, batches, commit)
