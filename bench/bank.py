@@ -7,12 +7,14 @@ every version of its table is read back. The exit code is 1 where one does not s
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
+from conf import command_line
 from conf.errors import exit_on_error
 from conf.settings import Settings, load
 from conf.topics import load_topics
@@ -35,7 +37,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--batch", type=int, default=2_000)
     parser.add_argument("--accounts", type=int, default=100)
-    arguments = parser.parse_args()
+    arguments = command_line.parse(parser, sys.argv[1:])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from conf import ROOT, state_dir
+from conf import ROOT, command_line, state_dir
 from conf.errors import exit_on_error
 from jobs.operations.coverage.tables import table_coverage
 
@@ -31,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--commits", type=int, default=100_000)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     for command in ("show", "check"):
         line, seconds = _timed(options.rounds, lambda command=command: _run(command))
         print(f"{'coverage ' + command:<40} {seconds:6.2f} s   {line}", flush=True)

@@ -12,6 +12,7 @@ and stays out of the medians.
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro
 
-from conf import state_dir
+from conf import command_line, state_dir
 from conf.errors import exit_on_error
 from conf.settings import load
 from jobs.connectors.avro import decode
@@ -50,7 +51,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millions", type=float, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     settings = load()
     spark = spark_session(settings, "bench")
     with tempfile.TemporaryDirectory(dir=state_dir()) as scratch:

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections import Counter
 
+from conf import command_line
 from conf.errors import exit_on_error
 from conf.settings import load
 from local.session import spark_session
@@ -21,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--payloads", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     spark = spark_session(load(), "fuzz")
     counts: Counter[str] = Counter()
     shown = 0

@@ -12,6 +12,7 @@ too. The first round is cold (code is compiled while it runs) and is shown, but 
 import argparse
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -20,7 +21,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from conf import ROOT, state_dir
+from conf import ROOT, command_line, state_dir
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Kafka, load
 from conf.topics import subject_of
@@ -54,7 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--millions", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     with tempfile.TemporaryDirectory(dir=state_dir()) as scratch:
         _measure(Path(scratch), int(options.millions * 1_000_000), options.rounds)
     return 0

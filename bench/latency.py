@@ -27,7 +27,7 @@ import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bench.growth.workbench import Workbench
-from conf import ROOT
+from conf import ROOT, command_line
 from conf.errors import exit_on_error
 from local.broker import Cluster
 
@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--way", action="append", choices=WAYS, help="measure this one; all, where left out")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for all ways")
     parser.add_argument("--load", nargs=3, metavar=("SERVERS", "SOURCE", "TARGET"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     if options.load:
         print(json.dumps(_latencies(*options.load, options.rate, options.seconds, options.warm)))
         return 0

@@ -13,6 +13,7 @@ Then small batches: ten records each, by one shard and by four; what a batch tak
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 import uuid
@@ -23,7 +24,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from pyspark.sql import SparkSession
 
-from conf import state_dir
+from conf import command_line, state_dir
 from conf.errors import exit_on_error
 from conf.settings import load
 from jobs.pipeline.run import Run
@@ -77,7 +78,7 @@ def main() -> int:
     parser.add_argument("--millions", type=float, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--small-batches", type=int, default=SMALL_BATCHES)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     with tempfile.TemporaryDirectory(dir=state_dir()) as scratch:
         bench = Bench(Path(scratch))
         if options.millions:

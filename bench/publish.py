@@ -12,6 +12,7 @@ round is cold: shown, but not in the medians.
 import argparse
 import resource
 import statistics
+import sys
 import tempfile
 import time
 import uuid
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from conf import command_line
 from conf.errors import exit_on_error
 from conf.settings import load
 from conf.topics import load_topics
@@ -42,7 +44,7 @@ MIB = 1 << 20
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    rounds = command_line.parse(parser, sys.argv[1:]).rounds
     with (
         tempfile.TemporaryDirectory() as scratch,
         Cluster(Path(scratch), Path(scratch) / "logs", attached=True) as cluster,

@@ -16,6 +16,7 @@ import csv
 import io
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from fastavro import parse_schema, schemaless_writer
 
+from conf import command_line
 from conf.errors import exit_on_error
 from conf.settings import Settings, load
 from local.broker import Cluster
@@ -61,7 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--thousands", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     with (
         tempfile.TemporaryDirectory() as scratch,
         Cluster(Path(scratch) / "broker", Path(scratch) / "logs", attached=True) as cluster,

@@ -10,6 +10,7 @@ one in a hundred between two runs is less than what two equal runs differ by.
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -20,7 +21,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from conf import state_dir
+from conf import command_line, state_dir
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import load
 from jobs.ingest import job
@@ -59,7 +60,7 @@ def main() -> int:
     """Run the rounds of both sizes, and print a table for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=4)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     if records_in(load(), TOPIC) < max(SIZES.values()):
         raise TidemarkError("NO_RECORDS", f"topic {TOPIC} is too short", "`local/tidemark publish flights` fills it")
     spark = spark_session(load(), "bench")

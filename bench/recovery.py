@@ -15,6 +15,7 @@ started anew at once, on a broker of the benchmark's own. The parts, each from t
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
+from conf import command_line
 from conf.errors import exit_on_error
 from local.broker import Cluster
 from tests.faults.host import Driver
@@ -40,7 +42,7 @@ POINT = "shard-mid-produce"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    rounds = command_line.parse(parser, sys.argv[1:]).rounds
     print(f"{'':<8}" + "".join(f"{name:>10}" for name in (*PARTS, "all")) + "  seconds")
     rounds_taken = []
     with tempfile.TemporaryDirectory() as scratch:

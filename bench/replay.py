@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from conf import ROOT, state_dir
+from conf import ROOT, command_line, state_dir
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings, load
 from jobs import catalog
@@ -38,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--job", default="flights.hourly_delays")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     with tempfile.TemporaryDirectory(dir=state_dir()) as scratch:
         _measure(Path(scratch), options.job, options.rounds)
     return 0

@@ -10,6 +10,7 @@ stays out. `bench.growth topics` has runs of many topics.
 
 import argparse
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import psutil
 
 from bench.growth.versions import WEEK, small_batches
 from bench.growth.workbench import Workbench
+from conf import command_line
 from conf.errors import exit_on_error
 from jobs.connectors.spark_internals import DeltaSnapshot
 from local.broker import Cluster
@@ -29,7 +31,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--batches", type=int, default=20)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:

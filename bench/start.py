@@ -15,6 +15,7 @@ import argparse
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from conf import ROOT
+from conf import ROOT, command_line
 from conf.errors import exit_on_error
 from local import driver
 from local.broker import Cluster
@@ -35,7 +36,7 @@ COLUMNS = ("launcher", "spark", "job", "all", "cpu")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    rounds = command_line.parse(parser, sys.argv[1:]).rounds
     print(f"archive of classes: {driver.class_archive() or 'none, local/tidemark setup makes it'}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -13,6 +13,8 @@ from conf.client_properties import CLIENT, SPARK, allowed
 from conf.connections import CLIENT_LOG, Section
 from conf.errors import TidemarkError
 from conf.setting_sources import SecretFile
+from conf.text_kinds import Line, Servers
+from conf.topics import MOST
 from conf.urls import require_url
 
 OAUTHBEARER = "OAUTHBEARER"
@@ -23,22 +25,22 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Kafka(Section):
     """The connection block; docs/security.md has which mechanism needs which settings."""
 
-    bootstrap_servers: str
-    client_id: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    bootstrap_servers: Servers
+    client_id: str = Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
     sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
-    sasl_username: str
+    sasl_username: Line
     sasl_password: SecretStr
     oauth_token_url: str
-    oauth_client_id: str
+    oauth_client_id: Line
     oauth_client_secret: SecretStr
-    oauth_scope: str
+    oauth_scope: Line
     oauth_ca_location: str
     ssl_ca_location: str
     ssl_certificate_location: str
     ssl_key_location: str
     ssl_key_password: SecretStr
-    replication_factor: int = Field(ge=1)
+    replication_factor: int = Field(ge=1, le=MOST["replication_factor"])
     client: Annotated[Mapping[str, str], BeforeValidator(allowed("client", CLIENT))]
     spark: Annotated[Mapping[str, str], BeforeValidator(allowed("spark", SPARK))]
 
@@ -60,8 +62,6 @@ class Kafka(Section):
 
     @model_validator(mode="after")
     def _check_places(self) -> "Kafka":
-        if "@" in self.bootstrap_servers:
-            raise ValueError("bootstrap_servers must be HOST:PORT,…, with no user and password: see sasl_username")
         for setting in ("ssl_ca_location", "oauth_ca_location"):
             if path := getattr(self, setting):
                 require_certificates(path, setting)
@@ -77,7 +77,7 @@ class Kafka(Section):
         password = self.ssl_key_password.get_secret_value()
         if not self.ssl_certificate_location:
             if self.ssl_key_location:
-                raise ValueError("a private key needs its certificate: set ssl_certificate_location")
+                raise ValueError("ssl_key_location, a private key, needs its certificate: set ssl_certificate_location")
             return self
         if self.security_protocol not in ("SSL", "SASL_SSL"):
             raise ValueError(f"ssl_certificate_location is of no use with security_protocol {self.security_protocol}")
@@ -96,8 +96,10 @@ class Kafka(Section):
             from confluent_kafka import KafkaException  # here: most settings have none, and it takes long to load
             from confluent_kafka.admin import AdminClient
 
+            # Without it the client would not look at what it has of TLS.
+            secured = {"security.protocol": "ssl"} if self.security_protocol.endswith("SSL") else {}
             try:
-                AdminClient({"log_level": 0, **self.client})
+                AdminClient({"log_level": 0, **secured, **self.client})
             except KafkaException as exc:
                 raise ValueError(f"kafka.client: {exc.args[0].str()}") from None
         return self

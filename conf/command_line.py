@@ -6,7 +6,7 @@ The list of processes, the shell's history and a scheduler's records show every 
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from conf import secret_words, setting_sources
 from conf.errors import TidemarkError
@@ -15,6 +15,7 @@ from conf.settings import ENVIRONMENTS, Settings, load
 
 ROOTS = ("tables", "checkpoints")
 LARGEST = 2**63 - 1  # that Kafka, Arrow and Spark have room for
+SHOWN_DIGITS = 40
 LEAST, MOST = 0.000_001, 1_000_000_000  # seconds, or so many a second: a clock can wait for it
 
 
@@ -58,21 +59,22 @@ def check(words: Sequence[str]) -> None:
     Raises:
         TidemarkError: BAD_ARGUMENTS, with what takes the secret in its place; no value is shown.
     """
-    for before, word in zip(["", *words], words, strict=False):
+    for word in words:
         setting_sources.refuse_secret(Settings, word)
-        if name := secret_words.named_secret(word):
-            raise _would_show(name)
-        if secret_words.holds_login(word):
-            raise _would_show(f"the user and password in {_place(before, word)}")
+    secret_words.refuse(words)
+    for word in words:
         if not is_text(word):
             raise TidemarkError("BAD_ARGUMENTS", f"{word!a} is no text in UTF-8", "write it in UTF-8")
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a command line within one argument; raises TidemarkError BAD_ARGUMENTS."""
+    """Return the words of a command line within one argument; raises TidemarkError BAD_ARGUMENTS, as `check` too."""
     try:
-        return shlex.split(text)
+        words = shlex.split(text)
+        check(words)
+        return words
     except ValueError as exc:
+        check(text.split())  # before it is shown
         raise TidemarkError("BAD_ARGUMENTS", f"`{text}` is no command line: {exc}", "close what is open") from None
 
 
@@ -87,36 +89,19 @@ def positive_number(text: str) -> float:
     return number
 
 
-def whole_number(text: str) -> int:
-    """Read an option that is a whole number of at least 0."""
-    if not _is_count(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to {LARGEST}")
-    return int(text)
+def count_up_to(most: int, least: int = 1) -> Callable[[str], int]:
+    """Return what reads an option that is a whole number from `least` to `most`."""
+
+    def count(text: str) -> int:
+        # Python takes no text of thousands of digits for a number.
+        is_number = text.isdecimal() and len(text.lstrip("0")) <= len(str(most))
+        if not is_number or not least <= int(text) <= most:
+            shown = text if len(text) <= SHOWN_DIGITS else f"{text[:SHOWN_DIGITS]}…"
+            raise argparse.ArgumentTypeError(f"{shown!r} is no whole number from {least} to {most}")
+        return int(text)
+
+    return count
 
 
-def positive_count(text: str) -> int:
-    """Read an option that is a whole number of at least 1."""
-    if not _is_count(text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {LARGEST}")
-    return int(text)
-
-
-def _is_count(text: str) -> bool:
-    # Python takes no text of thousands of digits for a number.
-    return text.isdecimal() and len(text.lstrip("0")) <= len(str(LARGEST)) and int(text) <= LARGEST
-
-
-def _place(before: str, word: str) -> str:
-    """Return what a word gives a URL to: a property, or an option."""
-    named, equals, _ = word.partition("://")[0].rpartition("=")
-    if equals:
-        return named.rpartition("=")[2]
-    return before if before.startswith("-") else "a URL"
-
-
-def _would_show(what: str) -> TidemarkError:
-    remedy = (
-        "give it where that client looks for it: a setting or a variable of its own, such as AWS_SECRET_ACCESS_KEY, "
-        "or a file that only you can read, such as core-site.xml in HADOOP_CONF_DIR"
-    )
-    return TidemarkError("BAD_ARGUMENTS", f"{what} would show in the list of processes", remedy)
+whole_number = count_up_to(LARGEST, least=0)
+positive_count = count_up_to(LARGEST)

@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from conf.certificates import require_certificates
 from conf.durations import Duration, milliseconds
+from conf.text_kinds import Line, StartingOffsets, StoreFolder
 from conf.urls import require_url
 
+INT, LONG = 2**31 - 1, 2**63 - 1  # the largest numbers that Kafka, Spark and Java have room for
+LONGEST_LINGER_MS = 900_000  # that librdkafka takes
 CLIENT_LOG = logging.getLogger("tidemark.kafka")
 # Without a handler Python prints warnings to the terminal, where our one line should stand alone.
 CLIENT_LOG.addHandler(logging.NullHandler())
@@ -27,9 +29,9 @@ class Section(BaseModel):
 
 
 class Registry(Section):
-    path: Path
+    path: StoreFolder
     url: str
-    username: str
+    username: Line
     password: SecretStr
     ca_location: str
     compatibility: CompatibilityLevel
@@ -37,7 +39,7 @@ class Registry(Section):
     @model_validator(mode="after")
     def _check_url(self) -> "Registry":
         # The client splits the text at commas: addresses of one registry, tried in turn.
-        _check_service(self, "registry", self.url.split(","))
+        _check_service(self, "registry", self.url.split(",") if self.url else [])
         return self
 
 
@@ -45,20 +47,20 @@ class Search(Section):
     """An OpenSearch that keeps the index of logs; `url` is empty where there is none."""
 
     url: str
-    username: str
+    username: Line
     password: SecretStr
     ca_location: str
     keep: Duration
 
     @model_validator(mode="after")
     def _check_url(self) -> "Search":
-        _check_service(self, "search", [self.url])
+        _check_service(self, "search", [self.url] if self.url else [])
         return self
 
 
 def _check_service(section: Registry | Search, name: str, urls: Iterable[str]) -> None:
     """Check where a service over HTTP is, and how to log in there; raises ValueError."""
-    for url in filter(None, urls):
+    for url in urls:
         require_url("url", url.strip(), f"set {name}.username and {name}.password")
     if section.username and not section.password.get_secret_value():
         variable = f"TIDEMARK_{name.upper()}__PASSWORD"
@@ -71,12 +73,12 @@ class Broker(Section):
     # A variable gives a text, which Literal would refuse.
     nodes: Annotated[Literal[1, 3], BeforeValidator(lambda value: int(value) if isinstance(value, str) else value)]
     port: int = Field(ge=0, le=65535)
-    heap_mb: int = Field(ge=128)
+    heap_mb: int = Field(ge=128, le=INT)
 
 
 class Batching(Section):
-    linger_ms: int = Field(ge=0)
-    batch_bytes: int = Field(ge=1)
+    linger_ms: int = Field(ge=0, le=LONGEST_LINGER_MS)
+    batch_bytes: int = Field(ge=1, le=INT)
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
     def client_config(self) -> dict[str, str | int]:
@@ -110,21 +112,21 @@ class Ledger(Section):
     """The sink that writes exactly once."""
 
     application: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
-    shards: int = Field(ge=1)
-    max_shards: int = Field(ge=1)
-    small_batch_records: int = Field(ge=0)
-    transaction_timeout_ms: int = Field(ge=1000)
+    shards: int = Field(ge=1, le=INT)
+    max_shards: int = Field(ge=1, le=INT)
+    small_batch_records: int = Field(ge=0, le=LONG)
+    transaction_timeout_ms: int = Field(ge=1000, le=INT)
 
 
 class Source(Section):
-    starting_offsets: str
-    max_offsets_per_trigger: int = Field(ge=1)
-    min_offsets_per_trigger: int = Field(ge=0)
+    starting_offsets: StartingOffsets
+    max_offsets_per_trigger: int = Field(ge=1, le=LONG)
+    min_offsets_per_trigger: int = Field(ge=0, le=LONG)
     max_trigger_delay: Duration
-    min_partitions: int = Field(ge=0)
-    max_poll_records: int = Field(ge=1)
-    receive_buffer_bytes: int
-    fetch_min_bytes: int
-    fetch_max_wait_ms: int
-    max_partition_fetch_bytes: int
+    min_partitions: int = Field(ge=0, le=INT)
+    max_poll_records: int = Field(ge=1, le=INT)
+    receive_buffer_bytes: int = Field(ge=-1, le=INT)
+    fetch_min_bytes: int = Field(ge=0, le=INT)
+    fetch_max_wait_ms: int = Field(ge=0, le=INT)
+    max_partition_fetch_bytes: int = Field(ge=0, le=INT)
     commit_to_group: bool

@@ -1,7 +1,14 @@
-"""Recognises secrets of any system in a text: by the name that a value is given, and by a URL that holds a login."""
+"""Recognises secrets of any system in a text: by the name that a value is given, and by a URL that holds a login.
+
+Commands that run before any package is installed use it: it needs the standard library alone.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from conf.errors import TidemarkError
+
+SHOWN_CHARACTERS = 60
 
 # What makes a name that of a secret, wherever it stands in it. `key` alone is a word of many meanings.
 SECRET = re.compile(
@@ -45,6 +52,19 @@ LOGIN = re.compile(
 )
 
 
+def refuse(words: Sequence[str]) -> None:
+    """Refuse words of a command line that hold a secret; no value is shown.
+
+    Raises:
+        TidemarkError: BAD_ARGUMENTS, with what takes the secret in its place.
+    """
+    for before, word in zip(["", *words], words, strict=False):
+        if name := named_secret(word):
+            raise _would_show(name)
+        if holds_login(word):
+            raise _would_show(f"the user and password in {_place(before, word)}")
+
+
 def named_secret(word: str) -> str | None:
     """Return the name in `word` that is given a secret, as an option, a property or a key of JSON; None for none."""
     if REFERENCE.fullmatch(word):
@@ -60,6 +80,29 @@ def named_secret(word: str) -> str | None:
 def holds_login(text: str) -> bool:
     """Return whether a URL in `text` has a user and password before its `@`."""
     return bool(LOGIN.search(text))
+
+
+def shown(text: str) -> str:
+    """Return a text as an error shows it: cut short, and not at all where it may hold a secret."""
+    if holds_login(text) or named_secret(text):
+        return "what is set (not shown: it may hold a secret)"
+    return repr(text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…")
+
+
+def _place(before: str, word: str) -> str:
+    """Return what a word gives a URL to: a property, or an option."""
+    named, equals, _ = word.partition("://")[0].rpartition("=")
+    if equals:
+        return named.rpartition("=")[2]
+    return before if before.startswith("-") else "a URL"
+
+
+def _would_show(what: str) -> TidemarkError:
+    remedy = (
+        "give it where that client looks for it: a setting or a variable of its own, such as AWS_SECRET_ACCESS_KEY, "
+        "or a file that only you can read, such as core-site.xml in HADOOP_CONF_DIR"
+    )
+    return TidemarkError("BAD_ARGUMENTS", f"{what} would show in the list of processes", remedy)
 
 
 def _given(word: str) -> Iterator[tuple[str, str]]:

@@ -1,15 +1,14 @@
 """Declares the settings of the pipeline itself: a class for each table of `base.toml`, and one for a single job."""
 
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from conf.connections import Delivery, RealTimeBatch, Section, Source
-from conf.durations import Duration, milliseconds
+from conf.connections import INT, LONG, Delivery, RealTimeBatch, Section, Source
+from conf.durations import Duration, Interval, milliseconds
 from conf.names import TOPIC_RULE, is_topic
-from conf.secret_words import named_secret
+from conf.text_kinds import Clock, Folder, JavaOptions, ListeningHost, Master, Memory, Place, Region
 from conf.urls import require_url
 
 SAFE_KEEP = "7 days"  # Delta's own default
@@ -32,39 +31,29 @@ def _topic(name: str) -> str:
     return name
 
 
-class Paths(Section):
-    tables: str
-    checkpoints: str
-    logs: str
+def _any_topic(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("'' names no topic: write their names, with commas between them")
+    return names
 
-    @field_validator("tables", "checkpoints", "logs")
-    @classmethod
-    def _require_place(cls, place: str) -> str:
-        try:
-            urlsplit(place)
-        except ValueError:
-            raise ValueError("this is neither a folder nor a URI") from None
-        return place
+
+class Paths(Section):
+    tables: Place
+    checkpoints: Place
+    logs: Folder
 
 
 class Spark(Section):
-    master: str
-    shuffle_partitions: int = Field(ge=1)
-    queries_at_once: int = Field(ge=1)
-    driver_memory: str
-    driver_java_options: str
+    master: Master
+    shuffle_partitions: int = Field(ge=1, le=INT)
+    queries_at_once: int = Field(ge=1, le=INT)
+    driver_memory: Memory
+    driver_java_options: JavaOptions
     state_store: StateStore
-    trigger: str
+    trigger: Interval
     ui: bool
     encryption: bool
     encryption_secret: SecretStr
-
-    @field_validator("driver_java_options")
-    @classmethod
-    def _hold_no_secret(cls, options: str) -> str:
-        if name := named_secret(options):
-            raise ValueError(f"{name} would show in the list of processes: give it in a file that Java reads (@FILE)")
-        return options
 
     def properties(self) -> dict[str, str]:
         """Return Spark's properties that say who sees its pages and what is encrypted;
@@ -87,7 +76,7 @@ class Metrics(Section):
     """Where a driver serves its metrics in Prometheus' text format; see docs/operate.md."""
 
     port: int = Field(ge=0, le=65535)
-    host: str
+    host: ListeningHost
     pushgateway: str
 
     @field_validator("pushgateway")
@@ -104,7 +93,7 @@ class Page(Section):
     """Where `local/tidemark page` listens, and what it asks for; see docs/operate.md."""
 
     port: int = Field(ge=0, le=65535)
-    host: str
+    host: ListeningHost
     token: SecretStr
 
 
@@ -118,14 +107,19 @@ class Running(Section):
     """How the queries of a run end: one that fails, and all of them at SIGTERM."""
 
     on_failure: OnFailure
-    restart_limit: int = Field(ge=1)
+    restart_limit: int = Field(ge=1, le=LONG)
     restart_after: Duration
     restart_after_most: Duration
     stop_within: Duration
 
 
 class Ingest(Section):
-    topics: Annotated[tuple[Annotated[str, AfterValidator(_topic)], ...], NoDecode, BeforeValidator(_listed)]
+    topics: Annotated[
+        tuple[Annotated[str, AfterValidator(_topic)], ...],
+        NoDecode,
+        BeforeValidator(_listed),
+        AfterValidator(_any_topic),
+    ]
 
 
 class Logging(Section):
@@ -143,21 +137,21 @@ class Regions(Section):
     """This cluster's region, and those whose topics MirrorMaker copies here, as REGION.TOPIC."""
 
     here: str = Field(pattern=r"^[a-z0-9-]+$")
-    others: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+    others: Annotated[tuple[Region, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class Quarantine(Section):
     """Which event times are rejected, and where rejecting ends and the job stops."""
 
     max_ratio: float = Field(ge=0, le=1)
-    min_records: int = Field(ge=1)
-    max_consecutive: int = Field(ge=0)
+    min_records: int = Field(ge=1, le=LONG)
+    max_consecutive: int = Field(ge=0, le=LONG)
     max_ahead: Duration
-    as_of: Annotated[AwareDatetime | None, BeforeValidator(lambda text: text or None)]
+    as_of: Annotated[AwareDatetime | None, Clock]
 
 
 class Replaying(Section):
-    slice_records: int = Field(ge=1)
+    slice_records: int = Field(ge=1, le=LONG)
 
 
 class Maintenance(Section):
@@ -165,9 +159,9 @@ class Maintenance(Section):
 
     keep: Duration
     allow_short_keep: bool
-    small_file_mb: int = Field(ge=1)
-    small_files: int = Field(ge=2)
-    target_file_mb: int = Field(ge=1)
+    small_file_mb: int = Field(ge=1, le=INT)
+    small_files: int = Field(ge=2, le=INT)
+    target_file_mb: int = Field(ge=1, le=INT)
 
     @model_validator(mode="after")
     def _keep_what_readers_need(self) -> "Maintenance":
@@ -183,12 +177,12 @@ class Job(Section):
     """The settings of one job: what it sets apart from the rest; None leaves the general setting in force."""
 
     state_store: StateStore | None = None
-    shuffle_partitions: int | None = Field(default=None, ge=1)
-    max_offsets_per_trigger: int | None = Field(default=None, ge=1)
-    min_offsets_per_trigger: int | None = Field(default=None, ge=0)
+    shuffle_partitions: int | None = Field(default=None, ge=1, le=INT)
+    max_offsets_per_trigger: int | None = Field(default=None, ge=1, le=LONG)
+    min_offsets_per_trigger: int | None = Field(default=None, ge=0, le=LONG)
     max_trigger_delay: Duration | None = None
-    min_partitions: int | None = Field(default=None, ge=0)
-    trigger: str | None = None
+    min_partitions: int | None = Field(default=None, ge=0, le=INT)
+    trigger: Interval | None = None
     delivery: Delivery | None = None
     real_time_batch: RealTimeBatch | None = None
     fresh_within: Duration | None = None

@@ -98,7 +98,8 @@ def texts(model: Model, values: Mapping[str, str]) -> tuple[InitSettingsSource, 
             a table is no JSON.
     """
     for key in _open_tables(model):
-        _require_json(key, values.get(key, ""))
+        if key in values:
+            _require_json(key, values[key])
     files: dict[str, dict[str, SecretFile]] = {}
     for key in secret_keys(model):
         if f"{key}{FILE}" in values:
@@ -111,7 +112,7 @@ def texts(model: Model, values: Mapping[str, str]) -> tuple[InitSettingsSource, 
 
 def _require_json(key: str, text: str) -> None:
     try:
-        is_table = not text or isinstance(json.loads(text), dict)
+        is_table = isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
         is_table = False
     if not is_table:

@@ -213,7 +213,7 @@ def show(settings: Settings) -> str:
 
 
 def _explain(exc: ValidationError) -> TidemarkError:
-    problem = exc.errors(include_url=False, include_input=False)[0]
+    problem = exc.errors(include_url=False)[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return TidemarkError(
@@ -221,7 +221,10 @@ def _explain(exc: ValidationError) -> TidemarkError:
         )
     if problem["type"] == "missing":
         return TidemarkError("MISSING_SETTING", f"setting `{key}` is missing", "conf/base.toml must hold every key")
-    what = problem["msg"].removeprefix("Value error, ")
+    what, value = problem["msg"].removeprefix("Value error, "), problem["input"]
+    is_secret = key in setting_sources.secret_keys(Settings)
+    if problem["type"] != "value_error" and isinstance(value, str | int | float) and not is_secret:
+        what += f", not {secret_words.shown(value) if isinstance(value, str) else value}"
     # Errors over several sections carry no key; their text names the sections.
     place = f"setting `{key}`: " if key else "setting "
     return TidemarkError("BAD_SETTING", f"{place}{what}", "see conf/base.toml for what it takes")

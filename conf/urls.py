@@ -27,7 +27,7 @@ def require_url(setting: str, text: str, login: str, form: str = "http://HOST…
     try:
         parts = urlsplit(text)
         parts.port  # noqa: B018  # raises ValueError, for one that is no number up to 65535
-        is_address = parts.scheme in ("http", "https") and _is_host(parts.hostname or "", "[" in parts.netloc)
+        is_address = parts.scheme in ("http", "https") and is_host(parts.hostname or "", "[" in parts.netloc)
     except ValueError:
         is_address = False
     if not is_address or NO_PART.search(text) or len(text) > LONGEST:
@@ -35,7 +35,7 @@ def require_url(setting: str, text: str, login: str, form: str = "http://HOST…
     return parts
 
 
-def _is_host(name: str, is_in_brackets: bool) -> bool:
+def is_host(name: str, is_in_brackets: bool) -> bool:
     """Return whether a client can ask for `name`; raises ValueError for digits that are no IP address."""
     if is_in_brackets:
         return bool(IPv6Address(name))

@@ -138,6 +138,7 @@ def _add_request(parser: ArgumentParser) -> None:
         "--context", metavar="DURATION", help="read so much more on both sides (default: the job's own)"
     )
     parser.add_argument("--hold-watermark", action="store_true", help="trust no watermark before all is read")
+    parser.add_argument("--again", action="store_true", help="also where the same replay is done: once more")
 
 
 def _add_accept(parser: ArgumentParser) -> None:

@@ -49,12 +49,13 @@ _tidemark_run() {
     local child='' code=0
     trap '_tidemark_interrupted "$child" 130' INT
     trap '_tidemark_interrupted "$child" 143' TERM
+    trap '_tidemark_interrupted "$child" 129' HUP # of a terminal that is closed; under nohup it stays ignored
     set -m
     "$@" <&0 &
     child=$!
     set +m
     wait "$child" || code=$?
-    trap - INT TERM
+    trap - INT TERM HUP
     return "$code"
 }
 
@@ -62,12 +63,12 @@ _tidemark_run() {
 _tidemark_logged() { "$@" >>"$TIDEMARK_LOG" 2>&1; }
 
 _tidemark_interrupted() {
-    trap '' INT TERM
+    trap '' INT TERM HUP
     if [[ -n $1 ]]; then
         kill -TERM -- "-$1" 2>/dev/null || true
         wait "$1" 2>/dev/null || true
     fi
-    echo "interrupted; run the same command again to go on" >&2
+    echo "interrupted; run the same command again to go on" >&2 || true # the terminal may be gone
     exit "$2"
 }
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -69,6 +70,8 @@ def kafka_tools(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="local/tidemark kafka", description=kafka_tools.__doc__, add_help=False)
     parser.add_argument("tool", choices=sorted(TOOLS), help="acls for kafka-acls.sh, and so on")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="what the tool takes")
+    # What the tool takes is for it to judge.
+    command_line.check(list(takewhile(lambda word: word not in TOOLS, argv)))
     arguments = parser.parse_args(argv)
     command = [java(), "-XX:TieredStopAtLevel=1", "-cp", jars.class_path("broker"), TOOLS[arguments.tool]]
     return subprocess.run([*command, *arguments.options], env=without_secrets(os.environ), check=False).returncode

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from conf import ROOT, home, state_dir
+from conf import ROOT, home, secret_words, state_dir
 from conf.errors import TidemarkError
 from local.processes import exclusive
 from local.whole_files import write_whole
@@ -23,6 +23,7 @@ MARKER = ".tidemark-state"  # written by local/bootstrap.sh when it makes the fo
 
 def main(argv: Sequence[str]) -> int:
     """Stop the embedded broker and remove the state folder: packages, jars, topics' data, tables, checkpoints, logs."""
+    secret_words.refuse(argv)
     argparse.ArgumentParser(prog="local/tidemark clean", description=main.__doc__).parse_args(argv)
     state = state_dir()
     if not state.exists():

@@ -72,9 +72,16 @@ def java_options(settings: Settings, log: Path, job: str = "tidemark") -> str:
     configuration = (
         ROOT / "conf" / ("log4j2.properties" if settings.logging.format == "plain" else "log4j2-ecs.properties")
     )
-    options = f'-Xss16m -Dlog4j2.configurationFile="{configuration}" -Dtidemark.log="{log}" -Dtidemark.job="{job}"'
-    options += f' -Djava.io.tmpdir="{folder}"'
+    named = {"log4j2.configurationFile": configuration, "tidemark.log": log, "tidemark.job": job}
+    words = [f"-D{name}={_quoted(str(value))}" for name, value in {**named, "java.io.tmpdir": folder}.items()]
+    options = " ".join(["-Xss16m", *words])
     return f"{options} {_archive_options()}{settings.spark.driver_java_options}"
+
+
+def _quoted(text: str) -> str:
+    """Return a text as Spark reads it as one word, whatever quotes and backslashes it has."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def class_archive() -> Path | None:
@@ -144,7 +151,7 @@ def _run_job(folder: Path) -> Path:
 
     archive = folder / "classes.jsa"
     # In a run this short the second compiler would make more work than it saves.
-    dump = f'-XX:ArchiveClassesAtExit="{archive}" -Xlog:cds*=off -XX:TieredStopAtLevel=1'
+    dump = f"-XX:ArchiveClassesAtExit={_quoted(str(archive))} -Xlog:cds*=off -XX:TieredStopAtLevel=1"
     java = f"{load('local').spark.driver_java_options} {dump}"
     with Cluster(folder / "broker", folder / "logs", attached=True) as broker, _log().open("w") as log:
         servers = {"kafka.bootstrap_servers": broker.bootstrap_servers}
@@ -176,7 +183,7 @@ def _archive_options() -> str:
     # Java starts without an archive that does not fit or whose checksums are wrong, and need not tell the user. But one
     # that was cut short it would read past its end, and die: hence the length in the name.
     use = "-XX:+VerifySharedSpaces -Xshare:auto -Xlog:cds*=off"
-    return f'-XX:SharedArchiveFile="{path}" {use} ' if (path := class_archive()) else ""
+    return f"-XX:SharedArchiveFile={_quoted(str(path))} {use} " if (path := class_archive()) else ""
 
 
 def _files() -> Iterator[Path]:

@@ -46,11 +46,13 @@ def replay(argv: Sequence[str]) -> int:
 
 def _plan(settings: Settings, options: Namespace) -> int:
     replays = Replays(settings)
-    planned = replays.find(options.job) or plan_range(settings, request_of(options))
-    kept = replays.find(planned.id) or replays.keep(planned)
+    kept = replays.find(options.job) or replays.begin(plan_range(settings, request_of(options)), options.again)
     if options.json:
         print(kept.to_json())
         return 0
     print("\n".join(report.plan_lines(settings, kept, replays.speed(kept.job))))
-    print(f"next: local/tidemark replay run {kept.id}")
+    if kept.is_finished:
+        print(f"it is {kept.state}; once more: {kept.command}")
+    else:
+        print(f"next: local/tidemark replay run {kept.id}")
     return 0

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 
 from conf.errors import TidemarkError
 
@@ -57,12 +58,19 @@ def require_account() -> None:
 
 
 def end_on_signal() -> None:
-    """Make SIGTERM and SIGINT raise, so that every `with` and `finally` ends what it started.
+    """Make SIGTERM, SIGINT and SIGHUP raise, so that every `with` and `finally` ends what it started.
 
-    A shell starts a background job with SIGINT ignored: set by name, the handler works there, too.
+    A shell starts a background job with SIGINT ignored: set by name, the handler works there, too. SIGHUP, which comes
+    when the terminal is closed, is ignored where nohup asks for that.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, _end)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _end)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from local.broker import Cluster
 from local.mirror import MirrorMaker
 from local.processes import exclusive, wait_for, wait_in_order
 from local.topics import bring_in_step
+from producers.cli import MOST_EVENTS
 from producers.friendships.publish import publish_friendships
 from producers.kafka.pacing import Interrupt
 
@@ -105,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="local/tidemark demo regions", description=__doc__)
     parser.add_argument(
         "--count",
-        type=command_line.positive_count,
+        type=command_line.count_up_to(MOST_EVENTS),
         default=200,
         metavar="N",
         help="events of each region, before and after",

@@ -4,12 +4,13 @@ import os
 import signal
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
-from conf import ROOT, code_version, command_line, state_dir
-from conf.errors import exit_on_error
+from conf import ROOT, code_version, command_line, state_dir, text_kinds
+from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings, without_secrets
 from jobs import arguments as jobs_arguments
 from jobs import catalog
@@ -24,6 +25,13 @@ SCRIPT = ROOT / "jobs" / "main.py"
 CODE_OPTIONS = {
     *("--master", "--remote", "--deploy-mode", "--jars", "--packages", "--py-files", "--driver-class-path"),
     *("spark.jars", "spark.jars.packages", "spark.submit.pyFiles", "spark.driver.extraClassPath", "--properties-file"),
+}
+# These are judged as the settings of their kind are.
+JUDGED: Mapping[str, Callable[[str], str]] = {
+    **dict.fromkeys(("--master", "spark.master"), text_kinds.require_master),
+    **dict.fromkeys(("--driver-memory", "spark.driver.memory"), text_kinds.require_memory),
+    **dict.fromkeys(("--executor-memory", "spark.executor.memory"), text_kinds.require_memory),
+    "--driver-java-options": text_kinds.require_java_options,
 }
 # Spark's launcher adds the module, and no option of Java's takes the warning away.
 START_OF_JVM = "WARNING: Using incubator modules: jdk.incubator.vector"
@@ -49,11 +57,23 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split job arguments, before the first `--`, from spark-submit's own options, after it.
 
     Raises:
-        TidemarkError: BAD_ARGUMENTS, as `command_line.check`.
+        TidemarkError: BAD_ARGUMENTS, as `command_line.check`, and for a size or a master that Spark cannot read.
     """
     where = list(argv).index("--") if "--" in argv else len(argv)
     command_line.check(argv)
+    _require_readable(argv[where + 1 :])
     return list(argv[:where]), list(argv[where + 1 :])
+
+
+def _require_readable(spark_options: Sequence[str]) -> None:
+    """Refuse values of spark-submit's own options on which Java would end in words of its own."""
+    for option, value in pairwise(spark_options):
+        name, judged = (option, value) if option in JUDGED else value.partition("=")[::2]
+        if judge := JUDGED.get(name if option in (name, "--conf", "-c") else ""):
+            try:
+                judge(judged)
+            except ValueError as exc:
+                raise TidemarkError("BAD_ARGUMENTS", f"{name} after `--`: {exc}", "correct it") from None
 
 
 def listing() -> str:
@@ -95,8 +115,8 @@ def _filter_stderr() -> None:
     reader, writer = os.pipe()
     if os.fork() == 0:
         # It lasts as long as its writers, and lets pass what they say of a signal.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         try:
             os.dup2(reader, 0)
             os.dup2(2, 1)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import date
 
 from conf import command_line
-from conf.command_line import positive_count, positive_number, whole_number
+from conf.command_line import count_up_to, positive_number, whole_number
 from conf.errors import exit_on_error
 from conf.settings import Settings
-from producers.auctions.model import Model
+from producers.auctions.model import BEGAN_MS, Model
 from producers.auctions.publish import publish_auctions, publish_transfers
 from producers.auctions.transfers import Bank
 from producers.files.arguments import FILE, add_exactly_once, add_file_arguments, file_request
@@ -20,9 +20,13 @@ from producers.flights.publish import Disorder, publish_flights
 from producers.friendships.publish import publish_friendships
 from producers.kafka.pacing import Interrupt, Pace
 from producers.kafka.publisher import Report
+from schemas.wire import LAST
 
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONGEST_SECONDS = 3_650 * SECONDS["d"]  # far beyond that, a time would be before 1970, which Kafka refuses
+# A day and a half of publishing, at 8,000 a second. Those that are paced are counted out beforehand, at 24 bytes each.
+MOST_EVENTS, MOST_PACED = 1_000_000_000, 100_000_000
+MOST_ACCOUNTS = 2**31 - 1  # two such numbers add up to one of 64 bits
 DESCRIPTION = "Publish events to Kafka: keyed, Avro in Confluent framing, acknowledged, none dropped."
 EXIT_CODES = "exit code: 0 all delivered, 1 failure, 2 wrong usage, 130 interrupted (after a flush, with counts)"
 FLIGHTS = """\
@@ -118,16 +122,20 @@ def _add_auctions(parser: argparse.ArgumentParser) -> None:
 def _add_transfers(parser: argparse.ArgumentParser) -> None:
     _add_drawn(parser, 100_000)
     parser.add_argument(
-        "--accounts", type=_several, default=Bank.accounts, metavar="N", help="two or more; default 100"
+        "--accounts",
+        type=count_up_to(MOST_ACCOUNTS, least=2),
+        default=Bank.accounts,
+        metavar="N",
+        help="two or more, for money to go from one to the other; default 100",
     )
     parser.set_defaults(run=_run_transfers)
 
 
 def _add_drawn(parser: argparse.ArgumentParser, count: int) -> None:
     parser.add_argument(
-        "--count", type=positive_count, default=count, metavar="N", help=f"how many events; default {count}"
+        "--count", type=count_up_to(MOST_EVENTS), default=count, metavar="N", help=f"how many events; default {count}"
     )
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same events; default 0")
+    parser.add_argument("--seed", type=whole_number, default=0, help="the same seed gives the same events; default 0")
 
 
 def _add_pace(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +151,10 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
 
 def _run_auctions(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
     house = Model(arguments.seed, arguments.events_per_second, round(arguments.disorder * 1000))
+    if arguments.count / arguments.events_per_second * 1000 > LAST - BEGAN_MS:
+        build_parser().error(f"--count {arguments.count}: the last of them would be after the year 9999")
+    if (arguments.speed or arguments.rate) and arguments.count > MOST_PACED:
+        build_parser().error(f"--count {arguments.count}: with --speed or --rate, {MOST_PACED} at most")
     return publish_auctions(settings, house, arguments.count, Pace(arguments.speed, arguments.rate), interrupt)
 
 
@@ -183,13 +195,6 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no day like 2013-01-31") from None
-
-
-def _several(text: str) -> int:
-    count = positive_count(text)
-    if count < 2:
-        raise argparse.ArgumentTypeError("money needs two accounts to go from one to the other")
-    return count
 
 
 def _share(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import get_args
 from conf import command_line, topics
 from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel
-from schemas.compatibility import conflicts
+from schemas.compatibility import obstacles
 from schemas.contracts import contract, require_event, subject_of_stream
 from schemas.open_registry import open_registry
 from schemas.registry import RegisteredSchema, Registry
@@ -33,11 +33,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def list_schemas(registry: Registry) -> int:
-    """Print every registered version: id, subject, version."""
-    registered = [schema for subject in registry.subjects() for schema in registry.versions(subject)]
+    """Print every registered version: id, subject, version, and the type of one that is no Avro."""
+    registered = [schema for subject in registry.subjects() for schema in registry.all_versions(subject)]
     print(f"{'id':>4}  {'subject':<28} version")
     for schema in sorted(registered, key=lambda schema: schema.id):
-        print(f"{schema.id:>4}  {schema.subject:<28} {schema.version}")
+        kind = "" if schema.is_avro else f" {schema.kind}"
+        print(f"{schema.id:>4}  {schema.subject:<28} {schema.version}{kind}")
     return 0
 
 
@@ -77,7 +78,7 @@ def check_contracts(folder: Path, level: CompatibilityLevel) -> int:
             broken += 1
             continue
         earlier = _before(text, registry.versions(subject) if subject in registered else [])
-        problems = conflicts(text, earlier, level)
+        problems = obstacles(text, earlier, level)
         for problem in problems:
             print(f"{subject} {problem.what}; {problem.remedy}")
         if not problems:

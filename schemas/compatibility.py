@@ -1,16 +1,17 @@
 """Decides whether a schema may follow the earlier versions of its subject, under a compatibility level.
 
 Pure functions. The levels are Confluent's: backward, the new schema reads what the newest version wrote; forward, the
-newest version reads what the new schema writes; full, both; and each of them transitively, over all versions.
+newest version reads what the new schema writes; full, both; and each of them transitively, over all versions. Beside
+them stands what a table's columns can follow (`schemas.silver_columns`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel
 from schemas.resolution import Incompatibility, Type, incompatibilities, parse_type
+from schemas.silver_columns import ColumnConflict, Version, column_conflicts
 
 # How to mend an incompatibility, where the new schema is the reader, and where it is the writer.
 REMEDIES = {
@@ -30,17 +31,16 @@ REMEDIES = {
     ),
     "size": ("keep the size, or give the changed field a name of its own",) * 2,
     "logical": ("keep the logical type and its parameters, and put the other meaning into a new field",) * 2,
+    "alias": (
+        "take the alias out, and give what has it a default, or keep both as they were",
+        "take no name that an earlier version has as an alias",
+    ),
+    "branch alias": (
+        "take the alias out, and keep both types in the union",
+        "put no two types into a union that are one to an earlier version",
+    ),
     "namespace": ("keep the namespace, or add the old full name to `aliases`", "keep the namespace"),
 }
-
-
-class Version(Protocol):
-    """A registered schema as far as the gate needs it."""
-
-    @property
-    def version(self) -> int: ...
-    @property
-    def text(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,25 @@ def _earlier(old: Version) -> Type:
         raise TidemarkError(exc.code, what, "delete that version in the registry, or take a new topic") from exc
 
 
-def require_compatible(subject: str, text: str, earlier: Sequence[Version], level: CompatibilityLevel) -> None:
-    """Raise TidemarkError INCOMPATIBLE_SCHEMA with the first conflict, where `text` may not follow `earlier`."""
+def obstacles(
+    text: str, earlier: Sequence[Version], level: CompatibilityLevel
+) -> Sequence[VersionConflict | ColumnConflict]:
+    """Return all that keeps `text` from following the versions in `earlier`: the conflicts under `level`, and, unless
+    that is none, what silver's columns cannot follow. A column is of all versions, whatever the level.
+
+    Raises:
+        TidemarkError: INVALID_SCHEMA.
+    """
     breaking = conflicts(text, earlier, level)
+    if level == "none":
+        return breaking
+    named = {conflict.incompatibility.path for conflict in breaking}
+    return [*breaking, *(column for column in column_conflicts(text, earlier) if column.path not in named)]
+
+
+def require_compatible(subject: str, text: str, earlier: Sequence[Version], level: CompatibilityLevel) -> None:
+    """Raise TidemarkError INCOMPATIBLE_SCHEMA with the first obstacle, where `text` may not follow `earlier`."""
+    breaking = obstacles(text, earlier, level)
     if breaking:
         more = f" ({len(breaking) - 1} more: see `local/tidemark schemas check`)" if len(breaking) > 1 else ""
         raise TidemarkError("INCOMPATIBLE_SCHEMA", f"{subject} {breaking[0].what}", f"{breaking[0].remedy}{more}")

@@ -40,12 +40,16 @@ class PiiFields:
         return mark.covers(rest) if isinstance(mark, PiiFields) and rest else mark is not None
 
     def treatments(self) -> Iterator[Treatment]:
-        """Yield every treatment that is asked for, as often as it is."""
-        for mark in self.fields.values():
-            if isinstance(mark, PiiFields):
-                yield from mark.treatments()
-            else:
-                yield mark
+        """Yield every treatment that is asked for."""
+        # A record that many fields are of has its marks once.
+        left, seen = [self], {id(self)}
+        while left:
+            for mark in left.pop().fields.values():
+                if not isinstance(mark, PiiFields):
+                    yield mark
+                elif id(mark) not in seen:
+                    seen.add(id(mark))
+                    left.append(mark)
 
 
 def pii_fields_of(text: str) -> PiiFields:
@@ -108,9 +112,12 @@ class _Reader:
     def __init__(self, named: Named) -> None:
         self._named = named
         self._open: list[str] = []
+        self._read: dict[str, PiiFields] = {}  # by names, each of which may be used any number of times
 
     def record(self, schema: Mapping[str, Any], path: str, namespace: str) -> PiiFields:
         name = full_name(schema["name"], schema.get("namespace", namespace) or "")
+        if name in self._read:
+            return self._read[name]
         if name in self._open:
             raise _bad(path, f"record {name} holds itself", "give the events a depth that is fixed")
         self._open.append(name)
@@ -120,7 +127,8 @@ class _Reader:
             if mark:
                 marks[declared["name"]] = mark
         self._open.remove(name)
-        return PiiFields(marks)
+        self._read[name] = PiiFields(marks)
+        return self._read[name]
 
     def is_gone(self, record: Mapping[str, Any], marks: PiiFields) -> bool:
         """Return whether no field is left of a record that has some: a table has no column for that."""

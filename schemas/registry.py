@@ -8,7 +8,7 @@ four, and so give one id to two decimals of different scale, which readers would
 import hashlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol, TypeVar
@@ -20,17 +20,35 @@ COMMAND_SECONDS = 30.0  # a registry that is restarted is back by then
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 LINE_SECONDS = 30.0
+AVRO = "AVRO"
+AVRO_REMEDY = (
+    "let its producers write Avro, and register that as the next version (a registry may refuse another type until the "
+    "subject's compatibility is NONE), or leave the topic out"
+)
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class RegisteredSchema:
-    """One version of a subject; `id` names the schema text, across subjects."""
+    """One version of a subject; `id` names the schema text, across subjects.
+
+    Args:
+        text: with every type that it needs, though the registry may hold some of them under other subjects.
+        kind: AVRO, or another type that a registry keeps, as PROTOBUF and JSON.
+        problem: why types that the text refers to are not in it, and what to do, each in a few words.
+    """
 
     id: int
     subject: str
     version: int
     text: str
+    kind: str = AVRO
+    problem: tuple[str, str] | None = None
+
+    @property
+    def is_avro(self) -> bool:
+        """Return whether records can be read by it at all."""
+        return self.kind == AVRO
 
 
 class Registry(Protocol):
@@ -48,16 +66,43 @@ class Registry(Protocol):
         """
 
     def schema(self, schema_id: int) -> str:
-        """Return the text that `schema_id` stands for; raises TidemarkError UNKNOWN_SCHEMA_ID."""
+        """Return the text that `schema_id` stands for.
+
+        Raises:
+            TidemarkError: UNKNOWN_SCHEMA_ID; UNSUPPORTED_SCHEMA, where it is no Avro; BAD_SCHEMA, where types that it
+                refers to cannot be found.
+        """
 
     def latest(self, subject: str) -> RegisteredSchema:
-        """Return the newest version; raises TidemarkError UNKNOWN_SUBJECT."""
+        """Return the newest version that is Avro; raises what `versions` does."""
 
     def versions(self, subject: str) -> list[RegisteredSchema]:
-        """Return every version, oldest first; raises TidemarkError UNKNOWN_SUBJECT."""
+        """Return every version that is Avro, oldest first.
+
+        Raises:
+            TidemarkError: UNKNOWN_SUBJECT; UNSUPPORTED_SCHEMA, where none of them is Avro.
+        """
+
+    def all_versions(self, subject: str) -> list[RegisteredSchema]:
+        """Return every version, of whatever type, oldest first; none where there is no such subject."""
 
     def subjects(self) -> list[str]:
         """Return every subject, sorted."""
+
+
+def avro_of(versions: Sequence[RegisteredSchema]) -> list[RegisteredSchema]:
+    """Return those of all versions of a subject that are Avro.
+
+    Raises:
+        TidemarkError: UNSUPPORTED_SCHEMA, where none of them is; there must be one at least.
+    """
+    found = [version for version in versions if version.is_avro]
+    if not found:
+        newest = versions[-1]
+        what = f"subject {newest.subject} has no Avro schema: version {newest.version} (schema id {newest.id}) is"
+        what = f"{what} of type {newest.kind}, and none of those before it is Avro either"
+        raise TidemarkError("UNSUPPORTED_SCHEMA", what, AVRO_REMEDY)
+    return found
 
 
 class UnavailableError(Exception):

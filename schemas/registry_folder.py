@@ -74,6 +74,10 @@ class FileRegistry:
             raise TidemarkError("UNKNOWN_SUBJECT", what, remedy)
         return self._registered(of_subject)
 
+    def all_versions(self, subject: str) -> list[RegisteredSchema]:
+        """See `Registry`; all that is kept here is Avro."""
+        return self._registered([entry for entry in self._entries() if entry.subject == subject])
+
     def subjects(self) -> list[str]:
         """See `Registry`."""
         return sorted({entry.subject for entry in self._entries()})

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import httpx2
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -12,7 +12,8 @@ from conf.errors import TidemarkError, nearest
 from conf.settings import Registry as RegistrySettings
 from schemas import answer_bounds
 from schemas.compatibility import require_compatible
-from schemas.registry import RegisteredSchema, RetryPolicy, UnavailableError
+from schemas.references import RawSchema, Reference, inlined, kind_of, referenced_texts
+from schemas.registry import AVRO, RegisteredSchema, RetryPolicy, UnavailableError, avro_of
 from schemas.schema_text import normalized
 from schemas.validity import load_schema
 
@@ -20,9 +21,37 @@ Answer = TypeVar("Answer")
 
 REQUEST_SECONDS = 10.0
 # HTTP status and the registry's own code; a status without the code that belongs to it is not a registry's answer.
-MISSING = {(404, 40401), (404, 40402), (404, 40403)}  # subject, version, schema
-REFUSED_SCHEMA = {409: "INCOMPATIBLE_SCHEMA", 422: "INVALID_SCHEMA"}
-REFUSALS = (401, 403)
+# Not there: subject, version, schema. Deleted, and kept for now: a subject, a version.
+MISSING = {(404, code) for code in (40401, 40402, 40403, 40404, 40406)}
+# By the registry's own code: what a refusal is called, and what to do about it. Newer registries have 40901 for 409.
+MEND_SCHEMA = "mend the schema"
+COMPARE = "mend the schema, or compare the registry's own level with registry.compatibility"
+REFUSED = {
+    409: ("INCOMPATIBLE_SCHEMA", COMPARE),
+    40901: ("INCOMPATIBLE_SCHEMA", COMPARE),
+    42201: ("INVALID_SCHEMA", MEND_SCHEMA),
+    42205: (
+        "REGISTRY_NOT_WRITABLE",
+        "let whoever runs it set its mode, and the subject's, to READWRITE (PUT /mode, /mode/SUBJECT); where it "
+        "is a copy, set registry.url to the one that it is copied from",
+    ),
+    42208: ("REGISTRY_REFUSED", "take a topic by whose name the registry lets a subject be called"),
+    42209: ("REGISTRY_REFUSED", "make the schema shorter, or raise the registry's limit"),
+}
+ASK = "ask whoever runs the registry: it says that about a question which other registries answer"
+OF_REGISTRY = (404, 409, 422)  # the statuses that go with such codes
+UNAUTHORIZED, FORBIDDEN = 401, 403
+REFUSALS = {
+    UNAUTHORIZED: "check registry.username, registry.password and what this user may do",
+    FORBIDDEN: "let the user registry.username do that in the registry, or log in as another",
+}
+# What is wrong in the registry, beside the status.
+FAILURES = {
+    50001: "its store fails",
+    50002: "its store takes too long",
+    50003: "it does not reach its leader",
+    50004: "it has no leader",
+}
 BUSY = (408, 429)
 
 
@@ -39,6 +68,7 @@ class HttpRegistry:
             config["ssl.ca.location"] = settings.ca_location
         self._config = config
         self._client = self._connected()
+        self._whole_texts: dict[RawSchema, str] = {}
 
     def _connected(self) -> SchemaRegistryClient:
         client = SchemaRegistryClient(self._config)
@@ -48,7 +78,7 @@ class HttpRegistry:
     def register(self, subject: str, text: str) -> int:
         """See `Registry`."""
         load_schema(text)
-        earlier = self._versions(subject)
+        earlier = [version for version in self.all_versions(subject) if version.is_avro]
         # Some registries take other white space, or another order of attributes, for another schema.
         new_text = normalized(text)
         for version in earlier:
@@ -61,10 +91,17 @@ class HttpRegistry:
     def schema(self, schema_id: int) -> str:
         """See `Registry`."""
         try:
-            return self._ask(f"schema {schema_id}", lambda: _text(self._client.get_schema(schema_id)))
+            found = self._ask(f"schema {schema_id}", lambda: _raw(self._client.get_schema(schema_id)))
         except _MissingError as exc:
             remedy = "register it, or find out who wrote records with it"
             raise TidemarkError("UNKNOWN_SCHEMA_ID", f"no schema has id {schema_id} in {self._url}", remedy) from exc
+        if found.kind != AVRO:
+            what = f"schema id {schema_id} in {self._url} is of type {found.kind}, and only Avro is read here"
+            raise TidemarkError("UNSUPPORTED_SCHEMA", what, "find out who wrote records with it")
+        text, problem = self._resolved(found)
+        if problem is not None:
+            raise TidemarkError("BAD_SCHEMA", f"schema id {schema_id} in {self._url}: {problem[0]}", problem[1])
+        return text
 
     def latest(self, subject: str) -> RegisteredSchema:
         """See `Registry`."""
@@ -72,17 +109,18 @@ class HttpRegistry:
 
     def versions(self, subject: str) -> list[RegisteredSchema]:
         """See `Registry`."""
-        versions = self._versions(subject)
+        versions = self.all_versions(subject)
         if not versions:
             what = f"no subject `{subject}` in {self._url}"
             raise TidemarkError("UNKNOWN_SUBJECT", what, nearest(subject, self.subjects()))
-        return versions
+        return avro_of(versions)
 
     def subjects(self) -> list[str]:
         """See `Registry`."""
         return sorted(self._ask("the subjects", lambda: _list_of(str, self._client.get_subjects())))
 
-    def _versions(self, subject: str) -> list[RegisteredSchema]:
+    def all_versions(self, subject: str) -> list[RegisteredSchema]:
+        """See `Registry`."""
         try:
             numbers = self._ask(f"the versions of {subject}", lambda: _numbers(self._client.get_versions(subject)))
         except _MissingError:
@@ -90,11 +128,36 @@ class HttpRegistry:
         return [self._version(subject, number) for number in sorted(numbers)]
 
     def _version(self, subject: str, number: int) -> RegisteredSchema:
-        def ask() -> RegisteredSchema:
+        def ask() -> tuple[int, RawSchema]:
             version = self._client.get_version(subject, number)
-            return RegisteredSchema(_id(version.schema_id), subject, number, _text(version.schema))
+            return _id(version.schema_id), _raw(version.schema)
 
-        return self._ask(f"version {number} of {subject}", ask)
+        schema_id, found = self._ask(f"version {number} of {subject}", ask)
+        text, problem = self._resolved(found)
+        return RegisteredSchema(schema_id, subject, number, text, found.kind, problem)
+
+    def _resolved(self, found: RawSchema) -> tuple[str, tuple[str, str] | None]:
+        """Return the text with the types that it refers to, and why some cannot be there."""
+        if found.kind != AVRO or not found.references:
+            return found.text, None
+        if found not in self._whole_texts:
+            try:
+                self._whole_texts[found] = inlined(found.text, tuple(referenced_texts(found, self._referenced)))
+            except TidemarkError as exc:
+                return found.text, (exc.message, exc.remedy)
+        return self._whole_texts[found], None
+
+    def _referenced(self, subject: str, number: int) -> RawSchema | None:
+        """Return a version that others refer to; None where it is not there. One that was deleted since, and is kept
+        for now, is: what refers to it was written by it."""
+
+        def ask() -> RawSchema:
+            return _raw(self._client.get_version(subject, number, deleted=True).schema)
+
+        try:
+            return self._ask(f"version {number} of {subject}", ask)
+        except _MissingError:
+            return None
 
     def _ask(self, what: str, ask: Callable[[], Answer]) -> Answer:
         """Return the client's answer, waited for; raises `_MissingError` and TidemarkErrors."""
@@ -124,14 +187,15 @@ class HttpRegistry:
             self._retry.answered = True
             remedy = "if it was there a moment ago, it was deleted: ask again"
             return _MissingError("UNKNOWN_VERSION", f"{self._url} does not know {what}", remedy)
-        if status in REFUSED_SCHEMA:
-            remedy = "mend the schema, or compare the registry's own level with registry.compatibility"
-            return TidemarkError(REFUSED_SCHEMA[status], f"{self._url} refuses {what}: {_line(exc)}", remedy)
+        if status in OF_REGISTRY and _is_of(status, exc.error_code):
+            self._retry.answered = True
+            name, remedy = REFUSED.get(exc.error_code, ("REGISTRY_REFUSED", ASK))
+            return TidemarkError(name, f"{self._url} refuses {what}: {_line(exc)} ({exc.error_code})", remedy)
         if status in REFUSALS:
-            remedy = "check registry.username, registry.password and what this user may do"
-            return TidemarkError("REGISTRY_REFUSED", f"{self._url} answers {status} to {what}", remedy)
+            return TidemarkError("REGISTRY_REFUSED", f"{self._url} answers {status} to {what}", REFUSALS[status])
         if status in BUSY or status >= 500:
-            return UnavailableError(f"HTTP {status}")
+            failure = FAILURES.get(exc.error_code)
+            return UnavailableError(f"HTTP {status}, {failure}" if failure else f"HTTP {status}")
         return self._not_a_registry(f"HTTP {status} without an error code that a registry has for {what}")
 
     def _unreachable(self, exc: httpx2.TransportError) -> Exception:
@@ -176,14 +240,21 @@ def _id(answer: int | None) -> int:
     return answer
 
 
-def _text(schema: Schema | None) -> str:
-    if schema is None or schema.schema_str is None:
+def _raw(schema: Schema | None) -> RawSchema:
+    if schema is None or not isinstance(schema.schema_str, str):
         raise TypeError("no schema")
-    if schema.schema_type != "AVRO" or schema.references:
-        problem = "refers to other subjects" if schema.references else f"is of type {schema.schema_type}"
-        what = f"a schema {problem}: {schema.schema_str[:60]}"
-        raise TidemarkError("UNSUPPORTED_SCHEMA", what, "register Avro schemas that hold all their types")
-    return schema.schema_str
+    references = tuple((each.name, each.subject, each.version) for each in schema.references or ())
+    for name, subject, number in references:
+        if not (isinstance(name, str) and isinstance(subject, str) and isinstance(number, int)):
+            raise TypeError("no reference")
+    kind = kind_of(schema.schema_str, str(schema.schema_type or AVRO).upper())
+    return RawSchema(schema.schema_str, kind, cast(tuple[Reference, ...], references))
+
+
+def _is_of(status: int, code: object) -> bool:
+    """Return whether a registry gives that code with an HTTP status: 42201 with 422, but not 404 with 404, which
+    is anybody's."""
+    return isinstance(code, int) and (code // 100 == status or (code == status == 409))
 
 
 def _line(exc: SchemaRegistryError) -> str:

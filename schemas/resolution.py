@@ -4,10 +4,12 @@ The package `avro` has a checker of these rules: it gives the same verdicts, but
 does not say which problem lies at which field.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from conf.errors import TidemarkError
 from schemas.validity import PRIMITIVE, full_name, load_schema
 
 NAMED = frozenset({"record", "enum", "fixed"})
@@ -102,7 +104,7 @@ def _logical_type(schema: Mapping[str, Any]) -> str:
     return f"decimal({schema['precision']}, {schema.get('scale', 0)})" if logical == "decimal" else str(logical)
 
 
-Kind = Literal["type", "branch", "default", "name", "symbols", "size", "logical", "namespace"]
+Kind = Literal["type", "branch", "default", "name", "symbols", "size", "alias", "logical", "namespace", "branch alias"]
 PROMOTIONS = {
     "int": {"long", "float", "double"},
     "long": {"float", "double"},
@@ -125,30 +127,63 @@ class Incompatibility:
     @property
     def strict(self) -> bool:
         """Return whether Avro's rules would let it pass."""
-        return self.kind in ("logical", "namespace")
+        return self.kind in ("logical", "namespace", "branch alias")
 
 
 def incompatibilities(reader: Type, writer: Type) -> list[Incompatibility]:
-    """Return all that keeps `reader` from reading the data of `writer`, in the order of the reader's fields."""
+    """Return all that keeps `reader` from reading the data of `writer`, in the order of the reader's fields; of what
+    lies in the same two types, MOST at most.
+
+    Raises:
+        TidemarkError: BAD_SCHEMA, where the two hold themselves in so many ways that it would take too long to tell.
+    """
     return list(_Resolution().of(reader, writer, ""))
+
+
+WHOLE = "the record"
+MOST = 1_000  # more of them nobody reads
+COMPARED = 200_000  # pairs of types, which takes a second
 
 
 class _Resolution:
     def __init__(self) -> None:
-        self._pairs: set[tuple[int, int]] = set()
+        # The pairs that are looked at, from the uppermost, with the place of each.
+        self._pairs: dict[tuple[int, int], int] = {}
+        # What was found of pairs, as seen from there: types with names may be used any number of times.
+        self._known: dict[tuple[int, int], list[Incompatibility]] = {}
+        # The uppermost pair that what was found last has been cut short by, being inside of it.
+        self._within = sys.maxsize
+        self._compared = 0
 
     def of(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
+        for problem in self._found(reader, writer):
+            yield replace(problem, path=_joined(path, problem.path))
+
+    def _found(self, reader: Type, writer: Type) -> list[Incompatibility]:
         pair = (id(reader), id(writer))
+        if pair in self._known:
+            return self._known[pair]
         if pair in self._pairs:
-            return  # inside itself: problems are found further out
-        self._pairs.add(pair)
-        try:
-            yield from self._of(reader, writer, path)
-        finally:
-            self._pairs.discard(pair)
+            self._within = min(self._within, self._pairs[pair])
+            return []  # inside itself: problems are found further out
+        self._compared += 1
+        if self._compared > COMPARED:
+            what = f"two schemas hold their types in more than {COMPARED:,} pairs, and cannot be compared"
+            raise TidemarkError("BAD_SCHEMA", what, "refer to records that hold themselves less often")
+        outer, self._within = self._within, sys.maxsize
+        self._pairs[pair] = len(self._pairs)
+        found = _first(self._of(reader, writer, ""))
+        place = self._pairs.pop(pair)
+        if self._within >= place:  # it stands on its own
+            self._known[pair] = found
+            self._within = outer
+        else:
+            self._within = min(self._within, outer)
+        return found
 
     def _of(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
         if writer.kind == "union":
+            yield from _merged_branches(reader, writer, path)
             for branch in writer.inner:
                 yield from self.of(reader, branch, path)
         elif reader.kind == "union":
@@ -193,15 +228,46 @@ class _Resolution:
     def _field(self, field: Field, writer: Type, path: str) -> Iterator[Incompatibility]:
         place = f"{path}.{field.name}" if path else field.name
         written = {writer_field.name: writer_field for writer_field in writer.fields}
-        written_field = next((written[name] for name in (field.name, *field.aliases) if name in written), None)
-        if written_field is not None:
-            yield from self.of(field.type, written_field.type, place)
+        sources = [written[name] for name in dict.fromkeys((field.name, *field.aliases)) if name in written]
+        if len(sources) > 1:
+            one, other = (source.name for source in sources[:2])
+            what = f"takes `{one}` and `{other}`, which were both written, for one field by an alias"
+            yield _problem("alias", place, what, field.type, writer)
+        elif sources:
+            yield from self.of(field.type, sources[0].type, place)
         elif not field.has_default:
             yield _problem("default", place, "needs this field, which was not written", field.type, writer)
 
 
+def _first(problems: Iterable[Incompatibility]) -> list[Incompatibility]:
+    """Return the first MOST problems, and as many that Avro's rules would let pass: the verdict needs both kinds."""
+    left = {True: MOST, False: MOST}
+    found = []
+    for problem in problems:
+        left[problem.strict] -= 1
+        if left[problem.strict] >= 0:
+            found.append(problem)
+    return found
+
+
+def _joined(outer: str, inner: str) -> str:
+    """Return the path to `inner`, as seen from where `outer` lies."""
+    if not outer or inner == WHOLE:
+        return outer or inner
+    return outer + inner if inner.startswith(("[", "{")) else f"{outer}.{inner}"
+
+
 def _names_match(reader: Type, writer: Type) -> bool:
     return reader.short_name == writer.short_name or writer.name in reader.aliases
+
+
+def _merged_branches(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
+    """Yield what Java's reader, which renames by aliases before it reads, makes one type of."""
+    for branch in reader.inner if reader.kind == "union" else [reader]:
+        one = [other.name for other in writer.inner if other.name and other.name in (branch.name, *branch.aliases)]
+        if len(one) > 1:
+            what = f"takes {one[0]} and {one[1]}, which one union had, for one type by an alias"
+            yield _problem("branch alias", path, what, branch, writer)
 
 
 def _namespace(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
@@ -225,4 +291,4 @@ def _logical(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]
 
 def _problem(kind: Kind, path: str, what: str, reader: Type, writer: Type) -> Incompatibility:
     names = {"reader": f"{reader}", "writer": f"{writer}"}
-    return Incompatibility(kind, path or "the record", what.format(**names), **names)
+    return Incompatibility(kind, path or WHOLE, what.format(**names), **names)

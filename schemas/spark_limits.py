@@ -1,13 +1,21 @@
 """Refuses schemas whose events Spark cannot read as what they are, or a table cannot hold."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from conf.errors import TidemarkError
 from schemas.codec import parsed
+from schemas.union_defaults import misread_type
+from schemas.validity import DEPTH
 
 DIGITS = 38  # of Spark's longest decimal
+# Of the types of an event, each as often as it is referred to: Spark has no named types, and what Java's reader makes
+# of a schema, the writer's too, has none either. No event that people work with comes near.
+EXPANDED = 10_000
 # What tables have beside the fields of an event, and what decoding adds while it works.
 COLUMNS = frozenset({"_topic", "_partition", "_offset", "_timestamp", "_schema_id", "_deleted"})
+# What Spark's reader of Parquet, and Delta's, fill in where a table has such columns, whatever was written.
+READER_COLUMNS = frozenset({"_tmp_metadata_row_index", "__delta_internal_row_index", "__delta_internal_is_row_deleted"})
 RESERVED_PREFIX, RESERVED_NAMESPACE = "tidemark_", "tidemark.wire."
 
 
@@ -38,19 +46,27 @@ class NamedTypes:
                     self._collect(child)
 
 
+def is_reserved(name: str) -> bool:
+    """Return whether no field of an event may be called so, whatever the case."""
+    return name.lower() in COLUMNS | READER_COLUMNS or name.lower().startswith(RESERVED_PREFIX)
+
+
 def event_schema(text: str) -> dict[str, Any]:
     """Return the schema of an event, in fastavro's parsed form.
 
     Raises:
         TidemarkError: INVALID_SCHEMA; BAD_SCHEMA, with the field that Spark cannot read as what it is or a table cannot
-            hold, and what to do.
+            hold, and what to do; see `require_expandable`, too.
     """
     schema = parsed(text)
+    require_expandable(schema)
     if not isinstance(schema, dict) or schema["type"] != "record":
         raise _bad("", f"an event must be a record, not {text[:60]}", "wrap the type into a record with one field")
     for field in schema["fields"]:
-        if field["name"].lower() in COLUMNS or field["name"].lower().startswith(RESERVED_PREFIX):
-            what = f"silver has a column `{field['name'].lower()}` of its own, whatever the case"
+        name = field["name"].lower()
+        if is_reserved(name):
+            owner = "Spark's reader of tables" if name in READER_COLUMNS else "silver"
+            what = f"{owner} has a column `{name}` of its own, whatever the case"
             raise _bad(field["name"], what, "give the field another name, with the old one among its aliases")
     _Check(NamedTypes(schema)).type(schema, "", ())
     return schema
@@ -64,6 +80,22 @@ def require_storable(text: str) -> None:
         storable.type(field["type"], field["name"], in_list=False)
 
 
+def require_expandable(schema: Any) -> None:
+    """Raise TidemarkError BAD_SCHEMA where a schema has too many types, or too deep ones, once each name in it is
+    replaced by what it stands for.
+
+    Args:
+        schema: in fastavro's parsed form, its own or a writer's.
+    """
+    size, depth = _Expanded(NamedTypes(schema)).of(schema)
+    if size > EXPANDED:
+        what = f"its types, each as often as it is referred to, are {size:,}, and {EXPANDED:,} are the most"
+        raise _bad("", what, "refer to its records less often, or hold inner ones as JSON in a string")
+    if depth > DEPTH:
+        what = f"its types lie {depth} levels inside each other, referred to by name, and {DEPTH} are the most"
+        raise _bad("", what, "hold inner ones as JSON in a string")
+
+
 def require_finite(schema: Any) -> None:
     """Raise TidemarkError BAD_SCHEMA, with the field, where a few bytes may claim to be any number of values.
 
@@ -71,6 +103,36 @@ def require_finite(schema: Any) -> None:
         schema: in fastavro's parsed form.
     """
     _Finite(NamedTypes(schema)).type(schema, "", ())
+
+
+class _Expanded:
+    """Counts types and levels without expanding them: what a name stands for is counted once."""
+
+    def __init__(self, names: NamedTypes) -> None:
+        self._names = names
+        self._named: dict[str, tuple[int, int]] = {}
+
+    def of(self, schema: Any) -> tuple[int, int]:
+        """Return how many types there are, and how many levels of them below the uppermost."""
+        if isinstance(schema, list):
+            found = [self.of(branch) for branch in schema]
+            return 1 + sum(size for size, _ in found), max((depth for _, depth in found), default=0)
+        declared = self._names.of(schema)
+        name = declared.get("name")
+        if name is None:
+            return self._of(declared)
+        if name not in self._named:
+            self._named[name] = 1, 0  # within itself
+            self._named[name] = self._of(declared)
+        return self._named[name]
+
+    def _of(self, declared: dict[str, Any]) -> tuple[int, int]:
+        kind = declared["type"]
+        inner = [declared["items" if kind == "array" else "values"]] if kind in ("array", "map") else []
+        if kind in ("record", "error"):
+            inner = [field["type"] for field in declared["fields"]]
+        found = [self.of(part) for part in inner]
+        return 1 + sum(size for size, _ in found), max((depth + 1 for _, depth in found), default=0)
 
 
 class _Storable:
@@ -99,6 +161,7 @@ class _Storable:
 class _Check:
     def __init__(self, names: NamedTypes) -> None:
         self._names = names
+        self._nothing: dict[str, bool] = {}  # by names, each of which may be used any number of times
 
     def type(self, schema: Any, path: str, outer: tuple[str, ...]) -> None:
         if isinstance(schema, list):
@@ -130,7 +193,12 @@ class _Check:
                 path, f"`{name}` has two fields `{twice}` that differ in case alone", "give one of them another name"
             )
         for field in declared["fields"]:
-            self.type(field["type"], f"{path}.{field['name']}".lstrip("."), (*outer, name))
+            place = f"{path}.{field['name']}".lstrip(".")
+            misread = "default" in field and misread_type(field["type"], field["default"], self._names.of)
+            if misread:
+                what = f"its default is a {misread} of a union that has another type before it which Spark takes it for"
+                raise _bad(place, what, f"put {misread} before the other types, or take another default")
+            self.type(field["type"], place, (*outer, name))
 
     def _require_no_loop(self, declared: dict[str, Any], path: str, outer: tuple[str, ...]) -> None:
         if declared["name"] in outer:
@@ -146,8 +214,10 @@ class _Check:
             return False
         declared = self._names.of(schema)
         if declared["type"] == "record" and declared["name"] not in outer:
-            inner = (*outer, declared["name"])
-            return all(self._is_nothing(field["type"], inner) for field in declared["fields"])
+            name, inner = declared["name"], (*outer, declared["name"])
+            if name not in self._nothing:
+                self._nothing[name] = all(self._is_nothing(field["type"], inner) for field in declared["fields"])
+            return self._nothing[name]
         return declared["type"] == "null" or declared.get("size") == 0
 
 
@@ -158,6 +228,7 @@ class _Finite(_Check):
         super().__init__(names)
         # Records that hold others twice, and those others again, would take forever.
         self._seen: set[str] = set()
+        self._free: dict[str, int] = {}
 
     def type(self, schema: Any, path: str, outer: tuple[str, ...]) -> None:
         for branch in schema if isinstance(schema, list) else [schema]:
@@ -165,6 +236,7 @@ class _Finite(_Check):
             if declared["type"] in ("record", "error"):
                 self._require_no_loop(declared, path, outer)
                 fields = declared["fields"] if declared["name"] not in self._seen else ()
+                self._require_few(declared["name"], fields, path)
                 for field in fields:
                     self.type(field["type"], f"{path}.{field['name']}".lstrip("."), (*outer, declared["name"]))
                 self._seen.add(declared["name"])
@@ -173,6 +245,24 @@ class _Finite(_Check):
                 self.type(declared["items"], path, outer)
             elif declared["type"] == "map":
                 self.type(declared["values"], path, outer)
+
+    def _require_few(self, name: str, fields: Sequence[dict[str, Any]], path: str) -> None:
+        free = sum(self._without_bytes(field["type"]) for field in fields)
+        if free > EXPANDED:
+            what = f"record `{name}` holds {free:,} values that take no bytes, and {EXPANDED:,} are the most"
+            raise _bad(path, what, "leave them out")
+
+    def _without_bytes(self, schema: Any) -> int:
+        """Return how many values one of a type is, itself among them, where it takes no bytes; else 0."""
+        if not self._is_nothing(schema, ()):
+            return 0
+        declared = self._names.of(schema)
+        if declared["type"] != "record":
+            return 1
+        if declared["name"] not in self._free:
+            inner = sum(self._without_bytes(field["type"]) for field in declared["fields"])
+            self._free[declared["name"]] = 1 + inner
+        return self._free[declared["name"]]
 
 
 def _bad(path: str, what: str, remedy: str) -> TidemarkError:

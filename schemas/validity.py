@@ -27,6 +27,9 @@ ORDERS = ("ascending", "descending", "ignore")
 RANGES = {"int": INT, "long": LONG}
 FLOATS = {"float": "<f", "double": "<d"}
 LARGEST_FIXED = 2**31 - 9  # the longest array of bytes that Java makes
+# Of values that are looked at to see whether defaults are of their types: for a record that is made of nothing but
+# defaults, which are made of such again, Java's parser would take longer than anybody waits.
+DEFAULT_VALUES = 200_000
 # Of types inside each other: measured to run, in the times that docs/decoding.md has.
 DEPTH = 32
 
@@ -84,6 +87,7 @@ class _Check:
         self._spaces: dict[int, str] = {}
         self._aliases: list[tuple[str, str]] = []
         self._defaults: list[tuple[str, dict[str, Any], str]] = []
+        self._values = 0
 
     def finish(self) -> None:
         """Say what can be said only once every named type is known."""
@@ -99,14 +103,16 @@ class _Check:
         """Yield each field whose default is none of its type, and what is wrong there."""
         for place, field, namespace in self._defaults:
             schema, value = field["type"], field["default"]
-            if isinstance(schema, list) and schema:
-                what = f"the default must be of the union's first type, {self._kind(schema[0], namespace)}"
-                is_one = self._fits(schema[0], namespace, value)
-            else:
-                what = f"the default {_shown(value)} is none that {self._kind(schema, namespace)} can hold"
-                is_one = self._fits(schema, namespace, value)
-            if not is_one:
-                yield f"{place}: {what}", field
+            if self._fits(schema, namespace, value):
+                continue
+            chosen = self._chosen(schema, value, namespace) if isinstance(schema, list) else schema
+            if chosen is None:
+                kinds = ", ".join(self._kind(branch, namespace) for branch in schema)
+                yield f"{place}: the default {_shown(value)} is of none of the union's types ({kinds})", field
+                continue
+            what = f"the default {_shown(value)} is none that {self._kind(chosen, namespace)} can hold"
+            more = ", the union's first type that readers take it for" if isinstance(schema, list) else ""
+            yield f"{place}: {what}{more}", field
 
     def type(self, schema: Any, place: str, namespace: str, depth: int) -> None:
         _require(depth <= DEPTH, place, f"types lie deeper than {DEPTH} levels inside each other")
@@ -214,8 +220,12 @@ class _Check:
         Args:
             filled: the records that are being made of nothing but their own defaults.
         """
+        self._values += 1
+        what = f"its defaults, and the defaults that those are made of, hold more than {DEFAULT_VALUES:,} values"
+        _require(self._values <= DEFAULT_VALUES, "schema", what)
         if isinstance(schema, list):
-            return any(self._fits(branch, namespace, value, filled) for branch in schema)
+            chosen = self._chosen(schema, value, namespace)
+            return chosen is not None and self._fits(chosen, namespace, value, filled)
         if isinstance(schema, str):
             schema = {"type": schema} if schema in PRIMITIVE else self._named[full_name(schema, namespace)]
         kind, space = schema["type"], self._spaces.get(id(schema), namespace)
@@ -229,6 +239,16 @@ class _Check:
         if kind == "enum":
             return value in schema["symbols"]
         return _fits_plain(kind, schema.get("size"), value)
+
+    def _chosen(self, branches: list[Any], value: Any, namespace: str) -> Any:
+        """Return the type of a union that Java's reader takes a default for, though it may not hold that; None where
+        there is none."""
+        return next((branch for branch in branches if takes_json(self._avro_type(branch, namespace), value)), None)
+
+    def _avro_type(self, schema: Any, namespace: str) -> str:
+        if isinstance(schema, str) and schema not in PRIMITIVE:
+            schema = self._named[full_name(schema, namespace)]
+        return str(schema if isinstance(schema, str) else schema["type"])
 
     def _fits_record(
         self, record: Mapping[str, Any], space: str, value: dict[str, Any], filled: tuple[int, ...]
@@ -277,6 +297,22 @@ def _fits_plain(kind: str, size: int | None, value: Any) -> bool:
         is_bytes = isinstance(value, str) and all(character <= "\xff" for character in value)
         return is_bytes and (kind == "bytes" or len(value) == size)
     return type(value) is {"null": type(None), "boolean": bool, "string": str}[kind]
+
+
+JSON_KINDS: dict[type, frozenset[str]] = {
+    type(None): frozenset({"null"}),
+    bool: frozenset({"boolean"}),
+    int: frozenset({"int", "long", "float", "double"}),
+    float: frozenset({"int", "long", "float", "double"}),
+    str: frozenset({"string", "bytes", "fixed"}),
+}
+TAKE_ANY = frozenset({"record", "error", "enum", "array", "map"})
+
+
+def takes_json(kind: str, value: Any) -> bool:
+    """Return whether Java's reader takes a default in JSON for one of an Avro type, if no earlier one of a union does:
+    it looks at the kind of JSON, and not even at that where the type is no plain one."""
+    return kind in TAKE_ANY or kind in JSON_KINDS.get(type(value), ())
 
 
 def _is_float(value: float, code: str) -> bool:

@@ -38,7 +38,10 @@ class DecodeError(TidemarkError):
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """The bounds of a value: `size` in bytes, `depth` of records, arrays and maps inside each other, `items` in all."""
+    """The bounds of a value: `size` in bytes, `depth` of records, arrays and maps inside each other, `items` in all.
+
+    Records, arrays and maps may be as many as items and bytes together: those without bytes cost time all the same.
+    """
 
     size: int = 64 * 2**20
     depth: int = 64
@@ -48,11 +51,12 @@ class DecodeLimits:
 class AvroCursor:
     """The bytes of one value, and what is left of its limits."""
 
-    __slots__ = ("data", "depth", "end", "items")
+    __slots__ = ("data", "depth", "end", "entered", "items")
 
     def __init__(self, data: bytes, limits: DecodeLimits) -> None:
         self.data, self.end = data, len(data)
         self.depth, self.items = limits.depth, limits.items
+        self.entered = limits.items + len(data)
 
     def varint(self, at: int, bits: int, allowed: tuple[int, int]) -> tuple[int, int]:
         """Return the number at `at`, and where it ends."""
@@ -89,8 +93,11 @@ class AvroCursor:
     def enter(self) -> None:
         """Go one record, array or map deeper."""
         self.depth -= 1
+        self.entered -= 1
         if self.depth < 0:
             raise DecodeError("TOO_DEEP", "records, arrays and maps lie too deep inside each other")
+        if self.entered < 0:
+            raise DecodeError("TOO_MANY_ITEMS", "it has more records, arrays and maps than bytes and items together")
 
 
 Check = Callable[[AvroCursor, int], int]

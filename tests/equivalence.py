@@ -38,12 +38,13 @@ from jobs import catalog
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.offsets import Position, resolve_offsets
 from jobs.operations.replay import compare
-from jobs.operations.replay.compare import differences, fingerprint
+from jobs.operations.replay.compare import differences
 from jobs.operations.replay.cutover import HEADER
 from jobs.operations.replay.live_job import live_queries
 from jobs.operations.replay.plan import plan_range
 from jobs.operations.replay.record import Replays
 from jobs.operations.replay.request import ReplayRequest
+from jobs.operations.replay.row_identity import align_all, align_columns, fingerprint
 from jobs.operations.replay.steps import Steps
 from jobs.pipeline.outputs import Output, RowSelector
 from jobs.pipeline.paths import LATE
@@ -206,17 +207,16 @@ class Equivalence:
         found = compare.read_rows(self._spark, compare.live_path(settings, rows.table), where)
         if expected is None and found is None:
             return
-        like = expected if expected is not None else found
-        assert like is not None
+        expected, found = align_all((expected, found), rows.stamps)
         self._require_same(
-            compare.align_columns(expected, like, rows.stamps),
-            compare.align_columns(found, like, rows.stamps),
+            expected,
+            found,
             f"{output.query}: table {rows.table} of {way}",
             rows.keys,
             self._late(output, settings),
         )
         told = f"{rows.table} is empty: nothing was compared; is every event rejected?"
-        assert rows.table == "quarantine" or not like.isEmpty(), told
+        assert rows.table == "quarantine" or not expected.isEmpty(), told
 
     def _closed(self, output: Output, rows: RowSelector, settings: Settings) -> str | None:
         """Up to where the stream has written all rows; None where it writes them as they come."""
@@ -236,7 +236,7 @@ class Equivalence:
             F.coalesce("headers", F.array().cast(source_sink.HEADERS)), lambda header: header.key == HEADER
         )
         expected = self._spark.read.format("delta").load(f"{batch.tables_root}/{topic}")
-        ours = compare.align_columns(found.where(~marked).withColumn("key", F.col("key").cast("string")), expected)
+        ours = align_columns(found.where(~marked).withColumn("key", F.col("key").cast("string")), expected)
         closed = self._closed(output, rows, settings)
         if closed and source_sink.TIMESTAMP in expected.columns:
             is_closed = f"{source_sink.TIMESTAMP} < TIMESTAMP '{closed}'"

@@ -153,6 +153,8 @@ def test_a_range_of_days_is_one_batch_in_a_folder_of_its_own_and_the_same_again(
         # As a terminal sends it: to all of the group. As `kill`, Kubernetes and systemd send it: to one process.
         pytest.param(signal.SIGINT, os.killpg, 130, "interrupted", marks=pytest.mark.exhaustive),
         (signal.SIGTERM, os.kill, 0, "stopped by SIGTERM; a new run goes on"),
+        # As a terminal that is closed sends it.
+        pytest.param(signal.SIGHUP, os.killpg, 129, "interrupted by SIGHUP", marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_signal_amid_batches_ends_a_job_in_one_line_and_a_later_run_goes_on(

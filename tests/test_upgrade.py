@@ -32,6 +32,7 @@ from jobs.operations.replay.live_job import live_queries
 from jobs.operations.replay.plan import plan_range
 from jobs.operations.replay.record import Replay, Replays
 from jobs.operations.replay.request import ReplayRequest
+from jobs.operations.replay.row_identity import align_all, align_columns
 from jobs.operations.replay.steps import Steps
 from jobs.pipeline.outputs import Output, RowSelector
 from jobs.pipeline.run import Run
@@ -276,8 +277,9 @@ def require_same(upgraded: Upgraded, batch: Run, output: Output, rows: RowSelect
         ]
     )
     expected, found = expected.where(where), found.where(where)
-    ours = compare.align_columns(found, expected, rows.stamps)
-    differing = compare.differences(compare.align_columns(expected, expected, rows.stamps), ours, rows.keys)
+    found = align_columns(found, expected) if output.topic else found
+    expected, found = align_all((expected, found), rows.stamps)
+    differing = compare.differences(expected, found, rows.keys)
     assert not (shown := differing.limit(3).collect()), (output.query, rows.table, shown)
     return expected.count()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bench.growth.workbench import Results, Workbench
-from conf import state_dir
+from conf import command_line, state_dir
 from conf.errors import exit_on_error
 from local.broker import Cluster
 from local.processes import end_on_signal
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--arms", nargs="+", help="some of the curve's arms alone")
     parser.add_argument("--points", nargs="+", type=int, help="others than the curve's own")
     parser.add_argument("--results", type=Path, default=state_dir() / "growth.jsonl")
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     end_on_signal()
     arms = [(name, arm) for name in options.names for arm in options.arms or curves[name].ARMS]
     if len(arms) > 1:

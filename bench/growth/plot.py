@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from conf import state_dir
+from conf import command_line, state_dir
 from conf.errors import exit_on_error
 
 # Curve, column of its lines' names, of x and of y, title.
@@ -42,7 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--results", type=Path, default=state_dir() / "growth.jsonl")
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     rows = [json.loads(line) for line in options.results.read_text().splitlines()]
     # The same file for the same results: no time, and no random ids.
     plt.rcParams |= {"svg.hashsalt": "growth", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}

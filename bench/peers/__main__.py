@@ -40,7 +40,7 @@ from bench.peers.environments import UnavailableError
 from bench.peers.peers import PEERS, Peer
 from bench.peers.registry import served
 from bench.peers.turns import Arena, FailedError, Turn
-from conf import ROOT
+from conf import ROOT, command_line
 from conf.errors import exit_on_error
 from conf.settings import load
 from conf.topics import load_topics
@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS], metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--results", type=Path, help="a file for all figures, as bench.peers.plot reads it")
     parser.add_argument("--seconds", type=float, default=600, help="a turn may take so long")
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     end_on_signal()
     versions = _available([PEERS[name] for name in dict.fromkeys(options.peers)])
     turns: list[Turn] = []

@@ -9,6 +9,7 @@ bids a second and to bids a CPU-second: the median over all combinations of the 
 
 import argparse
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from itertools import product
 from bench.peers.__main__ import COLUMNS, figures, line, measure
 from bench.peers.peers import PEERS, Peer, ours
 from bench.peers.turns import Turn
+from conf import command_line
 from conf.errors import exit_on_error
 from local.processes import end_on_signal
 
@@ -38,7 +40,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--levers", nargs="+", choices=LEVERS, default=[*STANDARD], metavar="LEVER")
     parser.add_argument("--seconds", type=float, default=600, help="a turn may take so long")
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     end_on_signal()
     levers = [*dict.fromkeys(options.levers)]
     turns: list[Turn] = []

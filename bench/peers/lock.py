@@ -12,6 +12,7 @@ import venv
 from pathlib import Path
 
 from bench.peers.environments import LOCKS
+from conf import command_line
 from conf.errors import exit_on_error
 from local.jars import Jar
 from local.lock import PIP_TOOLS, compile_packages, resolve, run
@@ -39,7 +40,7 @@ HEADER = "# Written by `python -m bench.peers.lock`: set, group:artifact:version
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peers", nargs="*", metavar="PEER", help=", ".join([*PACKAGES, *JARS]))
-    peers = parser.parse_args().peers or [*PACKAGES, *JARS]
+    peers = command_line.parse(parser, sys.argv[1:]).peers or [*PACKAGES, *JARS]
     with tempfile.TemporaryDirectory() as folder:
         tool = Path(folder) / "bin" / "python"
         if packages := [peer for peer in peers if peer in PACKAGES]:

@@ -9,6 +9,7 @@ It needs matplotlib, which `local/tidemark notebook` and `local/tidemark test` i
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +22,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from bench.peers.turns import Turn
+from conf import command_line
 from conf.errors import exit_on_error
 
 # What each panel shows of a turn.
@@ -41,7 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path)
     parser.add_argument("picture", type=Path)
-    options = parser.parse_args()
+    options = command_line.parse(parser, sys.argv[1:])
     picture = draw(json.loads(options.results.read_text()))
     picture.save(options.picture, optimize=True)
     print(f"{options.picture}: {options.picture.stat().st_size:,} bytes")

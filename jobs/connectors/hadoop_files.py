@@ -15,7 +15,7 @@ from jobs.connectors.causes import cause_line
 from jobs.connectors.spark_internals import hadoop_conf, jvm
 
 MOVING = "_tidemark_moving.json"  # in a folder on its way: where to, and whether all of it is there
-FILE_UNREADABLE = "FILE_UNREADABLE"
+FILE_UNREADABLE, FILE_NOT_CHANGED = "FILE_UNREADABLE", "FILE_NOT_CHANGED"
 OPEN_IT = (
     "see that it is a file that the job's user may read, and how many files may be open (`ulimit -n`); "
     "then start the job again: it goes on where it was"
@@ -95,9 +95,44 @@ def write(spark: SparkSession, uri: str, text: str) -> None:
 
 
 def remove(spark: SparkSession, uri: str) -> None:
-    """Remove a file and its checksum, or a folder with all that is in it; nothing where there is none."""
+    """Remove a file and its checksum, or a folder with all that is in it; nothing where there is none.
+
+    Raises:
+        TidemarkError: FILE_NOT_CHANGED.
+    """
+    _remove(*located(spark, uri))
+
+
+def rename(spark: SparkSession, uri: str, to: str) -> None:
+    """Give a file or folder another place in its folder, where nothing is.
+
+    Raises:
+        TidemarkError: FILE_NOT_CHANGED.
+    """
     files, path = located(spark, uri)
-    files.delete(path, True)
+    _, target = located(spark, to)
+    try:
+        is_renamed = files.rename(path, target)
+    except Py4JJavaError as exc:
+        raise _not_changed(f"{uri} cannot be renamed to {to}: {cause_line(exc)}") from exc
+    if not is_renamed:
+        raise _not_changed(f"{uri} cannot be renamed to {to}")
+
+
+def _remove(files: Any, path: Any) -> None:
+    uri = str(path.toString())
+    try:
+        # Where nothing is, there is nothing to remove.
+        is_removed = files.delete(path, True) or not files.exists(path)
+    except Py4JJavaError as exc:
+        raise _not_changed(f"{uri} cannot be removed: {cause_line(exc)}") from exc
+    if not is_removed:
+        raise _not_changed(f"{uri} cannot be removed")
+
+
+def _not_changed(what: str) -> TidemarkError:
+    remedy = "let this user write the folder that it lies in, and free space there; then run the same command again"
+    return TidemarkError(FILE_NOT_CHANGED, what, remedy)
 
 
 @dataclass(frozen=True)
@@ -161,17 +196,17 @@ class Folders:
         return max((entry.modified for entry in self.files(uri)), default=None)
 
     def remove(self, uri: str) -> None:
-        """Remove a file, or a folder with all that is in it."""
-        files, path = self._located(uri)
-        files.delete(path, True)
+        """Remove a file, or a folder with all that is in it; errors as `remove`."""
+        _remove(*self._located(uri))
 
     def copy(self, uri: str, to: str) -> None:
-        """Copy a file, or a folder with all that is in it, to where nothing is yet."""
+        """Copy a file, or a folder with all that is in it, to where nothing is yet; raises OSError where it cannot."""
         files, path = located(self._spark, uri)
         targets, target = located(self._spark, to)
         targets.mkdirs(target.getParent())
         copy = jvm(self._spark).org.apache.hadoop.fs.FileUtil.copy
-        copy(files, path, targets, target, False, hadoop_conf(self._spark))
+        if not copy(files, path, targets, target, False, hadoop_conf(self._spark)):
+            raise OSError(f"{uri} cannot be copied to {to}")
 
     def move(self, uri: str, to: str) -> None:
         """Give a folder another place; raises OSError where that is taken, or the file system refuses.

@@ -8,26 +8,28 @@ Delta has no transaction over several tables, so the micro-batch is the unit: on
 each table takes what it has not got. Past the limits of rejects the job stops, once everything is written.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import reduce
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from conf import code_version
 from conf.errors import TidemarkError
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import source_sink
-from jobs.connectors.spark_internals import in_parallel
+from jobs.connectors.spark_internals import in_parallel, is_observed
 from jobs.ingest import quarantine
 from jobs.ingest.silver import SilverTable, ValidationResult, observed
 from jobs.pipeline import paths
 from jobs.pipeline.outputs import Batch, Output, RowSelector
 from jobs.pipeline.progress import SIZE, Counted
 from jobs.pipeline.run import Run
+from jobs.pipeline.tombstones import OTHER_KEY
 
 RULE_COUNTS = (
     "topic string, query_id string, batch long, rule string, action string, failed long, records long, at timestamp"
@@ -35,6 +37,7 @@ RULE_COUNTS = (
 VALIDATED = (*source_sink.COLUMNS, "schema_id", "error", "rule")
 COORDINATES = ("topic", "partition", "offset")
 STAMPS = ("code_version", "quarantined_at")
+FIRST = "first_other_key"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class IngestOutput(Output):
 
     run: Run = field(repr=False)
     silver: Sequence[SilverTable]
+    told: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def is_independent(self) -> bool:
@@ -93,8 +97,20 @@ class IngestOutput(Output):
             records = batch.frame
             of_stream = silver.stream, versions, clock, silver.owns_unmatched
             validated = validator.validate_batch(records, *of_stream, table.path, starts)
-            results.append(silver.write(validated, batch, table, self.run.protection(silver.stream, versions)))
+            looks = OTHER_KEY in validated.columns and not self.told
+            looked, seen = observed(validated, {FIRST: _first_other_key()}) if looks else (validated, None)
+            results.append(silver.write(looked, batch, table, self.run.protection(silver.stream, versions)))
+            if seen is not None and is_observed(seen) and (place := seen.get[FIRST]):
+                self._tell_of_other_key(place)
         return results
+
+    def _tell_of_other_key(self, place: Row) -> None:
+        """Say once that record keys are not what tombstones would be read by: nobody else would notice."""
+        self.told.add(self.name)
+        what = f"topic {self.name}, partition {place.partition}, offset {place.offset}: the record key is not that of"
+        what = f"{what} the event's `{self.run.topics[self.name].key}`, so no tombstone with it deletes the event"
+        remedy = "write keys in the form that docs/quarantine.md has, or register their schema as"
+        print(f"warning: {what}; {remedy} {self.name}-key", file=sys.stderr, flush=True)
 
     def _append_to_quarantine(self, batch: Batch, results: Sequence[ValidationResult], total: "Total") -> None:
         by, at = code_version.version(), datetime.now(UTC)
@@ -155,6 +171,10 @@ class IngestOutput(Output):
         of_batch = self.name, batch.frame, total.records, invalid, count
         rejects = quarantine.BatchRejects(*of_batch, bronze, quarantined, batch.starts(self.name))
         quarantine.require_within(self.run.settings.quarantine, rejects)
+
+
+def _first_other_key() -> Column:
+    return F.min(F.when(F.col(OTHER_KEY), F.struct("partition", "offset")))
 
 
 @dataclass(frozen=True)

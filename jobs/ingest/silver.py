@@ -5,13 +5,14 @@ An ordinary topic's events are appended. For a compacted topic the newest event 
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import DataType
+from pyspark.sql.types import DataType, StructType
 
+from conf.errors import TidemarkError
 from conf.rules import OnEvent, Rule
 from jobs.connectors.avro import decode
 from jobs.connectors.delta import schema_evolution
@@ -22,6 +23,7 @@ from jobs.pipeline.pii import Protection
 from jobs.pipeline.progress import rejects_by_code
 from jobs.pipeline.tombstones import DELETED_KEY
 from jobs.pipeline.validation import reject_counts
+from schemas.contracts import subject_of_stream
 from schemas.pii import PiiFields
 
 COORDINATES = ("topic", "partition", "offset", "timestamp", "schema_id")
@@ -69,7 +71,8 @@ class SilverTable(ABC):
     def __init__(self, stream: str, stream_rules: tuple[Rule, ...], owns_unmatched: bool = True) -> None:
         self.stream, self.owns_unmatched, self.name = stream, owns_unmatched, paths.silver(stream)
         self._rules = stream_rules
-        self._is_constrained = False
+        # The constraints and the columns that the table was last made ready for.
+        self._ready_for: tuple[dict[str, str], StructType] | None = None
 
     @property
     @abstractmethod
@@ -98,9 +101,17 @@ class SilverTable(ABC):
         counts |= rules.counts([rule.name for rule in self._rules]) | reject_counts(self.is_rejected)
         frame, observation = observed(validated, counts)
         constraints = self._constraints(protection.marks, validated.schema["event"].dataType)
-        self._drop_outdated(frame.sparkSession, table, constraints)
-        is_new = delta_table.write(self.accepted(frame, protection), table, batch.commit("silver"))
-        self._add_constraints(frame.sparkSession, table, constraints)
+        accepted = self.accepted(frame, protection)
+        is_ready = self._ready_for == (constraints, accepted.schema)
+        if not is_ready:
+            self._drop_outdated(frame.sparkSession, table, constraints)
+        try:
+            is_new = delta_table.write(accepted, table, batch.commit("silver"))
+        except TidemarkError as stop:
+            raise self._with_remedy(stop, accepted, table) from stop
+        if not is_ready:
+            self._add_constraints(frame.sparkSession, table, constraints)
+            self._ready_for = constraints, accepted.schema
         rejects = validated.where(self.is_rejected)
         if is_new:
             count = observation.get
@@ -133,16 +144,30 @@ class SilverTable(ABC):
 
     def _drop_outdated(self, spark: SparkSession, table: delta_table.Table, constraints: dict[str, str]) -> None:
         # A rule that was loosened or taken out must not fail rows by way of its old constraint.
-        if not self._is_constrained and delta_table.exists(spark, table.path):
+        if delta_table.exists(spark, table.path):
             schema_evolution.drop_outdated(spark, table.path, constraints)
 
     def _add_constraints(self, spark: SparkSession, table: delta_table.Table, constraints: dict[str, str]) -> None:
-        if self._is_constrained:
-            return
         for name in schema_evolution.add_missing(spark, table.path, constraints):
             what = f"rows of table {table.name} break rule {name}: it gets no CHECK constraint"
             print(f"warning: {what}", file=sys.stderr, flush=True)
-        self._is_constrained = True
+
+    def _with_remedy(self, stop: TidemarkError, accepted: DataFrame, table: delta_table.Table) -> TidemarkError:
+        """Return `stop`, a TYPE_CHANGED with what helps where the columns come from a schema."""
+        if stop.code != "TYPE_CHANGED":
+            return stop
+        there = delta_table.read(accepted.sparkSession, table.path).schema
+        changes = schema_evolution.refused_changes(there, accepted.schema)
+        remedy = self._type_remedy(list(dict.fromkeys(change.field for change in changes)))
+        return TidemarkError(stop.code, stop.message, remedy)
+
+    def _type_remedy(self, fields: Sequence[str]) -> str:
+        """Say what to do where the newest version of the schema gives `fields` types that their columns do not take."""
+        return (
+            f"register a further version of {subject_of_stream(self.stream)} that gives each of these fields "
+            f'({", ".join(fields)}) another name and lists the old one in its "aliases" (rules that name it follow), '
+            "then start the job again: silver gets a column of that name beside the old one, and no record is lost"
+        )
 
 
 class AppendedTable(SilverTable):
@@ -216,6 +241,17 @@ class CompactedTable(SilverTable):
         is_later = F.when(of_one_partition, F.col("newest_offset") > F.col("offset")).otherwise(is_later_elsewhere)
         has_later = F.coalesce(is_later, F.lit(False))
         return joined.where(~(has_later & ~self.is_rejected)).select(validated.columns)
+
+    def _type_remedy(self, fields: Sequence[str]) -> str:
+        if self._key not in fields:
+            return super()._type_remedy(fields)
+        return (
+            f"the key keeps its type: register a further version of {subject_of_stream(self.stream)} with the old type "
+            f'of {self._key} and another "doc" (the old text would be the old version), or move away, together, '
+            f"the query's checkpoint and the tables {self.name} and "
+            f"{paths.bronze(self.stream)}, then start the job again: it reads the topic from the beginning, which "
+            "still holds the newest record of each key"
+        )
 
     def _rows_since(self, batch: Batch, table: delta_table.Table) -> DataFrame:
         """Return all rows: one of another partition may be later than the batch's records at any offset."""

@@ -5,8 +5,10 @@ Needs no JVM. A row counts as often as it is there; the order of rows and of col
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -57,19 +59,34 @@ def _counted(table: pa.Table) -> dict[str, int]:
         return {}
     flat = pa.table({name: _hashable(column) for name, column in zip(table.column_names, table.columns, strict=True)})
     grouped = flat.group_by(flat.column_names).aggregate([([], "count_all")])
-    counts = grouped["count_all"].to_pylist()
-    return {
-        json.dumps(row, default=str, ensure_ascii=False): count
-        for row, count in zip(grouped.select(flat.column_names).to_pylist(), counts, strict=True)
-    }
+    counts: Counter[str] = Counter()
+    # Arrow tells one NaN from another.
+    for row, count in zip(grouped.select(flat.column_names).to_pylist(), grouped["count_all"].to_pylist(), strict=True):
+        counts[json.dumps(row, default=str, ensure_ascii=False)] += count
+    return counts
 
 
 def _hashable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the column itself, or, where its values hold others, as which Arrow cannot group, their JSON text."""
     if not pa.types.is_nested(column.type):
         return column
-    texts = [None if value is None else json.dumps(value, default=str, sort_keys=True) for value in column.to_pylist()]
+    values = (_in_order(value, column.type) for value in column.to_pylist())
+    texts = [None if value is None else json.dumps(value, default=str, sort_keys=True) for value in values]
     return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _in_order(value: Any, kind: pa.DataType) -> Any:
+    """Return the value with the entries of maps, which are in no order of their own, in that of their texts."""
+    if value is None:
+        return None
+    if pa.types.is_map(kind):
+        entries = ([_in_order(key, kind.key_type), _in_order(held, kind.item_type)] for key, held in value)
+        return sorted(entries, key=lambda entry: json.dumps(entry, default=str, sort_keys=True))
+    if pa.types.is_struct(kind):
+        return {field.name: _in_order(value[field.name], field.type) for field in kind}
+    if pa.types.is_nested(kind) and kind.num_fields == 1:
+        return [_in_order(held, kind.value_type) for held in value]
+    return value
 
 
 def read(path: str) -> pa.Table:

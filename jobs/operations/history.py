@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from conf import command_line
 from conf.durations import milliseconds
-from conf.errors import TidemarkError, exit_on_error
+from conf.errors import TidemarkError, exit_on_error, nearest
 from conf.settings import Settings
+from jobs import catalog
 from jobs.pipeline.monitoring import journal
 from jobs.pipeline.monitoring.definitions import COLUMNS
 
@@ -69,7 +70,9 @@ def _list(options: argparse.Namespace) -> int:
         return 0
     batches = journal.newest(settings, SHOWN + 1, where)
     if not batches.num_rows:
-        whose = f" of {options.name}" if options.name else ""
+        whose = f" of {options.name}" if options.name is not None else ""
+        if options.name is not None:
+            _require_known(settings, options.name)
         print(f"no micro-batch{whose} failed or was killed" if options.failed else f"no micro-batch{whose} is known")
         return 0
     print("\n".join(lines(rows_of(batches.slice(max(0, batches.num_rows - SHOWN))))))
@@ -95,11 +98,20 @@ def wanted(name: str | None, since: str | None, failed: bool) -> pc.Expression:
         TidemarkError: BAD_ARGUMENTS, where `since` is neither a duration nor a time.
     """
     where = journal.ALL
-    if name:
+    if name is not None:
         where &= (pc.field("job") == name) | (pc.field("query") == name)
-    if since:
+    if since is not None:
         where &= journal.since(_time(since))
     return where & (pc.field("outcome") != "done") if failed else where
+
+
+def _require_known(settings: Settings, name: str) -> None:
+    """Raise TidemarkError UNKNOWN_JOB for a name that is neither a job's nor that of a query with a micro-batch."""
+    seen = journal.micro_batches(settings, columns=(*journal.ORDER, "job"))
+    known = {*catalog.questions(), *seen["job"].to_pylist(), *seen["query"].to_pylist()}
+    if name not in known:
+        what = f"there is no job `{name}`, and no query of that name has a micro-batch"
+        raise TidemarkError("UNKNOWN_JOB", what, nearest(name, sorted(filter(None, known))))
 
 
 def attempts(settings: Settings, query: str, batch: int) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pyspark.sql import SparkSession
 
-from jobs.connectors.hadoop_files import located, read, remove, write
+from jobs.connectors.hadoop_files import located, read, remove, rename, write
 from jobs.pipeline import paths
 from jobs.pipeline.checkpoint_format import (
     COMMITS,
@@ -251,14 +251,18 @@ def _is_json(text: str) -> bool:
 
 
 def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
-    """Rename the folder, and return its new place; None where there is none."""
+    """Rename the folder, and return its new place; None where there is none.
+
+    Raises:
+        TidemarkError: FILE_NOT_CHANGED, before anything is made in the folder's place.
+    """
     files, path = located(spark, checkpoint)
     if not files.exists(path):
         return None
     for number in count(1):
         _, aside = located(spark, paths.replaced(checkpoint, number))
         if not files.exists(aside):
-            files.rename(path, aside)
+            rename(spark, checkpoint, str(aside.toString()))
             return str(aside.toString())
     raise AssertionError("the loop has no end")
 

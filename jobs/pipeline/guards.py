@@ -15,6 +15,7 @@ from jobs.connectors.kafka.access import Connection
 from jobs.pipeline import checkpoint
 from jobs.pipeline.checkpoint_format import topic_offsets
 from jobs.pipeline.paths import SOURCE_TOPICS_FILE
+from jobs.pipeline.stored_tables import with_other_topic
 from schemas.registry import RegisteredSchema, Registry
 
 
@@ -25,8 +26,8 @@ class SourceGuard:
         anew: how the query can go on with a topic that was created again; see `remedies.read_anew`.
     """
 
-    def __init__(self, spark: SparkSession, kafka: Kafka, folder: str, anew: str = "") -> None:
-        self._anew = anew or "begin with new checkpoints and tables"
+    def __init__(self, spark: SparkSession, kafka: Kafka, folder: str, anew: str) -> None:
+        self._anew = anew
         self._spark, self._kafka, self._folder = spark, kafka, folder
         self._connection = Connection(kafka)
         self._admin = AdminClient(self._connection.config())
@@ -79,8 +80,7 @@ class SourceGuard:
 
     def _recreated(self, topic: str) -> TidemarkError:
         what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
-        remedy = f"its offsets mean other records now: restore the topic; or {self._anew}"
-        return TidemarkError("TOPIC_RECREATED", what, remedy)
+        return TidemarkError("TOPIC_RECREATED", what, with_other_topic(self._anew))
 
 
 def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ QUARANTINE = "quarantine"
 RULE_COUNTS = "rule_counts"
 LATE = "late"
 SHARED = (QUARANTINE, RULE_COUNTS, LATE)
+OUTBOX = "outbox"  # begins the names of the tables that freeze batches
 REDRIVES, RESOLUTIONS = "redrives", "resolutions"  # what became of rejected records
 MICRO_BATCHES = "_operations/micro_batches"  # what drivers keep of themselves
 
@@ -50,7 +51,7 @@ def table(root: str, name: str) -> str:
 
 def outbox(root: str, query: str) -> str:
     """Return the path of the table that freezes the batches of `query` before they are published."""
-    return within(root, "outbox", query)
+    return within(root, OUTBOX, query)
 
 
 def checkpoint(paths: Paths, job: str, output: str) -> str:

@@ -17,11 +17,8 @@ from jobs.pipeline.errors import STATE_DAMAGED, DamagedError, DeniedError, Unrea
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.paths import QUARANTINE, SHARED
 from jobs.pipeline.state_store import damaged_file
-from jobs.pipeline.stored_tables import MOVE_AWAY
+from jobs.pipeline.stored_tables import GO_ON_WITH_NEW, MOVE_AWAY, OTHER_NAME, SKIP
 
-# What a query that publishes can do in place of reading its topics again, which would publish records twice.
-OTHER_NAME = "publish into a topic and from a job of another name"
-SKIP = "start the job once with --until-caught-up --skip-lost"
 # Stops after which a query may have to read its topics again.
 BEGIN_ANEW = ("TABLE_BEHIND", "TABLE_LOG_DAMAGED", "DATA_FILE_DAMAGED", STATE_DAMAGED)
 
@@ -136,7 +133,7 @@ def begin_anew(output: Output, folder: str, tables_root: str) -> str:
 def read_anew(output: Output, folder: str, tables_root: str) -> str:
     """Say how a query goes on with a topic that was created again: nothing of it is written yet."""
     if output.keeps_ledger:
-        return f"{SKIP}: it goes on at the beginning of the new one, and what was published stays"
+        return GO_ON_WITH_NEW
     if output.topic and not output.tables:
         return f"delete {folder}: what was published stays"
     anew = begin_anew(output, folder, tables_root).removeprefix("or ")

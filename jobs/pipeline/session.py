@@ -25,7 +25,8 @@ from conf.settings import SPARK_SECRET, Settings, secret_variables
 from jobs.connectors.spark_internals import jvm, load_testing_late, start_callback_server, submitted_conf
 from jobs.pipeline.log_labels import log_to_file
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The last is a terminal's that is closed.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A terminal's Ctrl-C comes twice: to the script, and by way of the JVM.
 SAME_SIGNAL_SECONDS = 1.0
 # The variable by which an executor gets the secret that it shows the driver.
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
     """Make a session that lasts as long as the block.
 
-    SIGTERM or SIGINT, to this process or to the JVM, raises Interrupted in the block, once; what the block raises after
+    One of SIGNALS, to this process or to the JVM, raises Interrupted in the block, once; what the block raises after
     that goes to the log. A second signal, or the end of `run.stop_within`, ends script and JVM at once.
 
     Args:
@@ -135,7 +136,9 @@ class _Stopping:
 
     def _handle_here(self) -> None:
         for number in SIGNALS:
-            signal.signal(number, self._received)
+            # Under nohup the end of the terminal ends nothing; the JVM, too, leaves that signal ignored.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._received)
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -150,7 +153,8 @@ class _Stopping:
 
     def _end_at_once(self) -> None:
         code = 128 + (self.number or 0)
-        print("ended at once; the checkpoint is kept, a new run goes on", file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal may be gone
+            print("ended at once; the checkpoint is kept, a new run goes on", file=sys.stderr, flush=True)
         logger.warning("ended before the queries had stopped")
         if self._spark is not None:
             java = jvm(self._spark).java

@@ -23,7 +23,8 @@ from jobs.pipeline import pii
 from jobs.pipeline.guards import SchemaGuard
 from jobs.pipeline.plan_analysis import OF_DECODING
 from jobs.pipeline.progress import REJECTED, SIZE
-from jobs.pipeline.validation import Validator, Versions, declared_rules, naming_schema, reject_counts
+from jobs.pipeline.schema_versions import Versions, naming_schema
+from jobs.pipeline.validation import Validator, declared_rules, reject_counts
 from schemas.contracts import stream_of, subject_of_stream, with_fields
 from schemas.open_registry import open_registry
 from schemas.registry import RegisteredSchema, Registry, RetryPolicy

@@ -1,10 +1,13 @@
 """Finds which row a tombstone deletes: its record key is read as a value of the field that keys its compacted topic.
 
 A tombstone has no event: nothing but the record key says whose it is. The key must be the text (of bytes: the bytes)
-that our producers write for a value of the field's type, so that what is no such value is never taken for one. A key in
-any other form, as in that of Java's LongSerializer, names no row.
+that our producers write for a value of the field's type, or Avro in Confluent's framing, by a schema that is registered
+for the topic's keys; so what is no such value is never taken for one. A key in any other form, as in that of Java's
+LongSerializer, names no row. Text that is of another form by chance nothing can tell from a key: so the keys of events
+are held against their key fields.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -13,34 +16,52 @@ from pyspark.sql import functions as F
 from conf.errors import TidemarkError, nearest
 from jobs.connectors.avro import decode
 from jobs.connectors.avro.decode import ERA
+from jobs.pipeline import framed_keys
+from schemas.registry import RegisteredSchema
 from schemas.spark_limits import NamedTypes, event_schema
 from schemas.wire import UUID
 
-DELETED_KEY = "deleted_key"
+DELETED_KEY, OTHER_KEY = "deleted_key", "other_key"
 BAD_KEY = "BAD_KEY"
+NAMED = "tidemark_named_key"
 WHOLE = r"(?:0|-?[1-9][0-9]*)"
 DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 SECONDS = r"[0-9]{2}:[0-9]{2}:[0-9]{2}"
 TIME = rf"{SECONDS}(?:\.[0-9]{{1,6}})?"
 FIRST_DAY, LAST_DAY = (edge.partition(" ")[0] for edge in ERA)
+# A text of these is a number in bytes, or framed: Java's serializers of numbers begin with them nearly always.
+CONTROL = r"[\x00-\x1f\x7f]"
 # Java's and Python's texts of one double differ, so any that a JSON number may have stands for the double.
 DOUBLE = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 
 
-def with_deleted_keys(decoded: DataFrame, topic: str, schema: str, key: str) -> DataFrame:
+def with_deleted_keys(
+    decoded: DataFrame, topic: str, schema: str, key: str, of_keys: Sequence[RegisteredSchema] = ()
+) -> DataFrame:
     """Return `avro.decode`'s result of a compacted topic with DELETED_KEY, of the type of the event's field `key`: what
-    a tombstone deletes, null for every other record. A tombstone whose key names nothing has the error BAD_KEY.
+    a tombstone deletes, null for every other record; and OTHER_KEY, boolean: whether the key of an event's record is
+    none that its key field has. A tombstone whose key names nothing has the error BAD_KEY.
 
     Args:
         schema: the text of the schema that events come out in.
+        of_keys: the versions of the topic's record keys.
 
     Raises:
         TidemarkError: BAD_TOPICS, where `key` is no field of the event, or of a type that no record key can be read as.
     """
-    is_tombstone = F.col("error").eqNullSafe(decode.NO_VALUE)
-    named = decoded.withColumn(DELETED_KEY, F.when(is_tombstone, key_value(topic, event_schema(schema), key)))
-    is_bad = is_tombstone & F.col(DELETED_KEY).isNull()
-    return named.withColumn("error", F.when(is_bad, BAD_KEY).otherwise(F.col("error")))
+    parsed = event_schema(schema)
+    named = framed_keys.with_values(decoded, parsed, key, of_keys).withColumn(
+        NAMED, F.when(framed_keys.is_framed(of_keys), F.col(framed_keys.VALUE)).otherwise(key_value(topic, parsed, key))
+    )
+    is_tombstone, field = F.col("error").eqNullSafe(decode.NO_VALUE), F.col("event").getField(key)
+    is_other = F.col("error").isNull() & field.isNotNull() & ~field.eqNullSafe(F.col(NAMED))
+    is_bad = is_tombstone & F.col(NAMED).isNull()
+    columns = {
+        DELETED_KEY: F.when(is_tombstone, F.col(NAMED)),
+        OTHER_KEY: F.coalesce(is_other, F.lit(False)),
+        "error": F.when(is_bad, BAD_KEY).otherwise(F.col("error")),
+    }
+    return named.withColumns(columns).drop(NAMED, framed_keys.VALUE)
 
 
 def key_value(topic: str, schema: dict[str, Any], key: str) -> Column:
@@ -63,6 +84,11 @@ def key_value(topic: str, schema: dict[str, Any], key: str) -> Column:
     return value
 
 
+def is_text(key: Column) -> Column:
+    """Return whether a record key, cast to text, was text: UTF-8 without control characters."""
+    return F.is_valid_utf8(key) & ~key.rlike(CONTROL)
+
+
 def _read(declared: dict[str, Any]) -> Column | None:
     kind, logical = declared["type"], str(declared.get("logicalType"))
     text = F.col("key").cast("string")
@@ -71,7 +97,7 @@ def _read(declared: dict[str, Any]) -> Column | None:
     if kind == "enum":
         return F.when(text.isin(declared["symbols"]), text)
     if kind == "string":
-        return F.lower(_matching(UUID)) if logical == "uuid" else F.when(F.is_valid_utf8(text), text)
+        return F.lower(_matching(UUID)) if logical == "uuid" else F.when(is_text(text), text)
     if kind == "boolean":
         return _matching("true|false").try_cast("boolean")
     if logical == "decimal":

@@ -31,7 +31,7 @@ from jobs.connectors.spark_internals import without_source_options
 from jobs.pipeline import checkpoint, paths, plan_analysis, real_time
 from jobs.pipeline.checkpoint_format import entry_file
 from jobs.pipeline.outputs import Batch, Output, TableOutput
-from jobs.pipeline.validation import Versions
+from jobs.pipeline.schema_versions import Versions
 
 BATCH = "tidemark_batch"
 POSITION = "tidemark_position"

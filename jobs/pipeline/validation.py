@@ -1,7 +1,6 @@
 """Decides which records of a topic are accepted, by the registered schemas, the declared rules and the clock."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
@@ -16,19 +15,17 @@ from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.pipeline import paths, rules, tombstones
 from jobs.pipeline.progress import REJECTED_AS
+from jobs.pipeline.schema_versions import NOT_AVRO, Versions, naming_other_types, naming_schema
 from schemas.contracts import subject_of_stream, with_fields
 from schemas.pii import PiiFields, pii_fields_of
-from schemas.registry import RegisteredSchema, Registry
+from schemas.registry import RegisteredSchema, Registry, avro_of
 from schemas.spark_limits import require_storable
-from schemas.validity import is_valid
 
 # All codes of rejects but VERDICT_CHANGED, which only a batch that is run again has.
 REJECT_CODES = (
     *(decode.NO_VALUE, decode.BAD_FRAMING, decode.UNKNOWN_SCHEMA_ID, decode.UNDECODABLE),
-    *(tombstones.BAD_KEY, rules.FUTURE_EVENT_TIME, rules.RULE_FAILED),
+    *(NOT_AVRO, tombstones.BAD_KEY, rules.FUTURE_EVENT_TIME, rules.RULE_FAILED),
 )
-Versions = Mapping[str, Sequence[RegisteredSchema]]
-"""The registered versions of each stream of a topic, the newest last."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,34 @@ class Validator:
         that comes in its middle must not change half of it.
 
         Raises:
-            TidemarkError: NO_CONTRACT, for a topic of JSON; UNKNOWN_SUBJECT, and the registry's errors.
+            TidemarkError: NO_CONTRACT, for a topic of JSON; UNKNOWN_SUBJECT; UNSUPPORTED_SCHEMA, where nothing that is
+                registered for a stream is Avro; and the registry's errors.
         """
-        if topic in self.topics:
-            self.topics[topic].require_contract()
-        return {stream: self.registry.versions(subject_of_stream(stream)) for stream in self.streams(topic)}
+        declared = self.topics.get(topic)
+        if declared is not None:
+            declared.require_contract()
+        found = {stream: self._all_versions(subject_of_stream(stream)) for stream in self.streams(topic)}
+        try:
+            of_streams = {stream: avro_of(versions) for stream, versions in found.items()}
+        except TidemarkError as exc:
+            raise TidemarkError(exc.code, f"topic {topic}: {exc.message}", exc.remedy) from exc
+        not_avro = [version.id for versions in found.values() for version in versions if not version.is_avro]
+        return Versions(of_streams, not_avro, self._of_keys(topic))
+
+    def _of_keys(self, topic: str) -> Sequence[RegisteredSchema]:
+        if topic not in self.topics or not self.topics[topic].compaction_key:
+            return ()
+        try:
+            return self.registry.all_versions(f"{topic}-key")
+        except TidemarkError as exc:
+            # A user who may not see it has keys of the topic's other form, or finds them in quarantine.
+            if exc.code != "REGISTRY_REFUSED":
+                raise
+            return ()
+
+    def _all_versions(self, subject: str) -> Sequence[RegisteredSchema]:
+        # The registry's own words where there is none.
+        return self.registry.all_versions(subject) or self.registry.versions(subject)
 
     def validate(
         self,
@@ -77,7 +97,7 @@ class Validator:
                 checked whether their values are of their types. None: all.
 
         Returns:
-            what `apply_rules` gives; of a compacted topic, with `tombstones.DELETED_KEY`.
+            what `apply_rules` gives; of a compacted topic, with `tombstones.DELETED_KEY` and `tombstones.OTHER_KEY`.
 
         Raises:
             TidemarkError: BAD_RULES, where a rule asks for what events of the topic do not have; BAD_TOPICS, where a
@@ -95,8 +115,10 @@ class Validator:
                 asked = [event_time or "", key or "", *(name for rule in declared for name in fields_of(rule))]
                 newest = with_fields(newest, fields, beside=[name.partition(".")[0] for name in asked])
             decoded = with_rule_column(decode.decode(of_stream, versions[stream], reader=newest))
+        if versions.not_avro:
+            decoded = decoded.withColumn("error", naming_other_types(versions.not_avro))
         if key:
-            decoded = tombstones.with_deleted_keys(decoded, stream, newest, key)
+            decoded = tombstones.with_deleted_keys(decoded, stream, newest, key, versions.of_keys)
         self._require_comparable(stream, marks)
         event = decoded.schema["event"].dataType
         rules.require_fields(stream, declared, event_time, event)
@@ -198,21 +220,6 @@ class Validator:
         if between[0] is None or not needed <= set(table.columns):
             return None
         return rules.before_batch(table, rule, event_time, starts, (between[0], between[1]))
-
-
-@contextmanager
-def naming_schema(stream: str, versions: Versions) -> Iterator[None]:
-    """Turn complaints about a schema into BAD_SCHEMA, with topic, subject and version."""
-    try:
-        yield
-    except TidemarkError as exc:
-        if exc.code not in ("INVALID_SCHEMA", "BAD_SCHEMA"):
-            raise
-        registered = versions[stream]
-        bad = next((version for version in registered if not is_valid(version.text)), registered[-1])
-        topic = stream.partition("/")[0]
-        place = f"topic {topic}, subject {bad.subject}, version {bad.version} (schema id {bad.id})"
-        raise TidemarkError("BAD_SCHEMA", f"{place}: {exc.message}", exc.remedy) from exc
 
 
 def declared_rules(topics: Mapping[str, Topic], more: Iterable[str]) -> dict[str, tuple[Rule, ...]]:

@@ -209,7 +209,7 @@ def _rows(audits: Iterable[RowAudit]) -> int | None:
 
 
 def _count(table: TableCoverage) -> int:
-    return StoredTable(table.path, table.version).count()
+    return StoredTable(table.path, table.version, table.anew).count()
 
 
 def _outputs(

@@ -47,7 +47,7 @@ class Listed:
 
 def read_history(settings: Settings, chosen: Chosen) -> Listed:
     """Read the micro-batches that are chosen; raises TidemarkError BAD_ARGUMENTS."""
-    where = wanted(chosen.name, chosen.since, chosen.failed)
+    where = wanted(chosen.name or None, chosen.since or None, chosen.failed)
     newest = rows_of(journal.newest(settings, SHOWN + 1, where))
     rows = (
         Row(tuple(zip(HEADINGS, cells(row), strict=True)), row["query"], row["batch"], row["error"] or "")

@@ -83,7 +83,7 @@ def _schemas(settings: Settings) -> tuple[dict[str, list[RegisteredSchema]], Tid
     try:
         registry = open_registry(settings.registry, RetryPolicy(REGISTRY_SECONDS))
         for subject in registry.subjects():
-            found.setdefault(subject.split("-", 1)[0], []).extend(registry.versions(subject))
+            found.setdefault(subject.split("-", 1)[0], []).extend(registry.all_versions(subject))
     except TidemarkError as error:
         return found, error
     return found, None

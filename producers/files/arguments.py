@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
-from conf.command_line import positive_count
-from conf.topics import load_topics
+from conf.command_line import count_up_to, whole_number
+from conf.topics import MOST, load_topics
 from producers.files.inputs import Format, Opening
 from producers.files.record_parts import UNIT_NS, Parts
 from producers.files.rejects import RejectLimit
@@ -35,7 +35,11 @@ def add_file_arguments(parser: argparse.ArgumentParser, run: Callable[..., Any])
     parser.add_argument("--topic", required=True, help="the topic; it must exist, or see --create-topic")
     parser.add_argument("--create-topic", action="store_true", help="create it, records kept forever, if it is missing")
     parser.add_argument(
-        "--partitions", type=positive_count, default=1, metavar="N", help="of a topic that is created; default 1"
+        "--partitions",
+        type=count_up_to(MOST["partitions"]),
+        default=1,
+        metavar="N",
+        help="of a topic that is created; default 1",
     )
     add_exactly_once(parser, "the files' names")
     _add_schema_arguments(parser.add_argument_group("schema"))
@@ -235,11 +239,11 @@ def _limit(text: str) -> RejectLimit:
     if text == "none":
         return RejectLimit(share=None)
     if text.isdecimal():
-        return RejectLimit(share=None, count=int(text))
+        return RejectLimit(share=None, count=whole_number(text))
     try:
         share = float(text)
     except ValueError:
         share = -1.0
     if not 0 <= share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share like 0.1, no number like 50, and not none")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no share like 0.1, no number like 50, and not none")
     return RejectLimit(share=share)

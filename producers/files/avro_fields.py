@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from conf.errors import TidemarkError
 from producers.files.rows import unique_names
-from schemas.spark_limits import COLUMNS, RESERVED_PREFIX
+from schemas.spark_limits import COLUMNS, READER_COLUMNS, RESERVED_PREFIX
 from schemas.validity import DEPTH, NAME
 
 PLAIN: list[tuple[Any, Any]] = [
@@ -94,7 +94,7 @@ def avro_name(source: str) -> str:
 def event_field(source: str) -> str:
     """Return the Avro name of an event's field; where tables have such a column of their own, one beside it."""
     name = avro_name(source)
-    if name.lower() in COLUMNS:
+    if name.lower() in COLUMNS | READER_COLUMNS:
         return name.lstrip("_")
     return f"_{name}" if name.lower().startswith(RESERVED_PREFIX) else name
 

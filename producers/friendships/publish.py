@@ -4,13 +4,13 @@ import random
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 from conf.settings import Settings
 from conf.topics import find_topic, load_topics
 from jobs.connectors.kafka.offsets import milliseconds
-from producers.kafka.pacing import Interrupt
+from producers.kafka.pacing import MAX_BATCH, Interrupt
 from producers.kafka.publisher import Batch, Publisher, Report
 from schemas.codec import Encoder
 from schemas.contracts import contract
@@ -50,8 +50,17 @@ def publish_friendships(settings: Settings, count: int, seed: int, interrupt: In
     publisher = Publisher(settings.kafka, settings.producer, [TOPIC])
     text = contract(topic.schema)
     encode = Encoder(open_registry(settings.registry).register(topic.subject, text), text)
-    events = list(friendship_events(settings.regions.here, count, seed))
-    times = [milliseconds(event["happened_at"]) for event in events]
-    batch = Batch([TOPIC] * count, [encode(event) for event in events], [event["pair"] for event in events], times)
+    events = friendship_events(settings.regions.here, count, seed)
     with interrupt:
-        return publisher.publish([batch], interrupt)
+        return publisher.publish((_batch(part, encode) for part in _parts(events)), interrupt)
+
+
+def _parts(events: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while part := list(islice(events, MAX_BATCH)):
+        yield part
+
+
+def _batch(events: list[dict[str, Any]], encode: Encoder) -> Batch:
+    times = [milliseconds(event["happened_at"]) for event in events]
+    keys = [event["pair"] for event in events]
+    return Batch([TOPIC] * len(events), [encode(event) for event in events], keys, times)

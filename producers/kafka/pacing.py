@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import FrameType, TracebackType
@@ -21,7 +22,7 @@ TICK_SECONDS = 0.05
 # Often enough to look alive, seldom enough to cost nothing.
 SECONDS_BETWEEN = 0.2
 CLEAR = "\r\x1b[K"
-SIGNALS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
+SIGNALS: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,22 @@ class Progress:
         now = time.monotonic()
         if self._terminal and now - self._shown >= SECONDS_BETWEEN:
             self._shown = now
-            self._stream.write(CLEAR + line)
-            self._stream.flush()
+            self._write(CLEAR + line)
 
     def clear(self) -> None:
         """Take the line away, so that the summary stands alone."""
         if self._terminal:
-            self._stream.write(CLEAR)
+            self._write(CLEAR)
+
+    def _write(self, text: str) -> None:
+        # A terminal that is closed takes no more of it, and what is under way ends in order.
+        with suppress(OSError):
+            self._stream.write(text)
             self._stream.flush()
 
 
 class Interrupt:
-    """Within its `with` block a SIGINT or SIGTERM is noted instead of fatal, and calling it answers whether one came.
+    """Within its `with` block a signal to end (see SIGNALS) is noted instead of fatal; calling it answers if one came.
 
     A second signal does what it always did. `signum` is 0 until the first. For the main thread only.
     """
@@ -122,7 +127,8 @@ class Interrupt:
         """Print `line` on stderr where a signal came, and return 128 and its number; 0 where none did."""
         if not self.signum:
             return 0
-        print(line, file=sys.stderr)
+        with suppress(OSError):  # the terminal may be gone, whose end it was
+            print(line, file=sys.stderr)
         return 128 + self.signum
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from conf import command_line
-from conf.command_line import positive_number, whole_number
+from conf.command_line import positive_count, positive_number, whole_number
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings
 from jobs.pipeline import paths
@@ -19,6 +19,7 @@ from producers.kafka.pacing import Interrupt
 from producers.kafka.preflight import connect
 from producers.quarantine import inspection, marker_log, redrive, work_queue
 from producers.quarantine import table as quarantine_table
+from producers.quarantine.known_names import require_known
 from producers.quarantine.marker_log import MarkerLog
 from producers.quarantine.redrive import Redrive, counts, estimate
 from producers.quarantine.selection import Selection, add_into_compacted, add_selection, selection
@@ -64,7 +65,8 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    parser.add_argument("--limit", type=whole_number, default=SHOWN, metavar="N", help=f"show so many; default {SHOWN}")
+    most = f"show so many; default {SHOWN}"
+    parser.add_argument("--limit", type=positive_count, default=SHOWN, metavar="N", help=most)
     parser.add_argument("--skip", type=whole_number, default=0, metavar="N", help="leave out the first N")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, bytes in base64")
     shows = "show what schemas mark as personal data too, and the bytes of records that may hold it"
@@ -98,7 +100,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--always", choices=KINDS, help="resolve every record so")
     parser.add_argument("--redrive", action="store_true", help="redrive what is accepted, once and only once")
     parser.add_argument("--idle", type=positive_number, metavar="SECONDS", help="end when nothing came for so long")
-    parser.add_argument("--limit", type=whole_number, metavar="N", help="end after so many records")
+    parser.add_argument("--limit", type=positive_count, metavar="N", help="end after so many records")
     parser.add_argument(
         "--lock", type=positive_number, metavar="SECONDS", help="how long a worker may take; of the group"
     )
@@ -108,6 +110,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 def _list(settings: Settings, options: argparse.Namespace) -> int:
     selected, table = selection(options), Quarantine(settings)
+    require_known(table, settings, selected)
     topics = {topic for batch in table.batches(selected, ["topic"]) for topic in batch["topic"].unique().to_pylist()}
     counts = quarantine_table.count_rejects(table, selected, _redriven(settings, topics))
     if options.json:
@@ -120,7 +123,10 @@ def _list(settings: Settings, options: argparse.Namespace) -> int:
 
 def _inspect(settings: Settings, options: argparse.Namespace) -> int:
     table, selected, registry = Quarantine(settings), selection(options), open_registry(settings.registry)
-    index = table.index(selected).slice(options.skip, options.limit)
+    require_known(table, settings, selected)
+    found = table.index(selected)
+    _require_page(options.skip, found.num_rows)
+    index = found.slice(options.skip, options.limit)
     redriven = _redriven(settings, index["topic"].unique().to_pylist())
     for part in slices(index, redrive.MOST_RECORDS, redrive.MOST_BYTES):
         for row in table.rows(selected, part):
@@ -131,8 +137,15 @@ def _inspect(settings: Settings, options: argparse.Namespace) -> int:
             else:
                 print("\n".join([*inspection.lines(row, reading, is_redriven), ""]))
     if not index.num_rows and not options.json:
-        print(NOTHING)
+        print(f"there are no more than {found.num_rows:,}" if found.num_rows else NOTHING)
     return 0
+
+
+def _require_page(skip: int, there: int) -> None:
+    """Refuse a page that begins behind the end; one that begins at it is empty, which ends a walk through all pages."""
+    if skip > there:
+        what = f"--skip {skip} is behind the end: {there:,} records are in quarantine there"
+        raise TidemarkError("BAD_ARGUMENTS", what, "skip fewer, or select more")
 
 
 def _audit(settings: Settings, options: argparse.Namespace) -> int:
@@ -148,6 +161,7 @@ def _audit(settings: Settings, options: argparse.Namespace) -> int:
 def _redrive(settings: Settings, options: argparse.Namespace) -> int:
     selected = _required_selection(options)
     table = Quarantine(settings)
+    require_known(table, settings, selected)
     if options.dry_run:
         print("\n".join(_dry_run(settings, table.index(selected), options.rate)))
         return 0
@@ -194,11 +208,13 @@ def _due(settings: Settings, index: pa.Table) -> pa.Table:
 
 def _fill(settings: Settings, options: argparse.Namespace) -> int:
     selected = _required_selection(options)
+    table = Quarantine(settings)
+    require_known(table, settings, selected)
     interrupt = Interrupt()
     filling = work_queue.Filling(settings, uuid.uuid4().hex, interrupt)
     try:
         with interrupt:
-            filling.fill(Quarantine(settings), selected)
+            filling.fill(table, selected)
     finally:
         print(f"queued {filling.queued:,}, left out {filling.skipped:,} that were queued before")
     return interrupt.exit_code("interrupted")

@@ -18,6 +18,8 @@ from schemas.wire import DecodeError, compile_check
 
 HIDDEN = "(personal data)"
 CONTEXT_BYTES = 48
+# What a registry says of an id that a record cannot be read by, and what is told of that; "": what it says.
+UNREADABLE = {"UNKNOWN_SCHEMA_ID": "no schema with this id is registered", "UNSUPPORTED_SCHEMA": "", "BAD_SCHEMA": ""}
 ROW_BYTES = 16
 
 
@@ -120,9 +122,10 @@ def _read(
     try:
         text = registry.schema(schema_id)
     except TidemarkError as error:
-        if error.code != "UNKNOWN_SCHEMA_ID":
+        if error.code not in UNREADABLE:
             raise
-        return None, Reading(f"schema id {schema_id}", at=1, problem="no schema with this id is registered")
+        problem = UNREADABLE[error.code] or error.message
+        return None, Reading(f"schema id {schema_id}", at=1, problem=problem)
     known = next((version for version in versions if version.id == schema_id), None)
     known_as = f"{known.subject} version {known.version}" if known else f"which is none of topic {row.at.topic}"
     reading = _read_fields(f"schema id {schema_id}, {known_as}", load_schema(text), payload)

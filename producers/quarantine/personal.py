@@ -43,7 +43,7 @@ def versions_of(topic: str, registry: Registry) -> list[RegisteredSchema]:
     subjects = [
         name for name in registry.subjects() if name.startswith(f"{topic}-") and "-" not in name[len(topic) + 1 :]
     ]
-    return [version for subject in subjects for version in registry.versions(subject)]
+    return [version for subject in subjects for version in registry.all_versions(subject)]
 
 
 def hidden_fields(versions: Iterable[RegisteredSchema], schema: RegisteredSchema | None, registry: Registry) -> Hidden:
@@ -64,7 +64,7 @@ def hidden_fields(versions: Iterable[RegisteredSchema], schema: RegisteredSchema
 def _beside(schema_id: int, registry: Registry) -> Iterator[str]:
     """Yield the versions of every subject that has that schema."""
     for subject in registry.subjects():
-        versions = registry.versions(subject)
+        versions = registry.all_versions(subject)
         if any(version.id == schema_id for version in versions):
             yield from (version.text for version in versions)
 

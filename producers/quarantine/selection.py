@@ -43,19 +43,19 @@ class Selection:
         terms: list[Any] = []
         for column, values in (("topic", self.topics), ("error", self.errors), ("rule", self.rules)):
             if values:
-                terms.append(_column(schema, column).isin(values))
+                terms.append(column_of(schema, column).isin(values))
         if self.partition is not None:
-            terms.append(_column(schema, "partition") == self.partition)
+            terms.append(column_of(schema, "partition") == self.partition)
         if self.record:
-            terms += [_column(schema, name) == value for name, value in self.record._asdict().items()]
+            terms += [column_of(schema, name) == value for name, value in self.record._asdict().items()]
         for column, first, end in (
             ("offset", self.first_offset, self.end_offset),
             ("quarantined_at", self.since, self.until),
         ):
             if first is not None:
-                terms.append(_column(schema, column) >= first)
+                terms.append(column_of(schema, column) >= first)
             if end is not None:
-                terms.append(_column(schema, column) < end)
+                terms.append(column_of(schema, column) < end)
         return reduce(and_, terms) if terms else None
 
     def within(self, schema: Schema, topic: str, partition: int, first: int, last: int) -> Any:
@@ -67,7 +67,8 @@ class Selection:
         return condition if selected is None else selected & condition
 
 
-def _column(schema: Schema, name: str) -> Any:
+def column_of(schema: Schema, name: str) -> Any:
+    """Return the column for an expression; raises TidemarkError NO_SUCH_COLUMN, where an older table lacks it."""
     if name not in schema.names:
         what = f"the table quarantine has no column {name}: it was written by an older version"
         raise TidemarkError("NO_SUCH_COLUMN", what, "select by topic, offsets or error, or run ingest once more")
@@ -99,7 +100,16 @@ def add_into_compacted(parser: argparse.ArgumentParser) -> None:
 
 
 def selection(options: argparse.Namespace) -> Selection:
-    """Return what the options select."""
+    """Return what the options select; raises TidemarkError BAD_ARGUMENTS for a range that ends where it begins, or
+    before."""
+    for first, end, start in (
+        ("--from-offset", "--to-offset", options.from_offset),
+        ("--since", "--until", options.since),
+    ):
+        stop = options.to_offset if end == "--to-offset" else options.until
+        if start is not None and stop is not None and start >= stop:
+            what = f"{first} {start} is not before {end} {stop}: nothing lies between"
+            raise TidemarkError("BAD_ARGUMENTS", what, f"give a {first} that is less than {end}")
     return Selection(
         tuple(options.topic),
         tuple(options.error),

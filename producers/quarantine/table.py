@@ -18,7 +18,7 @@ from jobs.pipeline import paths
 from jobs.pipeline.stored_tables import find_stored
 from producers.quarantine.marker_log import MarkerLog
 from producers.quarantine.records import OF, Coordinates, Rejected
-from producers.quarantine.selection import Selection
+from producers.quarantine.selection import Selection, column_of
 
 # Rows carry whole records: few at a time, so that a million of them need no more memory than these.
 BATCH_ROWS = 2_000
@@ -69,6 +69,14 @@ class Quarantine:
     def batches(self, selection: Selection, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Read `columns` of the selected rows, null where an older table lacks them, in the order of the files."""
         return self._scan(selection.condition(self._schema), columns)
+
+    def values(self, column: str) -> set[str]:
+        """Return the texts that `column` has in the whole table; errors as `column_of`."""
+        column_of(self._schema, column)
+        found: set[str] = set()
+        for batch in self._scan(None, [column]):
+            found.update(filter(None, batch[column].unique().to_pylist()))
+        return found
 
     def index(self, selection: Selection) -> pa.Table:
         """Return where the selected rows lie, in order: `topic`, `partition`, `offset`, `error`,

@@ -194,7 +194,7 @@ def test_a_certificate_that_is_not_what_clients_need_is_refused_with_the_reason(
         ((locked, locked_key), "is encrypted: set ssl_key_password"),
         ((past, past_key), f"ssl_certificate_location {past} expired at "),
         ((early, early_key), f"ssl_certificate_location {early} is not valid before "),
-        ((), "a private key needs its certificate"),
+        ((), "ssl_key_location, a private key, needs its certificate"),
         (("app/tls.crt", key), "ssl_certificate_location must be a whole path"),
     ):
         text = refusal(*(by_certificate(*pair) if pair else by_certificate("", key)))

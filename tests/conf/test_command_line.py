@@ -1,6 +1,7 @@
 """What may not stand on a command line, whichever command it is of."""
 
 import argparse
+import ast
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from conf import setting_sources
+from conf import ROOT, setting_sources
 from conf.command_line import check, positive_count, positive_number, split_words, whole_number
 from conf.errors import TidemarkError
 from conf.settings import Settings
@@ -32,6 +33,8 @@ COMMANDS = (
     "maintain tables",
     "checkpoint doctor ingest",
 )
+# They hand their arguments on, to be judged by other programs.
+OF_OTHERS = {"test", "notebook"}
 SECRETS = {
     "kafka.sasl_password": "TIDEMARK_KAFKA__SASL_PASSWORD",
     "kafka.oauth_client_secret": "TIDEMARK_KAFKA__OAUTH_CLIENT_SECRET",
@@ -221,6 +224,43 @@ def test_what_looks_like_a_secret_does_not_come_back_in_the_error(
     with pytest.raises(TidemarkError) as refused:
         cli.main(["config", "show", *words])
     assert SECRET not in str(refused.value) + "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("word", [f"--password={SECRET}", f"https://ann:{SECRET}@host"])
+@pytest.mark.parametrize("command", sorted({*cli.COMMANDS} - OF_OTHERS))
+def test_no_command_shows_a_secret_among_arguments_that_it_does_not_know(
+    command: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ([command, word], [command, "invented", word], [word, command]):
+        if words[:2] == ["kafka", "invented"]:
+            continue  # there is no such tool; what stands behind one is the tool's
+        with pytest.raises(TidemarkError) as refused:
+            cli.main(words)
+        assert SECRET not in str(refused.value) + "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("who", ["publish file t --password={}", "invented --password={}", "publish --token={} '"])
+def test_no_secret_of_a_command_line_within_a_word_is_shown(who: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TidemarkError, match=r"BAD_ARGUMENTS: \w+ would show") as refused:
+        cli.main(["acls", "plan", who.format(SECRET)])
+    assert SECRET not in str(refused.value) + "".join(capsys.readouterr())
+
+
+def test_every_command_line_is_looked_through_before_argparse_reads_it() -> None:
+    for package in ("bench", "jobs", "local", "producers", "schemas"):
+        for path in (ROOT / package).rglob("*.py"):
+            tree = ast.parse(path.read_text())
+            for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+                calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+                named = [call.func.attr for call in calls if isinstance(call.func, ast.Attribute)]
+                reads = [
+                    call
+                    for call in calls
+                    if isinstance(call.func, ast.Attribute)
+                    and call.func.attr in ("parse_args", "parse_known_args")
+                    and not (call.args and isinstance(call.args[0], ast.List))  # words of ours
+                ]
+                assert not reads or {"check", "refuse"} & {*named}, f"{path}: {function.name}"
 
 
 def test_words_that_are_no_utf_8_are_refused_by_every_command() -> None:

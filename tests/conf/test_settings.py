@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from conf import ROOT, setting_sources, settings
 from conf.errors import TidemarkError
+from conf.sections import Job
 from conf.settings import Settings, load, show
 
 SERVERS = "TIDEMARK_KAFKA__BOOTSTRAP_SERVERS"
@@ -449,3 +450,21 @@ def test_every_key_of_the_model_stands_in_base_toml(checkout: Path) -> None:
 def test_a_variable_of_the_tests_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEMARK_SEED", "7")
     assert load("local").spark.master.startswith("local")
+
+
+def whole_numbers() -> list[str]:
+    """Every setting that is a whole number."""
+    return [
+        f"{name}.{key}"
+        for name, section in Settings.model_fields.items()
+        for key, field in getattr(section.annotation, "model_fields", {}).items()
+        if field.annotation is int
+    ] + [f"jobs.ingest.{key}" for key, field in Job.model_fields.items() if field.annotation == (int | None)]
+
+
+@pytest.mark.parametrize("key", whole_numbers())
+def test_a_whole_number_is_one_that_kafka_and_spark_have_room_for(key: str) -> None:
+    for number in (10**30, 2**63, -2, "9" * 5000):
+        told = refusal(overrides=(f"{key}={number}",))
+        assert told.startswith(f"BAD_SETTING: setting `{key}`: ")
+        assert "\n" not in told and len(told) < 300

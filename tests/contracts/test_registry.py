@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from confluent_kafka.schema_registry import Schema, SchemaReference
 
 from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel, load
@@ -175,3 +176,38 @@ def test_the_commands_speak_to_a_server_too(apicurio: Apicurio, capsys: pytest.C
     assert [ids["planes-value"], "planes-value", "1"] in listed
     assert json.loads(printed("show", "planes-value")) == json.loads(contract("plane"))
     assert printed("show", ids["planes-value"]) == printed("show", "planes-value")
+
+
+@pytest.mark.registry
+def test_types_of_other_subjects_and_versions_of_other_types_are_read_as_a_real_server_keeps_them(
+    subject: str, apicurio: Apicurio
+) -> None:
+    registry = open_registry(load("local", [f"registry.url={apicurio.url}"]).registry)
+    client, names = apicurio.client(), [f"{name}-{subject}" for name in ("point", "addr")]
+    point = {"type": "record", "name": "Point", "namespace": "x", "fields": [{"name": "n", "type": "int"}]}
+    addr = {"type": "record", "name": "Addr", "namespace": "x", "fields": [{"name": "at", "type": "Point"}]}
+    event = {
+        "type": "record",
+        "name": "E",
+        "fields": [{"name": "a", "type": "x.Addr"}, {"name": "p", "type": "x.Point"}],
+    }
+    to_point, to_addr = (SchemaReference(name, names[at], 1) for at, name in enumerate(("x.Point", "x.Addr")))
+    client.register_schema(names[0], Schema(json.dumps(point), "AVRO"))
+    client.register_schema(names[1], Schema(json.dumps(addr), "AVRO", [to_point]))
+    proto = Schema('syntax = "proto3"; message E { int32 a = 1; }', "PROTOBUF")
+    client.register_schema(subject, proto)
+    id = client.register_schema(subject, Schema(json.dumps(event), "AVRO", [to_addr, to_point]))
+
+    [version] = registry.versions(subject)
+    whole = {**addr, "fields": [{"name": "at", "type": point}]}
+    assert (version.id, version.version, version.problem) == (id, 2, None)
+    assert [field["type"] for field in json.loads(version.text)["fields"]] == [whole, "x.Point"]
+    assert registry.schema(id) == version.text
+    assert registry.register(subject, version.text) == id
+    assert [each.is_avro for each in registry.all_versions(subject)] == [False, True]
+    # In a subject that began with Avro this server says of all that they are.
+    other = f"other-{subject}"
+    id = registry.register(other, record("x"))
+    client.register_schema(other, proto)
+    assert [(each.id, each.version) for each in registry.versions(other)] == [(id, 1)]
+    assert [each.is_avro for each in registry.all_versions(other)] == [True, False]

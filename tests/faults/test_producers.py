@@ -173,7 +173,7 @@ def test_flights_killed_between_transactions_and_within_one_are_there_once(tmp_p
     assert {topic: len(set(records)) for topic, records in found.items()} == DAY
 
 
-@pytest.mark.parametrize("number", of_a_kind([signal.SIGINT, signal.SIGTERM], [signal.SIGTERM]))
+@pytest.mark.parametrize("number", of_a_kind([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], [signal.SIGTERM]))
 def test_a_signal_in_a_transaction_commits_it_and_the_counts_are_the_truth(
     number: int, publication: PublicationOf
 ) -> None:

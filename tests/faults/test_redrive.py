@@ -109,7 +109,7 @@ def test_a_redrive_that_was_thought_dead_sends_nothing_twice(quarantined: Quaran
     assert quarantined.redriven() == quarantined.expected
 
 
-@pytest.mark.parametrize("number", of_a_kind([signal.SIGINT, signal.SIGTERM], [signal.SIGTERM]))
+@pytest.mark.parametrize("number", of_a_kind([signal.SIGINT, signal.SIGTERM, signal.SIGHUP], [signal.SIGTERM]))
 def test_a_signal_in_a_transaction_commits_it_and_the_counts_are_the_truth(
     number: int, quarantined: Quarantined
 ) -> None:

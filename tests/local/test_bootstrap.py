@@ -170,13 +170,14 @@ def test_a_failed_installation_is_told_and_tried_again(machine: Machine) -> None
     assert machine.run()[0] == 0
 
 
-def test_a_signal_to_the_shell_alone_ends_pip_and_the_next_run_goes_on(machine: Machine) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_shell_alone_ends_pip_and_the_next_run_goes_on(machine: Machine, number: int) -> None:
     machine.has_java().has_python(pip='echo "pid $$" >>"$TIDEMARK_STATE/../calls"; sleep 600')
     process = machine.start()
     wait_for(lambda: "pid " in machine.calls.read_text(), 10, lambda: AssertionError("pip was not started"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, told = process.communicate(timeout=10)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert told.splitlines()[-1] == "interrupted; run the same command again to go on"
     pip = int(machine.calls.read_text().rpartition("pid ")[2])
     wait_for(

@@ -1,6 +1,7 @@
 """From the words after spark-submit.sh to spark-submit's own."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -229,3 +230,18 @@ print("after", file=sys.stderr)
 """
     done = python("-c", script, cwd=tmp_path)
     assert (done.returncode, sorted(done.stderr.splitlines())) == (0, ["after", "else"])
+
+
+@pytest.mark.parametrize("words", [["--executor-memory", "lots"], ["--conf", "spark.driver.memory=2gb"]])
+def test_sizes_and_masters_after_the_dashes_are_judged_as_the_settings_are(words: list[str]) -> None:
+    with pytest.raises(TidemarkError, match=r"BAD_ARGUMENTS: .*is no memory of a JVM"):
+        submit.split([JOB, "--", *words])
+    with pytest.raises(TidemarkError, match="BAD_ARGUMENTS: --master after `--`: 'here' is no master"):
+        submit.split([JOB, "--", "--master", "here"])
+    assert submit.split([JOB, "--", "--conf", "spark.app.name=lots", "--executor-memory", "2g"])
+
+
+@pytest.mark.parametrize("name", ["a b", "quo'te", 'quo"te', "back\\slash", "ünï", "a\\"])
+def test_a_path_with_blanks_and_quotes_stays_one_word_of_java(name: str, settings: Settings, tmp_path: Path) -> None:
+    log = tmp_path / name / "x.log"
+    assert f"-Dtidemark.log={log}" in shlex.split(driver.java_options(settings, log))

@@ -135,6 +135,9 @@ def test_flights_are_published_exactly_once_however_often_the_command_runs(
         ["flights", "--seed", "-1"],
         ["auctions", "--disorder", f"{'9' * 400}d"],
         ["auctions", "--count", "9" * 5000],
+        ["auctions", "--count", str(10**9), "--events-per-second", "0.000001"],
+        ["auctions", "--count", str(10**9), "--rate", "1"],
+        ["transfers", "--accounts", "1"],
         ["auctions", "--events-per-second", "1e-300"],
         ["file", "--topic", "t"],
         ["file", "in.csv", "--topic", "t"],
@@ -152,6 +155,60 @@ def test_wrong_usage_exits_with_2_and_shows_the_usage(argv: list[str], capsys: p
         main(argv)
     assert stopped.value.code == 2
     assert "usage: local/tidemark publish" in capsys.readouterr().err
+
+
+FILE = ["file", "in.csv", "--topic", "t", "--key", "id"]
+
+
+@pytest.mark.parametrize("number", ["-1", str(2**63), str(10**30), "9" * 5000])
+@pytest.mark.parametrize(
+    "option",
+    [
+        [*FILE, "--partitions"],
+        [*FILE, "--max-rejects"],
+        ["flights", "--seed"],
+        ["auctions", "--seed"],
+        ["auctions", "--count"],
+        ["transfers", "--seed"],
+        ["transfers", "--count"],
+        ["transfers", "--accounts"],
+        ["friendships", "--seed"],
+        ["friendships", "--count"],
+    ],
+)
+def test_a_number_that_nothing_has_room_for_is_wrong_usage(
+    option: list[str], number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*option, number])
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: argument {option[-1]}: " in last and " is no " in last
+    assert len(last) < 200
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*FILE, "--partitions", "0"],
+        [*FILE, "--partitions", str(2**31)],
+        [*FILE, "--partitions", "3000000000"],
+        ["transfers", "--accounts", str(2**31)],
+        ["auctions", "--count", "0"],
+        ["auctions", "--count", str(10**9 + 1)],
+    ],
+)
+def test_a_number_beyond_what_it_is_for_is_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert f"{words[-1]!r} is no whole number from " in capsys.readouterr().err
+
+
+def test_no_option_of_a_command_takes_any_number() -> None:
+    for package in ("jobs", "local", "producers", "schemas"):
+        for path in (ROOT / package).rglob("*.py"):
+            assert not re.search(r"add_argument\([^)]*type=(int|float)\b", path.read_text()), path
 
 
 def test_a_missing_topic_is_one_line_and_exit_code_1(broker: Cluster, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ Answer = tuple[int, object]
 
 
 class FakeRegistry(ThreadingHTTPServer):
-    """Gives `answers` in turn, the last one forever; a text goes out as HTML, all else as JSON.
+    """Gives `answers` in turn, the last one forever; a text goes out as HTML, all else as JSON. What it was told to
+    `keep` it gives where a registry has that.
 
     `requests` are the paths that were asked for; `authorization` is the last header of that name. `headers` go out
     with each answer; with `drip` an answer's bytes go out one by one, so many seconds apart.
@@ -25,6 +26,7 @@ class FakeRegistry(ThreadingHTTPServer):
         self.headers, self.drip = dict[str, str](), 0.0
         self.hold, self.ended = Event(), Event()
         self.hold.set()
+        self.places = dict[str, object]()
         self._scheme = "https" if context else "http"
         if context:
             self.socket = context.wrap_socket(self.socket, server_side=True)
@@ -32,6 +34,21 @@ class FakeRegistry(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"{self._scheme}://127.0.0.1:{self.server_port}"
+
+    def keep(self, subject: str, version: int, id: int, schema: str, **more: object) -> None:
+        """Have a version of a subject; `more`: its `schemaType` and `references`."""
+        versions = f"/subjects/{subject}/versions"
+        listed = self.places.setdefault(versions, [])
+        assert isinstance(listed, list)
+        listed.append(version)
+        self.places[f"{versions}/{version}"] = {
+            "subject": subject,
+            "version": version,
+            "id": id,
+            "schema": schema,
+            **more,
+        }
+        self.places[f"/schemas/ids/{id}"] = {"schema": schema, **more}
 
     def handle_error(self, *_: object) -> None:
         """A client that does not trust the certificate hangs up: no news."""
@@ -45,7 +62,11 @@ class _Handler(BaseHTTPRequestHandler):
         server.requests.append(self.path)
         server.authorization = self.headers.get("Authorization", "")
         server.hold.wait()
-        status, body = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+        kept = server.places.get(self.path.partition("?")[0])
+        if kept is not None:
+            status, body = 200, kept
+        else:
+            status, body = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
         kind, text = ("text/html", body) if isinstance(body, str) else ("application/json", json.dumps(body))
         self.send_response(status)
         self.send_header("Content-Type", kind)

@@ -71,8 +71,18 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "bytes default beyond Latin-1": (record(field("bytes", default="\u0394")), "the default"),
     "string default that is a number": (record(field("string", default=5)), "the default 5"),
     "null default that is none": (record(field("null", default=1)), "the default 1"),
-    "union default of another type": (record(field(["null", "int"], default="x")), "must be of the union's first type"),
-    "union default of the second type": (record(field(["int", "string"], default="x")), "the union's first type, int"),
+    "union default of another type": (record(field(["null", "int"], default="x")), "of none of the union's types"),
+    "union default of a later type of text": (
+        record(field([fixed(4), "string"], default="ab")),
+        "none that F can hold",
+    ),
+    "union default beyond the first number": (
+        record(field(["null", "int", "long"], default=2**40)),
+        "that int can hold",
+    ),
+    "union default behind a record": (record(field([inner(INT), "null"], default=None)), "none that Q can hold"),
+    "union default of a later symbol": (record(field([enum(["A"]), "string"], default="x")), "none that E can hold"),
+    "union default within an array": (record(field(array([fixed(4), "string"]), default=["ab"])), "none that array"),
     "array default with a wrong item": (record(field(array("int"), default=["x"])), 'the default ["x"]'),
     "map default with a wrong value": (record(field({"type": "map", "values": "int"}, default={"k": "x"})), "default"),
     "record default without a field": (record(field(inner(INT), default={})), "the default {}"),
@@ -151,6 +161,11 @@ SOUND: dict[str, Any] = {
         field(inner(field("int", default=1), {"name": "l", "type": array(["null", "int"])}), default={"l": [None, 1]})
     ),
     "a default in bytes": record(field("bytes", default="\u00ff"), {"name": "b", "type": fixed(1), "default": "x"}),
+    "union defaults of other types than the first": record(
+        field(["string", "null"], default=None),
+        {"name": "b", "type": ["int", "string"], "default": "x"},
+        {"name": "c", "type": ["string", {"type": "map", "values": ["string", "int"]}], "default": {"k": 1}},
+    ),
     "an error": {**record(INT), "type": "error"},
     "no fields": record(),
     "attributes of one's own": record(field({"type": "int", "items": "string"}, doc=1, pii=None), doc=1),

@@ -34,7 +34,7 @@ def test_marks_are_found_in_records_arrays_maps_and_unions_with_null_and_by_name
     within = PiiFields({"email": "hash"})
     found = pii_fields_of(json.dumps(record(*fields, name="Order")))
     assert found == PiiFields({"one": within, "many": within, "by_name": within, "phone": "mask", "born": "drop"})
-    assert sorted(found.treatments()) == ["drop", "hash", "hash", "hash", "mask"]
+    assert {*found.treatments()} == {"drop", "hash", "mask"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A registry that is down, busy, guarded, or none at all."""
 
+import json
 import ssl
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.certificates import certify
 from tests.schemas.fake_registry import answering
 
 SUBJECTS = (200, ["a-value"])
+LACKS = (404, {"error_code": 40401, "message": "no subject"})
 BUSY = (503, {"error_code": 50301, "message": "no leader"})
 PASSWORD = "hunter2"
 
@@ -187,6 +189,47 @@ def test_a_redirect_is_not_followed_and_no_other_host_sees_the_login(
         assert (other.requests, other.authorization) == ([], "")
 
 
+NEW = '{"type": "record", "name": "New", "fields": []}'
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "named"),
+    [
+        (409, 409, "INCOMPATIBLE_SCHEMA: .* refuses the registration of a-value: it says why .*compare the registry"),
+        (409, 40901, "INCOMPATIBLE_SCHEMA: "),
+        (422, 42201, "INVALID_SCHEMA: .*; mend the schema"),
+        (422, 42202, "REGISTRY_REFUSED: .*it says why .42202.; ask whoever"),
+        (422, 42203, "REGISTRY_REFUSED: .*; ask whoever"),
+        (422, 42204, "REGISTRY_REFUSED: .*; ask whoever"),
+        (422, 42205, "REGISTRY_NOT_WRITABLE: .*it says why .*READWRITE"),
+        (422, 42206, "REGISTRY_REFUSED: .*; ask whoever"),
+        (422, 42207, "REGISTRY_REFUSED: .*; ask whoever"),
+        (422, 42208, "REGISTRY_REFUSED: .*; take a topic"),
+        (422, 42209, "REGISTRY_REFUSED: .*; make the schema shorter"),
+        (404, 40408, "REGISTRY_REFUSED: .*; ask whoever"),
+        (401, 40101, "REGISTRY_REFUSED: .* answers 401 .*; check registry.username"),
+        (403, 40301, "REGISTRY_REFUSED: .* answers 403 .*; let the user registry.username"),
+        (500, 50001, "REGISTRY_UNAVAILABLE: .*HTTP 500, its store fails"),
+        (500, 50002, "REGISTRY_UNAVAILABLE: .*HTTP 500, its store takes too long"),
+        (500, 50003, "REGISTRY_UNAVAILABLE: .*HTTP 500, it does not reach its leader"),
+        (500, 50004, "REGISTRY_UNAVAILABLE: .*HTTP 500, it has no leader"),
+        (422, 422, "REGISTRY_UNAVAILABLE: .*HTTP 422 without an error code"),
+        (409, None, "REGISTRY_UNAVAILABLE: .*HTTP 409 without an error code"),
+    ],
+)
+def test_a_refused_registration_is_named_for_what_it_is(status: int, code: int | None, named: str) -> None:
+    with answering(LACKS, (status, {"error_code": code, "message": "it says\nwhy"})) as server:
+        with pytest.raises(TidemarkError, match=named) as refused:
+            registry(server.url).register("a-value", NEW)
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("code", [40401, 40402, 40403, 40404, 40406])
+def test_what_is_not_there_or_was_deleted_is_registered_anew(code: int) -> None:
+    with answering((404, {"error_code": code, "message": "no"}), (200, {"id": 7})) as server:
+        assert registry(server.url).register("a-value", NEW) == 7
+
+
 STRANGERS = [
     (404, "<html>no such page</html>"),
     (404, {"error_code": 404, "message": "not found"}),
@@ -223,20 +266,80 @@ def test_an_address_that_knows_what_it_lacks_has_proved_right() -> None:
         assert asked.subjects() == ["a-value"]
 
 
-@pytest.mark.parametrize(
-    ("more", "named"),
-    [
-        ({"schemaType": "PROTOBUF"}, "is of type PROTOBUF"),
-        ({"references": [{"name": "a", "subject": "b", "version": 1}]}, "refers to other subjects"),
-    ],
-)
-def test_a_schema_that_is_not_avro_or_not_whole_is_named(more: dict[str, object], named: str) -> None:
-    version = {"subject": "a-value", "version": 1, "id": 7, "schema": '"long"'} | more
-    with (
-        answering((200, [1]), (200, version)) as server,
-        pytest.raises(TidemarkError, match=f"UNSUPPORTED_SCHEMA: a schema {named}"),
-    ):
-        registry(server.url).versions("a-value")
+PROTO = 'syntax = "proto3"; message A { int32 a = 1; }'
+ADDR = {"type": "record", "name": "Addr", "namespace": "x", "fields": [{"name": "at", "type": "x.Point"}]}
+POINT = {"type": "record", "name": "Point", "namespace": "x", "fields": [{"name": "n", "type": "int"}]}
+EVENT = '{"type": "record", "name": "E", "fields": [{"name": "a", "type": "x.Addr"}, {"name": "b", "type": "x.Point"}]}'
+
+
+def refers(name: str, subject: str, version: int = 1) -> dict[str, object]:
+    return {"references": [{"name": name, "subject": subject, "version": version}]}
+
+
+def test_types_of_other_subjects_are_there_as_if_the_schema_had_them_itself() -> None:
+    with answering(LACKS, (200, {"id": 9})) as server:
+        server.keep("point", 1, 1, json.dumps(POINT))
+        server.keep("addr", 1, 2, json.dumps(ADDR), **refers("x.Point", "point"))
+        server.keep("a-value", 1, 3, EVENT, **refers("x.Addr", "addr"))
+        asked = registry(server.url)
+        [version] = asked.versions("a-value")
+        whole = json.loads(version.text)
+        addr = {**ADDR, "fields": [{"name": "at", "type": POINT}]}
+        assert [field["type"] for field in whole["fields"]] == [addr, "x.Point"]
+        assert asked.schema(3) == asked.latest("a-value").text == version.text
+        # A producer's own text is compared with it, and is the version that it equals.
+        assert asked.register("a-value", json.dumps(whole)) == 3
+        changed = json.loads(version.text)
+        changed["fields"][0]["type"]["fields"][0]["type"]["fields"][0]["type"] = "string"
+        with pytest.raises(TidemarkError, match=r"INCOMPATIBLE_SCHEMA: a-value version 1: a\.at\.n: "):
+            asked.register("a-value", json.dumps(changed))
+        before = len(server.requests)
+        asked.versions("a-value")
+        assert len(server.requests) == before + 1
+
+
+def test_a_type_of_a_subject_that_is_gone_is_named_with_the_version_that_asks_for_it() -> None:
+    with answering(LACKS) as server:
+        server.keep("a-value", 1, 3, EVENT, **refers("x.Addr", "addr", 4))
+        asked = registry(server.url)
+        [version] = asked.versions("a-value")
+        assert version.problem is not None
+        assert (
+            version.problem[0]
+            == "it refers to version 4 of subject addr, as `x.Addr`, which the registry does not have"
+        )
+        with pytest.raises(TidemarkError, match=f"BAD_SCHEMA: schema id 3 in {server.url}: it refers to version 4"):
+            asked.schema(3)
+
+
+def test_versions_that_are_no_avro_are_left_out_and_others_go_on() -> None:
+    with answering(LACKS, (200, {"id": 9})) as server:
+        server.keep("a-value", 1, 1, PROTO, schemaType="PROTOBUF")
+        server.keep("a-value", 2, 2, '"long"')
+        server.keep("a-value", 3, 3, "{}", schemaType="JSON")
+        asked = registry(server.url)
+        assert [version.id for version in asked.versions("a-value")] == [2]
+        assert (asked.latest("a-value").id, asked.register("a-value", '"long"')) == (2, 2)
+        assert [(version.id, version.kind) for version in asked.all_versions("a-value")] == [
+            (1, "PROTOBUF"),
+            (2, "AVRO"),
+            (3, "JSON"),
+        ]
+        assert asked.all_versions("b-value") == []
+        with pytest.raises(TidemarkError, match=f"UNSUPPORTED_SCHEMA: schema id 1 in {server.url} is of type PROTOBUF"):
+            asked.schema(1)
+
+
+def test_a_subject_without_avro_is_named_with_its_newest_version_until_it_has_some() -> None:
+    with answering(LACKS) as server:
+        server.keep("a-value", 1, 1, "{}", schemaType="JSON")
+        server.keep("a-value", 2, 5, PROTO, schemaType="PROTOBUF")
+        asked = registry(server.url)
+        says = r"UNSUPPORTED_SCHEMA: subject a-value has no Avro schema: version 2 \(schema id 5\) is of type PROTOBUF"
+        with pytest.raises(TidemarkError, match=rf"{says}.*; let its producers write Avro, and register that"):
+            asked.versions("a-value")
+        server.keep("a-value", 3, 6, '"long"')
+        assert [version.id for version in asked.versions("a-value")] == [6]
 
 
 def test_texts_are_asked_for_once_and_the_list_of_versions_each_time() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from conf.errors import TidemarkError
 from schemas.contracts import contract, contract_names, require_event
-from schemas.spark_limits import COLUMNS, event_schema
+from schemas.spark_limits import COLUMNS, READER_COLUMNS, event_schema
 from tests.schemas.hostile_schemas import array, field, fixed, inner, record
 
 ID = {"name": "id", "type": "int"}
@@ -29,7 +29,16 @@ def decimal(precision: int, kind: Any = "bytes", **more: Any) -> dict[str, Any]:
         (record(field(["null", "R"])), "field a: record `R` holds itself"),
         (record(field(array("null"))), "field a: array of items that take no bytes"),
         (record({"name": "tidemark_end", "type": "int"}), "field tidemark_end: silver has a column"),
+        *(
+            (
+                record({"name": name.upper(), "type": "int"}),
+                f"field {name.upper()}: Spark's reader of tables has a column",
+            )
+            for name in sorted(READER_COLUMNS)
+        ),
         (record(field(fixed(1, namespace="tidemark.wire"))), "field a: `tidemark.wire.F` is in a namespace"),
+        (record(field(["string", "boolean"], default=True)), "field a: its default is a boolean of a union"),
+        (record(field(array(["boolean", "string"]), default=["x"])), "field a: its default is a string of a union"),
     ],
 )
 def test_what_no_table_can_hold_is_refused_with_its_field(schema: Any, says: str) -> None:

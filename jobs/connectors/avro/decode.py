@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro
 
 from conf.errors import TidemarkError
+from jobs.connectors.avro.members import moved, moves
 from jobs.connectors.avro.spark_schema import (
     BYTES,
     END_FIELD,
@@ -32,7 +33,7 @@ from jobs.connectors.avro.spark_schema import (
 from jobs.connectors.spark_internals import optimization_barrier
 from schemas.codec import HEADER_LENGTH, frame, parsed
 from schemas.registry import RegisteredSchema
-from schemas.spark_limits import NamedTypes, event_schema
+from schemas.spark_limits import NamedTypes, event_schema, require_expandable
 from schemas.wire import INT, RANGES, UUID
 
 READ = "tidemark_read"
@@ -50,7 +51,7 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
 
     Args:
         records: any columns, among them `value` binary.
-        writers: the schemas that values may carry, by id.
+        writers: the schemas that values may carry, by id: all versions of a subject, oldest first.
         reader: the schema text that events come out in; every writer must be resolvable to it.
 
     Returns:
@@ -92,7 +93,9 @@ def _steps(writers: tuple[RegisteredSchema, ...], reader: str) -> _Steps:
         .when(~known, UNKNOWN_SCHEMA_ID)
         .otherwise(UNDECODABLE)
     )
-    made = {f"{READ}_{name}": part for name, part in restore_types([*fields.values()], schema, names).items()}
+    restored = restore_types([*fields.values()], schema, names)
+    restored |= {name: moved(restored.get(name, fields[name]), move) for name, move in moves(schema, writers).items()}
+    made = {f"{READ}_{name}": part for name, part in restored.items()}
     # Without the barrier every filter on the result would decode once more.
     judged = (
         schema_id.alias("schema_id"),
@@ -129,13 +132,14 @@ def _is_complete(
     return is_complete
 
 
-def _has_id(id: int) -> Column:
-    return F.col("value").startswith(F.lit(bytearray(frame(id, b""))))
+def _has_id(id: int, column: str = "value") -> Column:
+    return F.col(column).startswith(F.lit(bytearray(frame(id, b""))))
 
 
-def carries(versions: Sequence[RegisteredSchema]) -> Column:
-    """Return whether `value` names one of `versions`, boolean, never null."""
-    return F.coalesce(reduce(Column.__or__, [_has_id(version.id) for version in versions], F.lit(False)), F.lit(False))
+def carries(versions: Sequence[RegisteredSchema], column: str = "value") -> Column:
+    """Return whether `value`, or another binary column, names one of `versions`, boolean, never null."""
+    named = [_has_id(version.id, column) for version in versions]
+    return F.coalesce(reduce(Column.__or__, named, F.lit(False)), F.lit(False))
 
 
 def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
@@ -144,6 +148,7 @@ def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Colum
     chain: Any = F
     for writer in writers:
         schema = parsed(writer.text)
+        require_expandable(schema)  # Java's reader expands the writer's too
         text = wire_text(wire_schema(schema, promoted_ints(schema, reader).written.__contains__), HEADER)
         chain = chain.when(_has_id(writer.id), from_avro(whole, text, options))
     return cast(Column, chain)

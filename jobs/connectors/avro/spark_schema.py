@@ -7,7 +7,9 @@ from typing import Any
 
 from conf.errors import TidemarkError
 from schemas.codec import HEADER_LENGTH
+from schemas.resolution import PROMOTIONS
 from schemas.spark_limits import NamedTypes
+from schemas.validity import full_name
 
 FieldPath = tuple[str, str]
 """A record's full name, and a field in it."""
@@ -126,9 +128,10 @@ def promoted_ints(writer: Any, reader: Any) -> Ints:
             would read milliseconds as microseconds, and decimals by the wrong scale), or a long as an int.
     """
     pairs = list(_Pairs(NamedTypes(writer), NamedTypes(reader)).of(writer, reader, (NOWHERE, NOWHERE)))
-    for (place, _), old, new in pairs:
+    for (place, _), old, new, _ in pairs:
         _check(place, old, new)
-    ints = [(places, new) for places, old, new in pairs if old["type"] == "int" and new["type"] in ("int", *WIDER)]
+    alike = [(places, new) for places, old, new, is_alike in pairs if is_alike and old["type"] == "int"]
+    ints = [(places, new) for places, new in alike if new["type"] in ("int", *WIDER)]
     promoted = frozenset(place for (_, place), new in ints if new["type"] != "int")
     return Ints(frozenset(place for (place, _), _ in ints), promoted)
 
@@ -146,33 +149,92 @@ def _shown(leaf: Leaf) -> str:
     return " ".join(str(leaf[part]) for part in ("type", *MEANING) if part in leaf)
 
 
+Pair = tuple[Places, Leaf, Leaf, bool]
+"""Two types that hold no others, where they lie, and whether that is in the same way: in unions of the same types."""
+
+
 class _Pairs:
-    """Goes over both schemas by Avro's resolution; unions whose types were changed are left out."""
+    """Goes over both schemas by Avro's resolution, as Java's reader does it: each type of the writer with the one that
+    its values are read as."""
 
     def __init__(self, writers: NamedTypes, readers: NamedTypes) -> None:
         self._writers, self._readers = writers, readers
+        # By names, each of which may be used any number of times, with the same places within.
+        self._seen: set[tuple[str, str]] = set()
 
-    def of(self, writer: Any, reader: Any, places: Places) -> Iterator[tuple[Places, Leaf, Leaf]]:
+    def of(self, writer: Any, reader: Any, places: Places, is_alike: bool = True) -> Iterator[Pair]:
         """Pair the types that hold no others, with the fields in which they lie."""
-        old, new = self._writers.branches(writer), self._readers.branches(reader)
-        pairs = [(self._writers.of(o), self._readers.of(n)) for o, n in zip(old, new, strict=False)]
-        if len(old) == len(new) and (len(new) == 1 or all(o["type"] == n["type"] for o, n in pairs)):
-            for pair in pairs:
-                yield from self._one(*pair, places)
+        old, new = (
+            [names.of(branch) for branch in names.branches(schema)]
+            for names, schema in ((self._writers, writer), (self._readers, reader))
+        )
+        self._require_apart(old, new, places)
+        if len(old) == len(new) == 1:
+            yield from self._one(old[0], new[0], places, is_alike)
+            return
+        pairs = [(branch, found) for branch in old if (found := _read_as(branch, new)) is not None]
+        is_alike &= len(pairs) == len(old) == len(new)
+        is_alike = is_alike and all(
+            found is in_place and branch["type"] == found["type"]
+            for (branch, found), in_place in zip(pairs, new, strict=True)
+        )
+        for branch, found in pairs:
+            yield from self._one(branch, found, places, is_alike)
 
-    def _one(self, old: Leaf, new: Leaf, places: Places) -> Iterator[tuple[Places, Leaf, Leaf]]:
+    def _require_apart(self, old: list[Leaf], new: list[Leaf], places: Places) -> None:
+        for branch in new:
+            one = [other["name"] for other in old if "name" in other and _is_named(branch, other["name"])]
+            if len(one) > 1:
+                place = places[1]
+                what = f"field `{place[1]}` of `{place[0]}` has `{branch['name']}` by an alias for both `{one[0]}` and "
+                what += f"`{one[1]}`, which one union had in an earlier version"
+                raise TidemarkError("BAD_SCHEMA", what, "register a version without the alias, that has both types")
+
+    def _one(self, old: Leaf, new: Leaf, places: Places, is_alike: bool) -> Iterator[Pair]:
         kinds = old["type"], new["type"]
         if kinds == ("record", "record"):
+            if (old["name"], new["name"]) in self._seen:
+                return
+            self._seen.add((old["name"], new["name"]))
             before = {field["name"]: field for field in old["fields"]}
             for field in new["fields"]:
-                names = [field["name"], *field.get("aliases", ())]
-                written = next((before[name] for name in names if name in before), None)
+                written = _written(before, field, new["name"])
                 if written:
                     inside = (old["name"], written["name"]), (new["name"], field["name"])
                     yield from self.of(written["type"], field["type"], inside)
         elif kinds == ("array", "array"):
-            yield from self.of(old["items"], new["items"], places)
+            yield from self.of(old["items"], new["items"], places, is_alike)
         elif kinds == ("map", "map"):
-            yield from self.of(old["values"], new["values"], places)
+            yield from self.of(old["values"], new["values"], places, is_alike)
         else:
-            yield places, old, new
+            yield places, old, new, is_alike
+
+
+def _written(before: dict[str, Any], field: dict[str, Any], record: str) -> dict[str, Any] | None:
+    """Return which of the writer's fields is read as `field`."""
+    found = [before[name] for name in dict.fromkeys((field["name"], *field.get("aliases", ()))) if name in before]
+    if len(found) > 1:
+        own, other = (each["name"] for each in found[:2])
+        what = f"field `{field['name']}` of `{record}` is by an alias both `{own}` and `{other}` of an earlier version"
+        remedy = (
+            "register a version without that alias, in which the field has a default; or one with both, and defaults"
+        )
+        raise TidemarkError("BAD_SCHEMA", what, remedy)
+    return found[0] if found else None
+
+
+def _is_named(declared: Leaf, name: str) -> bool:
+    """Return whether a reader's type has a full name, or had it."""
+    own = str(declared.get("name", ""))
+    return name in (own, *(full_name(alias, own.rpartition(".")[0]) for alias in declared.get("aliases", ())))
+
+
+def _read_as(old: Leaf, new: list[Leaf]) -> Leaf | None:
+    """Return the type of a union, or of a plain field, that values of `old` are read as."""
+    same = [branch for branch in new if branch["type"] == old["type"]]
+    if "name" in old:
+        short = old["name"].rpartition(".")[2]
+        exact = [branch for branch in same if _is_named(branch, old["name"])]
+        return next(iter([*exact, *(branch for branch in same if branch["name"].rpartition(".")[2] == short)]), None)
+    promoted = (branch for branch in new if branch["type"] in PROMOTIONS.get(old["type"], ()))
+    return next(iter(same), None) or next(promoted, None)

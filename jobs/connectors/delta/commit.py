@@ -7,8 +7,11 @@ from threading import Lock
 from typing import Any, Literal
 
 from conf import code_version
+from conf.errors import TidemarkError
 from jobs.connectors.tally import Tally
 
+# What helps where no copy is left of a table that a query writes.
+ANEW = "delete the table and its checkpoint, both, to read the topics again"
 REPLAYS = "replays"  # the folder of what replays write beside the live tables
 RANGE = "range-"  # begins the id of a bounded range, where a query has its checkpoint's
 Repeats = Literal["stop", "last", "none"]
@@ -101,3 +104,8 @@ class Commit:
         # A statement that leaves batches out says so: the gaps between its commits are no lost batches.
         written |= {} if self.contiguous else {"every_batch": False}
         return json.dumps(written, sort_keys=True)
+
+
+def no_table(path: str) -> TidemarkError:
+    """Return the NO_TABLE of a path at which there is none."""
+    return TidemarkError("NO_TABLE", f"there is no Delta table at {path}", "check the path")

@@ -11,8 +11,8 @@ from deltalake.exceptions import DeltaError, DeltaProtocolError, TableNotFoundEr
 from pyarrow import fs
 
 from conf.errors import TidemarkError
+from jobs.connectors.delta.commit import no_table
 from jobs.connectors.delta.log import DeltaLog, log_damaged
-from jobs.connectors.delta.reading import no_table
 from jobs.connectors.files import is_of_store, is_unopened, not_opened, one_line, storage, store_refuses, table_uri
 
 LOST, DAMAGED = "DATA_FILE_LOST", "DATA_FILE_DAMAGED"

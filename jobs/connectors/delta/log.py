@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from conf.errors import TidemarkError
-from jobs.connectors.delta.commit import REPLAYS
-from jobs.connectors.delta.reading import ANEW
+from jobs.connectors.delta.commit import ANEW, REPLAYS
 from jobs.connectors.files import is_of_store, is_unopened, not_opened, one_line, storage, store_refuses
 
 if TYPE_CHECKING:  # programs without Spark read logs too, and it takes a second to import
@@ -80,10 +79,14 @@ def undone(commits: Iterable[LogCommit]) -> Iterator[tuple[LogCommit, int | None
 
 
 class DeltaLog:
-    """The log of the table at `path` as it was when this was made; `newest` is -1 where there is no table."""
+    """The log of the table at `path` as it was when this was made; `newest` is -1 where there is no table.
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    Args:
+        anew: what helps where no copy is left.
+    """
+
+    def __init__(self, path: str, anew: str = ANEW) -> None:
+        self._path, self._anew = path, anew
         self._files, root = storage(path)
         self._folder = f"{root}{LOG}"
         names = [info.base_name for info in self._files.get_file_info(_selector(self._folder))]
@@ -108,7 +111,7 @@ class DeltaLog:
             try:
                 yield _parsed(version, text)
             except ValueError as exc:
-                raise log_damaged(self._path, f"{version:020}.json is empty or cut short") from exc
+                raise log_damaged(self._path, f"{version:020}.json is empty or cut short", self._anew) from exc
             version -= 1
 
     def app_ids(self) -> set[str] | None:

@@ -13,10 +13,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from conf.errors import TidemarkError
+from jobs.connectors.delta.commit import ANEW, no_table
 from jobs.connectors.files import table_uri
-
-# What helps where no copy is left of a table that a query writes.
-ANEW = "delete the table and its checkpoint, both, to read the topics again"
 
 
 class StoredTable:
@@ -106,8 +104,3 @@ def naming_damage(path: str, anew: str = ANEW) -> Iterator[None]:
         from jobs.connectors.delta.damage import diagnosed  # it imports what starts do not need
 
         raise diagnosed(path, exc, anew) from exc
-
-
-def no_table(path: str) -> TidemarkError:
-    """Return the NO_TABLE of a path at which there is none."""
-    return TidemarkError("NO_TABLE", f"there is no Delta table at {path}", "check the path")

@@ -1,7 +1,8 @@
-"""Widens the types of a Delta table's columns where that is allowed, and keeps its CHECK constraints."""
+"""Lets a Delta table take the types of what is written, where that is allowed, and keeps its CHECK constraints."""
 
 import hashlib
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,70 +20,115 @@ from pyspark.sql.types import (
     IntegerType,
     LongType,
     MapType,
+    NullType,
     ShortType,
     StructType,
+    TimestampNTZType,
 )
 
 from conf.errors import TidemarkError
 from jobs.connectors.delta.commit import Table
 from jobs.connectors.delta.log import snapshot
-from jobs.connectors.spark_internals import DeltaSnapshot
 
 WIDENING = "delta.enableTypeWidening"
+# Of the types that Spark has, Delta lets no write bring this one into a table that is there.
+LOCAL_TIMES = "delta.feature.timestampNtz"
 # Whole numbers from the narrowest, with the decimal digits that each may have.
 DIGITS: dict[type[DataType], int] = {ByteType: 3, ShortType: 5, IntegerType: 10, LongType: 20}
+ATTEMPTS = 3
+SHOWN = 5  # changes that a message lists
+# What a column's path has behind a field: items, keys, values, branches of a union.
+INNER = re.compile(r"(?:\[\]| keys| values|\.member\d+)+$")
 
 
 @dataclass(frozen=True)
 class TypeChange:
-    """A column (path with dots, `[]` for items) whose type is `old` in the table and `new` in what is written."""
+    """A column whose type is `old` in the table and `new` in what is written.
+
+    Args:
+        column: its path with dots, `[]` for items, by the names in what is written.
+        there: the same by the names in the table, which may be written in other cases.
+    """
 
     column: str
     old: DataType
     new: DataType
+    there: str = ""
+
+    @property
+    def field(self) -> str:
+        """Return the path of the innermost field, as it is written, that holds the change and has a name of its own."""
+        return INNER.sub("", self.column)
 
     def __str__(self) -> str:
-        return (
-            f"column {self.column} is {self.old.simpleString()} there and {self.new.simpleString()} in what is written"
-        )
+        column = f"{self.column} (there {self.there})" if self.there not in ("", self.column) else self.column
+        return f"column {column} is {self.old.simpleString()} there and {self.new.simpleString()} in what is written"
+
+
+REMEDY = (
+    "cast the column to the type that the table has, or give it another name (it becomes a column of its own), or "
+    "write into a table of another name"
+)
 
 
 def admit_types(frame: DataFrame, table: Table) -> None:
-    """Let `table` take the types of `frame`; where a column must be widened for it, one line on stderr says so.
+    """Let `table` take the columns of `frame`; one line on stderr for each that its readers must be able to read.
+
+    Delta widens no column that a CHECK constraint refers to: ours are dropped then, for `add_missing` to add again.
 
     Raises:
         TidemarkError: TYPE_CHANGED, where a type is neither the table's nor a wider one.
     """
-    current = snapshot(frame.sparkSession, table.path)
-    changes = list(type_changes(current.schema(), frame.schema))
-    for change in changes:
-        if not is_widening(change.old, change.new):
-            remedy = "write to a new table, or cast the column to the type that the table has"
-            raise TidemarkError("TYPE_CHANGED", f"table {table.path}: {change}", remedy)
-    if changes and not _may_widen(current):
-        _allow_widening(frame, table)
-    for change in changes:
+    spark = frame.sparkSession
+    current = snapshot(spark, table.path)
+    there = current.schema()
+    if refused := refused_changes(there, frame.schema):
+        more = f", and {len(refused) - SHOWN} more" if len(refused) > SHOWN else ""
+        what = ", ".join(map(str, refused[:SHOWN]))
+        raise TidemarkError("TYPE_CHANGED", f"table {table.path}: {what}{more}", REMEDY)
+    changes = list(type_changes(there, frame.schema))
+    widened = [change for change in changes if not isinstance(change.old, NullType)]
+    wanted = {WIDENING: "true"} if widened else {}
+    # A table that has such a column has the feature.
+    brings_local_times = _has_local_times(frame.schema) and not _has_local_times(there)
+    wanted |= {LOCAL_TIMES: "supported"} if brings_local_times else {}
+    if wanted.items() - current.properties().items():
+        _set(spark, table.path, wanted)
+    if changes:
+        drop_outdated(spark, table.path, {})
+    for change in widened:
         _tell(f"table {table.name}: {change}; it is widened, and its readers need Delta's type widening from now on")
+    if brings_local_times:
+        what = "it gets its first column of local times (timestamp_ntz)"
+        _tell(f"table {table.name}: {what}, and its readers need Delta's feature timestampNtz from now on")
 
 
-def type_changes(old: DataType, new: DataType, column: str = "") -> Iterator[TypeChange]:
+def refused_changes(old: DataType, new: DataType) -> list[TypeChange]:
+    """Return the changes that a table with columns `old` does not take."""
+    return [change for change in type_changes(old, new) if not is_widening(change.old, change.new)]
+
+
+def type_changes(old: DataType, new: DataType, column: str = "", there: str = "") -> Iterator[TypeChange]:
     """List where `new` has another type than `old`; fields that one of them lacks are no change."""
     if isinstance(old, StructType) and isinstance(new, StructType):
         fields = {field.name.lower(): field for field in old.fields}
         for field in new.fields:
             if known := fields.get(field.name.lower()):
-                yield from type_changes(known.dataType, field.dataType, f"{column}.{field.name}".lstrip("."))
+                names = (f"{path}.{name}".lstrip(".") for path, name in ((column, field.name), (there, known.name)))
+                yield from type_changes(known.dataType, field.dataType, *names)
     elif isinstance(old, ArrayType) and isinstance(new, ArrayType):
-        yield from type_changes(old.elementType, new.elementType, f"{column}[]")
+        yield from type_changes(old.elementType, new.elementType, f"{column}[]", f"{there}[]")
     elif isinstance(old, MapType) and isinstance(new, MapType):
-        yield from type_changes(old.keyType, new.keyType, f"{column} keys")
-        yield from type_changes(old.valueType, new.valueType, f"{column} values")
+        yield from type_changes(old.keyType, new.keyType, f"{column} keys", f"{there} keys")
+        yield from type_changes(old.valueType, new.valueType, f"{column} values", f"{there} values")
     elif old != new:
-        yield TypeChange(column, old, new)
+        yield TypeChange(column, old, new, there)
 
 
 def is_widening(old: DataType, new: DataType) -> bool:
     """Return whether every value of `old` is one of `new`, and Delta can widen a column so."""
+    if isinstance(old, NullType):
+        return True
     digits = DIGITS.get(type(old))
     if isinstance(new, DecimalType) and isinstance(old, DecimalType):
         return new.scale >= old.scale and new.precision - new.scale >= old.precision - old.scale
@@ -93,17 +139,26 @@ def is_widening(old: DataType, new: DataType) -> bool:
     return digits is not None and DIGITS.get(type(new), 0) > digits
 
 
-def _may_widen(snapshot_now: DeltaSnapshot) -> bool:
-    return snapshot_now.properties().get(WIDENING) == "true"
+def _has_local_times(kind: DataType) -> bool:
+    if isinstance(kind, StructType):
+        return any(_has_local_times(field.dataType) for field in kind.fields)
+    if isinstance(kind, ArrayType):
+        return _has_local_times(kind.elementType)
+    if isinstance(kind, MapType):
+        return _has_local_times(kind.keyType) or _has_local_times(kind.valueType)
+    return isinstance(kind, TimestampNTZType)
 
 
-def _allow_widening(frame: DataFrame, table: Table) -> None:
-    try:
-        frame.sparkSession.sql(f"ALTER TABLE delta.`{table.path}` SET TBLPROPERTIES ('{WIDENING}' = 'true')")
-    except DeltaConcurrentModificationException:
-        # Another query that writes to this table may have done the same at the same moment.
-        if not _may_widen(snapshot(frame.sparkSession, table.path)):
-            raise
+def _set(spark: SparkSession, path: str, wanted: Mapping[str, str]) -> None:
+    properties = ", ".join(f"'{name}' = '{value}'" for name, value in wanted.items())
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            spark.sql(f"ALTER TABLE delta.`{path}` SET TBLPROPERTIES ({properties})")
+            return
+        except DeltaConcurrentModificationException:
+            # Another query that writes to this table may do the same at the same moment.
+            if attempt == ATTEMPTS:
+                raise
 
 
 def _tell(line: str) -> None:

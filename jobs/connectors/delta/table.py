@@ -19,6 +19,7 @@ from conf.errors import TidemarkError
 from jobs.connectors.delta.commit import RANGE, Attempt, Commit, Repeats, Table
 from jobs.connectors.delta.idempotency import must_write, recorded_version, require_first
 from jobs.connectors.delta.log import History, snapshot
+from jobs.connectors.delta.refusals import RAISED, refusal
 from jobs.connectors.delta.rewrite import merged, needs_rewrite
 from jobs.connectors.delta.schema_evolution import admit_types
 from jobs.connectors.spark_internals import nullable_schema
@@ -57,7 +58,7 @@ def write(frame: DataFrame, table: Table, commit: Commit) -> bool:
     Raises:
         TidemarkError: STATEMENT_REPEATED, where the same attempt at a batch wrote this before; what `must_write`
             raises; TYPE_CHANGED, where a column has another type than in the table, and not a wider one. A new column
-            is added to the table, a wider type widens the column.
+            is added to the table, a wider type widens the column. TABLE_REFUSES, where the table does not take it.
         Exception: with KEY_REPEATED in its text, where `frame` has a key twice and nothing says which row is the newer.
     """
     with commit.tally.phase(f"write {table.name}"):
@@ -73,12 +74,17 @@ def _write_once(frame: DataFrame, table: Table, commit: Commit) -> bool:
             # Spark ends a query if a batch has not computed its state, and no write to the table asks for its rows now.
             frame.write.format("noop").mode("overwrite").save()
         return False
-    create_if_missing(frame, table)
-    admit_types(frame, table)
-    if table.keys:
-        _upsert(frame, table, commit)
-    else:
-        _append(frame, table, commit)
+    try:
+        create_if_missing(frame, table)
+        admit_types(frame, table)
+        if table.keys:
+            _upsert(frame, table, commit)
+        else:
+            _append(frame, table, commit)
+    except RAISED as exc:
+        if refused := refusal(table.path, exc):
+            raise refused from exc
+        raise
     return True
 
 

@@ -20,12 +20,16 @@ from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Done
 from jobs.connectors.exactly_once.transaction import CONSEQUENCES, METADATA_SECONDS
 from jobs.connectors.kafka.access import CODES
+from jobs.connectors.kafka.refusals import BY_ERROR
 from jobs.connectors.kafka.topic_limits import SizeLimits, shown_key
 from schemas.arrow_columns import is_there, lengths, numbers
 
 HASH = "tidemark_hash"  # the column of a record's checksum, long
 # A record that is alone in its batch costs at most this beside key, value and headers; and each of its headers this.
 RECORD_OVERHEAD, HEADER_OVERHEAD = 96, 10
+
+# What a client or a broker says of a text that is no topic's name.
+NO_TOPIC = (KafkaError.TOPIC_EXCEPTION, KafkaError._INVALID_ARG)
 
 Record = tuple[Any, ...]  # as `produce` takes it: topic, value, key, partition, two callbacks, timestamp, headers
 
@@ -62,15 +66,6 @@ class LargeRecords:
         self.refuse(record, number)
         return True
 
-    def watch(self, record: Record, number: int) -> Callable[[KafkaError | None, Message], None]:
-        """Return a delivery callback of the record."""
-
-        def delivered(error: KafkaError | None, _: Message) -> None:
-            if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                self.refuse(record, number)
-
-        return delivered
-
     def refuse(self, record: Record, number: int) -> None:
         """Note that the record, the shard's `number`-th, was refused."""
         topic, value, key, headers = record[0], record[1], record[2], record[-1]
@@ -96,6 +91,11 @@ def _header_bytes(headers: pa.Array) -> npt.NDArray[np.int64]:
 
 
 FULL_QUEUE_SECONDS = 0.05
+# What is refused for its own sake, and not for that of the records beside it, or of the brokers.
+OF_RECORD = (
+    *(KafkaError.INVALID_RECORD, KafkaError.INVALID_TIMESTAMP, KafkaError._UNKNOWN_PARTITION),
+    *(KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, *NO_TOPIC),
+)
 # As librdkafka takes timestamps: with 0 it sets the time of publishing.
 PUBLISHING, EARLIEST_MS = 0, 1
 MASK = (1 << 64) - 1
@@ -104,7 +104,8 @@ MASK = (1 << 64) - 1
 class ShardProducer:
     """Hands rows to a producer and keeps count of them in `done`, and of their bytes in `size`.
 
-    `oldest` is the least timestamp, in ms since 1970, of those that have one; None for none.
+    `oldest` is the least timestamp, in ms since 1970, of those that have one; None for none. `failed` has the
+    first error of a record with a callback of its own that is not refused for its own sake.
 
     Args:
         limits, origin: see `LargeRecords`.
@@ -119,11 +120,14 @@ class ShardProducer:
         self._where, self._limits = where, limits or SizeLimits({})
         self._large = LargeRecords(self._limits, where)
         self.oldest: int | None = None
+        self.failed: list[KafkaError] = []
+        self._refused: tuple[int, float, TidemarkError] | None = None  # the error, how sure it is, and the stop
 
     @property
     def refusal(self) -> TidemarkError | None:
-        """Return RECORD_TOO_LARGE, once a record was refused for its size."""
-        return self._large.refusal
+        """Return the stop that names a record, once one was refused for its size; or for what else it is, where it has
+        named its own topic."""
+        return self._large.refusal or (self._refused[2] if self._refused else None)
 
     def produce(self, producer: Producer, rows: Iterable[pa.RecordBatch], topic: str | None, timeout: float) -> None:
         """Hand over all rows, those that name no topic for `topic`.
@@ -169,6 +173,7 @@ class ShardProducer:
             stack.callback(bulk.close)
 
         def send(batch: pa.RecordBatch) -> None:
+            self._require_topics(batch, topic)
             self._require_times(batch, topic)
             self._require_keys(batch, topic)
             large = self._large.rows(batch, topic)
@@ -178,6 +183,13 @@ class ShardProducer:
                 self._send_each(producer, batch, topic, large)
 
         return send
+
+    def _require_topics(self, batch: pa.RecordBatch, topic: str | None) -> None:
+        """Raises TidemarkError BAD_SINK_COLUMNS for a record without a topic."""
+        names = batch.column("topic") if topic is None and "topic" in batch.schema.names else None
+        if names is not None and names.null_count:
+            what = f"{self._named(batch, pc.index(names.is_null(), True).as_py())} has a null in column `topic`"
+            raise TidemarkError("BAD_SINK_COLUMNS", what, "name the topic of every row")
 
     def _require_times(self, batch: pa.RecordBatch, topic: str | None) -> None:
         """Raises TidemarkError TIMESTAMP_AHEAD: the broker would refuse the record, and with it its whole batch."""
@@ -225,6 +237,10 @@ class ShardProducer:
     def _send_each(self, producer: Producer, batch: pa.RecordBatch, topic: str | None, large: Sequence[int]) -> None:
         """Send rows one by one: no call of librdkafka takes many that name topic or time, have headers or are large."""
         records: Iterator[Record] = _records(batch, topic)
+        names_topic = "topic" in batch.schema.names
+        if names_topic:
+            # Nobody has asked what these topics take, nor whether they are there.
+            records = (self._reported(record, self.done.n + number) for number, record in enumerate(records))
         if large:
             records = self._watched(records, set(large))
         for number, record in enumerate(records):
@@ -233,8 +249,9 @@ class ShardProducer:
             except BufferError:
                 _produce_when_free(producer, record)
             except KafkaException as exc:
-                if exc.args[0].code() == KafkaError.MSG_SIZE_TOO_LARGE:
-                    self._large.refuse(record, self.done.n + number)
+                error = exc.args[0]
+                if names_topic or error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+                    self._note(error, record, self.done.n + number)
                 raise
 
     def _watched(self, records: Iterator[Record], large: Collection[int]) -> Iterator[Record]:
@@ -243,12 +260,43 @@ class ShardProducer:
             if number not in large:
                 yield record
             elif not self._large.is_refused(record, self.done.n + number):
-                topic, value, key, partition, _, _, timestamp, headers = record
-                watch = self._large.watch(record, self.done.n + number)
-                yield topic, value, key, partition, watch, None, timestamp, headers
+                yield self._reported(record, self.done.n + number)
             elif self._fast:
                 assert self.refusal is not None
                 raise self.refusal
+
+    def _reported(self, record: Record, number: int) -> Record:
+        """Give the record, the shard's `number`-th, a callback by which it is named where it is refused."""
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                self._note(error, record, number)
+
+        topic, value, key, partition, _, _, timestamp, headers = record
+        return topic, value, key, partition, delivered, None, timestamp, headers
+
+    def _note(self, error: KafkaError, record: Record, number: int) -> None:
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self._large.refuse(record, number)
+        elif error.code() in OF_RECORD:
+            sure = _sure(error, record)
+            if self._refused is None or (self._refused[0] == error.code() and self._refused[1] < sure):
+                self._refused = error.code(), sure, self._refusal_of(error, record, number)
+        elif not self.failed:
+            self.failed.append(error)
+
+    def _refusal_of(self, error: KafkaError, record: Record, number: int) -> TidemarkError:
+        known = None if error.code() in NO_TOPIC else BY_ERROR.get(error.name())
+        code, remedy = (known.code, known.remedy) if known else ("RECORD_REFUSED", "mend its column `topic`")
+        what = f"the record with {shown_key(record[2])} ({self._where}, row {number + 1:,}), for topic {record[0]}"
+        return TidemarkError(code, f"{what}: {error.str()}", f"{remedy}; {errors.OTHERS_STAY}, {errors.AGAIN}")
+
+
+def _sure(error: KafkaError, record: Record) -> float:
+    """Return how sure it is that a record was refused for its own sake: brokers refuse all of a batch alike."""
+    if error.code() == KafkaError.INVALID_RECORD:
+        return float(record[2] is None)  # what else brokers validate, a client of ours does not get wrong
+    return abs(record[6] - time.time() * 1000) if error.code() == KafkaError.INVALID_TIMESTAMP else 1.0
 
 
 def _records(batch: pa.RecordBatch, topic: str | None) -> Iterator[Record]:
@@ -278,10 +326,7 @@ def _produce_when_free(producer: Producer, record: Record) -> None:
 
 
 def _topics(batch: pa.RecordBatch, topic: str | None) -> list[Any]:
-    names = [topic if name is None else name for name in batch.column("topic").to_pylist()]
-    if None in names:
-        raise TidemarkError("BAD_SINK_COLUMNS", "column `topic` has a null", "name the topic of every row")
-    return names
+    return [topic if name is None else name for name in batch.column("topic").to_pylist()]
 
 
 def _partitions(batch: pa.RecordBatch) -> Any:

@@ -154,8 +154,7 @@ def resolve_offsets(kafka: Kafka, topic: str, position: Position) -> Offsets:
         if isinstance(position, str):
             return {topic: firsts if position == "earliest" else ends}
     given = position.get(topic, {})
-    if given.keys() - ends.keys():
-        raise _bad_offset(f"topic {topic} has no partition {min(given.keys() - ends.keys())}")
+    require_offsets(topic, given, ends)
     resolved = {}
     for number, end in ends.items():
         first, offset = firsts[number], given.get(number, -1)
@@ -163,6 +162,19 @@ def resolve_offsets(kafka: Kafka, topic: str, position: Position) -> Offsets:
         if not first <= resolved[number] <= end:
             raise _bad_offset(f"partition {number} of topic {topic} holds offsets {first} to {end}, not {offset}")
     return {topic: resolved}
+
+
+def require_offsets(topic: str, named: Mapping[int, int], ends: Mapping[int, int]) -> None:
+    """Check that partitions whose offsets are named are there, and end at those or later.
+
+    Raises:
+        TidemarkError: BAD_POSITION.
+    """
+    for number, offset in sorted(named.items()):
+        if number not in ends:
+            raise _bad_offset(f"topic {topic} has no partition {number}")
+        if offset > ends[number]:
+            raise _bad_offset(f"partition {number} of topic {topic} ends at offset {ends[number]}, before {offset}")
 
 
 def _bad_offset(message: str) -> TidemarkError:

@@ -18,10 +18,11 @@ ANSWERS: tuple[Answer, ...] = ("new", "safe", "rename", "repartition", "rebuild"
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that has changed; "safe" is a note."""
+    """One thing that has changed; "safe" is a note. `remedy`: what to do, where the answer alone does not say that."""
 
     answer: Answer
     reason: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True)

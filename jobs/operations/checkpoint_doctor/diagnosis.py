@@ -21,6 +21,7 @@ from jobs.pipeline.checkpoint_format import OFFSETS, entry_file
 from jobs.pipeline.guards import SourceGuard
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.query_description import QueryDescription, read_written
+from jobs.pipeline.remedies import read_anew, require_whole
 from jobs.pipeline.run import Run
 from jobs.pipeline.state_store import PARTITIONS, PROVIDER, frozen
 
@@ -80,9 +81,8 @@ class Doctor:
 
     def _changes(self, output: Output, folder: str, was_named: str) -> list[Change]:
         """List what has changed since the checkpoint in `folder`, whose output had the name `was_named`."""
-        damage = self._damage(folder)
-        if damage:
-            return [Change("rebuild", damage)]
+        if damage := self._damage(output, folder):
+            return [damage]
         batch = pipeline_checkpoint.last_commit(self._spark, folder)
         if batch is None:
             return [Change("safe", NO_BATCH)]
@@ -90,14 +90,16 @@ class Doctor:
         before = self._before(output, folder, batch, was_named)
         return [*changes(before, now), *self._unfinished(folder, batch)]
 
-    def _damage(self, folder: str) -> str:
-        if damaged := pipeline_checkpoint.damage(self._spark, folder):
-            return f"CHECKPOINT_DAMAGED: {folder}/{damaged.file} {damaged.what}"
+    def _damage(self, output: Output, folder: str) -> Change | None:
+        root = self._settings.paths.tables
         try:
-            SourceGuard(self._spark, self._settings.kafka, folder).check()
+            require_whole(self._spark, output, folder, root)
+            SourceGuard(self._spark, self._settings.kafka, folder, read_anew(output, folder, root)).check()
         except TidemarkError as error:
-            return f"{error.code}: {error.message}"
-        return ""
+            if error.code not in ("CHECKPOINT_DAMAGED", "TOPIC_RECREATED"):
+                raise
+            return Change("rebuild", f"{error.code}: {error.message}", error.remedy)
+        return None
 
     def _now(self, output: Output, folder: str, batch: int) -> NewQuery:
         plan = plan_state(self._spark, self._settings, output, folder, batch)
@@ -169,7 +171,8 @@ def _diagnosis(output: Output, folder: str, changes: list[Change]) -> Diagnosis:
     answer: Answer = max((change.answer for change in changes), key=ANSWERS.index, default="safe")
     reasons = tuple(change.reason for change in changes if change.answer == answer != "safe")
     notes = tuple(change.reason for change in changes if change.answer != answer or answer == "safe")
-    return Diagnosis(output.query, folder, answer, reasons, notes, _remedy(output, folder, answer))
+    remedy = next((change.remedy for change in changes if change.remedy), "") or _remedy(output, folder, answer)
+    return Diagnosis(output.query, folder, answer, reasons, notes, remedy)
 
 
 def _remedy(output: Output, folder: str, answer: Answer) -> str:

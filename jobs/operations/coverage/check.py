@@ -2,18 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
-from jobs.connectors.delta.log import tables_under
+from jobs.connectors.delta.log import log_damaged, tables_under
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
 from jobs.connectors.kafka.committed import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import edges
 from jobs.operations.coverage.findings import Finding
-from jobs.operations.coverage.ledgers import SinkCoverage, sink_coverages, topic_ids_by_query
+from jobs.operations.coverage.ledgers import SinkCoverage, sink_coverages, topic_ids_by_query, written_tables
 from jobs.operations.coverage.offset_checks import (
     ClusterTopics,
     check_sink,
@@ -25,14 +27,20 @@ from jobs.operations.coverage.offset_checks import (
 from jobs.operations.coverage.row_checks import RowAudit, check_rows, row_audits, unreadable_tables
 from jobs.operations.coverage.tables import TableCoverage, check_files, table_coverage
 from jobs.pipeline import paths
+from jobs.pipeline.stored_tables import anew
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """The offsets that tables, by name, and the sinks of output topics hold."""
+    """The offsets that tables, by name, and the sinks of output topics hold.
+
+    Args:
+        missing: tables that are not there, though queries have written them, by name: the query's.
+    """
 
     tables: dict[str, TableCoverage]
     sinks: list[SinkCoverage]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     def only(self, names: Sequence[str]) -> "Coverage":
         """Choose those that are named, lie in a named folder, are of a named query, or read or write a named topic.
@@ -44,14 +52,16 @@ class Coverage:
             return self
         of_tables = {name: _names_of_table(name, table) for name, table in self.tables.items()}
         of_sinks = {sink.sink: _names_of_sink(sink) for sink in self.sinks}
-        known = set().union(*of_tables.values(), *of_sinks.values())
+        of_missing = {name: {*_table_folders(name), query} for name, query in self.missing.items()}
+        known = set().union(*of_tables.values(), *of_sinks.values(), *of_missing.values())
         for name in names:
             if name not in known:
                 what = f"there is no table, folder of tables or topic `{name}` that has anything to cover"
                 raise TidemarkError("NOTHING_COVERED", what, nearest(name, sorted(known)))
         chosen = set(names)
         tables = {name: self.tables[name] for name, table_names in of_tables.items() if table_names & chosen}
-        return Coverage(tables, [sink for sink in self.sinks if of_sinks[sink.sink] & chosen])
+        missing = {name: query for name, query in self.missing.items() if of_missing[name] & chosen}
+        return Coverage(tables, [sink for sink in self.sinks if of_sinks[sink.sink] & chosen], missing)
 
 
 def read_coverage(
@@ -62,13 +72,25 @@ def read_coverage(
     Args:
         admin: None leaves the output topics out.
         verify: see `table_coverage`.
+
+    Raises:
+        TidemarkError: TABLE_LOG_DAMAGED, KAFKA_FAILED.
     """
     root = settings.paths.tables
-    tables = {name: table_coverage(paths.table(root, name), verify) for name in tables_under(root)}
+    # Before the tables: a query that begins meanwhile has made its tables by its first finished batch.
+    written = written_tables(settings.paths.checkpoints)
+    tables = {name: _read(root, name, verify) for name in tables_under(root)}
     covering = {name: table for name, table in tables.items() if table.chains or table.replaced or table.undone}
     # `len` of a client is the length of its queue: an idle one would count as false.
     in_sinks = [] if admin is None else sink_coverages(admin, reader, settings.ledger.application, verify)
-    return Coverage(covering, in_sinks)
+    return Coverage(covering, in_sinks, {name: query for name, query in written.items() if name not in tables})
+
+
+def _read(root: str, name: str, verify: bool = False) -> TableCoverage:
+    table = table_coverage(paths.table(root, name), verify, anew(name))
+    if table.version < 0:
+        raise log_damaged(table.path, "it has no commit", table.anew)
+    return table
 
 
 def topics_on_cluster(settings: Settings, admin: AdminClient, coverage: Coverage) -> ClusterTopics:
@@ -81,7 +103,9 @@ def topics_on_cluster(settings: Settings, admin: AdminClient, coverage: Coverage
     chains += [sink.chain for sink in coverage.sinks if sink.chain]
     topics = topics_of(chains).union(*(sink.topics for sink in coverage.sinks))
     known = known_ids(topic_ids_by_query(settings.paths.checkpoints), coverage.sinks)
-    return ClusterTopics(edges(admin, topics), topic_ids(admin, topics, settings.kafka.client_config()), known)
+    publishing = {sink.chain.key.query_id for sink in coverage.sinks if sink.chain}
+    ids = topic_ids(admin, topics, settings.kafka.client_config())
+    return ClusterTopics(edges(admin, topics), ids, known, publishing)
 
 
 def _names_of_table(name: str, table: TableCoverage) -> set[str]:
@@ -139,23 +163,29 @@ def check_coverage(
         complete: whether being behind a topic's end is a problem.
 
     Raises:
-        TidemarkError: KAFKA_FAILED, TABLE_LOG_DAMAGED.
+        TidemarkError: NOTHING_COVERED, where there is no folder of tables, and no output topic; KAFKA_FAILED,
+            TABLE_LOG_DAMAGED.
     """
+    root = settings.paths.tables
+    if everything == Coverage({}, []) and not urlsplit(root).scheme and not Path(root).is_dir():
+        raise TidemarkError("NOTHING_COVERED", f"there is no folder {root}", "run a job, or name another by --tables")
     # Topics are read after tables and ledgers: what those hold is in the topics by then.
     topics = topics_on_cluster(settings, admin, everything)
     report = CoverageReport(tables=len(chosen.tables), sinks=len(chosen.sinks))
+    report.findings += [_missing(name, query) for name, query in chosen.missing.items()]
     damaged: set[str] = set()
     for name, table in chosen.tables.items():
-        lost = list(check_files(name, table.path))
+        lost = list(check_files(name, table))
         report.findings += lost
-        damaged |= {finding.where for finding in lost}
+        damaged |= {table.path for _ in lost}
         report.findings += check_table(name, table, topics, complete)
         report.offsets += count_offsets(span for chain in table.chains for span in chain.spans)
     for sink in chosen.sinks:
         report.findings += check_sink(sink, topics, complete)
         report.offsets += count_offsets(sink.chain.spans) if sink.chain else 0
     for audit in row_audits(everything.tables, _quarantines(settings, chosen.tables), chosen.tables):
-        if damaged & audit.tables.keys():
+        beside = [audit.beside] if audit.beside else []
+        if any(table.path in damaged for table in (*audit.tables.values(), *beside)):
             continue
         if not_comparable := list(unreadable_tables(audit)):
             report.findings += not_comparable
@@ -165,6 +195,11 @@ def check_coverage(
         report.findings += check_rows(audit, edges, reader)
     report.findings.sort(key=lambda finding: not finding.is_problem)
     return report
+
+
+def _missing(name: str, query: str) -> Finding:
+    text = f"{name}: there is no such table, and the checkpoint of {query} has batches that were written to it"
+    return Finding("TABLE_MISSING", name, text, f"restore it from a copy, or {anew(name)}")
 
 
 def _can_be_asked(audit: RowAudit, topics: ClusterTopics) -> bool:
@@ -178,7 +213,7 @@ def _quarantines(settings: Settings, tables: Mapping[str, TableCoverage]) -> dic
     if not any((match := paths.TOPIC_TABLE.match(name)) and match["layer"] == "silver" for name in tables):
         return {}
     root = settings.paths.tables
-    return {folder: table_coverage(paths.table(root, f"{folder}{paths.QUARANTINE}")) for folder in _folders(root)}
+    return {folder: _read(root, f"{folder}{paths.QUARANTINE}") for folder in _folders(root)}
 
 
 def _folders(root: str) -> Iterator[str]:

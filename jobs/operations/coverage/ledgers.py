@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +13,15 @@ from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 from pyarrow import fs
 
+from jobs.connectors.delta.commit import REPLAYS
 from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION
 from jobs.connectors.exactly_once.markers import Done, Plan, parse
 from jobs.connectors.files import storage
 from jobs.connectors.kafka.committed import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges, edges
 from jobs.operations.coverage.query_offsets import Key, OffsetCommit, QueryOffsets, query_offsets_of
-from jobs.pipeline.checkpoint_format import METADATA, batch_offsets
-from jobs.pipeline.paths import SOURCE_TOPICS_FILE
+from jobs.pipeline.checkpoint_format import COMMITS, METADATA, batch_offsets
+from jobs.pipeline.paths import SHARED, SOURCE_TOPICS_FILE, STARTED_FILE
 
 DEEPEST = 5
 
@@ -30,15 +32,38 @@ def topic_ids_by_query(root: str) -> dict[str, dict[str, str]]:
 
     A file that is damaged is left out: the query itself stops by it.
     """
-    if not urlsplit(root).scheme and not Path(root).is_dir():
-        return {}
-    files, base = storage(root)
     ids_by_query: dict[str, dict[str, str]] = {}
-    for folder in _checkpoints(files, base.rstrip("/"), DEEPEST):
+    for files, folder in checkpoints_under(root):
         metadata, ids = (_json(files, f"{folder}/{name}") for name in (METADATA, SOURCE_TOPICS_FILE))
         if "id" in metadata:
             ids_by_query[metadata["id"]] = ids
     return ids_by_query
+
+
+def written_tables(root: str) -> dict[str, str]:
+    """Return the tables that queries with a finished batch write, by the name of each: the query's.
+
+    Tables that queries share are left out: they are made when there is something for them. A description that is
+    damaged, or lacking, is left out, too.
+    """
+    queries: dict[str, str] = {}
+    for files, folder in checkpoints_under(root):
+        batches = files.get_file_info(fs.FileSelector(f"{folder}/{COMMITS}", allow_not_found=True))
+        if not any(info.base_name.isdecimal() for info in batches) or f"/{REPLAYS}/" in folder:
+            continue
+        description = _json(files, f"{folder}/{STARTED_FILE}")
+        with suppress(LookupError, TypeError):
+            queries |= {table["table"]: description["query"] for table in description["tables"]}
+    return {name: query for name, query in queries.items() if name not in SHARED}
+
+
+def checkpoints_under(root: str) -> Iterator[tuple[fs.FileSystem, str]]:
+    """Yield each checkpoint in the folder `root` and the folders in it, with the file system that it lies in."""
+    if not urlsplit(root).scheme and not Path(root).is_dir():
+        return
+    files, base = storage(root)
+    for folder in _checkpoints(files, base.rstrip("/"), DEEPEST):
+        yield files, folder
 
 
 def _checkpoints(files: fs.FileSystem, folder: str, depth: int) -> Iterator[str]:
@@ -51,7 +76,7 @@ def _checkpoints(files: fs.FileSystem, folder: str, depth: int) -> Iterator[str]
                 yield from _checkpoints(files, info.path, depth - 1)
 
 
-def _json(files: fs.FileSystem, path: str) -> dict[str, str]:
+def _json(files: fs.FileSystem, path: str) -> dict[str, Any]:
     try:
         with files.open_input_stream(path) as file:
             fields = json.loads(file.read())

@@ -10,9 +10,11 @@ from jobs.operations.coverage.findings import Finding, offsets_finding
 from jobs.operations.coverage.ledgers import SinkCoverage
 from jobs.operations.coverage.query_offsets import Gap, Key, QueryOffsets, Span, gaps_between, gaps_within, merge_spans
 from jobs.operations.coverage.tables import TableCoverage
+from jobs.pipeline.stored_tables import GO_ON_WITH_NEW, OTHER_NAME, SKIP, with_other_topic
 
 INTO_A_RANGE = "`--from` and `--to` read them into tables of a range"
-READ_AGAIN = "delete it and its checkpoint, both, to read the topics again"
+# What goes on where the offsets of an output topic no longer are those of its source.
+GO_ON = f"{SKIP}: what was published stays"
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,13 @@ class ClusterTopics:
 
     Args:
         edges: by topic and partition; ids: of topics by name; known: the ids that checkpoints know, by query id.
+        publishing: the ids of queries that have a ledger.
     """
 
     edges: Mapping[tuple[str, int], Edges]
     ids: Mapping[str, str]
     known: Mapping[str, Mapping[str, str]]
+    publishing: Collection[str] = ()
 
     def is_there(self, topic: str) -> bool:
         return topic in self.ids
@@ -43,14 +47,16 @@ class ClusterTopics:
 def check_table(name: str, table: TableCoverage, topics: ClusterTopics, complete: bool) -> Iterator[Finding]:
     """Find what is wrong with the offsets of a table, read with `verify`."""
     for chain in table.chains:
-        yield from _linked(name, chain, table.is_whole or chain.first.batch == 0)
+        yield from _linked(name, chain, table.is_whole or chain.first.batch == 0, table.anew)
     for chains in _by_sink(table.chains):
         for gap in gaps_between(_not_removed(chains, table.removals)):
-            yield _broken(name, gap)
-        yield from _against_topics(name, chains, topics, complete)
+            yield _broken(name, gap, table.anew)
+        publishes = chains[-1].key.query_id in topics.publishing
+        with_new = GO_ON_WITH_NEW if publishes else table.anew
+        yield from _against_topics(name, chains, topics, complete, with_new, GO_ON if publishes else table.anew)
     for lost in table.undone:
         text = f"taken back: version {lost.version} of {name} held them, version {lost.undone_by} restored an older one"
-        remedy = f"restore it to its version {lost.undone_by - 1}, or {READ_AGAIN}"
+        remedy = f"restore it to its version {lost.undone_by - 1}, or {table.anew}"
         yield offsets_finding("TAKEN_BACK", name, (*lost.span[:2], lost.span.start or 0, lost.span.end), text, remedy)
     if table.chains and not table.is_whole:
         text = f"{name}: the links between batches are verified from version {table.first_read} on"
@@ -72,20 +78,20 @@ def check_sink(sink: SinkCoverage, topics: ClusterTopics, complete: bool) -> Ite
         text = f"{sink.sink}: the ledger holds no offsets before batch {sink.batch + 1}"
         yield Finding("NOT_VERIFIED", sink.sink, text, "", is_problem=False)
         return
-    yield from _linked(sink.sink, sink.chain, sink.chain.first.batch == 0)
-    yield from _against_topics(sink.sink, [sink.chain], topics, complete)
+    yield from _linked(sink.sink, sink.chain, sink.chain.first.batch == 0, OTHER_NAME)
+    yield from _against_topics(sink.sink, [sink.chain], topics, complete, GO_ON_WITH_NEW, GO_ON)
 
 
-def _linked(name: str, chain: QueryOffsets, from_its_beginning: bool) -> Iterator[Finding]:
+def _linked(name: str, chain: QueryOffsets, from_its_beginning: bool, anew: str) -> Iterator[Finding]:
     for gap in gaps_within(chain, from_its_beginning):
-        yield _broken(name, gap)
+        yield _broken(name, gap, anew)
 
 
-def _broken(name: str, gap: Gap) -> Finding:
+def _broken(name: str, gap: Gap, anew: str) -> Finding:
     position = *gap.span[:2], gap.span.start or 0, gap.span.end
     if gap.is_overlap:
         text = f"{_are(position)} in {name} by {gap.before} and by {gap.after} of {gap.key.sink}"
-        return offsets_finding("OVERLAP", name, position, text, f"rows of it are doubled: {READ_AGAIN}")
+        return offsets_finding("OVERLAP", name, position, text, f"records of it are doubled: {anew}")
     text = f"{_are(position)} not in {name}: between {gap.before} and {gap.after} of {gap.key.sink}"
     return offsets_finding("GAP", name, position, text, INTO_A_RANGE)
 
@@ -114,8 +120,13 @@ def _not_removed(chains: Sequence[QueryOffsets], removals: Collection[int]) -> l
 
 
 def _against_topics(
-    name: str, chains: Sequence[QueryOffsets], topics: ClusterTopics, complete: bool
+    name: str, chains: Sequence[QueryOffsets], topics: ClusterTopics, complete: bool, with_new: str, behind: str
 ) -> Iterator[Finding]:
+    """Compare chains with their topics.
+
+    Args:
+        with_new, behind: what the query goes on by where a topic was created again, or has lost its newest records.
+    """
     newest = chains[-1]
     recreated = topics.recreated(newest.key.query_id)
     spans = merge_spans(span for chain in chains for span in chain.spans)
@@ -126,20 +137,25 @@ def _against_topics(
             yield Finding("TOPIC_MISSING", name, text, remedy, topic)
         elif topic in recreated:
             text = f"{name}: topic {topic} was deleted and created again since {newest.key.sink} began to read it"
-            remedy = "its offsets mean other records now: begin with new checkpoints and tables"
-            yield Finding("TOPIC_RECREATED", name, text, remedy, topic)
+            yield Finding("TOPIC_RECREATED", name, text, with_other_topic(with_new), topic)
         elif newest.every_batch:
             ends = {span.partition: span for span in spans if span.topic == topic}
             starts = {p: min(s.start or 0 for s in spans if s[:2] == (topic, p)) for p in ends}
             edges = topics.partitions(topic)
             if not all(chain.begins for chain in chains):
                 starts = {p: min(at, edges[p].first) if p in edges else at for p, at in starts.items()}
-            yield from _edges(name, newest.key, topic, starts, ends, edges)
+            yield from _edges(name, newest.key, topic, starts, ends, edges, behind)
             yield from _behind(name, topic, ends, edges, complete)
 
 
 def _edges(
-    name: str, key: Key, topic: str, starts: Mapping[int, int], spans: Mapping[int, Span], edges: Mapping[int, Edges]
+    name: str,
+    key: Key,
+    topic: str,
+    starts: Mapping[int, int],
+    spans: Mapping[int, Span],
+    edges: Mapping[int, Edges],
+    behind: str,
 ) -> Iterator[Finding]:
     """Yield where a table begins and ends, beside its topic; `spans`: the last one of each partition."""
     expired = 0
@@ -148,7 +164,7 @@ def _edges(
         if span.end > partition_edges.end:
             at = topic, partition, max(start, partition_edges.end), span.end
             text = f"{_are(at)} in {name} and beyond the end of the topic"
-            remedy = f"the topic was created again or has lost records: compare its records, then {READ_AGAIN}"
+            remedy = f"the topic was created again or has lost records: compare its records, then {behind}"
             yield offsets_finding("BEYOND_TOPIC", name, at, text, remedy)
         if start > partition_edges.first:
             at = topic, partition, partition_edges.first, start

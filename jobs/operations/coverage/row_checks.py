@@ -64,9 +64,9 @@ class RowAudit:
                 min(span.start or 0 for span in spans), max(span.end for span in spans)
             )
         for table in self.tables.values():
-            self._take(row_coordinates(table.path, table.version, *self.columns))
+            self._take(row_coordinates(table, *self.columns))
         if self.beside:
-            self._take(row_coordinates(self.beside.path, self.beside.version, *BRONZE, topic=self.topic), False)
+            self._take(row_coordinates(self.beside, *BRONZE, self.topic), False)
         return sum(bitmap.rows for bitmap in self.bitmaps.values())
 
     def _take(self, batches: Iterable[tuple[Offsets, Offsets]], has_commits: bool = True) -> None:
@@ -99,7 +99,7 @@ class RowAudit:
 def unreadable_tables(audit: RowAudit) -> Iterator[Finding]:
     """Find tables that cannot be read here; without them nothing of the audit can be compared."""
     for name, table in {**audit.tables, **({paths.QUARANTINE: audit.beside} if audit.beside else {})}.items():
-        if not can_be_read(table.path, table.version):
+        if not can_be_read(table):
             text = f"{name}: its rows are not compared: it has both widened types and deletion vectors"
             remedy = "ALTER TABLE ... DROP FEATURE deletionVectors lets every reader read it"
             yield Finding("NOT_COMPARED", audit.name, text, remedy, audit.topic)
@@ -119,14 +119,14 @@ def row_audits(
         if match is None or not table.chains:
             continue
         if match["layer"] == "bronze":
-            if name in checked and name == match[0] and set(BRONZE) <= columns_of(table.path, table.version):
+            if name in checked and name == match[0] and set(BRONZE) <= columns_of(table):
                 yield RowAudit(name, match["topic"], BRONZE, {name: table})
         else:
             silver.setdefault((match["range"] or "", match["topic"]), {})[name] = table
     for (folder, topic), silver_tables in silver.items():
         if not any(name in checked for name in silver_tables):
             continue
-        columns = [columns_of(table.path, table.version) for table in silver_tables.values()]
+        columns = [columns_of(table) for table in silver_tables.values()]
         if all(set(SILVER) <= names for names in columns):
             has_all = not any(DELETED in names for names in columns)
             named = (
@@ -205,6 +205,8 @@ def _restore(audit: RowAudit) -> str:
         named = ", ".join(map(str, sorted(versions)))
         return f"version {named} of {name} deleted rows: where that was not meant, RESTORE it to the version before"
     finished = "" if audit.columns == BRONZE else "the next run finishes a batch that was cut short; else "
+    if audit.columns == SILVER and audit.has_all and audit.beside is None:
+        finished += f"there is no table {paths.QUARANTINE}: restore it from a copy, where there was one; else "
     return f"{finished}RESTORE the table to a version that is whole, or read the topic again"
 
 

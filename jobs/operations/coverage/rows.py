@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 
 from jobs.connectors.delta.reading import StoredTable, naming_damage
 from jobs.connectors.files import storage
+from jobs.operations.coverage.tables import TableCoverage
 
 WIDENING = {"typeWidening", "typeWidening-preview"}
 VECTORS = "deletionVectors"
@@ -62,9 +63,9 @@ class OffsetBitmap:
 
 
 def row_coordinates(
-    path: str, version: int, partition: str, offset: str, topic: str | None = None
+    held: TableCoverage, partition: str, offset: str, topic: str | None = None
 ) -> Iterator[tuple[Offsets, Offsets]]:
-    """Yield the partitions and offsets of the table's rows at `version`, a part at a time.
+    """Yield the partitions and offsets of a table's rows at its version, a part at a time.
 
     Args:
         partition, offset: the columns' names.
@@ -73,10 +74,10 @@ def row_coordinates(
     Raises:
         TidemarkError: as `naming_damage`.
     """
-    table = _opened(path, version)
-    with naming_damage(path):
+    table = _opened(held.path, held.version, held.anew)
+    with naming_damage(held.path, held.anew):
         if WIDENING & _features(table):
-            yield from _in_files(path, table, (partition, offset), topic)
+            yield from _in_files(held.path, table, (partition, offset), topic)
             return
         where = None if topic is None else "topic = '{}'".format(topic.replace("'", "''"))
         # The arrays are used as they come: pyarrow's would import pandas, which takes longer than all else.
@@ -98,14 +99,15 @@ def _in_files(
                 yield partitions, offsets
 
 
-def columns_of(path: str, version: int) -> set[str]:
+def columns_of(held: TableCoverage) -> set[str]:
     """Return the names of the table's columns."""
-    return {field.name for field in _opened(path, version).schema().fields}
+    return {field.name for field in _opened(held.path, held.version, held.anew).schema().fields}
 
 
-def can_be_read(path: str, version: int) -> bool:
+def can_be_read(held: TableCoverage) -> bool:
     """Return whether rows that were deleted can be told from those that are there."""
-    return not (WIDENING & _features(table := _opened(path, version)) and VECTORS in _features(table))
+    table = _opened(held.path, held.version, held.anew)
+    return not (WIDENING & _features(table) and VECTORS in _features(table))
 
 
 def _features(table: DeltaTable) -> set[str]:
@@ -114,8 +116,8 @@ def _features(table: DeltaTable) -> set[str]:
 
 # Opening a table reads its log; each is asked for its columns first, then for its rows.
 @lru_cache(maxsize=16)
-def _opened(path: str, version: int) -> DeltaTable:
-    return StoredTable(path, version).delta
+def _opened(path: str, version: int, anew: str) -> DeltaTable:
+    return StoredTable(path, version, anew).delta
 
 
 def offset_runs(offsets: Offsets) -> list[OffsetRun]:

@@ -1,11 +1,12 @@
 """Finds which offsets of which topics a Delta table holds by its commits, and whether its data files are there."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.connectors.delta.damage import file_faults
 from jobs.connectors.delta.log import DeltaLog, LogCommit, undone
+from jobs.connectors.delta.commit import ANEW
 from jobs.connectors.delta.reading import StoredTable, naming_damage
 from jobs.operations.coverage.findings import Finding
 from jobs.operations.coverage.query_offsets import (
@@ -58,6 +59,7 @@ class TableCoverage:
         removals: versions that deleted rows.
         replaced: see `ReplacedRows`, newest first.
         undone: see `UndoneOffsets`; what is held again is left out.
+        anew: what helps where no copy is left of the table.
     """
 
     path: str
@@ -67,23 +69,28 @@ class TableCoverage:
     replaced: tuple[ReplacedRows, ...] = ()
     undone: tuple[UndoneOffsets, ...] = ()
     removals: tuple[int, ...] = ()
+    anew: str = ANEW
 
     @property
     def is_whole(self) -> bool:
         return self.first_read == 0
 
 
-def table_coverage(path: str, verify: bool = False) -> TableCoverage:
+def table_coverage(path: str, verify: bool = False, anew: str = ANEW) -> TableCoverage:
     """Read the coverage of the table at `path` at its newest version, -1 where there is no table.
 
     Args:
         verify: read all commits (the newest MOST_COMMITS at most), so that the links between batches can be verified;
             else reading ends once the newest commit of each query was found.
+        anew: what helps where no copy is left of the table.
+
+    Raises:
+        TidemarkError: TABLE_LOG_DAMAGED.
     """
-    log = DeltaLog(path)
+    log = DeltaLog(path, anew)
     commits = log.commits()
     visited = list(_bounded(commits) if verify else _newest(commits, log))
-    return coverage_of(path, log.newest, visited)
+    return replace(coverage_of(path, log.newest, visited), anew=anew)
 
 
 def coverage_of(path: str, version: int, commits: Iterable[LogCommit]) -> TableCoverage:
@@ -161,17 +168,16 @@ def _undone_offsets(commit: OffsetCommit, by: int, chains: Iterable[QueryOffsets
             yield UndoneOffsets(commit.key, Span(place.topic, place.partition, start, end), commit.version, by)
 
 
-READ_AGAIN = "restore it from a copy, or delete the table and its checkpoint, both, to read the topics again"
-
-
-def check_files(name: str, path: str) -> Iterator[Finding]:
-    """Compare the data files of the table at `path` with its log.
+def check_files(name: str, coverage: TableCoverage) -> Iterator[Finding]:
+    """Compare the data files of a table with its log.
 
     Raises:
         TidemarkError: TABLE_LOG_DAMAGED; others as `naming_damage`.
     """
-    table = StoredTable(path).delta
-    with naming_damage(path):
+    path = coverage.path
+    table = StoredTable(path, anew=coverage.anew).delta
+    with naming_damage(path, coverage.anew):
         faults = list(file_faults(path, table))
     for code, file, text in faults:
-        yield Finding(code, name, f"{name}: its data file {path}/{file} {text}", READ_AGAIN)
+        remedy = f"restore it from a copy, or {coverage.anew}"
+        yield Finding(code, name, f"{name}: its data file {path}/{file} {text}", remedy)

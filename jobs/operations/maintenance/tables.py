@@ -119,9 +119,6 @@ class TableMaintenance:
             for replay in self._replays
             if name in replay.table_versions
         }
-        for id, time in since.items():
-            if time is None:
-                return f"not vacuumed: replay {id} needs a version that the log no longer has"
         retention, why = longest_retention(
             self._limits,
             delta_maintenance.retention(self._spark, path),
@@ -131,7 +128,11 @@ class TableMaintenance:
         is_checked = not self._limits.allow_short_keep
         count = delta_maintenance.vacuum(self._spark, path, retention, is_checked, self._dry_run)
         done = f"would vacuum {count:,} files" if self._dry_run else "vacuumed"
-        return f"{done}, kept {retention / timedelta(days=1):.1f} days ({why})"
+        # What the log has no version of is lost to the replay, whatever files are kept.
+        lost = [
+            f"; replay {id} needs a version that the log no longer has: abandon it" for id in since if not since[id]
+        ]
+        return f"{done}, kept {retention / timedelta(days=1):.1f} days ({why}){''.join(lost)}"
 
 
 def longest_retention(

@@ -8,17 +8,16 @@ from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import arguments, catalog
 from jobs.connectors.delta.maintenance import say_single_driver
-from jobs.connectors.kafka.offsets import parse_position
 from jobs.operations.replay import report
 from jobs.operations.replay.live_job import require_live
-from jobs.operations.replay.plan import due_periods, plan_range
+from jobs.operations.replay.plan import Period, due_periods, plan_range
 from jobs.operations.replay.record import Replay, Replays
 from jobs.operations.replay.replay_lock import ReplayLock
-from jobs.operations.replay.request import ReplayRequest, duration, request_of
+from jobs.operations.replay.request import ReplayRequest, duration, request_of, time_of
 from jobs.operations.replay.steps import Steps
 from jobs.pipeline.session import session
 
-UNEXPLAINED, LOCKED = 3, 4
+FAILED, UNEXPLAINED, LOCKED = 1, 3, 4
 
 
 def main(words: Sequence[str]) -> int:
@@ -46,10 +45,10 @@ def _with_spark(
         if options.step in ("cutover", "undo") or getattr(options, "through", "") == "cutover":
             say_single_driver(spark, settings.paths.tables)
         steps = Steps(spark, settings, build, _show, require_lock)
-        return _Command(settings, options, steps).carry_out(planned)
+        return Command(settings, options, steps).carry_out(planned)
 
 
-class _Command:
+class Command:
     """Carries out one step as the options ask for it; the result is an exit code."""
 
     def __init__(self, settings: Settings, options: Namespace, steps: Steps) -> None:
@@ -82,16 +81,12 @@ class _Command:
     def _plan(self) -> Replay:
         request = request_of(self._options)
         if self._options.backfill:
-            return self._known(self._steps.plan_backfill(request))
-        return self._known(plan_range(self._settings, request))
-
-    def _known(self, replay: Replay) -> Replay:
-        """Find the same replay as far as it was carried out before, or keep its first record."""
-        return self._replays.find(replay.id) or self._replays.keep(replay)
+            return self._replays.begin(self._steps.plan_backfill(request), self._options.again)
+        return self._replays.begin(plan_range(self._settings, request), self._options.again)
 
     def _through(self, replay: Replay, through: str) -> int:
         if replay.is_finished:
-            _show(f"replay {replay.id} is {replay.state}: nothing to do")
+            _show(f"replay {replay.id} is {replay.state}: nothing to do; once more: {replay.command}")
             return 0
         _show("\n".join(self._plan_lines(replay)))
         replay = self._steps.run(replay)
@@ -120,21 +115,39 @@ class _Command:
 
     def _catch_up(self) -> int:
         options = self._options
-        since = parse_position(options.since) if options.since else None
+        since = time_of(options.since) if options.since else None
         queries = require_live(self._settings, options.job)
         replays = [replay for replay in self._replays.all() if replay.job == options.job]
-        periods = due_periods(queries, replays, duration(options.every), since)  # type: ignore[arg-type]
-        for start, end in periods:
-            _show(f"due: {start.isoformat()} to {end.isoformat()}")
+        due = due_periods(queries, replays, duration(options.every), since)
+        for period, replay in due.withdrawn:
+            _show(f"left out: {_shown(period)}, replay {replay.id} is {replay.state}; once more: {replay.command}")
+        for period in due.periods:
+            _show(f"due: {_shown(period)}")
         if options.dry_run:
             return 0
-        codes = []
-        for start, end in periods:
-            planned = plan_range(self._settings, ReplayRequest(options.job, start.isoformat(), end.isoformat()))
-            codes.append(self._through(self._known(planned), options.through))
-        if not periods:
+        codes = [self._catch_up_on(period) for period in due.periods]
+        if not due.periods:
             _show("nothing is due")
         return max(codes, default=0)
+
+    def _catch_up_on(self, period: Period) -> int:
+        """Replay a period; one whose records are none, or gone, holds up no later one."""
+        start, end = (edge.isoformat() for edge in period)
+        try:
+            replay = self._replays.begin(plan_range(self._settings, ReplayRequest(self._options.job, start, end)))
+        except TidemarkError as error:
+            if error.code == "NOTHING_TO_REPLAY":
+                _show(f"{_shown(period)}: no record, nothing to replay")
+                return 0
+            if error.code != "RANGE_GONE":
+                raise
+            print(f"error: {_shown(period)}: {error}", file=sys.stderr, flush=True)
+            return FAILED
+        return self._through(replay, self._options.through)
+
+
+def _shown(period: Period) -> str:
+    return f"{period[0].isoformat()} to {period[1].isoformat()}"
 
 
 def _show(line: str) -> None:

@@ -1,19 +1,21 @@
 """Compares the rows of a range in two tables: which they are, whether they are the same, which keys differ in what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import reduce
 from operator import and_
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
+from pyspark.sql.types import StructField
 
 from conf.settings import Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import source_sink
 from jobs.operations.replay.record import Part, Replacement, Replay
+from jobs.operations.replay.row_identity import comparable, quoted
 from jobs.pipeline import paths
 from jobs.pipeline.outputs import RowSelector
 
@@ -72,22 +74,8 @@ def read_rows(spark: SparkSession, path: str, where: str, version: int | None = 
     return (reader if version is None else reader.option("versionAsOf", version)).load(path).where(where)
 
 
-def align_columns(frame: DataFrame | None, like: DataFrame, without: tuple[str, ...] = ()) -> DataFrame:
-    """Return `frame` in the columns and types of `like`, null where it lacks one; no rows where there is no frame."""
-    fields = [field for field in like.schema if field.name not in without]
-    if frame is None:
-        return like.sparkSession.createDataFrame([], like.schema).select(*(f"`{field.name}`" for field in fields))
-    present = set(frame.columns)
-    columns = [
-        (F.col(f"`{field.name}`") if field.name in present else F.lit(None)).cast(field.dataType).alias(field.name)
-        for field in fields
-    ]
-    return frame.select(*columns)
-
-
 SHOWN = 20  # differences that are listed; all are counted
 NEAR = 1e-9  # sums of floating-point numbers depend on the order of their terms
-Fingerprint = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -105,44 +93,67 @@ class Difference:
     cause: str = ""
 
 
-def fingerprint(frame: DataFrame) -> Fingerprint:
-    """Return how many rows, and a sum of their hashes modulo 2^64, which does not depend on their order."""
-    columns = [F.col(f"`{name}`") for name in sorted(frame.columns)]
-    hashes = F.sum(F.xxhash64(*columns).cast("decimal(38, 0)"))
-    row = frame.agg(F.count("*").alias("rows"), hashes.alias("hash")).first()
-    return (int(row["rows"]), int(row["hash"] or 0) % 2**64) if row else (0, 0)
-
-
 def differences(left: DataFrame, right: DataFrame, keys: Sequence[str]) -> DataFrame:
     """Return the rows that differ: `left` and `right` struct (null where a side has no such row),
     both in the same columns.
 
-    With `keys`, rows are paired by them; numbers that differ by a billionth of themselves are the same. Without, equal
-    rows are taken off each other, one for one.
+    With `keys`, rows are paired by them, the first with a key with the first, the second with the second; numbers that
+    differ by a billionth of themselves are the same. Without, equal rows are taken off each other, one for one.
     """
     if not keys:
         return _unpaired(left, right)
-    as_left, as_right = (frame.select(F.struct("*").alias(side)) for side, frame in (("left", left), ("right", right)))
-    same_key = reduce(and_, (F.col(f"left.`{key}`").eqNullSafe(F.col(f"right.`{key}`")) for key in keys))
-    equal = reduce(and_, (_equal(field.name, field.dataType.typeName()) for field in left.schema))
+    by = {key.lower() for key in keys}
+    as_left, as_right = (_numbered(frame, side, by) for side, frame in (("left", left), ("right", right)))
+    in_key = (field for field in left.schema if field.name.lower() in by)
+    same_key = reduce(and_, map(_same, in_key), F.col("left_copy") == F.col("right_copy"))
+    equal = reduce(and_, map(_equal, left.schema))
     both = F.col("left").isNotNull() & F.col("right").isNotNull()
-    return as_left.join(as_right, same_key, "full_outer").where(~(both & equal))
+    paired = as_left.join(as_right, same_key, "full_outer")
+    return paired.where(~(both & equal)).select("left", "right")
 
 
-def _equal(name: str, kind: str) -> Column:
-    one, other = F.col(f"left.`{name}`"), F.col(f"right.`{name}`")
-    if kind not in ("double", "float"):
-        return one.eqNullSafe(other)
-    near = F.abs(one - other) <= NEAR * F.greatest(F.abs(one), F.abs(other))
-    return one.eqNullSafe(other) | F.coalesce(near, F.lit(False))
+def _numbered(frame: DataFrame, side: str, keys: Collection[str]) -> DataFrame:
+    """Return the rows as structs, and which of those with the same key each is."""
+    # Floating-point numbers come last: those that are nearly the same may be in another order on the other side.
+    others = sorted((field for field in frame.schema if field.name.lower() not in keys), key=_is_float)
+    by_key = Window.partitionBy(*_comparable(field for field in frame.schema if field.name.lower() in keys))
+    copy = F.row_number().over(by_key.orderBy(*_comparable(others) or [F.lit(0)]))
+    return frame.select(F.struct("*").alias(side), copy.alias(f"{side}_copy"))
+
+
+def _comparable(fields: Iterable[StructField], of: str = "") -> list[Column]:
+    return [comparable(f"{of}{quoted(field.name)}", field.dataType) for field in fields]
+
+
+def _is_float(field: StructField) -> bool:
+    return field.dataType.typeName() in ("double", "float")
+
+
+def _same(field: StructField) -> Column:
+    (one,), (other,) = (_comparable([field], f"{side}.") for side in ("left", "right"))
+    return one.eqNullSafe(other)
+
+
+def _equal(field: StructField) -> Column:
+    if not _is_float(field):
+        return _same(field)
+    one, other = (F.col(f"{side}.{quoted(field.name)}") for side in ("left", "right"))
+    size = F.greatest(F.abs(one), F.abs(other))
+    # NaN is greater than infinity, and equal to what is computed of it.
+    near = (size < float("inf")) & (F.abs(one - other) <= NEAR * size)
+    return _same(field) | F.coalesce(near, F.lit(False))
 
 
 def _unpaired(left: DataFrame, right: DataFrame) -> DataFrame:
-    row = F.struct(*(F.col(f"`{name}`") for name in left.columns))
-    right = right.select(*left.columns)
-    only_left = left.exceptAll(right).select(row.alias("left"))
-    only_right = right.exceptAll(left).select(row.alias("right"))
-    return only_left.unionByName(only_right, allowMissingColumns=True).select("left", "right")
+    names = [f"c{number}" for number in range(len(left.columns))]
+    columns = [column.alias(name) for name, column in zip(names, _comparable(left.schema), strict=True)]
+    row = F.struct(*(F.col(quoted(name)) for name in left.columns)).alias("row")
+    counted = [frame.select(*columns, row, F.lit(sign).alias("more")) for frame, sign in ((left, 1), (right, -1))]
+    rows = counted[0].unionAll(counted[1]).groupBy(*names).agg(F.first("row").alias("row"), F.sum("more").alias("more"))
+    sides = ((F.col("more") > 0, "left"), (F.col("more") < 0, "right"))
+    only = (F.when(is_more, F.col("row")).alias(side) for is_more, side in sides)
+    repeated = F.explode(F.array_repeat(F.lit(0), F.abs("more").cast("int"))).alias("copy")
+    return rows.where("more <> 0").select(*only, repeated).select("left", "right")
 
 
 def with_causes(differing: DataFrame, late: DataFrame | None, event_time: str | None, back_s: float) -> DataFrame:
@@ -173,6 +184,7 @@ def first_differences(differing: DataFrame, keys: Sequence[str]) -> list[Differe
     for row in differing.limit(SHOWN).collect():
         left, right = (row[side].asDict() if row[side] is not None else None for side in ("left", "right"))
         either = left or right or {}
-        key = {name: either[name] for name in keys} if keys else either
+        by = {key.lower() for key in keys} or {name.lower() for name in either}
+        key = {name: value for name, value in either.items() if name.lower() in by}
         shown.append(Difference(key, left, right, row["cause"] or ""))
     return shown

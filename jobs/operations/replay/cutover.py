@@ -11,6 +11,7 @@ from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.delta.log import History, snapshot
+from jobs.connectors.delta.schema_evolution import admit_types
 from jobs.connectors.delta.table import CONFLICT, replace_rows
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
@@ -18,8 +19,9 @@ from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.kafka import source_sink
 from jobs.operations.replay import compare
-from jobs.operations.replay.compare import fingerprint, read_records, read_rows, row_selection
+from jobs.operations.replay.compare import read_records, read_rows, row_selection
 from jobs.operations.replay.record import Part, Replacement, Replay, ReplayPaths
+from jobs.operations.replay.row_identity import fingerprint
 from jobs.operations.replay.side_run import SideRun
 from jobs.operations.replay.slice_runner import kafka_offset
 from jobs.pipeline import checkpoint, paths
@@ -48,17 +50,20 @@ class Cutover:
         """Put the replay's rows in; the table's version that holds them, None where they are there already.
 
         Raises:
-            TidemarkError: LIVE_CHANGED, where the live rows are no longer those that were compared; BUSY_TABLE.
+            TidemarkError: LIVE_CHANGED, where the live rows are no longer those that were compared; BUSY_TABLE; what
+                `admit_types` raises.
         """
         rows = table.rows
         replayed = read_rows(self._spark, paths.table(self._side_run, rows.table), "true")
         path = compare.live_path(self._settings, rows.table)
         if replayed is None:
             return None
-        delta_table.create_if_missing(replayed, delta_table.Table(rows.table, path, rows.keys))
+        live = delta_table.Table(rows.table, path, rows.keys)
+        delta_table.create_if_missing(replayed, live)
         version = self._version_of(path, CUTOVER)
         if version is not None:
             return version
+        admit_types(replayed, live)
         where = row_selection(self._replay, part, table)
         compared = tuple(self._replay.findings["tables"][rows.table]["live"])
         return self._swap(path, where, replayed.where(where), self._commit_info(CUTOVER, table, where), compared)
@@ -104,7 +109,7 @@ class Cutover:
             version = snapshot(self._spark, path).version
             live = read_rows(self._spark, path, where, version)
             if live is None or fingerprint(live) != expected:
-                raise self._changed(path)
+                raise self._changed(path, json.loads(commit_info)["statement"])
             fail_point("replay-before-swap", self._replay.job)
             try:
                 swapped = replace_rows(rows, path, where, version, commit_info)
@@ -147,9 +152,16 @@ class Cutover:
         }
         return json.dumps(fields)
 
-    def _changed(self, path: str) -> TidemarkError:
-        message = f"table {path}: rows of the range were changed since replay {self._replay.id} was compared with them"
-        return TidemarkError("LIVE_CHANGED", message, f"`local/tidemark replay verify {self._replay.id}` compares anew")
+    def _changed(self, path: str, statement: str) -> TidemarkError:
+        replay = self._replay
+        if statement == UNDO:
+            message = f"table {path}: rows of the range were changed since replay {replay.id} put its own there"
+            remedy = (
+                f"taken back, those changes would be lost; to make the range anew from its records: {replay.command}"
+            )
+            return TidemarkError("LIVE_CHANGED", message, remedy)
+        message = f"table {path}: rows of the range were changed since replay {replay.id} was compared with them"
+        return TidemarkError("LIVE_CHANGED", message, f"`local/tidemark replay verify {replay.id}` compares anew")
 
 
 def _with_replay_header(records: DataFrame, id: str) -> DataFrame:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Literal
 
@@ -12,7 +13,7 @@ from conf.settings import Settings
 from jobs.connectors.kafka.offsets import OffsetLookup, parse_position
 from jobs.operations.replay.live_job import LiveQuery, late_rows_end, require_live, table_version
 from jobs.operations.replay.offsets_by_time import TopicRange, cut_slices, topic_range
-from jobs.operations.replay.record import Part, Partitions, Replacement, Replay
+from jobs.operations.replay.record import WITHDRAWN, Part, Partitions, Replacement, Replay
 from jobs.operations.replay.request import (
     ReplayRequest,
     TimeRange,
@@ -213,10 +214,18 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Period = tuple[datetime, datetime]
 
 
+@dataclass(frozen=True)
+class Due:
+    """The periods that are to be replayed, the oldest first, and those whose replay was taken back or given up."""
+
+    periods: Sequence[Period] = ()
+    withdrawn: Sequence[tuple[Period, Replay]] = ()
+
+
 def due_periods(
     queries: Sequence[LiveQuery], replays: Sequence[Replay], every: timedelta, since: datetime | None
-) -> list[Period]:
-    """Return the periods that are due, the oldest first; periods begin at multiples of `every` since 1970.
+) -> Due:
+    """Return the periods that are due; periods begin at multiples of `every` since 1970.
 
     Args:
         queries: the live queries of the job; replays: all that there are of it.
@@ -224,11 +233,14 @@ def due_periods(
     """
     watermarks = [query.watermark - query.manifest.reach.back for query in queries if query.watermark]
     if not watermarks:
-        return []
+        return Due()
     closed = _floor(min(watermarks), every)
     done = [period for replay in replays if replay.state == "done" and (period := _period(replay))]
     first = _floor(max(since, BEGINNING), every) if since else max((end for _, end in done), default=closed - every)
-    return [period for period in _periods(first, closed, every) if not _is_covered(period, done)]
+    periods = [period for period in _periods(first, closed, every) if not _is_covered(period, done)]
+    last = {period: replay for replay in replays if (period := _period(replay))}
+    withdrawn = {period: last[period] for period in periods if period in last and last[period].state in WITHDRAWN}
+    return Due([period for period in periods if period not in withdrawn], list(withdrawn.items()))
 
 
 def _periods(first: datetime, until: datetime, every: timedelta) -> Iterator[Period]:

@@ -1,6 +1,7 @@
 """Defines a replay's record: what was requested, what it reads in which slices, what it replaces, how far it is."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import datetime
@@ -15,6 +16,7 @@ from jobs.pipeline.outputs import RowSelector
 FILE = "replay.json"
 State = Literal["planned", "ran", "verified", "done", "undone", "abandoned"]
 FINISHED: tuple[State, ...] = ("done", "undone", "abandoned")
+WITHDRAWN: tuple[State, ...] = ("undone", "abandoned")  # after these, the same is planned as a further attempt
 Partitions = Mapping[int, int]
 # Attributes that have another name in the records.
 JSON_NAMES = {"request": "asked", "watermark_slice": "trusted"}
@@ -125,7 +127,8 @@ class Replay:
     """A replay of one job.
 
     Args:
-        id: names what is replayed by which code: the same request gives the same replay.
+        id: names what is replayed by which code: the same request gives the same replay; -2, -3, … at its end count
+            further attempts at it.
         kind: "range" replaces rows of live tables; "backfill" makes a new job's, and hands over to it.
         request: the positions as they were written, `from` and `to`.
         starts: where reading begins, by topic.
@@ -154,6 +157,13 @@ class Replay:
     @property
     def is_finished(self) -> bool:
         return self.state in FINISHED
+
+    @property
+    def command(self) -> str:
+        """Return the command that replays the same as a further attempt, once this one is finished."""
+        edges = [word for edge in ("from", "to") for word in (f"--{edge}", self.request[edge])]
+        words = ["--backfill"] if self.kind == "backfill" else [*edges, *(["--again"] if self.state == "done" else [])]
+        return f"local/tidemark replay run {self.job} {shlex.join(words)}"
 
     @property
     def table_versions(self) -> dict[str, int]:
@@ -250,6 +260,22 @@ class Replays:
         path = ReplayPaths.of(self._settings, id).record
         text = read_text(path)
         return None if text is None else Replay.from_json(text, path)
+
+    def begin(self, planned: Replay, again: bool = False) -> Replay:
+        """Return `planned` as far as it was carried out before, or keep its first record.
+
+        One that was taken back or given up stays so: a further attempt is planned.
+
+        Args:
+            again: whether a further attempt is planned after one that is done, too.
+        """
+        attempt, number = planned, 1
+        while (known := self.find(attempt.id)) is not None:
+            if known.state not in WITHDRAWN and not (again and known.is_finished):
+                return known
+            number += 1
+            attempt = replace(planned, id=f"{planned.id}-{number}")
+        return self.keep(attempt)
 
     def require(self, id: str) -> Replay:
         """Return the replay with that id; UNKNOWN_REPLAY for none."""

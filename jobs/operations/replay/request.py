@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from conf.durations import milliseconds
 from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
-from jobs.connectors.kafka.offsets import OffsetLookup, Offsets, Position, parse_position
+from jobs.connectors.kafka.offsets import OffsetLookup, Position, parse_position, require_offsets
 from jobs.operations.replay.live_job import BronzeIndex, LiveQuery
 from jobs.operations.replay.offsets_by_time import TopicRange
-from jobs.operations.replay.record import Partitions
 
 TimeRange = tuple[datetime | None, datetime | None]
 
@@ -59,19 +58,26 @@ def duration(text: str) -> timedelta:
         raise TidemarkError("BAD_ARGUMENTS", str(exc), 'as in --context "1 day"') from exc
 
 
+def time_of(text: str) -> datetime:
+    """Return the time that a position is; raises TidemarkError BAD_POSITION for any other position."""
+    position = parse_position(text)
+    if not isinstance(position, datetime):
+        raise TidemarkError("BAD_POSITION", f"`{text}` is no time", "write one, as in --since 2013-03-01")
+    return position
+
+
 def topics_named(position: Position) -> set[str]:
     """Return the topics whose offsets are given."""
     return set(position) if isinstance(position, Mapping) else set()
 
 
 def queries_reading(queries: Sequence[LiveQuery], topics: set[str]) -> list[LiveQuery]:
-    """Select the queries that read one of `topics`; all, where none is named. BAD_POSITION where there is none."""
-    reading = [query for query in queries if not topics or topics & set(query.manifest.topics)]
-    if not reading:
-        known = sorted({topic for query in queries for topic in query.manifest.topics})
-        message = f"the job does not read {', '.join(sorted(topics))}"
-        raise TidemarkError("BAD_POSITION", message, nearest(min(topics), known))
-    return reading
+    """Select the queries that read one of `topics`; all, where none is named. BAD_POSITION where none reads one."""
+    known = sorted({topic for query in queries for topic in query.manifest.topics})
+    if unread := sorted(topics - set(known)):
+        message = f"the job does not read {', '.join(unread)}"
+        raise TidemarkError("BAD_POSITION", message, nearest(unread[0], known))
+    return [query for query in queries if not topics or topics & set(query.manifest.topics)]
 
 
 def event_time_range(settings: Settings, lookup: OffsetLookup, start: Position, end: Position) -> TimeRange:
@@ -94,8 +100,12 @@ def _times_of_offsets(settings: Settings, lookup: OffsetLookup, start: Position,
     for topic in sorted(topics_named(start) | topics_named(end)):
         in_bronze = BronzeIndex(settings, topic).record_times(None, None)
         earliest, latest = lookup.edges(topic)
+        for position in (start, end):
+            require_offsets(topic, position.get(topic, {}) if isinstance(position, Mapping) else {}, latest)
         for partition in earliest:
-            low, high = _offset(start, topic, partition, 0), _offset(end, topic, partition, latest[partition])
+            last = latest[partition]
+            low = _of_partition(start, topic, partition, 0, last, otherwise=0)
+            high = _of_partition(end, topic, partition, 0, last, otherwise=last)
             known = in_bronze.get(partition)
             times = known.between(low, high) if known else ()
             if len(times):
@@ -108,20 +118,22 @@ def _times_of_offsets(settings: Settings, lookup: OffsetLookup, start: Position,
     return zero + timedelta(milliseconds=min(times_ms)), zero + timedelta(milliseconds=max(times_ms) + 1)
 
 
-def _offset(position: Position, topic: str, partition: int, otherwise: int) -> int:
-    if isinstance(position, Mapping):
-        return int(position.get(topic, {}).get(partition, otherwise))
-    return otherwise
+def _of_partition(position: Position, topic: str, partition: int, first: int, last: int, otherwise: int) -> int:
+    """Return the offset that a position names of a partition; -2 and -1 mean its first and its last, as Spark has it.
+
+    Args:
+        otherwise: where it names none.
+    """
+    given = position.get(topic, {}).get(partition, otherwise) if isinstance(position, Mapping) else otherwise
+    return {-2: first, -1: last}.get(given, given)
 
 
 def clip_to_positions(span: TopicRange, start: Position, end: Position) -> TopicRange:
     """Return `span` with exactly the offsets that were asked for, where offsets were."""
-    starts = _given(start, span.topic, span.starts)
-    untils = _given(end, span.topic, span.untils)
-    untils = {partition: max(starts[partition], until) for partition, until in untils.items()}
+    starts, untils = {}, {}
+    for partition, first in span.starts.items():
+        last = span.untils[partition]
+        starts[partition] = _of_partition(start, span.topic, partition, first, last, otherwise=first)
+        until = _of_partition(end, span.topic, partition, first, last, otherwise=last)
+        untils[partition] = max(starts[partition], until)
     return TopicRange(span.topic, starts, untils, span.times)
-
-
-def _given(position: Position, topic: str, otherwise: Partitions) -> dict[int, int]:
-    given: Offsets = position if isinstance(position, Mapping) else {}
-    return {partition: given.get(topic, {}).get(partition, offset) for partition, offset in otherwise.items()}

@@ -266,7 +266,11 @@ class SliceRunner:
     def _require_done(self, batch: int) -> None:
         if self._log.last_commit() != batch:
             message = f"{self.output.query} did not run batch {batch} of replay {self.run.replay.id}"
-            raise TidemarkError("REPLAY_ASTRAY", message, "read the log; abandon the replay and plan it again")
+            raise TidemarkError(
+                "REPLAY_ASTRAY",
+                message,
+                "read the log; abandon the replay, then plan it again: that is a further attempt",
+            )
 
     def _show_progress(self, batch: int, count: int, seconds: float) -> None:
         self.speed.records += count

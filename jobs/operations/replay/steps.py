@@ -162,7 +162,7 @@ class Steps:
 
     def _require_open(self, replay: Replay) -> None:
         if replay.is_finished:
-            remedy = "plan it again: records, tables or code may have changed"
+            remedy = f"`{replay.command}` is a further attempt"
             raise TidemarkError("REPLAY_FINISHED", f"replay {replay.id} is {replay.state}", remedy)
         if replay.code != code_version.version():
             message = f"replay {replay.id} was planned by code {replay.code}, this is {code_version.version()}"

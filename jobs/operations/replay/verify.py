@@ -15,10 +15,7 @@ from jobs.connectors.hadoop_files import Folders
 from jobs.operations.replay import compare
 from jobs.operations.replay.compare import (
     Difference,
-    Fingerprint,
-    align_columns,
     differences,
-    fingerprint,
     first_differences,
     read_records,
     read_rows,
@@ -26,6 +23,7 @@ from jobs.operations.replay.compare import (
     with_causes,
 )
 from jobs.operations.replay.record import Part, Replacement, Replay, ReplayPaths
+from jobs.operations.replay.row_identity import Fingerprint, align_all, fingerprint
 from jobs.operations.replay.side_run import RecomputationRun
 from jobs.pipeline import paths
 from jobs.pipeline.paths import LATE
@@ -95,11 +93,9 @@ class Verifier:
         live = read_rows(self._spark, live_path, where, version)
         recomputed = read_rows(self._spark, paths.table(self._paths.recomputation, rows.table), where)
         replayed = read_rows(self._spark, paths.table(self._paths.side_run, rows.table), where)
-        like = next((frame for frame in (replayed, live, recomputed) if frame is not None), None)
-        if like is None:
+        if replayed is None and recomputed is None and live is None:
             return TableComparison(rows.table, 0, 0, 0, 0, (), None, (0, 0))
-        frames = (align_columns(frame, like, rows.stamps) for frame in (replayed, recomputed, live))
-        in_replay, in_batch, in_live = frames
+        in_replay, in_live, in_batch = align_all((replayed, live, recomputed), rows.stamps)
         wrong = self._differing(in_batch, in_replay, rows.keys)
         changed = self._differing(in_live, in_replay, rows.keys)
         unlike_live, unexplained, shown = 0, 0, _first_differences(wrong, rows.keys)
@@ -117,7 +113,8 @@ class Verifier:
         replayed, recomputed = (read_records(self._spark, root, part) for root in roots)
         if replayed is None:
             return TableComparison(topic, 0, 0, 0, 0, (), None, (0, 0))
-        wrong = self._differing(align_columns(recomputed, replayed), replayed, ())
+        replayed, recomputed = align_all((replayed, recomputed))
+        wrong = self._differing(recomputed, replayed, ())
         unlike_check = wrong.count() if wrong is not None else 0
         return TableComparison(topic, replayed.count(), unlike_check, 0, 0, _first_differences(wrong, ()), None, (0, 0))
 

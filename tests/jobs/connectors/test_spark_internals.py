@@ -18,11 +18,15 @@ import pyarrow as pa
 import pytest
 from pyspark import SparkContext
 from pyspark.errors.exceptions.captured import CapturedException
-from pyspark.sql import Observation, SparkSession
+from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, LongType, StructField, StructType
 
 from jobs.connectors import spark_internals
+from jobs.connectors.delta import table as delta_table
+from jobs.connectors.delta.table import Table
+from schemas.spark_limits import READER_COLUMNS, is_reserved
+from tests.jobs.connectors.delta.delta_tables import batch as numbered
 
 VERSIONS = {"pyspark": "4.2.0", "delta-spark": "4.4.0"}
 ROOT = Path(__file__).resolve().parents[3]
@@ -205,19 +209,62 @@ def test_an_observation_is_filled_by_the_first_action(spark: SparkSession) -> No
     assert spark_internals.is_observed(observation)
 
 
-def test_the_columns_of_deltas_merge_are_those_that_are_kept_out_of_its_way(spark: SparkSession) -> None:
+MERGE, PARQUET, DELTA_PARQUET, CATALYST_PLAN = (
+    *(f"{DELTA}.commands.MergeIntoCommandBase", f"{SQL}.execution.datasources.parquet.ParquetFileFormat"),
+    *(f"{DELTA}.DeltaParquetFileFormat", f"{CATALYST}.plans.QueryPlan"),
+)
+
+
+def names_in_jar_of(cls: str, spark: SparkSession, within: str = "") -> set[str]:
+    """The texts that look like a column that nobody else has, in the classes beside `cls` whose paths hold `within`;
+    \\1 stands for what is put into a text when it is used."""
     java: Any = spark_internals.jvm(spark).java
-    merge = java.lang.Thread.currentThread().getContextClassLoader().loadClass(f"{DELTA}.commands.MergeIntoCommandBase")
-    jar = zipfile.ZipFile(merge.getProtectionDomain().getCodeSource().getLocation().getPath())
-    classes = [jar.read(name) for name in jar.namelist() if re.search(r"/commands/(merge/|MergeInto)", name)]
+    loaded = java.lang.Thread.currentThread().getContextClassLoader().loadClass(cls)
+    jar = zipfile.ZipFile(loaded.getProtectionDomain().getCodeSource().getLocation().getPath())
+    classes = [jar.read(name) for name in jar.namelist() if name.endswith(".class") and re.search(within, name)]
     # In a class file a constant text has its length in two bytes before it.
-    found = {
+    return {
         text.decode()
         for read in classes
-        for length, text in re.findall(rb"\x01\x00(.)(_[a-z]+(?:_[a-z]*)+)", read, re.DOTALL)
+        for length, text in re.findall(rb"\x01\x00(.)(_+[a-z]+(?:_[a-z]*)+\x01?)", read, re.DOTALL)
         if length[0] == len(text)
     }
-    assert found == spark_internals.MERGE_COLUMNS
+
+
+def test_the_columns_of_deltas_merge_are_those_that_are_kept_out_of_its_way(spark: SparkSession) -> None:
+    assert names_in_jar_of(MERGE, spark, r"/commands/(merge/|MergeInto)") == spark_internals.MERGE_COLUMNS
+
+
+def test_the_columns_that_readers_of_tables_fill_in_are_those_that_no_event_may_have(spark: SparkSession) -> None:
+    internal = {name for name in names_in_jar_of(DELTA_PARQUET, spark) if name.startswith("__delta_internal_")}
+    assert names_in_jar_of(PARQUET, spark, "/parquet/ParquetFileFormat") == {"_tmp_metadata_\1"}
+    parquet: Any = spark_internals.jvm(spark).org.apache.spark.sql.execution.datasources.parquet
+    index = str(parquet.ParquetFileFormat.ROW_INDEX_TEMPORARY_COLUMN_NAME())
+    assert {*internal, index} == READER_COLUMNS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["long", "string"])
+def test_a_table_takes_columns_of_all_other_names_that_spark_and_delta_have(
+    kind: str, spark: SparkSession, tmp_path: Path
+) -> None:
+    found = set[str]().union(*(names_in_jar_of(cls, spark) for cls in (MERGE, PARQUET, CATALYST_PLAN)))
+    names = sorted({name.replace("\1", "x") for name in found} - spark_internals.MERGE_COLUMNS - READER_COLUMNS)
+    assert {"_change_type", "__row_id", "_input_file_name_"} <= {*names}
+    names = ["_metadata", *(name for name in names if not is_reserved(name))]
+
+    def rows(*ids: int) -> DataFrame:
+        values = [(number, *(str(100 * number + at) for at in range(len(names)))) for number in ids]
+        text = spark.createDataFrame(values, ["id", *names])
+        return text.select("id", *(F.col(f"`{name}`").cast(kind) for name in names))
+
+    for table in (Table("appended", str(tmp_path / "appended")), Table("merged", str(tmp_path / "merged"), ("id",))):
+        delta_table.write(rows(0, 1, 2), table, numbered(0))
+        delta_table.write(rows(3, 4), table, numbered(1))
+        held = delta_table.read(spark, table.path)
+        assert sorted(held.select("id", *(f"`{name}`" for name in names)).collect()) == sorted(
+            rows(0, 1, 2, 3, 4).collect()
+        )
 
 
 def test_columns_may_be_null_at_any_depth_where_that_is_asked(spark: SparkSession) -> None:

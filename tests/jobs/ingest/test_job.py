@@ -294,13 +294,13 @@ def test_one_answer_of_the_registry_is_for_the_whole_of_a_micro_batch(
 ) -> None:
     topic = scratch.topic()
     scratch.send(topic, scratch.reading(topic, "a", 1), Record(b"{}"))
-    answer, asked = FileRegistry.versions, []
+    answer, asked = FileRegistry.all_versions, []
 
     def counted(registry: FileRegistry, subject: str) -> list[RegisteredSchema]:
         asked.append(subject)
         return answer(registry, subject)
 
-    monkeypatch.setattr(FileRegistry, "versions", counted)
+    monkeypatch.setattr(FileRegistry, "all_versions", counted)
     scratch.ingest(topic)
     assert asked == [f"{topic}-value"] * 2  # when the query was declared, and when the batch was there
 

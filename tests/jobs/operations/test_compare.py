@@ -1,5 +1,6 @@
 """Tables with the same rows in whatever order are the same; what differs is named, as often as it is there."""
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,43 @@ def test_values_within_values_are_compared_too() -> None:
     left, right = (pa.Table.from_pylist(each, schema=types) for each in (rows, [rows[1], {**rows[0], "tags": ["a"]}]))
     assert compare.compare(left, left).same
     assert [len(rows) for rows in compare.compare(left, right).only] == [1, 1]
+
+
+NESTED = pa.map_(pa.string(), pa.list_(pa.struct({"m": pa.map_(pa.int64(), pa.binary())})))
+ENTRIES = st.dictionaries(st.integers(0, 2), st.sampled_from([None, b"", b"a"]), max_size=3)
+MAPS = st.none() | st.dictionaries(
+    st.sampled_from("ab"),
+    st.none() | st.lists(st.none() | st.fixed_dictionaries({"m": st.none() | ENTRIES}), max_size=2),
+)
+
+
+def entries(value: Any, turned: bool) -> Any:
+    """A value as pyarrow takes it, with the entries of its maps in their order, or turned."""
+    if isinstance(value, dict) and value.keys() == {"m"}:
+        return {"m": entries(value["m"], turned)}
+    if isinstance(value, dict):
+        pairs = [(key, entries(held, turned)) for key, held in value.items()]
+        return pairs[::-1] if turned else pairs
+    return [entries(held, turned) for held in value] if isinstance(value, list) else value
+
+
+@settings(deadline=None)
+@given(st.lists(MAPS, max_size=4), st.lists(MAPS, max_size=4), st.booleans())
+def test_maps_are_the_same_in_whatever_order_their_entries_are(left: list[Any], right: list[Any], again: bool) -> None:
+    right = left[::-1] if again else right
+    as_rows = (
+        pa.table({"m": pa.array([entries(value, turned) for value in rows], NESTED)})
+        for rows, turned in ((left, False), (right, True))
+    )
+    unlike = [value for value in left if left.count(value) > right.count(value)]
+    assert compare.compare(*as_rows).same is (len(left) == len(right) and not unlike)
+
+
+def test_every_nan_counts() -> None:
+    other = pa.py_buffer(struct.pack("<3Q", 0x7FF8 << 48, (0x7FF8 << 48) + 1, (0x7FF8 << 48) + 1))
+    column = pa.Array.from_buffers(pa.float64(), 3, [None, other])
+    found = compare.compare(pa.table({"x": column}), pa.table({"x": column[:1]}))
+    assert (found.rows, *map(len, found.only)) == (1, 2, 0)
 
 
 def test_a_column_that_one_lacks_is_named() -> None:

@@ -61,8 +61,15 @@ def test_the_newest_are_shown_and_that_there_are_more(
 
 def test_nothing_found_says_what_was_looked_for(sets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     history.main(["b", "--failed", *sets])
-    history.main(["c", *sets])
-    assert capsys.readouterr().out == ("no micro-batch of b failed or was killed\nno micro-batch of c is known\n")
+    history.main(["ingest", *sets])
+    said = ("no micro-batch of b failed or was killed\n", "no micro-batch of ingest is known\n")
+    assert capsys.readouterr().out == "".join(said)
+
+
+@pytest.mark.parametrize("name", ["a.uot", "", "ingst"])
+def test_a_name_that_no_job_and_no_query_has_is_refused(name: str, sets: list[str]) -> None:
+    with pytest.raises(TidemarkError, match=f"UNKNOWN_JOB: there is no job `{name}`"):
+        history.main([name, *sets])
 
 
 def test_one_batch_is_explained_or_said_to_be_unknown(sets: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +79,7 @@ def test_one_batch_is_explained_or_said_to_be_unknown(sets: list[str], capsys: p
         history.main(["explain", "a.out", "7", *sets])
 
 
-@pytest.mark.parametrize("since", ["200000 weeks", "0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00", "soon"])
+@pytest.mark.parametrize("since", ["200000 weeks", "0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00", "soon", ""])
 def test_a_time_that_is_none_is_refused_in_a_line(since: str, sets: list[str]) -> None:
     with pytest.raises(TidemarkError, match="BAD_ARGUMENTS: --since takes a duration or a time"):
         history.main(["--since", since, *sets])

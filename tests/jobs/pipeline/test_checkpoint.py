@@ -18,10 +18,12 @@ from jobs.pipeline.checkpoint import (
     entry,
     initial_offsets,
     late_watermark_ms,
+    move_aside,
     opening,
     positions,
     query_id,
     read,
+    remove,
 )
 from tests.jobs.scratch import Scratch
 
@@ -202,3 +204,27 @@ def test_only_a_local_checkpoint_is_written_without_what_asks_for_links(
     session.conf.unset(FILE_MANAGER)
     choose_file_manager(session, folder)
     assert session.conf.get(FILE_MANAGER, None) == (LOCAL_FILE_MANAGER if chosen else None)
+
+
+def test_a_checkpoint_that_cannot_be_moved_aside_stops_by_name_and_stays(spark: SparkSession, tmp_path: Path) -> None:
+    longest = tmp_path / ("x" * 250)  # there is no room in a name for ~replaced-1
+    longest.mkdir()
+    (longest / "metadata").write_text('{"id":"x"}')
+    with pytest.raises(
+        TidemarkError, match=r"FILE_NOT_CHANGED: \S+ cannot be renamed to \S+~replaced-1.*; let this user"
+    ):
+        move_aside(spark, str(longest))
+    assert query_id(spark, str(longest)) == "x"
+
+
+def test_a_checkpoint_is_moved_aside_once_and_again(spark: SparkSession, tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / "here").mkdir()
+        assert str(move_aside(spark, str(tmp_path / "here"))).endswith(f"/here~replaced-{number}")
+    assert move_aside(spark, str(tmp_path / "here")) is None
+
+
+def test_what_cannot_be_removed_stops_by_name(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(TidemarkError, match=r"FILE_NOT_CHANGED: \S*/proc/version cannot be removed"):
+        remove(spark, "file:/proc/version")
+    remove(spark, str(tmp_path / "none"))

@@ -103,4 +103,4 @@ def test_an_outage_that_the_guard_meets_is_named_as_everywhere(monkeypatch: pyte
     monkeypatch.setattr(checkpoint, "read", lambda spark, file: '{"departures": "id"}')
     kafka = load("local", ["kafka.bootstrap_servers=127.0.0.1:1"]).kafka
     with pytest.raises(TidemarkError, match="BROKER_UNREACHABLE: no Kafka broker answers"):
-        SourceGuard(cast(Any, None), kafka, "/c").check(["departures"])
+        SourceGuard(cast(Any, None), kafka, "/c", "go on").check(["departures"])

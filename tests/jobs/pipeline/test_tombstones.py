@@ -42,7 +42,8 @@ KEYS: dict[bytes | None, dict[str, Any]] = {
         **{"string": "9223372036854775808", "bytes": b"9223372036854775808"},
         **{"float": 9.223372036854775808e18, "double": 9.223372036854775808e18},
     },
-    **{key: {"string": key.decode(), "bytes": key} for key in (b" 1", b"+1", b"01", b"1 ", b"1\n", b"1L", b"abc")},
+    **{key: {"string": key.decode(), "bytes": key} for key in (b" 1", b"+1", b"01", b"1 ", b"1L", b"abc")},
+    **{key: {"bytes": key} for key in (b"1\n", b"a\x1fb", b"a\x7f")},
     ARABIC_ONE.encode(): {"string": ARABIC_ONE, "bytes": ARABIC_ONE.encode()},
     b"true": {"string": "true", "bytes": b"true", "boolean": True, "fixed": b"true"},
     b"yes": {"string": "yes", "bytes": b"yes"},
@@ -61,7 +62,7 @@ KEYS: dict[bytes | None, dict[str, Any]] = {
         "local": datetime(2013, 1, 31, 5, 0, 0, 1),
     },
     UUID.encode(): {"string": UUID, "bytes": UUID.encode(), "uuid": UUID.lower()},
-    b"\0\0\0\0\0\0\0\2": {"string": "\0\0\0\0\0\0\0\2", "bytes": b"\0\0\0\0\0\0\0\2"},
+    b"\0\0\0\0\0\0\0\2": {"bytes": b"\0\0\0\0\0\0\0\2"},
     b"\xff\xfe": {"bytes": b"\xff\xfe"},
 }
 TYPES: dict[str, Any] = {

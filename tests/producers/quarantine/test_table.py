@@ -41,7 +41,7 @@ def test_what_is_not_selected_is_not_counted(ward: Ward, capsys: pytest.CaptureF
     ward.reject({"offset": 1}, {"offset": 2, "error": "UNDECODABLE"})
     ward.run("list", "--error", "UNDECODABLE", "--json")
     assert [each["error"] for each in printed_objects(capsys.readouterr().out)] == ["UNDECODABLE"]
-    ward.run("list", "--topic", "another")
+    ward.run("list", "--topic", "departures")
     assert capsys.readouterr().out == "nothing is in quarantine there\n"
 
 
@@ -73,7 +73,7 @@ def test_where_ingest_never_ran_that_is_said(ward: Ward) -> None:
     ("command", "said"),
     [
         (("list",), "nothing is in quarantine"),
-        (("list", "--topic", "flights"), "nothing is in quarantine"),
+        (("list", "--topic", "departures"), "nothing is in quarantine"),
         (("list", "--json"), ""),
         (("inspect",), "nothing is in quarantine"),
         (("redrive", "--all"), "redriven 0"),
@@ -91,3 +91,49 @@ def test_where_ingest_rejected_nothing_every_command_is_content(
     out, err = capsys.readouterr()
     assert said in out if said else out == "", out
     assert "NO_QUARANTINE" not in err
+
+
+@pytest.mark.parametrize("command", [("list",), ("inspect",), ("redrive",), ("redrive", "--dry-run"), ("queue", "fill")])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--topic", "departurse"), "UNKNOWN_TOPIC: .*did you mean `departures`"),
+        (("--error", "BAD_FRAMNG"), "BAD_ARGUMENTS: .*error `BAD_FRAMNG`.*did you mean `BAD_FRAMING`"),
+        (("--rule", "rnage"), "BAD_ARGUMENTS: .*rule `rnage`.*did you mean `range`"),
+        (("--from-offset", "5", "--to-offset", "5"), "BAD_ARGUMENTS: --from-offset 5 is not before --to-offset 5"),
+        (("--since", "2026-12-02", "--until", "2026-12-01"), "BAD_ARGUMENTS: --since 2026-12-02"),
+    ],
+)
+def test_a_selection_that_no_record_can_be_in_is_refused(
+    ward: Ward, command: tuple[str, ...], words: tuple[str, ...], told: str
+) -> None:
+    ward.reject({"offset": 1, "error": "RULE_FAILED", "rule": "range"})
+    with pytest.raises(TidemarkError, match=told):
+        ward.run(*command, *words)
+
+
+def test_what_is_declared_or_ingested_is_known_though_nothing_of_it_was_rejected(
+    ward: Ward, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ward.ingest_nothing_bad()
+    ward.reject({"offset": 1, "topic": "other"})
+    for words in (("--topic", ward.topic), ("--topic", "departures"), ("--error", "VERDICT_CHANGED")):
+        assert ward.run("list", *words) == 0
+        assert capsys.readouterr().out == "nothing is in quarantine there\n"
+    assert ward.run("list", "--topic", "other", "--error", "UNDECODABLE") == 0
+
+
+def test_a_page_behind_the_end_is_refused_and_one_at_the_end_is_empty(
+    ward: Ward, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ward.reject({"offset": 1}, {"offset": 2})
+    assert ward.run("inspect", "--skip", "2") == 0
+    assert capsys.readouterr().out == "there are no more than 2\n"
+    assert ward.run("inspect", "--skip", "2", "--json") == 0
+    assert capsys.readouterr().out == ""
+    with pytest.raises(TidemarkError, match="BAD_ARGUMENTS: --skip 3 is behind the end: 2 records"):
+        ward.run("inspect", "--skip", "3")
+    for command in (("inspect", "--limit", "0"), ("queue", "work", "--limit", "0")):
+        with pytest.raises(SystemExit) as stopped:
+            ward.run(*command)
+        assert stopped.value.code == 2

@@ -22,6 +22,7 @@ from tests.jobs.connectors.avro.framed import (
     records,
     version,
 )
+from tests.schemas.repeated_types import KINDS
 
 ORDER = version(1, record(("id", "long"), ("item", "string"), ("price", ["null", "double"])))
 GOOD = framed(ORDER, {"id": 7, "item": "rope", "price": 2.5})
@@ -189,3 +190,9 @@ def test_without_a_registered_schema_nothing_can_be_decoded(spark: SparkSession)
 def test_an_event_must_be_a_record(spark: SparkSession) -> None:
     with pytest.raises(TidemarkError, match="BAD_SCHEMA"):
         decode.decode(records(spark, [GOOD]), [version(1, '"string"')], '"string"')
+
+
+def test_a_writer_that_java_s_reader_would_expand_without_end_is_refused(spark: SparkSession) -> None:
+    hostile = version(1, KINDS["numbers"])
+    with pytest.raises(TidemarkError, match="BAD_SCHEMA: its types, each as often as it is referred to, are "):
+        decode.decode(records(spark, [GOOD]), [hostile], record(("id", "string"), name="Top"))

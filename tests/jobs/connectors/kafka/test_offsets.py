@@ -107,7 +107,7 @@ def test_a_position_comes_to_one_offset_a_partition(
     ("offsets", "expected"),
     [
         ({0: 1}, "partition 0 of topic TOPIC holds offsets 2 to 5, not 1"),
-        ({1: 2}, "partition 1 of topic TOPIC holds offsets 0 to 1, not 2"),
+        ({1: 2}, "partition 1 of topic TOPIC ends at offset 1, before 2"),
         ({7: 0}, "topic TOPIC has no partition 7"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.streaming.stateful_processor import StatefulProcessor, StatefulProcessorHandle
@@ -19,6 +20,7 @@ from jobs.pipeline import checkpoint
 from jobs.pipeline.run import Run
 from jobs.pipeline.state_store import PARTITIONS
 from local.broker import Cluster
+from tests.jobs.pipeline.test_guards import recreate
 from tests.jobs.scratch import Row, Scratch
 from tests.kinds import of_a_kind
 
@@ -218,6 +220,49 @@ def test_a_table_that_is_gone_is_told_before_the_job_stops_by_it(scratch: Scratc
     shutil.rmtree(scratch.folder / "tables" / "totals")
     found = ask(scratch, Job(), ran)
     assert (found.answer, "TABLE_BEHIND" in found.reasons[0]) == ("rebuild", True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("publishes", [True, False])
+def test_a_topic_created_again_and_a_damaged_checkpoint_have_the_remedy_that_the_job_would_say(
+    publishes: bool, scratch: Scratch
+) -> None:
+    source, target = scratch.topic(), scratch.topic()
+
+    def declared() -> Run:
+        run = scratch.run()
+        rows = run.read(source)
+        if publishes:
+            run.publish(rows.select(F.col("id").alias("value")), target)
+        else:
+            run.append(rows, target)
+        return run
+
+    def doctor() -> Diagnosis:
+        run = declared()
+        (found,) = Doctor(scratch.spark, run.settings, run).diagnoses()
+        assert found.answer == "rebuild"
+        return found
+
+    scratch.send(source, scratch.reading(source, "a", 1))
+    scratch.catch_up(declared())
+    folder = scratch.folder / "checkpoints" / "probe" / target
+    anew = f"to read the topics again, delete all of the query together: {folder}, {scratch.folder}/tables/{target}"
+    entry = (folder / "offsets" / "0").read_text()
+    (folder / "offsets" / "0").write_text("")
+    (folder / "offsets" / ".0.crc").unlink()
+    found = doctor()
+    assert found.reasons == (f"CHECKPOINT_DAMAGED: {folder}/offsets/0 is empty or cut short",)
+    by_ledger = "restore the checkpoint, or start the job once with --adopt: it is built anew from the ledger"
+    assert found.remedy == (by_ledger if publishes else f"restore the checkpoint from a copy; {anew}")
+    (folder / "offsets" / "0").write_text(entry)
+
+    recreate(AdminClient({**scratch.settings().kafka.client_config(), "log_level": 0}), source)
+    found = doctor()
+    assert found.reasons[0].startswith(f"TOPIC_RECREATED: source topic {source} was deleted and created again")
+    skip = "start the job once with --until-caught-up --skip-lost: it goes on at the beginning of the new one"
+    way_on = f"{skip}, and what was published stays" if publishes else anew
+    assert found.remedy == f"its offsets mean other records now: restore the topic; or {way_on}"
 
 
 @pytest.mark.slow

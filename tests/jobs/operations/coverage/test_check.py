@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -99,6 +100,80 @@ def test_a_damaged_log_stops_the_check_by_name(kept: float | None, covered: Hold
         covered.command("check")
 
 
+MOVE_AWAY = "move the table away: it is begun anew, and its queries go on"
+REMEDIES = {
+    "quarantine": MOVE_AWAY,
+    "late": MOVE_AWAY,
+    "rule_counts": MOVE_AWAY,
+    "redrives": "move the table away: `local/tidemark quarantine audit` makes it anew",
+    "outbox/job.output": "publish into a topic and from a job of another name",
+    "range-1/quarantine": "remove the folder range-1 of its range, and run that range again",
+    "own": "delete the table and its checkpoint, both, to read the topics again",
+}
+
+
+def damaged(covered: Holdings, topic: str, table: str) -> Path:
+    """The folder of a table of three commits, beside silver and quarantine."""
+    with_silver(covered, topic, rejected=[(0, 2)], written=[(0, 2)])
+    for batch in range(0 if table == "quarantine" else 3):
+        offsets = {"from": [{topic: {"0": batch}}], "until": [{topic: {"0": batch + 1}}], "since": [{topic: {"0": 0}}]}
+        said = {"sink": "a.b", "query_id": "q2", "statement": "write", "batch": batch, "offsets": offsets}
+        covered.write(table, [(0, 2)], said | {"every_batch": False}, {"topic": topic})
+    return Path(covered.path(table))
+
+
+@pytest.mark.parametrize("table", REMEDIES)
+def test_a_lost_data_file_has_the_remedy_of_its_table(table: str, covered: Holdings, topic: str) -> None:
+    # Quarantine has a file of rows that nothing is compared with, too.
+    lost = next(
+        file
+        for file in damaged(covered, topic, table).glob("*.parquet")
+        if topic in pq.read_table(file)["topic"].to_pylist()
+    )
+    lost.unlink()
+    assert covered.command("show")[0] == 0
+    said = f"DATA_FILE_LOST: {table}: its data file {lost} is not there; restore it from a copy, or {REMEDIES[table]}"
+    assert covered.check() == (1, [said])
+
+
+@pytest.mark.parametrize("command", ["show", "check"])
+@pytest.mark.parametrize("how", ["cut short", "all gone"])
+@pytest.mark.parametrize("table", REMEDIES)
+def test_a_damaged_log_has_the_remedy_of_its_table(
+    table: str, how: str, command: str, covered: Holdings, topic: str
+) -> None:
+    logs = sorted((damaged(covered, topic, table) / "_delta_log").glob("*.json"))
+    if how == "cut short":
+        logs[-1].write_bytes(logs[-1].read_bytes()[:30])
+    for log in logs if how == "all gone" else ():
+        log.unlink()
+    with pytest.raises(TidemarkError) as stopped:
+        covered.command(command)
+    assert stopped.value.code == "TABLE_LOG_DAMAGED"
+    assert stopped.value.remedy == f"restore {logs[0].parent} from a copy, or {REMEDIES[table]}"
+
+
+@pytest.mark.parametrize("table", REMEDIES)
+def test_a_log_without_its_beginning_has_the_remedy_of_its_table(table: str, covered: Holdings, topic: str) -> None:
+    log = min((damaged(covered, topic, table) / "_delta_log").glob("*.json"))
+    log.unlink()
+    with pytest.raises(TidemarkError, match=rf"TABLE_LOG_DAMAGED: .*{log.name} is not there") as stopped:
+        covered.command("check")
+    assert stopped.value.remedy == f"restore {log.parent} from a copy, or {REMEDIES[table]}"
+
+
+def test_where_quarantine_is_not_there_its_rows_are_missing_and_it_is_to_be_restored(
+    covered: Holdings, topic: str
+) -> None:
+    shutil.rmtree(damaged(covered, topic, "quarantine"))
+    code, (line,) = covered.check()
+    assert (code, line.split(";")[0]) == (
+        1,
+        f"MISSING: {topic} partition 0: offset 2 missing in silver/{topic} and quarantine",
+    )
+    assert "there is no table quarantine: restore it from a copy, where there was one" in line
+
+
 def test_a_row_that_was_doubled_and_one_that_no_commit_claims_are_named(covered: Holdings, topic: str) -> None:
     covered.batches(topic, {0: 10, 1: 6})
     covered.insert(f"bronze/{topic}", (1, 3), (1, 3), (0, 10))
@@ -165,8 +240,8 @@ def test_what_a_restore_took_back_is_named(covered: Holdings, topic: str) -> Non
     assert code == 1
     assert lines[0] == (
         f"TAKEN_BACK: {topic} partition 0: offsets 4 to 9 taken back: version 1 of bronze/{topic} held them, version 2 "
-        "restored an older one; restore it to its version 1, or delete it and its checkpoint, both, to read the topics"
-        " again"
+        "restored an older one; restore it to its version 1, or delete the table and its checkpoint, both, to read the "
+        "topics again"
     )
     assert f"note: bronze/{topic} is 10 offsets behind the topic {topic}; run its job until it has caught up" in lines
 
@@ -237,6 +312,8 @@ def test_a_topic_that_was_created_again_is_named(covered: Holdings, topic: str) 
     code, lines = covered.check()
     assert code == 1
     assert lines[0].startswith(f"TOPIC_RECREATED: bronze/{topic}: topic {topic} was deleted and created again since")
+    way_on = "restore the topic; or delete the table and its checkpoint, both, to read the topics again"
+    assert lines[0].endswith(f"; its offsets mean other records now: {way_on}")
 
 
 def test_silver_and_quarantine_together_hold_each_record_once(covered: Holdings, topic: str) -> None:

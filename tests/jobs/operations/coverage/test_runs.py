@@ -52,6 +52,24 @@ def publishing(scratch: Scratch, source: str, target: str) -> Run:
 
 
 @pytest.mark.slow
+def test_a_table_that_is_gone_is_named_and_goes_with_its_checkpoint(scratch: Scratch, here: Holdings) -> None:
+    topic, rejected = scratch.topic(2), scratch.topic(2)
+    readings(scratch, topic, 3)
+    scratch.send(rejected, Record(b"no event"))
+    scratch.ingest(topic, rejected)
+    assert here.check() == (0, [])
+    for layer in ("silver", "bronze"):
+        shutil.rmtree(scratch.folder / "tables" / layer / topic)
+        code, found = here.check()
+        assert code == 1
+        assert any(line.startswith(f"TABLE_MISSING: {layer}/{topic}: ") for line in found), found
+        code, [line] = here.check(f"{layer}/{topic}")
+        assert (code, line.partition(":")[0]) == (1, "TABLE_MISSING")
+    shutil.rmtree(scratch.folder / "checkpoints")
+    assert here.check() == (0, [])
+
+
+@pytest.mark.slow
 def test_an_ingest_in_several_batches_holds_each_record_once(scratch: Scratch, here: Holdings) -> None:
     topic = scratch.topic(2)
     readings(scratch, topic, 10)
@@ -199,8 +217,10 @@ def test_a_source_topic_that_was_created_again_is_named_for_tables_and_output_to
     readings(scratch, source, 6, partitions=1)
     code, lines = here.check(source)
     assert code == 1
-    named = {line.split(" ")[1] for line in lines if line.startswith("TOPIC_RECREATED")}
-    assert named == {f"bronze/{source}:", f"silver/{source}:", f"{here.application}.probe.{target}:"}
+    named = {line.split(" ")[1]: line for line in lines if line.startswith("TOPIC_RECREATED")}
+    sink = f"{here.application}.probe.{target}:"
+    assert named.keys() == {f"bronze/{source}:", f"silver/{source}:", sink}
+    assert [name for name, line in named.items() if "--until-caught-up --skip-lost" in line] == [sink]
 
 
 @pytest.mark.exhaustive

@@ -69,8 +69,7 @@ class Past:
         """A replay from one minute to another."""
         first, last = (minute if isinstance(minute, str) else text(minute) for minute in (start, end))
         planned = plan_range(self.settings(), ReplayRequest(JOB, first, last, hold_watermark=hold))
-        replays = Replays(self.settings())
-        return replays.find(planned.id) or replays.keep(planned)
+        return Replays(self.settings()).begin(planned)
 
     def steps(self, alive: Callable[[], None] = lambda: None) -> Steps:
         """What carries replays out."""

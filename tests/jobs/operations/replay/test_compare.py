@@ -5,7 +5,8 @@ from datetime import datetime
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from jobs.operations.replay.compare import differences, fingerprint, first_differences, with_causes
+from jobs.operations.replay.compare import differences, first_differences, with_causes
+from jobs.operations.replay.row_identity import fingerprint
 
 SCHEMA = "hour timestamp, id string, level double"
 

@@ -1,11 +1,16 @@
 """Which periods are due, and the record of a replay."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pytest
+
+from conf.settings import load
 from jobs.operations.replay.live_job import LiveQuery
 from jobs.operations.replay.plan import due_periods
-from jobs.operations.replay.record import Part, Replacement, Replay, Slice, State
+from jobs.operations.replay.record import WITHDRAWN, Part, Replacement, Replay, Replays, Slice, State
 from jobs.pipeline.event_time import EventTimeSpan
 from jobs.pipeline.outputs import RowSelector
 from jobs.pipeline.query_description import QueryDescription
@@ -28,38 +33,64 @@ def replayed(start: datetime | str, end: datetime, state: State = "done") -> Rep
 
 
 def test_the_first_time_only_the_last_closed_period_is_due() -> None:
-    assert due_periods([live(day(5, 13))], [], DAY, None) == [(day(4), day(5))]
+    assert due_periods([live(day(5, 13))], [], DAY, None).periods == [(day(4), day(5))]
 
 
 def test_a_period_is_closed_once_the_watermark_has_passed_its_last_window() -> None:
-    assert due_periods([live(day(5, 0), timedelta(hours=1))], [], DAY, None) == [(day(3), day(4))]
-    assert due_periods([live(day(9)), live(day(5))], [], DAY, None) == [(day(4), day(5))]
+    assert due_periods([live(day(5, 0), timedelta(hours=1))], [], DAY, None).periods == [(day(3), day(4))]
+    assert due_periods([live(day(9)), live(day(5))], [], DAY, None).periods == [(day(4), day(5))]
 
 
 def test_what_schedules_missed_is_caught_up_from_the_last_replay_on() -> None:
     done = [replayed(day(1), day(2))]
-    assert due_periods([live(day(5))], done, DAY, None) == [(day(2), day(3)), (day(3), day(4)), (day(4), day(5))]
+    assert due_periods([live(day(5))], done, DAY, None).periods == [
+        (day(2), day(3)),
+        (day(3), day(4)),
+        (day(4), day(5)),
+    ]
 
 
 def test_holes_before_the_last_replay_are_found_where_a_beginning_is_given() -> None:
     done = [replayed(day(1), day(2)), replayed(day(3), day(4)), replayed(day(2), day(3), "ran")]
-    assert due_periods([live(day(5))], done, DAY, day(1)) == [(day(2), day(3)), (day(4), day(5))]
+    assert due_periods([live(day(5))], done, DAY, day(1)).periods == [(day(2), day(3)), (day(4), day(5))]
 
 
 def test_periods_of_a_thousand_years_begin_before_a_time_that_is_the_first_of_all() -> None:
     every = timedelta(days=365_000)
-    assert [start.year for start, _ in due_periods([live(day(5))], [], every, datetime.min.replace(tzinfo=UTC))] == [
-        970
-    ]
+    due = due_periods([live(day(5))], [], every, datetime.min.replace(tzinfo=UTC))
+    assert [start.year for start, _ in due.periods] == [970]
 
 
 def test_a_period_is_covered_by_several_replays_together() -> None:
     done = [replayed("earliest", day(2, 12)), replayed(day(2, 12), day(3))]
-    assert due_periods([live(day(3))], done, DAY, day(1)) == []
+    assert due_periods([live(day(3))], done, DAY, day(1)).periods == []
+
+
+@pytest.mark.parametrize("state", WITHDRAWN)
+def test_a_period_whose_replay_was_taken_back_is_left_out_until_a_further_attempt_is_done(state: State) -> None:
+    replays = [replayed(day(1), day(2)), replayed(day(2), day(3), state)]
+    due = due_periods([live(day(4))], replays, DAY, None)
+    assert (due.periods, due.withdrawn) == ([(day(3), day(4))], [((day(2), day(3)), replays[1])])
+    due = due_periods([live(day(4))], [*replays, replayed(day(2), day(3))], DAY, None)
+    assert (due.periods, due.withdrawn) == ([(day(3), day(4))], [])
+
+
+def test_what_was_taken_back_or_given_up_is_planned_as_a_further_attempt(tmp_path: Path) -> None:
+    replays = Replays(load("local", [f"paths.tables={tmp_path}"]))
+    planned = replayed(day(1), day(2), "planned")
+    assert [replays.begin(planned), replays.begin(planned)] == [planned, planned]
+    for number, state in enumerate(WITHDRAWN, 2):
+        replays.keep(replays.begin(planned), state=state)
+        assert replays.begin(planned) == replace(planned, id=f"id-{number}")
+    done = replays.keep(replays.begin(planned), state="done")
+    assert replays.begin(planned) == done
+    assert done.command.endswith("--from 2013-01-01T00:00:00+00:00 --to 2013-01-02T00:00:00+00:00 --again")
+    assert replays.begin(planned, again=True).id == "id-4"
+    assert [replay.id for replay in replays.all()] == ["id", "id-2", "id-3", "id-4"]
 
 
 def test_a_job_without_a_watermark_has_no_closed_period() -> None:
-    assert due_periods([live(None)], [], DAY, day(1)) == []
+    assert not due_periods([live(None)], [], DAY, day(1)).periods
 
 
 def test_a_record_has_the_names_that_it_had_before_and_reads_back_the_same() -> None:

@@ -6,9 +6,11 @@ import pytest
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
+from jobs import arguments
 from jobs.connectors.kafka import source_sink
 from jobs.ingest import job
 from jobs.operations.replay import cutover
+from jobs.operations.replay.commands import Command
 from jobs.operations.replay.plan import plan_range
 from jobs.operations.replay.record import Replays
 from jobs.operations.replay.request import ReplayRequest
@@ -16,7 +18,7 @@ from jobs.operations.replay.steps import Steps
 from jobs.pipeline.monitoring import journal
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
-from tests.jobs.operations.replay.past import BEGAN, JOB, TABLE, Past, hourly
+from tests.jobs.operations.replay.past import BEGAN, JOB, TABLE, Past, hourly, text
 from tests.sent import Record
 
 # Partition 1 is a day behind partition 0 when the two are read offset by offset.
@@ -68,6 +70,31 @@ def test_rows_that_were_late_are_folded_in_and_taken_out_again(past: Past) -> No
         past.steps().run(Replays(past.settings()).require(replay.id))
     undone = past.steps().undo(Replays(past.settings()).require(replay.id))
     assert (undone.state, past.rows()) == ("undone", without)
+    again = past.steps().cut_over(past.replayed(60, 120), accept=False)
+    assert (again.id, again.state) == (f"{replay.id}-2", "done")
+    assert [row for row in past.rows() if row[1] != "z"] == truth
+    path = past.scratch.folder / "tables" / TABLE
+    past.scratch.spark.sql(f"UPDATE delta.`{path}` SET level = 99 WHERE hour = TIMESTAMP '2013-01-01 01:00:00'")
+    with pytest.raises(TidemarkError, match=r"LIVE_CHANGED.*--again"):
+        past.steps().undo(again)
+
+
+@pytest.mark.slow
+def test_catch_up_goes_on_behind_a_period_without_a_record(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
+    past.send(("a", 1, 0, 30), ("a", 2, 1, 40), ("a", 3, 0, 24 * 60 * 3 + 600), ("a", 4, 1, 24 * 60 * 5))
+    past.live()
+    words = ["catch-up", JOB, "--every", "1 day", "--since", text(0)]
+    command = Command(past.settings(), arguments.parse_replay(words), past.steps())
+    assert command.carry_out(None) == 0
+    said = capsys.readouterr().out
+    assert said.count("no record, nothing to replay") == 2
+    done = [replay.request["from"] for replay in Replays(past.settings()).all() if replay.state == "done"]
+    assert done == [text(0), text(3 * 24 * 60)]
+    assert command.carry_out(None) == 0
+    for since in ("earliest", '{"t": {"0": 1}}'):
+        words[-1] = since
+        with pytest.raises(TidemarkError, match=r"BAD_POSITION.*--since 2013"):
+            Command(past.settings(), arguments.parse_replay(words), past.steps()).carry_out(None)
 
 
 @pytest.mark.slow
@@ -192,6 +219,15 @@ def test_what_cannot_be_planned_says_why(past: Past) -> None:
         past.plan(60, 0)
     with pytest.raises(TidemarkError, match="BAD_POSITION"):
         past.plan("yesterday")
+    for named, named_wrong in (
+        ({past.topic: {"7": 5}}, "no partition 7"),
+        ({past.topic: {"0": 500}}, "ends at offset"),
+    ):
+        for edges in ((json.dumps(named), "latest"), ("earliest", json.dumps(named))):
+            with pytest.raises(TidemarkError, match=f"BAD_POSITION.*{named_wrong}"):
+                past.plan(*edges)
+    with pytest.raises(TidemarkError, match=r"BAD_POSITION.*does not read absent"):
+        past.plan(json.dumps({past.topic: {"0": 0}, "absent": {"0": 0}}))
     past.scratch.delete_records(past.topic, {0: 2})
     with pytest.raises(TidemarkError, match=r"RANGE_GONE: .* partition 0: records before offset 2 are gone"):
         past.plan("earliest", 60)
