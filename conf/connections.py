@@ -71,7 +71,7 @@ def _check_service(section: Registry | Search, name: str, urls: Iterable[str]) -
 
 class Broker(Section):
     # A variable gives a text, which Literal would refuse.
-    nodes: Annotated[Literal[1, 3], BeforeValidator(lambda value: int(value) if isinstance(value, str) else value)]
+    nodes: Annotated[Literal[1, 3], BeforeValidator(lambda value: int(value) if value in ("1", "3") else value)]
     port: int = Field(ge=0, le=65535)
     heap_mb: int = Field(ge=128, le=INT)
 

@@ -236,7 +236,14 @@ def _resolved(settings: Settings) -> Settings:
         kafka = kafka.model_copy(update={"bootstrap_servers": embedded_bootstrap_servers()})
     folders = {name: _under(state_dir(), value) for name, value in paths.model_dump().items()}
     registry = settings.registry.model_copy(update={"path": ROOT / settings.registry.path})
-    return settings.model_copy(update={"kafka": kafka, "paths": Paths(**folders), "registry": registry})
+    try:
+        placed = Paths(**folders)
+    except ValidationError as exc:  # the settings were sound: it is the state folder
+        problem = exc.errors(include_url=False)[0]
+        what = f"setting `paths.{problem['loc'][0]}`: {problem['msg'].removeprefix('Value error, ')}"
+        remedy = "relative paths lie in the state folder: set TIDEMARK_STATE to another"
+        raise TidemarkError("BAD_SETTING", what, remedy) from exc
+    return settings.model_copy(update={"kafka": kafka, "paths": placed, "registry": registry})
 
 
 def embedded_bootstrap_servers() -> str:

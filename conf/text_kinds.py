@@ -28,6 +28,7 @@ LEAST_MEMORY, MOST_MEMORY = 512, 16 << 20  # megabytes: Spark refuses to start w
 LOCAL_MASTER = re.compile(r"local(\[([1-9][0-9]{0,4}|\*)(\s*,\s*[1-9][0-9]{0,4})?\])?")
 LOCAL_CLUSTER = re.compile(r"local-cluster\[\s*[1-9][0-9]*\s*,\s*[1-9][0-9]*\s*,\s*[1-9][0-9]*\s*\]")
 MASTERS = "local[CORES], local[CORES,ATTEMPTS], spark://HOST:PORT, yarn or k8s://HOST:PORT"
+NO_TABLE_PATH = re.compile(r"%[0-9A-Fa-f]{2}|[\[\]^|<>\\]")  # in which deltalake reads another path, or panics
 WITHOUT_HOST = ("file", "hdfs", "viewfs")  # of the schemes of file systems: these know a place by its path alone
 SCHEME_OF_LISTENER = re.compile(r"[A-Za-z_]+://")
 # Java would do these instead of running a job, or Spark's launcher refuses them.
@@ -110,6 +111,8 @@ def require_place(text: str) -> str:
     except ValueError:
         raise ValueError("this is neither a folder nor a URI") from None
     _require_name(text)
+    if parts.scheme in ("", "file") and (found := NO_TABLE_PATH.search(text)):
+        raise ValueError(f"{shown(text)} has {found[0]!r}, by which tables are not found again: name another folder")
     is_whole = bool(parts.netloc) or (parts.scheme in WITHOUT_HOST and parts.path.startswith("/"))
     if parts.scheme and not is_whole:
         raise ValueError(f"{shown(text)} names nothing behind its scheme: write a folder, or a URI s3a://BUCKET/PATH")

@@ -133,7 +133,8 @@ def _check(path: Path, topic: Topic) -> None:
     for key, count in (("partitions", topic.partitions), ("replication_factor", topic.replication_factor)):
         if count is not None and (type(count) is not int or not 1 <= count <= MOST[key]):
             raise _bad(path, topic.name, f"has {key} = {count!r}", f"write a whole number from 1 to {MOST[key]:,}")
-    for key, text in (("key", topic.key), ("schema", topic.schema or None), ("event_time", topic.event_time)):
+    schema = None if topic.schemas or topic.format == "json" else topic.schema
+    for key, text in (("key", topic.key), ("schema", schema), ("event_time", topic.event_time)):
         if text is not None and not (isinstance(text, str) and text):
             raise _bad(path, topic.name, f"has {key} = {text!r}", "write a name in quotes")
     if topic.cleanup_policy not in get_args(CleanupPolicy):

@@ -468,3 +468,17 @@ def test_a_whole_number_is_one_that_kafka_and_spark_have_room_for(key: str) -> N
         told = refusal(overrides=(f"{key}={number}",))
         assert told.startswith(f"BAD_SETTING: setting `{key}`: ")
         assert "\n" not in told and len(told) < 300
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\n"])
+def test_a_file_of_settings_may_end_its_lines_as_any_system_does(checkout: Path, end: str) -> None:
+    path = checkout / "conf" / "local.toml"
+    path.write_bytes(f'[spark]{end}trigger = "9 seconds"{end}'.encode())
+    assert load("local").spark.trigger == "9 seconds"
+
+
+@pytest.mark.parametrize("twice", ["[spark]\nui = true\nui = false", "[spark]\nui = true\n[spark]\nui = false"])
+def test_a_key_or_a_table_that_stands_twice_is_named_with_its_line(checkout: Path, twice: str) -> None:
+    add(checkout, "local.toml", twice)
+    told = refusal("local")
+    assert told.startswith(f"BAD_SETTING: {checkout / 'conf' / 'local.toml'}: Cannot ") and "line" in told

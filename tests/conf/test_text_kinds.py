@@ -1,11 +1,14 @@
 """Every setting refuses, when it is loaded, what Spark, Java or a client would fail on later in words of its own."""
 
 import re
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +16,8 @@ from conf import setting_sources, text_kinds
 from conf.client_properties import VALUES
 from conf.errors import TidemarkError
 from conf.settings import Settings, load
+from jobs.connectors.delta.reading import find_table
+from jobs.connectors.files import table_uri
 
 KEYS = [key.replace("NAME", "ingest") for key in setting_sources.known_keys(Settings) if not key.endswith("_file")]
 SECRETS = setting_sources.secret_keys(Settings)
@@ -24,7 +29,10 @@ INTERVAL = (
 COUNT = (["1000"], ["many", "1.5", "-2", "9" * 30])
 FLAG = (["true", "false"], ["perhaps"])
 HOST = (["127.0.0.1", "0.0.0.0", "::1", "localhost"], ["a b", "http://h", "h/x", "x" * 300, "1.2.3.4.5/8", "999.1.1.1"])
-PLACE = (["t", "/srv/a b", "s3a://bucket/t", "file:/srv/t", "/srv/ü'\"x"], [" ", "s3a://", "a:b", "s3a:///t", "a\nb"])
+PLACE = (
+    ["t", "/srv/a b", "s3a://bucket/t", "file:/srv/t", "/srv/ü'\"x#"],
+    [" ", "a%20b", "a[b]", "a\\b", "s3a://", "a:b", "s3a:///t", "a\nb"],
+)
 LINE = (["ann", 'o\'neill "x"'], ["a\nb", "a\x7f"])
 NO_FILE: tuple[Sequence[str], Sequence[str]] = ([], ["/is/not/there"])
 # What each setting takes, and what it does not, besides the empty text.
@@ -254,3 +262,25 @@ def test_the_timeouts_of_kafkas_client_in_java_fit_together() -> None:
 def test_what_a_client_has_of_tls_is_judged_where_tls_is_used(tmp_path: Path) -> None:
     with pytest.raises(TidemarkError, match=r"BAD_SETTING: .*ssl\.crl\.location"):
         load("local", ["kafka.security_protocol=SSL", f"kafka.client.ssl.crl.location={tmp_path / 'none'}"])
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a%41b", "a|b"])
+def test_a_state_folder_in_which_tables_are_not_found_again_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / name))
+    with pytest.raises(TidemarkError, match=r"BAD_SETTING: setting `paths\.tables`: .*set TIDEMARK_STATE to another"):
+        load("local")
+
+
+@pytest.mark.parametrize("mark", [mark for mark in string.punctuation if mark != "/"])
+def test_a_folder_that_is_taken_is_one_in_which_tables_are_found_again(mark: str, tmp_path: Path) -> None:
+    path = str(tmp_path / f"a{mark}41b" / "t")
+    try:
+        text_kinds.require_place(path)
+    except ValueError:
+        return
+    Path(path).mkdir(parents=True)
+    write_deltalake(table_uri(path), pa.table({"x": [1]}))
+    table = find_table(path, None, "")
+    assert table is not None and table.count() == 1

@@ -131,3 +131,11 @@ def test_several_types_are_a_list_of_different_names(listed: str, tmp_path: Path
 def test_a_compacted_topic_has_events_of_one_type(tmp_path: Path) -> None:
     text = SEVERAL + 'schemas = ["created", "paid"]\ncleanup_policy = "compact"'
     assert "is compacted and has several schemas" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("schema", ["[]", '""', "5", "{}"])
+def test_a_schema_is_named_by_a_text(schema: str, tmp_path: Path) -> None:
+    path = tmp_path / "topics.toml"
+    path.write_text(f'[t]\npartitions = 1\nkey = "k"\nschema = {schema}\n')
+    with pytest.raises(TidemarkError, match=r"BAD_TOPICS: .*topic `t` has schema = .*; write a name in quotes"):
+        load_topics(path)

@@ -86,7 +86,9 @@ def test_one_that_is_damaged_is_left_out_without_a_word(
     assert not uses_archive(java(*options("-Xlog:class+load")))
 
 
-@pytest.mark.parametrize("more", ["-XX:-UseCompressedOops", "-Xmx40g", "-XX:+UseG1GC -XX:-UseParallelGC", "-Xint"])
+@pytest.mark.parametrize(
+    "more", ["-XX:-UseCompressedOops", "-XX:MaxRAMPercentage=90", "-XX:+UseG1GC -XX:-UseParallelGC", "-Xint"]
+)
 def test_other_options_of_java_do_no_harm(keep: Callable[[bytes], Path], dumped: bytes, more: str) -> None:
     keep(dumped)
     ran = java(*options(more))

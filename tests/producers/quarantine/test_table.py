@@ -93,7 +93,10 @@ def test_where_ingest_rejected_nothing_every_command_is_content(
     assert "NO_QUARANTINE" not in err
 
 
-@pytest.mark.parametrize("command", [("list",), ("inspect",), ("redrive",), ("redrive", "--dry-run"), ("queue", "fill")])
+COMMANDS = [("list",), ("inspect",), ("redrive",), ("redrive", "--dry-run"), ("queue", "fill")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     ("words", "told"),
     [
