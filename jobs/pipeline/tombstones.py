@@ -30,7 +30,7 @@ SECONDS = r"[0-9]{2}:[0-9]{2}:[0-9]{2}"
 TIME = rf"{SECONDS}(?:\.[0-9]{{1,6}})?"
 FIRST_DAY, LAST_DAY = (edge.partition(" ")[0] for edge in ERA)
 # A text of these is a number in bytes, or framed: Java's serializers of numbers begin with them nearly always.
-CONTROL = r"[\x00-\x1f\x7f]"
+CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 # Java's and Python's texts of one double differ, so any that a JSON number may have stands for the double.
 DOUBLE = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 

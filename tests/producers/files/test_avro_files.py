@@ -167,18 +167,20 @@ def test_a_header_that_other_readers_take_is_taken_without_what_means_nothing_or
 ) -> None:
     field_a = {"name": "a", "type": ["string", "null"], "default": None, "source": "crm"}
     field_b = {"name": "b", "type": {"type": "bytes", "json": True}}
-    rows = [{"a": "x", "b": b"y"}, {"a": None, "b": b""}]
+    field_c = {"name": "c", "type": "bytes", "default": "€"}
+    rows = [{"a": "x", "b": b"y", "c": b""}, {"a": None, "b": b"", "c": b"z"}]
     path = tmp_path / "in.avro"
-    path.write_bytes(container({"type": "record", "name": "R", "fields": [field_a, field_b]}, rows))
+    path.write_bytes(container({"type": "record", "name": "R", "fields": [field_a, field_b, field_c]}, rows))
     found = infer_schema("t", open_inputs([path], Opening()), NULLS)
     assert json.loads(found.text)["fields"] == [
-        {"name": "a", "type": ["string", "null"]},
+        {"name": "a", "type": ["string", "null"], "default": None},
         {"name": "b", "type": {"type": "bytes"}},
+        {"name": "c", "type": "bytes"},
     ]
     assert found.notes == [
         'field `a`: the file\'s own attribute `source`, "crm", has another meaning here: it is left out',
         "type bytes: the file's own attribute `json`, true, has another meaning here: it is left out",
-        "field `a` of `R`: the default must be of the union's first type, string: it is left out",
+        'field `c` of `R`: the default "\\u20ac" is none that bytes can hold: it is left out',
     ]
     assert read_back(path) == rows
 
