@@ -23,7 +23,7 @@ CLIENT = frozenset(
         *("ssl.sigalgs.list", "topic.metadata.refresh.interval.ms"),
     }
 )
-INT, LONG = 2**31 - 1, 2**63 - 1
+INT, LONG = 2**31 - 1, 2**63 - 1  # the largest numbers that Kafka, Spark and Java have room for
 Numbers = tuple[float, float]  # from and to, whole where both are whole
 # Properties of the client in Java, which are judged by none before a job runs: which numbers or which texts each takes.
 VALUES: Mapping[str, Numbers | re.Pattern[str]] = {

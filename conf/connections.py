@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from conf.certificates import require_certificates
+from conf.client_properties import INT, LONG
 from conf.durations import Duration, milliseconds
 from conf.text_kinds import Line, StartingOffsets, StoreFolder
 from conf.urls import require_url
 
-INT, LONG = 2**31 - 1, 2**63 - 1  # the largest numbers that Kafka, Spark and Java have room for
 LONGEST_LINGER_MS = 900_000  # that librdkafka takes
 CLIENT_LOG = logging.getLogger("tidemark.kafka")
 # Without a handler Python prints warnings to the terminal, where our one line should stand alone.

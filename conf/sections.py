@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from conf.connections import INT, LONG, Delivery, RealTimeBatch, Section, Source
+from conf.client_properties import INT, LONG
+from conf.connections import Delivery, RealTimeBatch, Section, Source
 from conf.durations import Duration, Interval, milliseconds
 from conf.names import TOPIC_RULE, is_topic
 from conf.text_kinds import Clock, Folder, JavaOptions, ListeningHost, Master, Memory, Place, Region

@@ -5,6 +5,7 @@ environment, as deltalake reads them.
 """
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from deltalake.exceptions import DeltaError
@@ -42,6 +43,11 @@ def storage(path: str) -> tuple[fs.FileSystem, str]:
     if parts.scheme in ("", "file"):
         return fs.LocalFileSystem(), f"{parts.path if parts.scheme else path}/"
     return _store(path), ""
+
+
+def lacks_folder(root: str) -> bool:
+    """Return whether `root` is a path of this machine at which there is no folder; a store has none to look for."""
+    return not urlsplit(root).scheme and not Path(root).is_dir()
 
 
 def _store(path: str, options: dict[str, str] | None = None) -> fs.FileSystem:

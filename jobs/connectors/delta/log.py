@@ -9,9 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +17,7 @@ from pyarrow import fs
 
 from conf.errors import TidemarkError
 from jobs.connectors.delta.commit import ANEW, REPLAYS
-from jobs.connectors.files import is_of_store, is_unopened, not_opened, one_line, storage, store_refuses
+from jobs.connectors.files import is_of_store, is_unopened, lacks_folder, not_opened, one_line, storage, store_refuses
 
 if TYPE_CHECKING:  # programs without Spark read logs too, and it takes a second to import
     from pyspark.sql import SparkSession
@@ -157,7 +155,7 @@ def tables_under(root: str) -> list[str]:
     Those that replays write beside the live ones, and those that drivers keep of themselves (`_operations`), are left
     out.
     """
-    if not urlsplit(root).scheme and not Path(root).is_dir():
+    if lacks_folder(root):
         return []
     files, base = storage(root)
     return sorted(_tables(files, base, "", DEEPEST))

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from confluent_kafka.admin import AdminClient
 
@@ -12,6 +10,7 @@ from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from jobs.connectors.delta.log import log_damaged, tables_under
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
+from jobs.connectors.files import lacks_folder
 from jobs.connectors.kafka.committed import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import edges
 from jobs.operations.coverage.findings import Finding
@@ -167,7 +166,7 @@ def check_coverage(
             TABLE_LOG_DAMAGED.
     """
     root = settings.paths.tables
-    if everything == Coverage({}, []) and not urlsplit(root).scheme and not Path(root).is_dir():
+    if everything == Coverage({}, []) and lacks_folder(root):
         raise TidemarkError("NOTHING_COVERED", f"there is no folder {root}", "run a job, or name another by --tables")
     # Topics are read after tables and ledgers: what those hold is in the topics by then.
     topics = topics_on_cluster(settings, admin, everything)

@@ -5,9 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
@@ -16,7 +14,7 @@ from pyarrow import fs
 from jobs.connectors.delta.commit import REPLAYS
 from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION
 from jobs.connectors.exactly_once.markers import Done, Plan, parse
-from jobs.connectors.files import storage
+from jobs.connectors.files import lacks_folder, storage
 from jobs.connectors.kafka.committed import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges, edges
 from jobs.operations.coverage.query_offsets import Key, OffsetCommit, QueryOffsets, query_offsets_of
@@ -59,7 +57,7 @@ def written_tables(root: str) -> dict[str, str]:
 
 def checkpoints_under(root: str) -> Iterator[tuple[fs.FileSystem, str]]:
     """Yield each checkpoint in the folder `root` and the folders in it, with the file system that it lies in."""
-    if not urlsplit(root).scheme and not Path(root).is_dir():
+    if lacks_folder(root):
         return
     files, base = storage(root)
     for folder in _checkpoints(files, base.rstrip("/"), DEEPEST):

@@ -66,7 +66,7 @@ class Cutover:
         admit_types(replayed, live)
         where = row_selection(self._replay, part, table)
         compared = tuple(self._replay.findings["tables"][rows.table]["live"])
-        return self._swap(path, where, replayed.where(where), self._commit_info(CUTOVER, table, where), compared)
+        return self._swap(CUTOVER, table, path, where, replayed.where(where), compared)
 
     def swap_out(self, part: Part, table: Replacement) -> int | None:
         """Put the rows back that `swap_in` has replaced; the table's version that holds them.
@@ -82,7 +82,7 @@ class Cutover:
         before, swapped = (read_rows(self._spark, path, where, number) for number in (version - 1, version))
         if before is None or swapped is None:
             return None
-        return self._swap(path, where, before, self._commit_info(UNDO, table, where), fingerprint(swapped))
+        return self._swap(UNDO, table, path, where, before, fingerprint(swapped))
 
     def publish(self, part: Part) -> int:
         """Send the records of an output topic, each once however often this is run, with the header HEADER.
@@ -102,14 +102,17 @@ class Cutover:
         facts = BatchFacts(batch, {entry_file(0): entry}, code=code_version.version())
         return sink.write(_with_replay_header(records, self._replay.id), facts)
 
-    def _swap(self, path: str, where: str, rows: DataFrame, commit_info: str, expected: tuple[int, ...]) -> int:
+    def _swap(
+        self, statement: str, table: Replacement, path: str, where: str, rows: DataFrame, expected: tuple[int, ...]
+    ) -> int:
         """Replace the rows `where` by `rows`, if their fingerprint is `expected`; return the version with them."""
+        commit_info = self._commit_info(statement, table, where)
         for _ in range(ATTEMPTS):
             self._require_lock()
             version = snapshot(self._spark, path).version
             live = read_rows(self._spark, path, where, version)
             if live is None or fingerprint(live) != expected:
-                raise self._changed(path, json.loads(commit_info)["statement"])
+                raise self._changed(path, statement)
             fail_point("replay-before-swap", self._replay.job)
             try:
                 swapped = replace_rows(rows, path, where, version, commit_info)
