@@ -5,8 +5,7 @@ from typing import Any
 
 from conf.errors import TidemarkError
 from schemas.codec import parsed
-from schemas.union_defaults import misread_type
-from schemas.validity import DEPTH
+from schemas.validity import DEPTH, takes_json
 
 DIGITS = 38  # of Spark's longest decimal
 # Of the types of an event, each as often as it is referred to: Spark has no named types, and what Java's reader makes
@@ -194,7 +193,7 @@ class _Check:
             )
         for field in declared["fields"]:
             place = f"{path}.{field['name']}".lstrip(".")
-            misread = "default" in field and misread_type(field["type"], field["default"], self._names.of)
+            misread = "default" in field and _misread_type(field["type"], field["default"], self._names)
             if misread:
                 what = f"its default is a {misread} of a union that has another type before it which Spark takes it for"
                 raise _bad(place, what, f"put {misread} before the other types, or take another default")
@@ -267,3 +266,30 @@ class _Finite(_Check):
 
 def _bad(path: str, what: str, remedy: str) -> TidemarkError:
     return TidemarkError("BAD_SCHEMA", f"field {path}: {what}" if path else what, remedy)
+
+
+def _misread_type(schema: Any, default: Any, names: NamedTypes) -> str | None:
+    """Return the type of a union, anywhere within `schema`, that a part of `default` is of, and that Spark's reader
+    would take for another; None for none.
+
+    In Java's reader the default of a union is of the first type that `takes_json`. The form that Spark is given has a
+    fixed of one byte for each boolean, so that booleans and text are of one kind there.
+
+    Args:
+        default: in JSON, valid.
+    """
+    if isinstance(schema, list):
+        kinds = [names.of(branch)["type"] for branch in schema]
+        chosen = next(n for n, kind in enumerate(kinds) if takes_json(kind, default))
+        as_read = "" if isinstance(default, bool) else default
+        read = next(n for n, kind in enumerate(kinds) if takes_json("fixed" if kind == "boolean" else kind, as_read))
+        return _misread_type(schema[chosen], default, names) if chosen == read else str(kinds[chosen])
+    declared = names.of(schema)
+    parts: list[tuple[Any, Any]] = []
+    if declared["type"] in ("record", "error"):
+        parts = [(part["type"], default[part["name"]]) for part in declared["fields"] if part["name"] in default]
+    elif declared["type"] == "array":
+        parts = [(declared["items"], item) for item in default]
+    elif declared["type"] == "map":
+        parts = [(declared["values"], item) for item in default.values()]
+    return next((found for kind, value in parts if (found := _misread_type(kind, value, names))), None)
