@@ -25,9 +25,8 @@ from jobs.pipeline.supervision import await_all
 from local.broker import Cluster
 from local.session import spark_session
 from local.topics import bring_in_step
-from producers.auctions.publish import publish_transfers
-from producers.auctions.transfers import TOPIC, Bank
 from producers.kafka.pacing import Interrupt
+from producers.transfers import TOPIC, Bank, publish_transfers
 
 JOB = "auctions.balances"
 

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -28,12 +29,12 @@ from conf.topics import load_topics
 from local.broker import Cluster
 from producers.flights.data_set import load_source
 from producers.flights.events import TOPICS, flight_events
-from producers.flights.publish import batches, in_order
+from producers.flights.publish import flight_blocks, in_order
 from producers.kafka.pacing import Pacer
-from producers.kafka.publisher import Publisher, never
+from producers.kafka.publisher import Batch, Publisher, never
+from producers.kafka.tables import encoded_batches, topic_encoders
 from producers.kafka.transactional import TransactionalPublisher
 from schemas.codec import Encoder
-from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
 
 # Row by row takes ten times as long: a part of the departures is enough to tell the speed.
@@ -73,38 +74,26 @@ def _measure(servers: str, rounds: int) -> None:
 
 
 def _round(servers: str) -> dict[str, float]:
-    declared, settings = load_topics(), load(overrides=[f"kafka.bootstrap_servers={servers}"])
+    settings = load(overrides=[f"kafka.bootstrap_servers={servers}"])
     started = time.monotonic()
     events, _ = flight_events(load_source())
     timeline = in_order(events)
     generated = time.monotonic() - started
-    encoders = {name: ColumnarEncoder(1, contract(declared[name].schema)) for name in TOPICS}
-    keys = {name: declared[name].key for name in TOPICS}
-    row_by_row = Encoder(1, contract("departure"))
+    encoders, row_by_row = topic_encoders(dict.fromkeys(TOPICS, 1)), Encoder(1, contract("departure"))
     rows = events["departures"].table.slice(0, ROWS_ONE_BY_ONE).to_pylist()
     publisher = Publisher(settings.kafka, settings.producer, TOPICS)
-
-    def encode() -> None:
-        for _ in batches(timeline, events, encoders, keys, Pacer(len(timeline)), never):
-            pass
-
     once = TransactionalPublisher(settings, "flights", f"bench-{uuid.uuid4().hex}", TOPICS)
     once.begin({})
 
-    def publish_once() -> None:
-        paced = batches(timeline, events, encoders, keys, Pacer(len(timeline)), never)
-        once.publish(paced).require_complete()
-
-    def publish() -> None:
-        paced = batches(timeline, events, encoders, keys, Pacer(len(timeline)), never)
-        publisher.publish(paced).require_complete()
+    def encoded() -> Iterator[Batch]:
+        return encoded_batches(flight_blocks(timeline, events), encoders, Pacer(len(timeline)), never)
 
     return {
         "generate": len(timeline) / generated,
         "encode, row by row": _speed(len(rows), lambda: [row_by_row(row) for row in rows]),
-        "encode": _speed(len(timeline), encode),
-        "publish": _speed(len(timeline), publish),
-        "publish, exactly once": _speed(len(timeline), publish_once),
+        "encode": _speed(len(timeline), lambda: deque(encoded(), maxlen=0)),
+        "publish": _speed(len(timeline), lambda: publisher.publish(encoded()).require_complete()),
+        "publish, exactly once": _speed(len(timeline), lambda: once.publish(encoded()).require_complete()),
     }
 
 

@@ -181,7 +181,9 @@ def _records(settings: Settings) -> list[tuple[object, ...]]:
     deadline = time.monotonic() + 60
     while len(records) < CHECKED and time.monotonic() < deadline:
         taken = consumer.consume(CHECKED, 1.0)
-        records += [(record.key(), record.value()[5:], record.timestamp()[1]) for record in taken if not record.error()]
+        records += [
+            (record.key(), (record.value() or b"")[5:], record.timestamp()[1]) for record in taken if not record.error()
+        ]
     consumer.close()
     return records
 

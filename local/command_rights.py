@@ -12,9 +12,9 @@ from conf.topics import load_topics
 from jobs.connectors.exactly_once.ledger_topic import sink_rights
 from jobs.connectors.kafka.rights import CLUSTER, EVERY, Right, publishing
 from jobs.operations.replay.replay_lock import lease_group, lease_topic
-from producers.auctions import model, transfers
+from producers import auctions, transfers
 from producers.flights.events import TOPICS
-from producers.friendships.publish import TOPIC as FRIENDSHIPS
+from producers.friendships import TOPIC as FRIENDSHIPS
 from producers.kafka.publish_progress import publisher_id
 from producers.quarantine import marker_log
 from producers.quarantine.redrive import redrive_id
@@ -53,7 +53,7 @@ def publish_friendships(settings: Settings, words: Words) -> Found:
 
 
 def publish_auctions(settings: Settings, words: Words) -> Found:
-    yield from publishing(model.TOPICS)
+    yield from publishing(auctions.TOPICS)
 
 
 def publish_transfers(settings: Settings, words: Words) -> Found:

@@ -27,7 +27,7 @@ from local.mirror import MirrorMaker
 from local.processes import exclusive, wait_for, wait_in_order
 from local.topics import bring_in_step
 from producers.cli import MOST_EVENTS
-from producers.friendships.publish import publish_friendships
+from producers.friendships import publish_friendships
 from producers.kafka.pacing import Interrupt
 
 NAMES = ("us", "eu")

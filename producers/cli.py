@@ -10,16 +10,15 @@ from conf import command_line
 from conf.command_line import count_up_to, positive_number, whole_number
 from conf.errors import exit_on_error
 from conf.settings import Settings
-from producers.auctions.model import BEGAN_MS, Model
-from producers.auctions.publish import publish_auctions, publish_transfers
-from producers.auctions.transfers import Bank
+from producers.auctions import BEGAN_MS, AuctionHouse, publish_auctions
 from producers.files.arguments import FILE, add_exactly_once, add_file_arguments, file_request
 from producers.files.publish import infer_only, publish_files
 from producers.flights.events import END_DAY, FIRST_DAY, require_days
 from producers.flights.publish import Disorder, publish_flights
-from producers.friendships.publish import publish_friendships
+from producers.friendships import publish_friendships
 from producers.kafka.pacing import Interrupt, Pace
 from producers.kafka.publisher import Report
+from producers.transfers import Bank, publish_transfers
 from schemas.wire import LAST
 
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -109,7 +108,7 @@ def _add_auctions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events-per-second",
         type=positive_number,
-        default=Model.events_per_second,
+        default=AuctionHouse.events_per_second,
         metavar="N",
         help="how many fall into a second of event time; default 10000",
     )
@@ -150,7 +149,7 @@ def _add_pace(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_auctions(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
-    house = Model(arguments.seed, arguments.events_per_second, round(arguments.disorder * 1000))
+    house = AuctionHouse(arguments.seed, arguments.events_per_second, round(arguments.disorder * 1000))
     if arguments.count / arguments.events_per_second * 1000 > LAST - BEGAN_MS:
         build_parser().error(f"--count {arguments.count}: the last of them would be after the year 9999")
     if (arguments.speed or arguments.rate) and arguments.count > MOST_PACED:

@@ -2,24 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 
 from conf.settings import Settings
-from conf.topics import load_topics
 from producers.flights.data_set import load_source, package_data
 from producers.flights.events import TOPICS, Events, flight_events
-from producers.kafka.merging import Encode, Integers, merged
-from producers.kafka.pacing import Interrupt, Pace, Pacer, Progress
+from producers.kafka.pacing import MAX_BATCH, Interrupt, Pace, Pacer
 from producers.kafka.publish_progress import digest_of_files, earlier_runs
-from producers.kafka.publisher import Batch, Publisher, Report
+from producers.kafka.publisher import Publisher, Report
+from producers.kafka.tables import Block, Integers, encoded_batches, register_contracts, topic_encoders
 from producers.kafka.transactional import TransactionalPublisher
-from schemas.columnar import ColumnarEncoder
-from schemas.contracts import contract
-from schemas.open_registry import open_registry
 
 # A duplicate follows its original within the disorder, and within this where there is none.
 DUPLICATE_MS = 60_000
@@ -81,11 +77,9 @@ def publish_flights(
         TidemarkError: NO_BROKER, BROKER_UNREACHABLE, NO_TOPIC, NO_DATA_SET, NO_EVENTS, and the registry's; with
             `exactly_once` also INPUT_CHANGED, TOPIC_RECREATED and those of transactions.
     """
-    registry, topics = open_registry(settings.registry), load_topics()
     publisher = _publisher(settings, exactly_once)
     events, accounts = flight_events(load_source(), first, end)
-    schema_ids = {name: registry.register(topics[name].subject, contract(topics[name].schema)) for name in events}
-    encoders = {name: ColumnarEncoder(schema_ids[name], contract(topics[name].schema)) for name in events}
+    schema_ids = register_contracts(settings, events)
     timeline = in_order(events)
     if disorder:
         timeline = disturbed(timeline, disorder.seed, disorder.delay_ms, disorder.duplicates)
@@ -95,10 +89,9 @@ def publish_flights(
         if publisher.last.complete:
             return Report({}, {}, {}, seconds=0.0)
     pacer = Pacer(len(timeline), pace.due(timeline.position), publisher.wait)
-    keys = {name: topics[name].key for name in events}
+    blocks, encoders = flight_blocks(timeline, events), topic_encoders(schema_ids)
     with interrupt:
-        paced = batches(timeline, events, encoders, keys, pacer, interrupt)
-        return publisher.publish(paced, interrupt, Progress())
+        return publisher.publish(encoded_batches(blocks, encoders, pacer, interrupt), interrupt)
 
 
 def flight_identity(
@@ -146,21 +139,12 @@ def disturbed(timeline: Timeline, seed: int, disorder_ms: int, duplicates: float
     return timeline.take(lines[order], position[order])
 
 
-def batches(
-    timeline: Timeline,
-    events: Mapping[str, Events],
-    encoders: Mapping[str, Encode],
-    keys: Mapping[str, str],
-    pacer: Pacer,
-    stopped: Callable[[], bool],
-) -> Iterator[Batch]:
-    """Yield the timeline, encoded, in batches as the pacer lets them go. `keys`: topic -> the field that is its key."""
-    start = 0
-    while start < len(timeline) and (end := pacer.end_of_batch(start, stopped)) > start:
-        topic, row = timeline.topic[start:end], timeline.row[start:end]
+def flight_blocks(timeline: Timeline, events: Mapping[str, Events]) -> Iterator[Block]:
+    """Yield the timeline in blocks of MAX_BATCH events."""
+    for start in range(0, len(timeline), MAX_BATCH):
+        topic, row = (column[start : start + MAX_BATCH] for column in (timeline.topic, timeline.row))
         tables = {name: events[name].table.take(row[topic == index]) for index, name in enumerate(timeline.topics)}
-        yield merged(tables, topic, timeline.event_time[start:end], encoders, keys)
-        start = end
+        yield Block(tables, topic, timeline.event_time[start : start + MAX_BATCH])
 
 
 def _publisher(settings: Settings, exactly_once: str | None) -> Publisher | TransactionalPublisher:

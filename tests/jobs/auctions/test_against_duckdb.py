@@ -40,13 +40,14 @@ from jobs.auctions import (
     winning_bids,
 )
 from jobs.connectors.delta.table import newest
-from producers.auctions import model, transfers
+from producers.auctions import AuctionHouse, auction_tables
+from producers.transfers import Bank, transfer_blocks
 
 pytestmark = pytest.mark.slow
 
 COUNT = 6_000
 # A minute of event time, a second of it out of order: the first bids are made before midnight.
-HOUSE = model.Model(seed=14, events_per_second=100, disorder_ms=1_000)
+HOUSE = AuctionHouse(seed=14, events_per_second=100, disorder_ms=1_000)
 NOW = datetime(2025, 1, 1, 12, 0, 7, tzinfo=UTC)
 Duck = duckdb.DuckDBPyConnection
 
@@ -54,8 +55,8 @@ Duck = duckdb.DuckDBPyConnection
 @pytest.fixture(scope="module")
 def events() -> dict[str, pa.Table]:
     """Topic -> events, of the auction house and of the bank."""
-    (moved,) = transfers.blocks(transfers.Bank(seed=14, accounts=20), 1_000)
-    return model.tables(HOUSE, COUNT) | moved.tables
+    (moved,) = transfer_blocks(Bank(seed=14, accounts=20), 1_000)
+    return auction_tables(HOUSE, COUNT) | moved.tables
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ import pytest
 
 from conf.settings import Settings
 from jobs.auctions import everything
-from producers.auctions.model import Model
-from producers.auctions.publish import publish_auctions, publish_transfers
-from producers.auctions.transfers import Bank
+from producers.auctions import AuctionHouse, publish_auctions
 from producers.kafka.pacing import Interrupt, Pace
+from producers.transfers import Bank, publish_transfers
 from tests.equivalence import Equivalence
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(1800)]
@@ -29,7 +28,7 @@ BEGAN = datetime(2025, 1, 1, tzinfo=UTC)
 @pytest.mark.parametrize("job", [job for job in everything.JOBS if job not in CHAINED])
 def test_a_job_on_auctions_is_the_same_however_it_is_run(job: str, equivalence: Equivalence) -> None:
     def publish(settings: Settings) -> None:
-        house = Model(14, EVENTS_PER_SECOND.get(job, 10.0), disorder_ms=2_000)
+        house = AuctionHouse(14, EVENTS_PER_SECOND.get(job, 10.0), disorder_ms=2_000)
         publish_auctions(settings, house, COUNT, Pace(), Interrupt()).require_complete()
         publish_transfers(settings, Bank(14), COUNT, Interrupt()).require_complete()
 

@@ -14,7 +14,7 @@ from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from jobs.regions import friends
 from local.regions import JOB, NAMES, Regions
-from producers.friendships.publish import friendship_events, publish_friendships
+from producers.friendships import friendship_events, publish_friendships
 from producers.kafka.pacing import Interrupt
 
 Event = dict[str, Any]

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pytest
 
 from producers.flights.events import Events
-from producers.flights.publish import Timeline, batches, disturbed, in_order
+from producers.flights.publish import Timeline, disturbed, flight_blocks, in_order
 from producers.kafka.pacing import MAX_BATCH, Pace, Pacer
 from producers.kafka.publisher import Batch, never
+from producers.kafka.tables import TopicEncoder, encoded_batches
 
 
 def events(prefix: str, times: Sequence[int]) -> Events:
@@ -26,9 +27,9 @@ def encode(table: pa.Table) -> list[bytes]:
     return [name.encode() + b"\x00" for name in table["name"].to_pylist()]
 
 
-def published(timeline: Timeline, pacer: Pacer | None = None) -> list[Batch]:
-    keys, encoders = dict.fromkeys(TOPICS, "name"), dict.fromkeys(TOPICS, encode)
-    return list(batches(timeline, TOPICS, encoders, keys, pacer or Pacer(len(timeline)), never))
+def published(topics: dict[str, Events]) -> list[Batch]:
+    timeline, encoders = in_order(topics), dict.fromkeys(topics, TopicEncoder(encode, "name"))
+    return list(encoded_batches(flight_blocks(timeline, topics), encoders, Pacer(len(timeline)), never))
 
 
 def many(count: int) -> Timeline:
@@ -36,7 +37,7 @@ def many(count: int) -> Timeline:
 
 
 def test_topics_are_merged_by_event_time_and_ties_go_by_the_order_of_topics() -> None:
-    [batch] = published(in_order(TOPICS))
+    [batch] = published(TOPICS)
     assert batch == Batch(
         topics=["a", "a", "b", "b", "a"],
         values=[b"a0\x00", b"a1\x00", b"b0\x00", b"b1\x00", b"a2\x00"],
@@ -46,9 +47,7 @@ def test_topics_are_merged_by_event_time_and_ties_go_by_the_order_of_topics() ->
 
 
 def test_a_long_timeline_comes_in_batches_that_follow_each_other() -> None:
-    times = {"a": events("a", range(2 * MAX_BATCH + 1))}
-    timeline = in_order(times)
-    made = list(batches(timeline, times, {"a": encode}, {"a": "name"}, Pacer(len(timeline)), never))
+    made = published({"a": events("a", range(2 * MAX_BATCH + 1))})
     assert [len(batch.values) for batch in made] == [MAX_BATCH, MAX_BATCH, 1]
     assert [stamp for batch in made for stamp in batch.timestamps] == list(range(2 * MAX_BATCH + 1))
 

@@ -6,12 +6,10 @@ import pyarrow.compute as pc
 import pytest
 
 from conf.topics import load_topics
-from producers.auctions import model, transfers
-from producers.auctions.model import BLOCK, FIRST_ID, TOPICS, Model
-from producers.auctions.publish import batches
-from producers.auctions.transfers import Bank
+from producers.auctions import BLOCK, FIRST_ID, HOT_BATCH, TOPICS, AuctionHouse, auction_blocks, auction_tables
 from producers.kafka.pacing import Pace, Pacer
 from producers.kafka.publisher import never
+from producers.kafka.tables import encoded_batches, topic_encoders
 from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
 
@@ -20,31 +18,31 @@ DECLARED = load_topics()
 
 @pytest.fixture(scope="module")
 def house() -> dict[str, pa.Table]:
-    return model.tables(Model(seed=1), 2 * BLOCK)
+    return auction_tables(AuctionHouse(seed=1), 2 * BLOCK)
 
 
 def test_of_fifty_events_one_is_a_person_and_three_are_auctions(house: dict[str, pa.Table]) -> None:
     assert [house[topic].num_rows for topic in TOPICS] == [800, 2_400, 36_800]
-    some = model.tables(Model(), 51)
+    some = auction_tables(AuctionHouse(), 51)
     assert [some[topic].num_rows for topic in TOPICS] == [2, 3, 46]
 
 
 def test_the_same_seed_gives_the_same_events_and_another_others(house: dict[str, pa.Table]) -> None:
-    assert model.tables(Model(seed=1), 2 * BLOCK) == house
-    for topic, table in model.tables(Model(seed=2), 2 * BLOCK).items():
+    assert auction_tables(AuctionHouse(seed=1), 2 * BLOCK) == house
+    for topic, table in auction_tables(AuctionHouse(seed=2), 2 * BLOCK).items():
         assert table != house[topic]
 
 
 def test_a_longer_run_begins_with_a_shorter_one(house: dict[str, pa.Table]) -> None:
-    for topic, table in model.tables(Model(seed=1), BLOCK + 1_234).items():
+    for topic, table in auction_tables(AuctionHouse(seed=1), BLOCK + 1_234).items():
         assert table == house[topic].slice(0, table.num_rows)
 
 
 def test_ids_count_up_and_half_of_all_bids_are_for_hot_auctions(house: dict[str, pa.Table]) -> None:
     assert house["persons"]["person"].to_pylist() == list(range(FIRST_ID, FIRST_ID + 800))
     assert house["auctions"]["auction"].to_pylist() == list(range(FIRST_ID, FIRST_ID + 2_400))
-    hot_bids = (house["bids"]["auction"].to_numpy() - FIRST_ID) % model.HOT_BATCH == 0
-    hot_bidders = (house["bids"]["bidder"].to_numpy() - FIRST_ID) % model.HOT_BATCH == 1
+    hot_bids = (house["bids"]["auction"].to_numpy() - FIRST_ID) % HOT_BATCH == 0
+    hot_bidders = (house["bids"]["bidder"].to_numpy() - FIRST_ID) % HOT_BATCH == 1
     assert 0.5 < hot_bids.mean() < 0.53
     assert 0.75 < hot_bidders.mean() < 0.78
 
@@ -52,14 +50,15 @@ def test_ids_count_up_and_half_of_all_bids_are_for_hot_auctions(house: dict[str,
 def test_events_are_in_order_unless_disorder_is_asked_for(house: dict[str, pa.Table]) -> None:
     times = house["bids"]["bid_at"].cast(pa.int64()).to_numpy()
     assert (np.diff(times) >= 0).all()
-    late = model.tables(Model(seed=1, disorder_ms=500), 2 * BLOCK)["bids"]["bid_at"].cast(pa.int64()).to_numpy()
+    disturbed = auction_tables(AuctionHouse(seed=1, disorder_ms=500), 2 * BLOCK)
+    late = disturbed["bids"]["bid_at"].cast(pa.int64()).to_numpy()
     assert 0 < (times - late).max() <= 500
     assert (times - late).min() == 0
     assert (np.diff(late) < 0).any()
 
 
 def test_the_rate_of_events_is_that_of_event_time() -> None:
-    times = model.tables(Model(events_per_second=100), 10_000)["bids"]["bid_at"].cast(pa.int64())
+    times = auction_tables(AuctionHouse(events_per_second=100), 10_000)["bids"]["bid_at"].cast(pa.int64())
     assert pc.max(times).as_py() - pc.min(times).as_py() == pytest.approx(100_000, abs=100)
 
 
@@ -75,13 +74,12 @@ def test_records_have_the_size_and_the_text_that_the_contract_asks_for(house: di
 
 def test_batches_hold_the_events_of_all_topics_in_their_order_however_they_are_cut() -> None:
     count = BLOCK + 1_000
-    house = Model(events_per_second=1_000)
-    encoders = {topic: ColumnarEncoder(1, contract(DECLARED[topic].schema)) for topic in TOPICS}
-    keys = {topic: DECLARED[topic].key for topic in TOPICS}
+    house = AuctionHouse(events_per_second=1_000)
+    encoders = topic_encoders(dict.fromkeys(TOPICS, 1))
     seconds = iter(range(10_000))
     due = Pace(rate=3_000).due(np.arange(count))
     pacers = (Pacer(count), Pacer(count, due, lambda _: None, lambda: float(next(seconds))))
-    whole, paced = (list(batches(model.blocks(house, count), encoders, keys, pacer, never)) for pacer in pacers)
+    whole, paced = (list(encoded_batches(auction_blocks(house, count), encoders, pacer, never)) for pacer in pacers)
     assert [len(batch.values) for batch in whole] == [BLOCK, 1_000]
     assert len(paced) > 5
     for column in ("topics", "values", "keys", "timestamps"):
@@ -91,15 +89,3 @@ def test_batches_hold_the_events_of_all_topics_in_their_order_however_they_are_c
     assert whole[0].topics[:5] == ["persons", "auctions", "auctions", "auctions", "bids"]
     assert whole[0].keys[:4] == ["1000", "1000", "1001", "1002"]
     assert whole[0].timestamps == sorted(whole[0].timestamps)
-
-
-def test_transfers_go_between_two_accounts_and_are_the_same_by_their_seed() -> None:
-    made = [
-        pa.concat_tables([block.tables["transfers"] for block in transfers.blocks(Bank(seed), 25_000)])
-        for seed in (1, 1, 2)
-    ]
-    assert made[0] == made[1] != made[2]
-    assert made[0].num_rows == 25_000
-    assert not pc.any(pc.equal(made[0]["from_account"], made[0]["to_account"])).as_py()
-    assert pc.min(made[0]["amount"]).as_py() > 0
-    assert set(made[0]["to_account"].to_pylist()) == set(range(100))

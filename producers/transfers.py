@@ -1,4 +1,4 @@
-"""Makes the transfers of a bank, from a seed and nothing else: money goes from account to account."""
+"""Makes the transfers of a bank, from a seed and nothing else, and publishes them: money from account to account."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from producers.auctions.model import BEGAN_MS, BLOCK, MILLIS, Block, random_of
+from conf.settings import Settings
+from producers.auctions import BEGAN_MS, BLOCK, MILLIS, random_of
+from producers.kafka.pacing import Interrupt
+from producers.kafka.publisher import Report
+from producers.kafka.tables import Block, publish_blocks
 
 TOPIC = "transfers"
 MOST_CENTS = 100_000
@@ -20,7 +24,12 @@ class Bank:
     accounts: int = 100
 
 
-def blocks(bank: Bank, count: int) -> Iterator[Block]:
+def publish_transfers(settings: Settings, bank: Bank, count: int, interrupt: Interrupt) -> Report:
+    """Publish the first `count` transfers of `bank`; raises what `publish_blocks` does."""
+    return publish_blocks(settings, [TOPIC], transfer_blocks(bank, count), count, None, interrupt)
+
+
+def transfer_blocks(bank: Bank, count: int) -> Iterator[Block]:
     """Yield the first `count` transfers; the first ones of a longer run are the same."""
     for number in range(-(-count // BLOCK)):
         yield _block(bank, number).part(0, min(BLOCK, count - number * BLOCK))

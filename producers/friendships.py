@@ -52,15 +52,10 @@ def publish_friendships(settings: Settings, count: int, seed: int, interrupt: In
     encode = Encoder(open_registry(settings.registry).register(topic.subject, text), text)
     events = friendship_events(settings.regions.here, count, seed)
     with interrupt:
-        return publisher.publish((_batch(part, encode) for part in _parts(events)), interrupt)
+        return publisher.publish(_batches(events, encode), interrupt)
 
 
-def _parts(events: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+def _batches(events: Iterator[dict[str, Any]], encode: Encoder) -> Iterator[Batch]:
     while part := list(islice(events, MAX_BATCH)):
-        yield part
-
-
-def _batch(events: list[dict[str, Any]], encode: Encoder) -> Batch:
-    times = [milliseconds(event["happened_at"]) for event in events]
-    keys = [event["pair"] for event in events]
-    return Batch([TOPIC] * len(events), [encode(event) for event in events], keys, times)
+        times = [milliseconds(event["happened_at"]) for event in part]
+        yield Batch([TOPIC] * len(part), [encode(event) for event in part], [event["pair"] for event in part], times)

@@ -1,4 +1,4 @@
-"""Makes the events of an auction house by the model of the Nexmark benchmark, from a seed and nothing else.
+"""Makes and publishes the events of an auction house by the model of the Nexmark benchmark, from nothing but a seed.
 
 One of every 50 events is a person, three are auctions, 46 are bids. Events are made in blocks of a fixed size, each
 with random numbers of its own, so that any block can be made without those before it. The model's numbers are those of
@@ -16,7 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Integers = npt.NDArray[np.int64]
+from conf.settings import Settings
+from producers.kafka.pacing import Interrupt, Pace
+from producers.kafka.publisher import Report
+from producers.kafka.tables import Block, Integers, publish_blocks
+
 Random = np.random.Generator
 
 TOPICS = ("persons", "auctions", "bids")
@@ -26,25 +30,16 @@ EPOCH = PERSONS + AUCTIONS + BIDS
 BEGAN_MS = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp() * 1000)
 FIRST_ID = 1000  # of persons and of auctions
 CATEGORIES = (10, 15)  # the first, and the one behind the last
-LEAD = (
-    10  # ids that are spoken of before their own event: a bid may come before its auction, an auction before its seller
-)
+# Ids that are spoken of before their own event: a bid may come before its auction, an auction before its seller.
+LEAD = 10
 HOT_BATCH = 100  # one of this many ids in a row is the hot one
 HOT_CHANNELS = ("Google", "Facebook", "Baidu", "Apple")
 CHANNELS = 10_000
 FIRST_NAMES = ("Peter", "Paul", "Luke", "John", "Saul", "Vicky", "Kate", "Julie", "Sarah", "Deiter", "Walter")
 LAST_NAMES = ("Shultz", "Abrams", "Spencer", "White", "Bartels", "Walton", "Smith", "Jones", "Noris")
 CITIES = (
-    "Phoenix",
-    "Los Angeles",
-    "San Francisco",
-    "Boise",
-    "Portland",
-    "Bend",
-    "Redmond",
-    "Seattle",
-    "Kent",
-    "Cheyenne",
+    *("Phoenix", "Los Angeles", "San Francisco", "Boise", "Portland"),
+    *("Bend", "Redmond", "Seattle", "Kent", "Cheyenne"),
 )
 STATES = ("AZ", "CA", "ID", "OR", "WA", "WY")
 # Letters behind an event of each kind, on average; they bring persons to 200 bytes, auctions to 500 and bids to 100, by
@@ -55,7 +50,7 @@ MILLIS = pa.timestamp("ms", "UTC")
 
 
 @dataclass(frozen=True)
-class Model:
+class AuctionHouse:
     """The numbers that decide on the events.
 
     Args:
@@ -80,49 +75,37 @@ class Model:
         return BEGAN_MS + (number * (1000 / self.events_per_second)).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class Block:
-    """Events in the order in which they go out: a table a topic; each event has its topic (index) and time (ms)."""
-
-    tables: dict[str, pa.Table]
-    topic: Integers
-    event_time: Integers
-
-    def part(self, start: int, end: int) -> "Block":
-        """Return the events from `start` up to, without, `end`."""
-        first, last = (np.bincount(self.topic[:edge], minlength=len(self.tables)) for edge in (start, end))
-        tables = {
-            name: table.slice(first[index], last[index] - first[index])
-            for index, (name, table) in enumerate(self.tables.items())
-        }
-        return Block(tables, self.topic[start:end], self.event_time[start:end])
+def publish_auctions(settings: Settings, house: AuctionHouse, count: int, pace: Pace, interrupt: Interrupt) -> Report:
+    """Publish the first `count` events of `house` into persons, auctions and bids; raises as `publish_blocks`."""
+    is_paced = pace.speed is not None or pace.rate is not None
+    due = pace.due(house.due_ms(np.arange(count))) if is_paced else None
+    return publish_blocks(settings, TOPICS, auction_blocks(house, count), count, due, interrupt)
 
 
-def blocks(model: Model, count: int) -> Iterator[Block]:
+def auction_blocks(house: AuctionHouse, count: int) -> Iterator[Block]:
     """Yield the first `count` events; the first ones of a longer run are the same."""
     for number in range(-(-count // BLOCK)):
-        yield block(model, number).part(0, min(BLOCK, count - number * BLOCK))
+        yield _block(house, number).part(0, min(BLOCK, count - number * BLOCK))
 
 
-def tables(model: Model, count: int) -> dict[str, pa.Table]:
+def auction_tables(house: AuctionHouse, count: int) -> dict[str, pa.Table]:
     """Return the first `count` events, topic -> table with the columns of its contract."""
-    made = [each.tables for each in blocks(model, count)]
-    return {topic: pa.concat_tables([each[topic] for each in made]) for topic in TOPICS}
+    blocks = list(auction_blocks(house, count))
+    return {topic: pa.concat_tables([block.tables[topic] for block in blocks]) for topic in TOPICS}
 
 
-def block(model: Model, number: int) -> Block:
+def _block(house: AuctionHouse, number: int) -> Block:
     """Return the BLOCK events from the one of the number `number` * BLOCK on."""
-    random = random_of(model.seed, number)
+    random = random_of(house.seed, number)
     event = np.arange(number * BLOCK, (number + 1) * BLOCK)
-    time = model.due_ms(event) - random.integers(0, model.disorder_ms, endpoint=True, size=BLOCK)
+    time = house.due_ms(event) - random.integers(0, house.disorder_ms, endpoint=True, size=BLOCK)
     place = event % EPOCH
     topic = np.where(place < PERSONS, 0, np.where(place < PERSONS + AUCTIONS, 1, 2))
-    makers = dict(zip(TOPICS, (_persons, _auctions, _bids), strict=True))
-    made = {
-        name: maker(model, random, event[topic == index], time[topic == index])
-        for index, (name, maker) in enumerate(makers.items())
+    tables = {
+        name: table_of(house, random, event[topic == index], time[topic == index])
+        for index, (name, table_of) in enumerate(zip(TOPICS, (_persons, _auctions, _bids), strict=True))
     }
-    return Block(made, topic, time)
+    return Block(tables, topic, time)
 
 
 def random_of(seed: int, block_number: int) -> Random:
@@ -130,7 +113,7 @@ def random_of(seed: int, block_number: int) -> Random:
     return np.random.Generator(np.random.Philox(key=np.array([seed % (1 << 64), block_number], dtype=np.uint64)))
 
 
-def _persons(model: Model, random: Random, event: Integers, time: Integers) -> pa.Table:
+def _persons(house: AuctionHouse, random: Random, event: Integers, time: Integers) -> pa.Table:
     count = len(event)
     space, dot = pa.scalar(" "), pa.scalar(".com")
     name = pc.binary_join_element_wise(_one_of(random, FIRST_NAMES, count), _one_of(random, LAST_NAMES, count), space)
@@ -149,14 +132,14 @@ def _persons(model: Model, random: Random, event: Integers, time: Integers) -> p
     return pa.table(columns)
 
 
-def _auctions(model: Model, random: Random, event: Integers, time: Integers) -> pa.Table:
+def _auctions(house: AuctionHouse, random: Random, event: Integers, time: Integers) -> pa.Table:
     count = len(event)
     last_person = _last_person(event)
-    hot = random.integers(0, model.hot_seller, size=count) > 0
-    seller = np.where(hot, last_person // HOT_BATCH * HOT_BATCH, _active_person(model, random, last_person))
+    hot = random.integers(0, house.hot_seller, size=count) > 0
+    seller = np.where(hot, last_person // HOT_BATCH * HOT_BATCH, _active_person(house, random, last_person))
     initial_bid = _prices(random, count)
     # As long as it takes, on average, until as many auctions have opened as are in flight.
-    horizon_ms = max(int(model.in_flight * EPOCH / AUCTIONS * 1000 / model.events_per_second), 1)
+    horizon_ms = max(int(house.in_flight * EPOCH / AUCTIONS * 1000 / house.events_per_second), 1)
     columns = {
         "auction": pa.array(_last_auction(event) + FIRST_ID),
         "item": _letters(random, random.integers(3, 20, size=count)),
@@ -172,17 +155,17 @@ def _auctions(model: Model, random: Random, event: Integers, time: Integers) -> 
     return pa.table(columns)
 
 
-def _bids(model: Model, random: Random, event: Integers, time: Integers) -> pa.Table:
+def _bids(house: AuctionHouse, random: Random, event: Integers, time: Integers) -> pa.Table:
     count = len(event)
     last_person, last_auction = _last_person(event), _last_auction(event)
-    first_in_flight = np.maximum(last_auction - model.in_flight, 0)
+    first_in_flight = np.maximum(last_auction - house.in_flight, 0)
     cold_auction = first_in_flight + _below(random, last_auction - first_in_flight + 1 + LEAD)
-    hot_auction = random.integers(0, model.hot_auction, size=count) > 0
-    hot_bidder = random.integers(0, model.hot_bidder, size=count) > 0
+    hot_auction = random.integers(0, house.hot_auction, size=count) > 0
+    hot_bidder = random.integers(0, house.hot_bidder, size=count) > 0
     # The second of its batch, so that nobody is both a hot seller and a hot bidder.
     hottest = last_person // HOT_BATCH * HOT_BATCH + 1
     auction = np.where(hot_auction, last_auction // HOT_BATCH * HOT_BATCH, cold_auction)
-    bidder = np.where(hot_bidder, hottest, _active_person(model, random, last_person))
+    bidder = np.where(hot_bidder, hottest, _active_person(house, random, last_person))
     hot_channel = random.integers(0, 2, size=count) > 0
     channel = np.where(
         hot_channel,
@@ -212,8 +195,8 @@ def _last_auction(event: Integers) -> Integers:
     return event // EPOCH * AUCTIONS + np.minimum(event % EPOCH - PERSONS, AUCTIONS - 1)
 
 
-def _active_person(model: Model, random: Random, last: Integers) -> Integers:
-    active = np.minimum(last + 1, model.active)
+def _active_person(house: AuctionHouse, random: Random, last: Integers) -> Integers:
+    active = np.minimum(last + 1, house.active)
     return last + 1 - active + _below(random, active + LEAD)
 
 

@@ -1,1 +1,0 @@
-"""Publishes friendship events, as the people of one region cause them."""
