@@ -64,7 +64,7 @@ def _find_by_bootstrap(name: str, function: str, version: str) -> Finding:
 def check_packages() -> Iterator[Finding]:
     """The virtual environment holds what conf/requirements.lock pins."""
     installed = _installed()
-    pins = _pins()
+    pins = locked_packages()
     wrong = [
         f"{name} {installed.get(name, 'missing')}, locked {pin}"
         for name, pin in pins.items()
@@ -79,7 +79,8 @@ def check_packages() -> Iterator[Finding]:
         yield Finding(f"packages: {len(pins)} as locked")
 
 
-def _pins() -> dict[str, str]:
+def locked_packages() -> dict[str, str]:
+    """Return the version of each package that conf/requirements.lock pins."""
     lock = (ROOT / "conf" / "requirements.lock").read_text()
     return dict(re.findall(r"^([\w.-]+)==(\S+)", lock, re.MULTILINE))
 
@@ -92,7 +93,7 @@ def _installed() -> dict[str, str]:
 
 def check_versions() -> Iterator[Finding]:
     """Spark's and Delta's jars are made for the pyspark and the delta-spark that are locked beside them."""
-    pins = _pins()
+    pins = locked_packages()
     locked = {jar.coordinate.split(":")[1]: jar.coordinate.split(":")[2] for jar in jars.read_lock("spark")}
     spark, delta = pins["pyspark"], pins["delta-spark"]
     series = ".".join(spark.split(".")[:2])

@@ -14,8 +14,8 @@ from typing import Any
 
 from conf import ROOT, command_line, state_dir
 from conf.errors import TidemarkError
-from local import ivy
-from local.jars import LOCK, OPTIONAL_SETS, SETS, Jar, sha256
+from local import jars
+from local.jars import Jar
 
 DECLARED = ROOT / "conf" / "jars.toml"
 JARS_HEADER = "# Written by `local/tidemark lock` from conf/jars.toml: set, group:artifact:version, file, sha256.\n"
@@ -34,6 +34,20 @@ PACKAGE_LOCKS = {
         "--constraint=conf/requirements-dev.lock",
     ],
 }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the locks named by --packages or --jars; both where neither is given."""
+    parser = argparse.ArgumentParser(prog="local/tidemark lock", description=main.__doc__)
+    parser.add_argument("--packages", action="store_true", help="only those of Python packages")
+    parser.add_argument("--jars", action="store_true", help="only conf/jars.lock")
+    parser.add_argument("--upgrade", action="store_true", help="take the newest packages that pyproject.toml allows")
+    options = command_line.parse(parser, argv)
+    if options.packages or not options.jars:
+        lock_packages(options.upgrade)
+    if options.jars or not options.packages:
+        lock_jars()
+    return 0
 
 
 def lock_packages(upgrade: bool) -> None:
@@ -79,12 +93,12 @@ def lock_jars() -> None:
         TidemarkError: JAR_DOWNLOAD, where a root or something that it needs is not to be had.
     """
     declared = tomllib.loads(DECLARED.read_text())
-    jars = [jar for jar_set in (*SETS, *OPTIONAL_SETS) for jar in resolve(jar_set, declared[jar_set])]
-    names = max(len(jar.coordinate) for jar in jars)
-    files = max(len(jar.file) for jar in jars)
-    rows = [f"{jar.jar_set:8} {jar.coordinate:{names}} {jar.file:{files}} {jar.sha256}\n" for jar in sorted(jars)]
-    LOCK.write_text(JARS_HEADER + "".join(rows))
-    print(f"{LOCK}: {len(jars)} jars")
+    locked = [jar for jar_set in (*jars.SETS, *jars.OPTIONAL_SETS) for jar in resolve(jar_set, declared[jar_set])]
+    names = max(len(jar.coordinate) for jar in locked)
+    files = max(len(jar.file) for jar in locked)
+    rows = [f"{jar.jar_set:8} {jar.coordinate:{names}} {jar.file:{files}} {jar.sha256}\n" for jar in sorted(locked)]
+    jars.LOCK.write_text(JARS_HEADER + "".join(rows))
+    print(f"{jars.LOCK}: {len(locked)} jars")
 
 
 def resolve(jar_set: str, declared: dict[str, Any]) -> list[Jar]:
@@ -99,39 +113,25 @@ def resolve(jar_set: str, declared: dict[str, Any]) -> list[Jar]:
     print(f"resolving the jars for {jar_set} with their poms: a minute or so", file=sys.stderr)
     out = state_dir() / "ivy" / "resolved" / jar_set
     shutil.rmtree(out, ignore_errors=True)
-    pattern = f"{out}/[organisation]/[artifact]/[revision]/{ivy.FILE}"
+    pattern = f"{out}/[organisation]/[artifact]/[revision]/{jars.FILE}"
     transitive = declared.get("transitive", True)
-    ivy.retrieve(declared["roots"], pattern, transitive=transitive, exclude=declared.get("exclude", ()))
-    resolved = [_described(jar_set, path) for path in out.glob("*/*/*/*")]
+    jars.retrieve(declared["roots"], pattern, transitive=transitive, exclude=declared.get("exclude", ()))
+    resolved = [_describe(jar_set, path) for path in out.glob("*/*/*/*")]
     shutil.rmtree(out)
-    shipped = [path.name for path in ivy.pyspark_jars().glob("*.jar")] if declared.get("shipped_by_pyspark") else []
-    return [jar for jar in resolved if not _among(shipped, jar)]
+    shipped = [path.name for path in jars.spark_jars().glob("*.jar")] if declared.get("shipped_by_pyspark") else []
+    return [jar for jar in resolved if not _is_shipped(jar, shipped)]
 
 
-def _described(jar_set: str, path: Path) -> Jar:
+def _describe(jar_set: str, path: Path) -> Jar:
     group, artifact, version = path.parts[-4:-1]
     coordinate, rest = f"{group}:{artifact}:{version}", path.name.removeprefix(f"{artifact}-{version}")
     if rest != ".jar":
         classifier, _, extension = rest.removeprefix("-").partition(".")
         coordinate += f":{classifier}:{extension}"
-    return Jar(jar_set, coordinate, path.name, sha256(path))
+    return Jar(jar_set, coordinate, path.name, jars.sha256(path))
 
 
-def _among(shipped: Sequence[str], jar: Jar) -> bool:
+def _is_shipped(jar: Jar, shipped: Sequence[str]) -> bool:
     """Return whether pyspark brings the same artifact, in whatever version."""
     artifact = jar.coordinate.split(":")[1]
     return any(name.startswith(f"{artifact}-") and name[len(artifact) + 1].isdigit() for name in shipped)
-
-
-def main(argv: Sequence[str]) -> int:
-    """Write the locks named by --packages or --jars; both where neither is given."""
-    parser = argparse.ArgumentParser(prog="local/tidemark lock", description=main.__doc__)
-    parser.add_argument("--packages", action="store_true", help="only those of Python packages")
-    parser.add_argument("--jars", action="store_true", help="only conf/jars.lock")
-    parser.add_argument("--upgrade", action="store_true", help="take the newest packages that pyproject.toml allows")
-    options = command_line.parse(parser, argv)
-    if options.packages or not options.jars:
-        lock_packages(options.upgrade)
-    if options.jars or not options.packages:
-        lock_jars()
-    return 0

@@ -23,12 +23,11 @@ from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
 
-from conf import ROOT, code_version, command_line
+from conf import code_version, command_line
 from conf.errors import TidemarkError
-from local import ivy, jars
+from local import jars
+from local.doctor import locked_packages
 
-PIN = re.compile(r"^([\w.-]+)==(\S+) \\$", re.MULTILINE)
-PACKAGES = ROOT / "conf" / "requirements.lock"
 OWN_LICENCE = "Apache-2.0"
 SET = "tidemark:set"  # packages, spark, broker or pyspark
 # What packages and jars call a licence, and its SPDX identifier; the first that fits. Other texts are kept as they are.
@@ -98,7 +97,7 @@ def components() -> Iterator[Component]:
     Raises:
         TidemarkError: NO_JARS, where a locked jar is not there; NO_PACKAGES.
     """
-    for name, version in PIN.findall(PACKAGES.read_text()):
+    for name, version in locked_packages().items():
         yield _component("packages", PackageURL("pypi", None, name, version), licence=_of_package(name))
     for jar_set in jars.SETS:
         jars.class_path(jar_set)
@@ -107,7 +106,7 @@ def components() -> Iterator[Component]:
             path = jars.folder(jar_set) / jar.file
             url = PackageURL("maven", group, artifact, version)
             yield _component(jar_set, url, jar.sha256, _of_jar(path))
-    for path in sorted(ivy.pyspark_jars().glob("*.jar")):
+    for path in sorted(jars.spark_jars().glob("*.jar")):
         in_group, artifact, version = _coordinate(path)
         url = PackageURL("maven", in_group, artifact, version)
         yield _component("pyspark", url, jars.sha256(path), _of_jar(path))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from conf import state_dir
 from conf.errors import TidemarkError
-from local import ivy
+from local import jars
 from local.jars import Jar, sha256
 from local.processes import exclusive, java
 
@@ -75,17 +75,17 @@ def locked_version(lock: str, name: str) -> str:
     return next(line.partition("==")[2] for line in lines if line.startswith(f"{name}=="))
 
 
-def _fetch(jars: Sequence[Jar], target: Path) -> list[Path]:
+def _fetch(locked: Sequence[Jar], target: Path) -> list[Path]:
     target.mkdir(parents=True, exist_ok=True)
-    missing = [jar for jar in jars if not (target / jar.file).is_file() or sha256(target / jar.file) != jar.sha256]
+    missing = [jar for jar in locked if not (target / jar.file).is_file() or sha256(target / jar.file) != jar.sha256]
     if missing:
         staging = target.parent / "fetched"
         shutil.rmtree(staging, ignore_errors=True)
         try:
             # The product's own downloads use the same cache of Ivy's.
             with exclusive(state_dir() / "jars" / "lock"):
-                ivy.retrieve([jar.coordinate for jar in missing], f"{staging}/{ivy.FILE}")
-                ivy.clear_cache()
+                jars.retrieve([jar.coordinate for jar in missing], f"{staging}/{jars.FILE}")
+                jars.clear_cache()
         except TidemarkError as error:
             raise UnavailableError(str(error)) from error
         for jar in missing:
@@ -93,9 +93,9 @@ def _fetch(jars: Sequence[Jar], target: Path) -> list[Path]:
             if not fetched.is_file() or sha256(fetched) != jar.sha256:
                 raise UnavailableError(f"{jar.file} is missing, or is another than was locked")
             fetched.replace(target / jar.file)
-    for stray in {*target.iterdir()} - {target / jar.file for jar in jars}:
+    for stray in {*target.iterdir()} - {target / jar.file for jar in locked}:
         stray.unlink()
-    return [target / jar.file for jar in jars]
+    return [target / jar.file for jar in locked]
 
 
 def _compiled(source: Path, target: Path, jars: Sequence[Path]) -> Path:

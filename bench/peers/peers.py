@@ -12,7 +12,7 @@ from typing import Literal
 from bench.peers import answers, bids, environments
 from bench.peers.environments import PROGRAMS, locked_version
 from conf import ROOT
-from local import ivy, jars
+from local import jars
 from local.processes import java
 from schemas.registry_folder import FileRegistry
 
@@ -103,7 +103,7 @@ def ours(question: Question, changed: Mapping[str, str] | None = None) -> Start:
 
 
 def _pyspark(question: Question, how: str, options: Sequence[str]) -> Start:
-    home = ivy.pyspark_jars().parent
+    home = jars.spark_jars().parent
     kafka_and_avro = [
         str(jars.folder("spark") / jar.file) for jar in jars.read_lock("spark") if "delta" not in jar.coordinate
     ]

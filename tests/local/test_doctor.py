@@ -92,14 +92,14 @@ def test_a_package_of_another_version_is_named(tmp_path: Path, monkeypatch: pyte
     metadata = tmp_path / "venv" / "lib" / "python3.11" / "site-packages" / "pyspark-3.5.0.dist-info" / "METADATA"
     metadata.parent.mkdir(parents=True)
     metadata.write_text("Metadata-Version: 2.1\nName: pyspark\nVersion: 3.5.0\n")
-    monkeypatch.setattr(doctor, "_pins", lambda: {"pyspark": "4.2.0"})
+    monkeypatch.setattr(doctor, "locked_packages", lambda: {"pyspark": "4.2.0"})
     finding = only(doctor.check_packages)
     assert finding.what == "packages: pyspark 3.5.0, locked 4.2.0"
     assert finding.repair.endswith("local/tidemark setup")
 
 
 def test_jars_of_another_spark_than_pyspark_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_pins", lambda: {"pyspark": "4.3.0", "delta-spark": "4.4.0"})
+    monkeypatch.setattr(doctor, "locked_packages", lambda: {"pyspark": "4.3.0", "delta-spark": "4.4.0"})
     finding = only(doctor.check_versions)
     assert "spark-sql-kafka-0-10_2.13 is 4.2.0, not 4.3.0" in finding.what
     assert "delta-spark_4.3_2.13 is missing, not 4.4.0" in finding.what

@@ -8,7 +8,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from local import ivy, jars, sbom
+from local import jars, sbom
+from local.doctor import locked_packages
 
 
 @pytest.mark.slow
@@ -20,9 +21,9 @@ def test_it_is_valid_and_holds_every_locked_package_and_jar_and_those_of_pyspark
     assert "components" in capsys.readouterr().err
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(path.read_text()) is None
     held = {each["bom-ref"]: each for each in json.loads(path.read_text())["components"]}
-    packages = dict(sbom.PIN.findall(sbom.PACKAGES.read_text()))
+    packages = locked_packages()
     locked = [jar for jar_set in jars.SETS for jar in jars.read_lock(jar_set)]
-    assert len(held) == len(packages) + len(locked) + len(list(ivy.pyspark_jars().glob("*.jar")))
+    assert len(held) == len(packages) + len(locked) + len(list(jars.spark_jars().glob("*.jar")))
     assert f"packages:pkg:pypi/pyspark@{packages['pyspark']}" in held
     [kafka] = (jar for jar in locked if jar.file.startswith("kafka-clients-3"))
     component = held["spark:pkg:maven/" + kafka.coordinate.replace(":", "/", 1).replace(":", "@")]

@@ -12,7 +12,7 @@ import pytest
 from conf import ROOT
 from jobs.pipeline import log_labels
 from jobs.pipeline.log_labels import Labelling, labels_of, tell_batch
-from local import ivy, processes
+from local import jars, processes
 
 OFFSETS = {"from": [{"departures": {"0": 3}}], "until": [{"departures": {"0": 9, "1": 4}}]}
 LABELS = {"job": "j", "query": "j.q", "batch": "7", "offsets": "departures-0:3-9 departures-1:0-4"}
@@ -79,10 +79,10 @@ public class Probe {
 def test_a_line_of_the_jvm_is_one_json_object_with_labels(tmp_path: Path) -> None:
     source, log = tmp_path / "Probe.java", tmp_path / "j.ecs.json"
     source.write_text(PROGRAM)
-    shipped = ivy.pyspark_jars()
-    jars = ":".join(str(path) for kind in ("api", "core", "layout") for path in shipped.glob(f"log4j-{kind}-*.jar"))
+    shipped = jars.spark_jars()
+    logging = [str(jar) for kind in ("api", "core", "layout") for jar in shipped.glob(f"log4j-{kind}-*.jar")]
     options = [f"-Dlog4j2.configurationFile={ROOT}/conf/log4j2-ecs.properties", f"-Dtidemark.log={log}"]
-    subprocess.run([processes.java(), *options, "-Dtidemark.job=j", "-cp", jars, str(source)], check=True)
+    subprocess.run([processes.java(), *options, "-Dtidemark.job=j", "-cp", ":".join(logging), str(source)], check=True)
     (text,) = log.read_text().splitlines()
     line = json.loads(text)
     assert line["labels"] == {"job": "j", "batch": "7"}
