@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from producers.files.avro_leaves import Leaf, conversion, meaning
-from producers.files.avro_stored import stands_for
+from producers.files.avro_rows import STANDS_FOR
 from schemas.codec import parsed
 from schemas.resolution import NAMED, PROMOTIONS
 from schemas.scalars import Convert
@@ -183,7 +183,7 @@ def _has_name(name: str, wanted: Declared) -> bool:
 
 
 def _leaf(written: Declared) -> Leaf:
-    return Leaf.of(written, stands_for(written))
+    return Leaf.of(written, str(written.get(STANDS_FOR, "")))
 
 
 def _leaf_of_contract(wanted: Declared) -> Leaf:

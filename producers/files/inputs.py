@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from conf.errors import TidemarkError
-from producers.files.binary_rows import AvroInput, ParquetInput
+from producers.files.avro_rows import AvroInput
 from producers.files.csv_rows import CsvInput
 from producers.files.json_rows import JsonInput
+from producers.files.parquet_rows import ParquetInput
 from producers.files.rows import READ_ERRORS, Input, bad_file
 
 Format = Literal["csv", "json", "jsonl", "parquet", "avro"]

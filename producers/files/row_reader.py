@@ -6,7 +6,7 @@ from typing import Any
 
 from conf.errors import TidemarkError
 from producers.files.avro_resolution import resolution
-from producers.files.binary_rows import AvroInput
+from producers.files.avro_rows import AvroInput
 from producers.files.json_rows import JsonInput
 from producers.files.record_parts import PartsReader
 from producers.files.request import FileRequest

@@ -1,8 +1,9 @@
 """Finds the schema of a file's records: given, declared with the topic, inferred earlier, or inferred now."""
 
+import copy
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,16 +13,18 @@ import pyarrow as pa
 from conf.errors import TidemarkError
 from conf.topics import Topic
 from producers.files.avro_fields import Field, avro_fields, event, renamed, require_precision, type_name
-from producers.files.avro_header import topic_schema
-from producers.files.binary_rows import AvroInput, ParquetInput
+from producers.files.avro_rows import AvroInput
 from producers.files.csv_rows import CsvInput
 from producers.files.json_types import JsonTypes
+from producers.files.parquet_rows import ParquetInput
 from producers.files.rows import SAY_ENCODING, Input
 from producers.files.text_types import CellTypes
 from schemas.contracts import FOLDER, contract, contract_path
-from schemas.validity import NAME, load_schema
+from schemas.validity import NAME, load_schema, without_unfit_defaults
 
 NAMESPACE = "tidemark.inferred"
+# What this project understands by attributes that are nobody else's; of a file, they are its author's own.
+OF_FIELDS, OF_TYPES = "source", "json"
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def infer_schema(topic: str, inputs: Iterable[Input], nulls: frozenset[str]) -> 
     for file in inputs:
         first, types = first or file, types or _types_for(file, nulls)
         if type(file) is not type(first):
-            raise mixed(f"{file.name} is of another kind than {first.name}")
+            raise _mixed(f"{file.name} is of another kind than {first.name}")
         types.add(file)
         names.append(file.name)
         notes += file.notes
@@ -139,18 +142,15 @@ class ArrowTypes:
         self.problems: list[str] = []
 
     def add(self, file: Input) -> None:
-        """Read the file's own schema."""
         assert isinstance(file, ParquetInput)
         if self._schema is not None and not self._schema.equals(file.schema):
-            raise mixed(f"{file.name} has other columns than the files before it")
+            raise _mixed(f"{file.name} has other columns than the files before it")
         self._schema = file.schema
 
     def fields(self, name: str) -> list[Field]:
-        """Return the columns."""
         return avro_fields(self._schema, name)
 
     def notes(self) -> list[str]:
-        """Return no notes: the types are the file's."""
         return []
 
 
@@ -163,10 +163,9 @@ class AvroTypes:
         self.problems: list[str] = []
 
     def add(self, file: Input) -> None:
-        """Read the file's own schema."""
         assert isinstance(file, AvroInput)
         if self.schema not in (None, file.schema):
-            raise mixed(f"{file.name} has another schema than the files before it")
+            raise _mixed(f"{file.name} has another schema than the files before it")
         self.schema = file.schema
         _check_decimals(file.schema, "")
 
@@ -181,6 +180,37 @@ class AvroTypes:
         return Inferred(pretty(schema), [*notes, *left_out])
 
 
+def topic_schema(header: Any) -> tuple[Any, list[str]]:
+    """Return the schema of the records of an Avro file, and a note on each thing of its header that is not in it.
+
+    Raises:
+        TidemarkError: INVALID_SCHEMA.
+    """
+    schema = copy.deepcopy(header)
+    notes = [*_without_own_attributes(schema)]
+    return schema, notes + [f"{what}: it is left out" for what in without_unfit_defaults(schema)]
+
+
+def _without_own_attributes(schema: Any) -> Iterator[str]:
+    for part in schema if isinstance(schema, list) else [schema]:
+        if not isinstance(part, dict):
+            continue
+        if OF_TYPES in part:
+            yield _left_out(part, OF_TYPES, f"type {part.get('type')}")
+        for inner in (part.get("items"), part.get("values")):
+            yield from _without_own_attributes(inner)
+        fields = part.get("fields")
+        for field in fields if isinstance(fields, list) else ():
+            if isinstance(field, dict) and OF_FIELDS in field:
+                yield _left_out(field, OF_FIELDS, f"field `{field.get('name')}`")
+            yield from _without_own_attributes(field.get("type") if isinstance(field, dict) else None)
+
+
+def _left_out(declared: dict[str, Any], attribute: str, of: str) -> str:
+    value = _json(declared.pop(attribute))
+    return f"{of}: the file's own attribute `{attribute}`, {value}, has another meaning here: it is left out"
+
+
 def pretty(schema: Mapping[str, Any]) -> str:
     """Return the schema's text with one field a line, so that a change shows as one."""
     attributes = [f"  {_json(name)}: {_json(value)}" for name, value in schema.items() if name != "fields"]
@@ -188,8 +218,7 @@ def pretty(schema: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join([*attributes, f'  "fields": [\n{fields}\n  ]']) + "\n}\n"
 
 
-def mixed(what: str) -> TidemarkError:
-    """Return the error of files for which there is no one schema."""
+def _mixed(what: str) -> TidemarkError:
     return TidemarkError("MIXED_FILES", what, "publish them one at a time, or give the schema with --schema")
 
 

@@ -9,10 +9,9 @@ import pytest
 
 from conf.errors import TidemarkError
 from jobs.connectors.avro.spark_schema import HEADER, promoted_ints, wire_schema, wire_text
-from producers.files.avro_header import topic_schema
 from producers.files.avro_resolution import resolution
-from producers.files.avro_stored import stored_schema
-from producers.files.schema import AvroTypes, _check_decimals
+from producers.files.avro_rows import stored_schema
+from producers.files.schema import AvroTypes, _check_decimals, topic_schema
 from schemas.codec import Encoder, parsed, reader
 from schemas.columnar import ColumnarEncoder
 from schemas.compatibility import conflicts

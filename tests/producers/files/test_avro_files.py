@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
-from producers.files.binary_rows import CODECS
+from producers.files.avro_rows import UNPACK
 from producers.files.inputs import Opening, open_inputs
 from producers.files.record_parts import Parts
 from producers.files.request import FileRequest
@@ -192,7 +192,7 @@ def test_a_header_that_is_no_schema_of_a_topic_is_refused_as_the_files(tmp_path:
         inferred(tmp_path / "in.avro")
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", UNPACK)
 def test_every_codec_is_read(tmp_path: Path, codec: str) -> None:
     schema = {"type": "record", "name": "R", "fields": [{"name": "id", "type": "long"}]}
     check(tmp_path / "in.avro", container(schema, [{"id": number} for number in range(100)], codec))

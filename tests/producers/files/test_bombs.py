@@ -23,7 +23,7 @@ from cramjam import snappy
 
 from conf import ROOT
 from conf.errors import TidemarkError
-from producers.files.avro_container import BLOCK_BYTES, LIST_BLOCK_BYTES
+from producers.files.avro_rows import BLOCK_BYTES, LIST_BLOCK_BYTES
 from producers.files.inputs import Opening, open_inputs
 from producers.files.rows import Row
 from tests.kinds import of_a_kind

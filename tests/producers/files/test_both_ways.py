@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.topic_limits import Limits
-from producers.files import binary_rows, json_rows, line_blocks
+from producers.files import json_rows, line_blocks, parquet_rows
 from producers.files.fitting import Fitting
 from producers.files.record_parts import Parts, PartsReader
 from producers.files.records import Codec, FileRows
@@ -191,7 +191,7 @@ def assert_same(path: Path, avro_type: Any, parts: Parts = NO_KEY, zone: Any = d
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every value ends up alone in its piece, so that each is tried as a column."""
-    for module in (line_blocks, binary_rows):
+    for module in (line_blocks, parquet_rows):
         monkeypatch.setattr(module, "LEAST_ROWS", 1)
     monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 40)
     # One line of several values would have the whole file read as such.
@@ -562,11 +562,11 @@ def test_a_file_of_good_and_hostile_rows(tmp_path_factory: Any, seed: int, hosti
 
 def test_large_rows_come_a_few_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
-    size = binary_rows.PIECE_BYTES // 8
+    size = parquet_rows.PIECE_BYTES // 8
     pq.write_table(pa.table({"v": [f"{number}" * size for number in range(10)] * 4}), path)
-    pieces = list(binary_rows.ParquetInput(str(path), path).pieces())
+    pieces = list(parquet_rows.ParquetInput(str(path), path).pieces())
     assert sum(len(list(piece.rows())) for piece in pieces) == 40
-    assert max(piece.columns(pa.schema([("v", pa.string())])).nbytes for piece in pieces) <= binary_rows.PIECE_BYTES
+    assert max(piece.columns(pa.schema([("v", pa.string())])).nbytes for piece in pieces) <= parquet_rows.PIECE_BYTES
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

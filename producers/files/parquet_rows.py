@@ -1,26 +1,20 @@
-"""Reads Parquet and Avro container files: typed rows, numbered from 1."""
+"""Reads Parquet files: typed rows, numbered from 1, as columns or one by one; times that would be cut are refused."""
 
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from fastavro import schemaless_reader
-from fastavro.schema import SchemaParseException, UnknownType
 
-from conf.errors import TidemarkError
-from producers.files.avro_container import BLOCK_BYTES, LIST_BLOCK_BYTES, UNPACK_ERRORS, Container
-from producers.files.avro_stored import stored_schema
-from producers.files.fine_times import finer_than_micros
-from producers.files.known_zones import batch_in, known, types_in, utc
-from producers.files.rows import LEAST_ROWS, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, unique_columns
-from schemas.spark_limits import require_finite
+from producers.files.avro_fields import LISTS
+from producers.files.rows import LEAST_ROWS, Row, bad_file, unique_columns
+from schemas.arrow_columns import is_there
 
 BATCH_ROWS = 5_000
 # The most bytes of the rows that are worked on at a time, unless a row alone is larger.
@@ -31,12 +25,15 @@ FINER = "a time of it is finer than microseconds, which is what a table holds"
 NOT_HELD = "it holds a time finer than microseconds or outside the years 1 to 9999, or text that is not UTF-8"
 # What values raise that Python does not hold.
 NOT_VALUES = (ValueError, OverflowError, LookupError, pa.ArrowException)
-CODECS = ("null", "deflate", "snappy", "zstandard", "bzip2", "xz", "lz4")
-# fastavro has no error class of its own for bytes that are no Avro.
-AVRO_ERRORS = (
-    *(*READ_ERRORS, *UNPACK_ERRORS, ValueError, LookupError, TypeError, MemoryError, OverflowError),
-    *(RecursionError, SchemaParseException, UnknownType),
+NANOSECONDS = pa.time64("ns")
+MAKE_LIST: tuple[tuple[Any, Any], ...] = (
+    (pa.types.is_list, pa.list_),
+    (pa.types.is_large_list, pa.large_list),
+    (pa.types.is_list_view, pa.list_view),
+    (pa.types.is_large_list_view, pa.large_list_view),
 )
+
+Mask = npt.NDArray[np.bool_]
 
 
 class ParquetInput:
@@ -59,20 +56,17 @@ class ParquetInput:
         except (OSError, pa.ArrowException) as exc:
             raise bad_file(name, f"it is no Parquet file: {exc}") from exc
         self._columns, self.notes = unique_columns(name, self._file.schema_arrow.names)
-        fields = zip(self._columns, types_in(self._file.schema_arrow, known), strict=True)
+        fields = zip(self._columns, _with_zones(self._file.schema_arrow, _known_zone), strict=True)
         self.schema = pa.schema([field.with_name(column) for column, field in fields])
 
     def columns(self) -> list[str] | None:
-        """Return the names of the columns, made unique."""
         return self._columns
 
     def rows(self) -> Iterator[Row]:
-        """Yield every row."""
         for piece in self.pieces():
             yield from piece.rows()
 
     def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
-        """Return the file's own types."""
         return self.schema
 
     def pieces(self) -> Iterator["ParquetPiece"]:
@@ -82,7 +76,7 @@ class ParquetInput:
             exacts = self._exact.iter_batches(batch_size=size) if self._exact else repeat(None)
             for batch, exact in zip(self._file.iter_batches(batch_size=size), exacts, strict=False):
                 cut = _cut_rows(batch, exact) if exact else set()
-                named = batch_in(batch.rename_columns(self._columns), self.schema)
+                named = _viewed(batch.rename_columns(self._columns), self.schema)
                 yield from ParquetPiece(named, read + 1, cut).small()
                 read += len(batch)
         except (OSError, pa.ArrowException) as exc:
@@ -102,12 +96,10 @@ class ParquetPiece:
         self._batch, self._first, self._cut = batch, first, cut
 
     def rows(self) -> Iterator[Row]:
-        """Yield every row."""
         for row in _batch_rows(self._batch, self._first):
             yield replace(row, values=None, problem=FINER) if row.line - self._first in self._cut else row
 
     def row(self, index: int) -> Row:
-        """Return one row."""
         return next(self._part(index, 1).rows())
 
     def columns(self, types: pa.Schema) -> pa.Table:
@@ -119,7 +111,6 @@ class ParquetPiece:
         return table
 
     def halves(self) -> Sequence["ParquetPiece"]:
-        """Return the rows in two pieces."""
         return self._halves() if len(self._batch) >= 2 * LEAST_ROWS else ()
 
     def small(self) -> Iterator["ParquetPiece"]:
@@ -139,74 +130,13 @@ class ParquetPiece:
         return ParquetPiece(self._batch.slice(start, count), self._first + start, cut)
 
 
-class AvroInput:
-    """An Avro container file.
-
-    Values are read as they are stored (a timestamp as an integer), which loses nothing; see `avro_stored`. `stored` is
-    the schema that says so.
-    """
-
-    from_text = False
-
-    def __init__(self, name: str, stream: io.BufferedReader) -> None:
-        """Reads the header; raises TidemarkError BAD_FILE where there is none, or no record schema in it."""
-        self.name = name
-        self.notes: list[str] = []
-        try:
-            self._container = Container(stream)
-            _require_codec(name, self._container.metadata.get("avro.codec", b"null").decode())
-            self.schema: Any = json.loads(self._container.metadata["avro.schema"])
-            self.stored = stored_schema(self.schema)
-            # The schema must not let a few bytes claim any number of values.
-            require_finite(self.stored)
-        except TidemarkError as exc:
-            raise bad_file(name, f"its rows have no bound: {exc.message}", exc.remedy) from exc
-        except AVRO_ERRORS as exc:
-            raise bad_file(name, f"it is no Avro container file: {exc}") from exc
-        if not isinstance(self.schema, dict) or self.schema.get("type") != "record":
-            raise bad_file(name, "its schema is no record's")
-
-    def columns(self) -> list[str] | None:
-        """Return the names of the fields."""
-        return [field["name"] for field in self.schema["fields"]]
-
-    def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
-        """Raise NotColumnarError."""
-        raise NotColumnarError("an Avro file has rows only")
-
-    def pieces(self) -> Iterator[Piece | Iterator[Row]]:
-        """Yield the rows: the file has no columns."""
-        yield self.rows()
-
-    def rows(self) -> Iterator[Row]:
-        """Yield every row; a block that is damaged ends the file."""
-        number = 0
-        try:
-            for number, record in enumerate(self._records(), start=1):
-                yield Row(number, "", record)
-        except AVRO_ERRORS as exc:
-            raise bad_file(self.name, f"unreadable after row {number}: {exc}") from exc
-
-    def _records(self) -> Iterator[Any]:
-        has_lists = any(f'"{kind}"' in json.dumps(self.stored) for kind in ("array", "map"))
-        for count, data in self._container.blocks(LIST_BLOCK_BYTES if has_lists else BLOCK_BYTES):
-            for _ in range(count):
-                yield schemaless_reader(data, self.stored, None, return_named_type=True)
-
-
-def _require_codec(name: str, codec: str) -> None:
-    if codec not in CODECS:
-        remedy = f"the file may be sound: write it anew with one of {', '.join(CODECS)}"
-        raise bad_file(name, f"its blocks are compressed with {codec}, which cannot be read here", remedy)
-
-
 def _batch_rows(batch: pa.RecordBatch, first: int) -> Iterator[Row]:
     try:
         records = _values(batch)
     except NOT_VALUES as exc:
         # One value that Python cannot hold (a year after 9999, a string that is no UTF-8) spoils the whole batch.
         if len(batch) == 1:
-            yield _last_try(batch, first, str(exc))
+            yield _row_in_utc(batch, first, str(exc))
             return
         middle = len(batch) // 2
         yield from _batch_rows(batch.slice(0, middle), first)
@@ -217,21 +147,21 @@ def _batch_rows(batch: pa.RecordBatch, first: int) -> Iterator[Row]:
 
 
 def _values(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    if any(finer_than_micros(column, column).any() for column in batch.columns):
+    if any(_finer_than_micros(column, column).any() for column in batch.columns):
         raise ValueError(FINER)
     return list(batch.to_pylist())
 
 
-def _last_try(row: pa.RecordBatch, number: int, problem: str) -> Row:
+def _row_in_utc(row: pa.RecordBatch, number: int, problem: str) -> Row:
     """Return a row with its instants in UTC: the first and last that Python can show may not be shown in its zone."""
-    in_utc = batch_in(row, types_in(row.schema, utc))
+    in_utc = _viewed(row, _with_zones(row.schema, lambda zone: "UTC"))
     try:
         return Row(number, "", _values(in_utc)[0])
     except NOT_VALUES:
-        return Row(number, str(row.to_struct_array()), None, _not_held(in_utc) or problem)
+        return Row(number, str(row.to_struct_array()), None, _why_not_held(in_utc) or problem)
 
 
-def _not_held(row: pa.RecordBatch) -> str | None:
+def _why_not_held(row: pa.RecordBatch) -> str | None:
     """Say why one row cannot be read, by column, and without values, which may be personal; None where each can be."""
     for name in row.schema.names:
         try:
@@ -244,5 +174,96 @@ def _not_held(row: pa.RecordBatch) -> str | None:
 def _cut_rows(batch: pa.RecordBatch, exact: pa.RecordBatch) -> set[int]:
     """Return the rows of `batch` in which a time of 12 bytes is finer than microseconds, in which it was read."""
     pairs = [pair for pair in zip(batch.columns, exact.columns, strict=True) if pair[0].type != pair[1].type]
-    is_cut = np.logical_or.reduce([finer_than_micros(*pair) for pair in pairs])
+    is_cut = np.logical_or.reduce([_finer_than_micros(*pair) for pair in pairs])
     return set(np.flatnonzero(is_cut).tolist())
+
+
+def _finer_than_micros(column: pa.Array, exact: pa.Array) -> Mask:
+    """Return for each row whether a time of day in it, at any depth, is finer than microseconds, or a time was cut.
+
+    Microseconds are all that a table holds, and Python's times: Arrow cuts what it gives as one, without a word.
+
+    Args:
+        exact: the same column, in which the times that were cut to microseconds (those of 12 bytes) have nanoseconds.
+
+    Raises:
+        pa.ArrowNotImplementedError: where such a time lies in a type that is not known here.
+    """
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _finer_than_micros(column.storage, exact.storage)
+    if kind == exact.type and str(NANOSECONDS) not in str(kind):
+        return np.zeros(len(column), np.bool_)
+    if kind == NANOSECONDS:
+        return np.asarray(_numbers(column) % 1000 != 0)
+    if pa.types.is_timestamp(kind):
+        # Beyond the years that nanoseconds hold, both sides wrap around alike.
+        return np.asarray(_numbers(column) * 1000 != _numbers(exact))
+    if pa.types.is_dictionary(kind):
+        is_finer = np.append(_finer_than_micros(column.dictionary, exact.dictionary), False)
+        places = column.indices.fill_null(len(column.dictionary)).to_numpy(zero_copy_only=False)
+        return np.asarray(is_finer[places])
+    if pa.types.is_struct(kind):
+        fields = zip(column.flatten(), exact.flatten(), strict=True)
+        return np.asarray(np.logical_or.reduce([_finer_than_micros(*field) for field in fields]) & is_there(column))
+    if pa.types.is_map(kind):
+        return _finer_than_micros(_map_entries(column), _map_entries(exact))
+    if any(matches(kind) for matches in LISTS):
+        counts = pc.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        rows = np.repeat(np.arange(len(column)), counts)
+        is_finer = np.zeros(len(column), np.bool_)
+        is_finer[rows[_finer_than_micros(column.flatten(), exact.flatten())]] = True
+        return is_finer
+    raise pa.ArrowNotImplementedError(f"times in {kind} are not read here")
+
+
+def _numbers(column: pa.Array) -> npt.NDArray[np.int64]:
+    return np.asarray(column.view(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False))
+
+
+def _map_entries(column: pa.Array) -> pa.Array:
+    kind = column.type
+    return column.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+
+
+def _known_zone(zone: str) -> str:
+    """Return the zone, or UTC where Python has none of that name: a zone changes no instant."""
+    try:
+        pa.scalar(0, pa.timestamp("s", zone)).as_py()
+    except (ValueError, LookupError, OSError, pa.ArrowException):
+        return "UTC"
+    return zone
+
+
+def _with_zones(schema: pa.Schema, change: Callable[[str], str]) -> pa.Schema:
+    """Return the schema with the zones of its instants, at any depth, changed."""
+    return pa.schema([_field_with_zones(field, change) for field in schema])
+
+
+def _viewed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the batch, as one of the schema: one that `_with_zones` made of its own."""
+    pairs = zip(batch.columns, schema.types, strict=True)
+    columns = [column if column.type == kind else column.view(kind) for column, kind in pairs]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _field_with_zones(field: pa.Field, change: Callable[[str], str]) -> pa.Field:
+    return field.with_type(_type_with_zones(field.type, change))
+
+
+def _type_with_zones(kind: Any, change: Callable[[str], str]) -> pa.DataType:
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        return pa.timestamp(kind.unit, change(kind.tz))
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _type_with_zones(kind.value_type, change), kind.ordered)
+    if pa.types.is_struct(kind):
+        return pa.struct([_field_with_zones(field, change) for field in kind])
+    if pa.types.is_map(kind):
+        key, item = (_field_with_zones(field, change) for field in (kind.key_field, kind.item_field))
+        return pa.map_(key, item, kind.keys_sorted)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_field_with_zones(kind.value_field, change), kind.list_size)
+    for matches, make in MAKE_LIST:
+        if matches(kind):
+            return make(_field_with_zones(kind.value_field, change))
+    return kind
