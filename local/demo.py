@@ -16,7 +16,7 @@ from jobs.connectors.delta.reading import StoredTable
 from jobs.connectors.kafka.committed import count_committed
 from jobs.connectors.kafka.offsets import resolve_offsets
 from jobs.pipeline import paths
-from jobs.pipeline.stored_tables import find_stored
+from jobs.pipeline.paths import find_stored
 from local import broker_command, doctor, driver, regions, topics
 from local.processes import wait_in_order
 from producers.cli import require_flights

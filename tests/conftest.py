@@ -35,7 +35,7 @@ LONG_FILES = (
     "tests/faults/test_redrive.py",
     "tests/faults/test_brokers.py",
     "tests/faults/test_driver.py",
-    "tests/jobs/pipeline/late_rows/test_table.py",
+    "tests/jobs/pipeline/test_late_rows.py",
     "tests/jobs/operations/replay/test_replay.py",
     "tests/jobs/ingest/test_rules.py",
     "tests/jobs/pipeline/test_run.py",

@@ -14,8 +14,7 @@ from jobs.connectors.exactly_once.ledger_topic import topic_ids
 from jobs.connectors.kafka.access import Connection
 from jobs.pipeline import checkpoint
 from jobs.pipeline.checkpoint_format import topic_offsets
-from jobs.pipeline.paths import SOURCE_TOPICS_FILE
-from jobs.pipeline.stored_tables import with_other_topic
+from jobs.pipeline.paths import SOURCE_TOPICS_FILE, recreated_topic_remedy
 from schemas.registry import RegisteredSchema, Registry
 
 
@@ -80,7 +79,7 @@ class SourceGuard:
 
     def _recreated(self, topic: str) -> TidemarkError:
         what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
-        return TidemarkError("TOPIC_RECREATED", what, with_other_topic(self._anew))
+        return TidemarkError("TOPIC_RECREATED", what, recreated_topic_remedy(self._anew))
 
 
 def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:

@@ -32,9 +32,7 @@ def job_rights(run: Run) -> list[Right]:
 
 def output_rights(settings: Settings, output: Output) -> list[Right]:
     """Return the rights that the query of an output needs."""
-    subscribed = (source.topic for source in plan_analysis.sources(output.frame) if source.topic)
-    topics = sorted({topic for each in subscribed for topic in each.split(",")})
-    rights = reading_rights(settings, topics, output.query)
+    rights = reading_rights(settings, sorted(set(plan_analysis.topics_read(output.frame))), output.query)
     to_topic = output.to_topic if isinstance(output, TableThenTopic) else output
     if isinstance(to_topic, TopicOutput) and to_topic.keeps_ledger:
         return rights + sink_rights(to_topic.sink_id, [to_topic.topic])

@@ -1,14 +1,16 @@
 """Says where everything lies: the names of tables, the folders of checkpoints, and our own files in a checkpoint.
 
 What makes a path of a name raises TidemarkError BAD_NAME for one that would leave its folder (`conf.names`).
-`jobs.pipeline.checkpoint_format` says what Spark's own folders hold.
+`jobs.pipeline.checkpoint_format` says what Spark's own folders hold. What helps where a table or a topic is lost is
+said here, too, and stored tables are opened by their names, without a JVM.
 """
 
 import re
 
 from conf.names import within
-from conf.settings import Paths
-from jobs.connectors.delta.commit import RANGE, REPLAYS
+from conf.settings import Paths, Settings
+from jobs.connectors.delta.commit import ANEW, RANGE, REPLAYS
+from jobs.connectors.delta.reading import StoredTable, find_table
 
 # Tables that the queries of all topics write, each with the batches that have something for them.
 QUARANTINE = "quarantine"
@@ -32,6 +34,18 @@ SHADOW, CHECK, RESTORED = "shadow", "check", "restored"
 TOPIC_TABLE = re.compile(rf"^(?P<range>{RANGE}[^/]+/)?(?P<layer>bronze|silver)/(?P<topic>[^/]+)")  # begins the name
 # Ends the name of a checkpoint that was moved aside. No topic can be called so; the dot is how it was written before.
 REPLACED = re.compile(r"[~.]replaced-[0-9]+$")
+
+MOVE_AWAY = "move the table away: it is begun anew, and its queries go on"
+# What helps where no copy is left of a table that no single query writes.
+ANEW_BY_NAME = {
+    **dict.fromkeys(SHARED, MOVE_AWAY),
+    MICRO_BATCHES: "move the table away: it is begun anew, without what was before",
+    **dict.fromkeys((REDRIVES, RESOLUTIONS), "move the table away: `local/tidemark quarantine audit` makes it anew"),
+}
+# What a query that publishes can do in place of reading its topics again, which would publish records twice.
+OTHER_NAME = "publish into a topic and from a job of another name"
+SKIP = "start the job once with --until-caught-up --skip-lost"
+GO_ON_WITH_NEW = f"{SKIP}: it goes on at the beginning of the new one, and what was published stays"
 
 
 def bronze(topic: str) -> str:
@@ -78,3 +92,26 @@ def replay(root: str, id: str) -> str:
     """Return the folder of one replay under a root: SHADOW, CHECK and RESTORED under that of tables,
     else its checkpoints."""
     return within(replays(root), id)
+
+
+def lost_table_remedy(name: str) -> str:
+    """Say what helps where no copy is left of the table of that name."""
+    if name.startswith(RANGE):
+        return f"remove the folder {name.partition('/')[0]} of its range, and run that range again"
+    if name.startswith(f"{OUTBOX}/"):
+        return OTHER_NAME
+    return ANEW_BY_NAME.get(name, ANEW)
+
+
+def recreated_topic_remedy(how: str) -> str:
+    """Say what helps where a source topic was created again; `how`: what the query can go on by."""
+    return f"its offsets mean other records now: restore the topic; or {how}"
+
+
+def find_stored(settings: Settings, name: str, version: int | None = None) -> StoredTable | None:
+    """Return a table under the tables root as it is now, or was at `version`; None where there is none.
+
+    Raises:
+        TidemarkError: as `jobs.connectors.delta.reading.naming_damage`.
+    """
+    return find_table(table(settings.paths.tables, name), version, lost_table_remedy(name))

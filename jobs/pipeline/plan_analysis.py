@@ -1,9 +1,9 @@
-"""Reads a query's plan: does it give the same rows when run again? keep state? from which sources, by which steps?"""
+"""Reads a query's plan: does it give the same rows when run again? keep state? from which sources, in which windows?"""
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -12,6 +12,7 @@ from jobs.connectors.delta.commit import Repeats
 from jobs.connectors.spark_internals import (
     analyzed_plan,
     attribute_id,
+    interval_parts,
     is_optimization_barrier,
     listed,
     nodes,
@@ -27,6 +28,8 @@ BY_ORDER = re.compile(
 PASSING = ("Filter", "SubqueryAlias", "EventTimeWatermark", "CollectMetrics", "ResolvedHint")
 WATERMARK = "EventTimeWatermark"
 WINDOW_MARK, SESSION_MARK = "spark.timeWindow", "spark.sessionWindow"
+UNKNOWN_LENGTH = timedelta(days=1)  # of a session, or of what a processor of the job's own waits for
+OPEN_ENDED = ("FlatMapGroupsWithState", "FlatMapGroupsInPandasWithState", "TransformWithState")
 STATEFUL = {
     "Aggregate",
     "Deduplicate",
@@ -155,102 +158,124 @@ def is_stateful(node: Any) -> bool:
 
 @dataclass(frozen=True)
 class Source:
-    """A source of a stream: a `topic` of Kafka, or the Delta table at `path`."""
+    """A source of a stream: a `topic` of Kafka (several, with commas between them), or the Delta table at `path`.
+
+    Args:
+        node: the name of its node in the plan.
+    """
 
     topic: str = ""
     path: str = ""
+    node: str = field(default="", compare=False)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Return its topics; of one that is none of Kafka's, the name of its node."""
+        return tuple(sorted(self.topic.split(","))) if self.topic else (self.node,)
 
 
 def sources(frame: DataFrame) -> list[Source]:
     """Return the sources of the stream, in the order in which Spark numbers them in a checkpoint."""
-    return [_source(leaf) for leaf in source_leaves(frame)]
-
-
-def source_leaves(frame: DataFrame) -> list[Any]:
-    """Return the nodes of the plan that the sources are, in the same order."""
     leaves: list[Any] = []
     for node in nodes(analyzed_plan(frame)):
         # A frame that is used twice is one source.
         if node.isStreaming() and node.children().isEmpty() and not any(node.equals(leaf) for leaf in leaves):
             leaves.append(node)
-    return leaves
+    return [_source(leaf) for leaf in leaves]
 
 
-def source_topics(frame: DataFrame) -> tuple[tuple[str, ...], ...]:
-    """Return the topics of each source, in the same order; the source's name where it is none of Kafka's."""
-    return tuple(_topics(leaf) for leaf in source_leaves(frame))
-
-
-def _topics(leaf: Any) -> tuple[str, ...]:
-    name = str(leaf.nodeName())
-    subscribed = leaf.extraOptions().get("subscribe") if name == "StreamingRelationV2" else None
-    return tuple(sorted(str(subscribed).split(","))) if subscribed else (name,)
+def topics_read(frame: DataFrame) -> list[str]:
+    """Return the topics of the stream, as often as there are sources that read them."""
+    return [topic for source in sources(frame) if source.topic for topic in source.topics]
 
 
 def _source(node: Any) -> Source:
-    if str(node.nodeName()) == "StreamingRelationV2":
+    name = str(node.nodeName())
+    if name == "StreamingRelationV2":
         options = node.extraOptions()
-        return Source(str(options.get("subscribe") or ""), str(options.get("path") or ""))
-    if str(node.nodeName()) != "StreamingRelation":
-        return Source()
-    path = node.dataSource().options().get("path")
-    return Source(path=str(path.get()) if path.isDefined() else "")
-
-
-# What `Sources.decode` puts above decoding, whose expressions each schema version changes.
-OBSERVED, OF_DECODING = "CollectMetrics", "decode "
-# Numbers that Spark gives expressions anew in each run, and the delay of the watermark that it shows beside names.
-NUMBERED = re.compile(r"#\d+L?(?:-T\d+ms)?|-T\d+ms|(?<=\b[xyz]_)\d+")
-HASH_DIGITS = 12
-# What is in the text of a node that makes windows, or has to do with sessions.
-WINDOW_TEXTS = ("precisetimestampconversion", "session_window")
+        return Source(str(options.get("subscribe") or ""), str(options.get("path") or ""), name)
+    path = node.dataSource().options().get("path") if name == "StreamingRelation" else None
+    return Source(path=str(path.get()) if path is not None and path.isDefined() else "", node=name)
 
 
 @dataclass(frozen=True)
-class Step:
-    """A node of the plan of a query.
+class TimeWindow:
+    """A window of event time that a node of the plan puts rows into; a session has UNKNOWN_LENGTH."""
+
+    length: timedelta
+    slide: timedelta
+
+
+@dataclass(frozen=True)
+class EventTimeSpan:
+    """How far the event times of a query's rows are from those of the events that the rows are made of.
 
     Args:
-        kind: "state", "window", "watermark" or "other".
-        text: its expressions; of "other" a hash, enough to tell that it has changed.
+        back: a row's event time may be this much earlier than that of an event it is made of: a window's start.
+        ahead: or this much later: a join's other side.
+        context: a row is whole once all events this much before and after its event time are read.
     """
 
-    kind: str
-    node: str
-    text: str
+    back: timedelta = timedelta(0)
+    ahead: timedelta = timedelta(0)
+    context: timedelta = timedelta(0)
 
 
-def steps(frame: DataFrame) -> tuple[Step, ...]:
-    """Return the nodes of a stream's plan, from the output down to decoding."""
-    return tuple(_steps(analyzed_plan(frame)))
+def event_time_span(frame: DataFrame) -> EventTimeSpan:
+    """Return the span of the stream `frame`, from its windows, its lateness and its joins; zero without a watermark."""
+    windows = lateness = timedelta(0)
+    joined = False
+    for node in nodes(analyzed_plan(frame)):
+        name = str(node.nodeName())
+        if name == WATERMARK:
+            lateness += _lateness(node)
+        elif name.startswith(OPEN_ENDED):
+            windows += UNKNOWN_LENGTH
+        windows += max((window.length for window in _windows_of(node)), default=timedelta(0))
+        joined = joined or (name == "Join" and is_stateful(node))
+    return EventTimeSpan(windows, lateness if joined else timedelta(0), windows + lateness)
 
 
-def _steps(node: Any) -> Iterator[Step]:
-    if not node.isStreaming() or _is_decoding(node):
+def _lateness(node: Any) -> timedelta:
+    months, days, microseconds = interval_parts(node.delay())
+    return timedelta(days=days + 31 * months, microseconds=microseconds)
+
+
+def time_windows(frame: DataFrame) -> tuple[TimeWindow, ...]:
+    """Return the windows that a stream's rows are put into, the last of the plan first."""
+    return tuple(window for node in nodes(analyzed_plan(frame)) for window in _windows_of(node))
+
+
+def _windows_of(node: Any) -> Iterator[TimeWindow]:
+    """Yield the windows that a node makes: columns with a mark of Spark's, and a struct of start and end."""
+    if str(node.nodeName()) == "Project":
+        aliases = [named for named in listed(node.projectList()) if str(named.nodeName()) == "Alias"]
+        columns = [(alias, alias.child()) for alias in aliases]
+    elif str(node.nodeName()) == "Expand":
+        columns = list(zip(listed(node.output()), listed(node.projections().head()), strict=True))
+    else:
         return
-    children = listed(node.children())
-    if children and str(node.nodeName()) != OBSERVED:  # what is counted in passing changes no row
-        yield _step(node)
-    for child in children:
-        yield from _steps(child)
+    for named, value in columns:
+        is_struct = str(value.nodeName()) == "CreateNamedStruct"
+        if is_struct and named.metadata().contains(SESSION_MARK):
+            yield TimeWindow(UNKNOWN_LENGTH, UNKNOWN_LENGTH)
+        elif is_struct and named.metadata().contains(WINDOW_MARK):
+            yield _time_window(value)
 
 
-def _is_decoding(node: Any) -> bool:
-    return str(node.nodeName()) == OBSERVED and str(node.name()).startswith(OF_DECODING)
+def _time_window(struct: Any) -> TimeWindow:
+    """Return the window that the analyzer has replaced by its arithmetic, on microseconds.
+
+    The end is `start + length`; the start is `(time - CASE ... ELSE (time - offset) % slide END) - number * slide`.
+    """
+    start, end = listed(struct.valExprs())
+    length = _first_of_kind(end, "Add").right().value()
+    slide = _first_of_kind(start, "Subtract").left().right().elseValue().get().right().value()
+    return TimeWindow(timedelta(microseconds=int(length)), timedelta(microseconds=int(slide)))
 
 
-def _step(node: Any) -> Step:
-    name = str(node.nodeName())
-    text = "; ".join(NUMBERED.sub("", _without_alias(expression)) for expression in listed(node.expressions()))
-    if name == WATERMARK:
-        return Step("watermark", name, f"{text}: {node.delay().toString()}")
-    if is_stateful(node):
-        return Step("state", name, text)
-    if any(part in text for part in WINDOW_TEXTS):
-        return Step("window", name, text)
-    return Step("other", name, hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS])
-
-
-def _without_alias(expression: Any) -> str:
-    is_named = str(expression.nodeName()) == "Alias"
-    return str(expression.child().toString() if is_named else expression.toString())
+def _first_of_kind(expression: Any, kind: str) -> Any:
+    """Return the nearest expression of that kind on the way down the first children."""
+    while str(expression.nodeName()) != kind:
+        expression = expression.children().head()
+    return expression

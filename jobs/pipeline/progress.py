@@ -27,6 +27,7 @@ SIZE = "bytes"  # of keys and values
 REJECTED = "rejected"
 REJECTED_AS = "rejected_"  # begins the name of the count of a code
 PUBLISHED, PUBLISH = "published", "publish "  # the count of records, and what begins its name, before that of the topic
+OF_DECODING = "decode "  # begins the name of what is counted where a topic is decoded, before that of the topic
 NO_WATERMARK = "1970-01-01T00:00:00.000Z"
 SAY_IDLE_EVERY = timedelta(minutes=1)
 

@@ -17,7 +17,7 @@ from jobs.connectors.tally import Tally
 from jobs.pipeline import plan_analysis, real_time, state_store
 from jobs.pipeline.checkpoint import batch_offsets, choose_file_manager, last_commit, opening, planned_at
 from jobs.pipeline.guards import SchemaGuard, SourceGuard, topics_of
-from jobs.pipeline.late_rows.table import LateRows
+from jobs.pipeline.late_rows import LateRows
 from jobs.pipeline.log_labels import label_batch
 from jobs.pipeline.lost_records import LostRecords, go_on_with_recreated
 from jobs.pipeline.outputs import Batch, OnBatch, Output
@@ -127,7 +127,7 @@ def start_real_time_query(
         TidemarkError: see `start_query`, whose stops come within seconds here.
     """
     guard, description = _prepared(spark, settings, output, checkpoint)
-    topics = set(real_time.topics_of(output))
+    topics = set(plan_analysis.topics_read(output.frame))
     guard.check(topics)
     done = last_commit(spark, checkpoint)
     real_time.remember_checked(spark, checkpoint, -1 if done is None else done)

@@ -5,8 +5,10 @@ started before it has written anything: one says how the query was last started,
 has written its last batches, which may have been made by other code.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Self
@@ -14,14 +16,38 @@ from typing import Any, Self
 from pyspark.sql import SparkSession
 
 from conf import code_version
-from jobs.pipeline import checkpoint, event_time, plan_analysis
-from jobs.pipeline.event_time import EventTimeSpan
+from jobs.connectors.spark_internals import analyzed_plan, listed
+from jobs.pipeline import checkpoint, plan_analysis
 from jobs.pipeline.outputs import Output, RowSelector
 from jobs.pipeline.paths import STARTED_FILE, WRITTEN_FILE
-from jobs.pipeline.plan_analysis import Step
+from jobs.pipeline.plan_analysis import WATERMARK, EventTimeSpan, is_stateful
+from jobs.pipeline.progress import OF_DECODING
 
 # Version 0.1.0 refuses any other field in STARTED_FILE. In WRITTEN_FILE it passes over those that it does not know.
 STARTED_FIELDS = ("job", "query", "name", "mode", "topics", "tables", "topic", "reach", "code")
+
+
+# What `Sources.decode` puts above decoding, whose expressions each schema version changes.
+OBSERVED = "CollectMetrics"
+# Numbers that Spark gives expressions anew in each run, and the delay of the watermark that it shows beside names.
+NUMBERED = re.compile(r"#\d+L?(?:-T\d+ms)?|-T\d+ms|(?<=\b[xyz]_)\d+")
+HASH_DIGITS = 12
+# What is in the text of a node that makes windows, or has to do with sessions.
+WINDOW_TEXTS = ("precisetimestampconversion", "session_window")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node of the plan of a query.
+
+    Args:
+        kind: "state", "window", "watermark" or "other".
+        text: its expressions; of "other" a hash, enough to tell that it has changed.
+    """
+
+    kind: str
+    node: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -70,14 +96,14 @@ class QueryDescription:
             topics=tuple(dict.fromkeys(source.topic for source in sources if source.topic)),
             tables=output.tables,
             topic=output.topic,
-            reach=event_time.event_time_span(output.frame),
+            reach=plan_analysis.event_time_span(output.frame),
             table=output.table,
             keys=output.keys,
-            sources=plan_analysis.source_topics(output.frame),
-            steps=plan_analysis.steps(output.frame),
+            sources=tuple(source.topics for source in sources),
+            steps=tuple(_steps(analyzed_plan(output.frame))),
             windows=tuple(
                 (window.length.total_seconds(), window.slide.total_seconds())
-                for window in event_time.time_windows(output.frame)
+                for window in plan_analysis.time_windows(output.frame)
             ),
             columns=tuple((column.name, column.dataType.simpleString()) for column in output.frame.schema.fields),
         )
@@ -128,6 +154,38 @@ class QueryDescription:
 
 def _unchanged(value: Any) -> Any:
     return value
+
+
+def _steps(node: Any) -> Iterator[Step]:
+    """Yield the nodes of a stream's plan, from the output down to decoding."""
+    if not node.isStreaming() or _is_decoding(node):
+        return
+    children = listed(node.children())
+    if children and str(node.nodeName()) != OBSERVED:  # what is counted in passing changes no row
+        yield _step(node)
+    for child in children:
+        yield from _steps(child)
+
+
+def _is_decoding(node: Any) -> bool:
+    return str(node.nodeName()) == OBSERVED and str(node.name()).startswith(OF_DECODING)
+
+
+def _step(node: Any) -> Step:
+    name = str(node.nodeName())
+    text = "; ".join(NUMBERED.sub("", _without_alias(expression)) for expression in listed(node.expressions()))
+    if name == WATERMARK:
+        return Step("watermark", name, f"{text}: {node.delay().toString()}")
+    if is_stateful(node):
+        return Step("state", name, text)
+    if any(part in text for part in WINDOW_TEXTS):
+        return Step("window", name, text)
+    return Step("other", name, hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS])
+
+
+def _without_alias(expression: Any) -> str:
+    is_named = str(expression.nodeName()) == "Alias"
+    return str(expression.child().toString() if is_named else expression.toString())
 
 
 class DescriptionFiles:

@@ -77,8 +77,9 @@ def require_slots(spark: SparkSession, kafka: Kafka, outputs: Sequence[Output]) 
     in_real_time = [output for output in outputs if output.is_real_time]
     if not in_real_time:
         return
-    counts = partitions(kafka, (topic for output in in_real_time for topic in topics_of(output)))
-    needed = sum(counts[topic] for output in in_real_time for topic in topics_of(output))
+    topics = [topic for output in in_real_time for topic in plan_analysis.topics_read(output.frame)]
+    counts = partitions(kafka, topics)
+    needed = sum(counts[topic] for topic in topics)
     others = len(in_real_time) < len(outputs)
     master = spark.sparkContext.master or ""
     slots, until = task_slots(spark), time.monotonic() + SLOTS_SECONDS
@@ -96,11 +97,6 @@ def too_few_slots(output: Output, counts: dict[str, int], needed: int, slots: in
     why = f"needs {needed} task slots, one for each partition ({read}), where Spark has {slots}"
     more = f"set spark.master to local[{needed},4]" if master.startswith("local") else "give it more cores"
     return refusal(output.job, output.topic or output.name, why, more)
-
-
-def topics_of(output: Output) -> list[str]:
-    """Return the topics that an output reads, one for each source that does."""
-    return [topic for source in plan_analysis.source_topics(output.frame) for topic in source]
 
 
 def partitions(kafka: Kafka, topics: Iterable[str]) -> dict[str, int]:

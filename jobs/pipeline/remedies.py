@@ -15,9 +15,8 @@ from jobs.pipeline.checkpoint import Damage
 from jobs.pipeline.checkpoint_format import batch_offsets, entry_file, start_file, topic_offsets
 from jobs.pipeline.errors import STATE_DAMAGED, DamagedError, DeniedError, UnreadableError
 from jobs.pipeline.outputs import Output
-from jobs.pipeline.paths import QUARANTINE, SHARED
+from jobs.pipeline.paths import GO_ON_WITH_NEW, MOVE_AWAY, OTHER_NAME, QUARANTINE, SHARED, SKIP
 from jobs.pipeline.state_store import damaged_file
-from jobs.pipeline.stored_tables import GO_ON_WITH_NEW, MOVE_AWAY, OTHER_NAME, SKIP
 
 # Stops after which a query may have to read its topics again.
 BEGIN_ANEW = ("TABLE_BEHIND", "TABLE_LOG_DAMAGED", "DATA_FILE_DAMAGED", STATE_DAMAGED)
@@ -148,8 +147,7 @@ def query_error(
         # With a ledger, a batch that was begun must be written as it was begun, or not at all.
         return stop if output.keeps_ledger else _with_way_past(spark, folder, stop)
     if isinstance(stop, DeniedError):
-        topics = [topic for source in plan_analysis.source_topics(output.frame) for topic in source]
-        return with_rights(settings.kafka, topics, output.topic, stop)
+        return with_rights(settings.kafka, plan_analysis.topics_read(output.frame), output.topic, stop)
     if stop.code == "DATA_LOST":
         skip = f"{SKIP}: it goes on behind them, says which they are, and writes nothing twice"
         remedies = (stop.remedy, skip, "" if output.topic else begin_anew(output, folder, settings.paths.tables))

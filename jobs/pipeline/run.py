@@ -20,7 +20,7 @@ from jobs.connectors.kafka import offsets as kafka_offsets
 from jobs.connectors.kafka import source_sink
 from jobs.pipeline import checkpoint, paths, plan_analysis, query, real_time, state_store, topic_sink
 from jobs.pipeline.guards import SchemaGuard
-from jobs.pipeline.late_rows.table import LateRows
+from jobs.pipeline.late_rows import LateRows
 from jobs.pipeline.left_out import OUTAGES, LeftOut, refusal
 from jobs.pipeline.outputs import (
     Batch,

@@ -7,7 +7,9 @@ LongSerializer, names no row. Text that is of another form by chance nothing can
 are held against their key fields.
 """
 
+import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -16,14 +18,15 @@ from pyspark.sql import functions as F
 from conf.errors import TidemarkError, nearest
 from jobs.connectors.avro import decode
 from jobs.connectors.avro.decode import ERA
-from jobs.pipeline import framed_keys
+from schemas.codec import parsed
+from schemas.compatibility import conflicts
 from schemas.registry import RegisteredSchema
 from schemas.spark_limits import NamedTypes, event_schema
 from schemas.wire import UUID
 
 DELETED_KEY, OTHER_KEY = "deleted_key", "other_key"
 BAD_KEY = "BAD_KEY"
-NAMED = "tidemark_named_key"
+NAMED, FRAMED = "tidemark_named_key", "tidemark_framed_key"
 WHOLE = r"(?:0|-?[1-9][0-9]*)"
 DAY = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 SECONDS = r"[0-9]{2}:[0-9]{2}:[0-9]{2}"
@@ -33,6 +36,11 @@ FIRST_DAY, LAST_DAY = (edge.partition(" ")[0] for edge in ERA)
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 # Java's and Python's texts of one double differ, so any that a JSON number may have stands for the double.
 DOUBLE = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+KEY = "key"
+DECODED = ("value", "schema_id", "event", "error")
+# The one type that keeps its values as another one: a key that was rounded would be another row's.
+WIDENED = ("int", "long")
+MEANING = ("type", "logicalType", "precision", "scale", "size")
 
 
 def with_deleted_keys(
@@ -49,10 +57,10 @@ def with_deleted_keys(
     Raises:
         TidemarkError: BAD_TOPICS, where `key` is no field of the event, or of a type that no record key can be read as.
     """
-    parsed = event_schema(schema)
-    named = framed_keys.with_values(decoded, parsed, key, of_keys).withColumn(
-        NAMED, F.when(framed_keys.is_framed(of_keys), F.col(framed_keys.VALUE)).otherwise(key_value(topic, parsed, key))
-    )
+    event = event_schema(schema)
+    is_framed, text_value = decode.carries(of_keys, "key"), key_value(topic, event, key)
+    framed = _with_framed_keys(decoded, _key_type(topic, event, key), of_keys)
+    named = framed.withColumn(NAMED, F.when(is_framed, F.col(FRAMED)).otherwise(text_value))
     is_tombstone, field = F.col("error").eqNullSafe(decode.NO_VALUE), F.col("event").getField(key)
     is_other = F.col("error").isNull() & field.isNotNull() & ~field.eqNullSafe(F.col(NAMED))
     is_bad = is_tombstone & F.col(NAMED).isNull()
@@ -61,7 +69,7 @@ def with_deleted_keys(
         OTHER_KEY: F.coalesce(is_other, F.lit(False)),
         "error": F.when(is_bad, BAD_KEY).otherwise(F.col("error")),
     }
-    return named.withColumns(columns).drop(NAMED, framed_keys.VALUE)
+    return named.withColumns(columns).drop(NAMED, FRAMED)
 
 
 def key_value(topic: str, schema: dict[str, Any], key: str) -> Column:
@@ -71,12 +79,8 @@ def key_value(topic: str, schema: dict[str, Any], key: str) -> Column:
     Raises:
         TidemarkError: BAD_TOPICS, as `with_deleted_keys`.
     """
-    names, fields = NamedTypes(schema), {field["name"]: field["type"] for field in schema["fields"]}
-    if key not in fields:
-        what = f"topic {topic} is compacted by `{key}`, and its events have no such field"
-        raise TidemarkError("BAD_TOPICS", what, f"mend its key in conf/topics.toml; {nearest(key, [*fields])}")
-    branches = names.branches(fields[key])
-    value = _read(names.of(branches[0])) if len(branches) == 1 else None
+    declared = _key_type(topic, schema, key)
+    value = _read(declared) if declared is not None else None
     if value is None:
         what = f"topic {topic} is compacted by `{key}`, whose type no record key can be read as"
         remedy = "name a field in conf/topics.toml that is a string, a number, a time, a boolean or bytes"
@@ -84,9 +88,14 @@ def key_value(topic: str, schema: dict[str, Any], key: str) -> Column:
     return value
 
 
-def is_text(key: Column) -> Column:
-    """Return whether a record key, cast to text, was text: UTF-8 without control characters."""
-    return F.is_valid_utf8(key) & ~key.rlike(CONTROL)
+def _key_type(topic: str, schema: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """Return the type of the field `key`, without null; None where it has several."""
+    names, fields = NamedTypes(schema), {field["name"]: field["type"] for field in schema["fields"]}
+    if key not in fields:
+        what = f"topic {topic} is compacted by `{key}`, and its events have no such field"
+        raise TidemarkError("BAD_TOPICS", what, f"mend its key in conf/topics.toml; {nearest(key, [*fields])}")
+    branches = names.branches(fields[key])
+    return names.of(branches[0]) if len(branches) == 1 else None
 
 
 def _read(declared: dict[str, Any]) -> Column | None:
@@ -97,7 +106,11 @@ def _read(declared: dict[str, Any]) -> Column | None:
     if kind == "enum":
         return F.when(text.isin(declared["symbols"]), text)
     if kind == "string":
-        return F.lower(_matching(UUID)) if logical == "uuid" else F.when(is_text(text), text)
+        return (
+            F.lower(_matching(UUID))
+            if logical == "uuid"
+            else F.when(F.is_valid_utf8(text) & ~text.rlike(CONTROL), text)
+        )
     if kind == "boolean":
         return _matching("true|false").try_cast("boolean")
     if logical == "decimal":
@@ -138,3 +151,70 @@ def _matching(pattern: str) -> Column:
     """Return the key as text, null where it is not as a whole what `pattern` says, which is ASCII alone."""
     text = F.col("key").cast("string")
     return F.when(text.rlike(rf"\A(?:{pattern})\z"), text)
+
+
+def _with_framed_keys(
+    decoded: DataFrame, declared: dict[str, Any] | None, of_keys: Sequence[RegisteredSchema]
+) -> DataFrame:
+    """Return `avro.decode`'s result with FRAMED, of the type `declared`: what the column `key` (binary) says by one of
+    the schemas `of_keys`; null where it says nothing.
+
+    Confluent's AvroSerializer, Connect and Debezium write such keys, by a schema of the subject `<topic>-key`: a value
+    of the key field's type, or a record with one field of that type, whatever that is called. Keys by any other schema,
+    as of a record with two fields, are not read.
+    """
+    writers = _key_writers(json.dumps(declared), tuple(of_keys)) if declared is not None else ()
+    if not writers:
+        return decoded.withColumn(FRAMED, F.lit(None))
+    aside = {name: f"tidemark_aside_{name}" for name in DECODED}
+    keys = decoded.withColumnsRenamed(aside).withColumn("value", F.col("key"))
+    read = decode.decode(keys, writers, _as_record(["null", declared]))
+    value = F.when(F.col("error").isNull(), F.col("event").getField(KEY))
+    back = {name: plain for plain, name in aside.items()}
+    return read.withColumn(FRAMED, value).drop(*DECODED).withColumnsRenamed(back)
+
+
+@lru_cache(maxsize=256)
+def _key_writers(declared: str, of_keys: tuple[RegisteredSchema, ...]) -> tuple[RegisteredSchema, ...]:
+    """Return the schemas that can be read as the key field's type (JSON), each as a record with that field: the bytes
+    of a record with one field are those of the field."""
+    key_type = json.loads(declared)
+    reader, writers = _as_record(["null", key_type]), []
+    for version in of_keys:
+        try:
+            text = _key_schema(version, key_type)
+            writer = text and RegisteredSchema(version.id, version.subject, version.version, text)
+            if writer and not conflicts(reader, [writer], "backward"):
+                writers.append(writer)
+        except TidemarkError:
+            continue  # no valid schema: keys by it are kept in quarantine
+    return tuple(writers)
+
+
+def _key_schema(version: RegisteredSchema, key_type: dict[str, Any]) -> str | None:
+    """Return the text of a registered schema as a record with the field KEY; None where it is not of that type."""
+    if not version.is_avro:
+        return None
+    schema = parsed(version.text)
+    names = NamedTypes(schema)
+    if isinstance(schema, dict) and schema["type"] == "record":
+        if len(schema["fields"]) != 1:
+            return None
+        schema = schema["fields"][0]["type"]
+    branches = names.branches(schema)
+    written = names.of(branches[0]) if len(branches) == 1 else {"type": ""}
+    is_plain = "logicalType" not in written and "logicalType" not in key_type
+    is_wider = (written["type"], key_type["type"]) == WIDENED and is_plain
+    is_same = all(written.get(part) == key_type.get(part) for part in MEANING)
+    if not (is_same or is_wider):
+        return None
+    # Types that have names are the same where they hold the same, whatever each schema calls its own.
+    plain = {name: value for name, value in (written | {"name": key_type.get("name", "")}).items() if value != ""}
+    if isinstance(schema, list):
+        return _as_record([plain if branch in branches else "null" for branch in schema])
+    return _as_record(plain)
+
+
+def _as_record(kind: Any) -> str:
+    fields = [{"name": KEY, "type": kind}]
+    return json.dumps({"type": "record", "name": "Key", "namespace": "tidemark", "fields": fields})

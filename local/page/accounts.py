@@ -23,7 +23,7 @@ from jobs.operations.coverage.query_offsets import QueryOffsets, Span, merge_spa
 from jobs.operations.coverage.row_checks import BRONZE, RowAudit, row_audits
 from jobs.operations.coverage.tables import TableCoverage
 from jobs.pipeline import paths
-from jobs.pipeline.stored_tables import find_stored
+from jobs.pipeline.paths import find_stored
 from local.page.cluster import Brokers
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Quarantine

@@ -15,7 +15,7 @@ from conf.settings import Settings
 from jobs.connectors.delta.reading import StoredTable
 from jobs.connectors.files import table_uri
 from jobs.pipeline import paths
-from jobs.pipeline.stored_tables import find_stored
+from jobs.pipeline.paths import find_stored
 from local.page.charts import Chart, counts_over_time
 
 SHOWN = 30

@@ -24,7 +24,7 @@ from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.offsets import list_offsets
 from jobs.connectors.kafka.rights import Right
 from jobs.pipeline import paths
-from jobs.pipeline.stored_tables import find_stored
+from jobs.pipeline.paths import find_stored
 from producers.quarantine.records import Coordinates
 
 PARTITION = 0

@@ -15,7 +15,7 @@ from conf.settings import Settings
 from jobs.connectors.delta.log import tables_under
 from jobs.connectors.delta.reading import StoredTable
 from jobs.pipeline import paths
-from jobs.pipeline.stored_tables import find_stored
+from jobs.pipeline.paths import find_stored
 from producers.quarantine.marker_log import MarkerLog
 from producers.quarantine.records import OF, Coordinates, Rejected
 from producers.quarantine.selection import Selection, column_of

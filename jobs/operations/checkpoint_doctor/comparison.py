@@ -7,8 +7,7 @@ from typing import Literal
 from pyspark.sql.types import StructType
 
 from jobs.connectors.delta.schema_evolution import is_widening, type_changes
-from jobs.pipeline.plan_analysis import Step
-from jobs.pipeline.query_description import QueryDescription
+from jobs.pipeline.query_description import QueryDescription, Step
 from jobs.pipeline.state_store import Family, Operator
 
 Answer = Literal["new", "safe", "rename", "repartition", "rebuild"]

@@ -26,7 +26,7 @@ from jobs.operations.coverage.offset_checks import (
 from jobs.operations.coverage.row_checks import RowAudit, check_rows, row_audits, unreadable_tables
 from jobs.operations.coverage.tables import TableCoverage, check_files, table_coverage
 from jobs.pipeline import paths
-from jobs.pipeline.stored_tables import anew
+from jobs.pipeline.paths import lost_table_remedy
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def read_coverage(
 
 
 def _read(root: str, name: str, verify: bool = False) -> TableCoverage:
-    table = table_coverage(paths.table(root, name), verify, anew(name))
+    table = table_coverage(paths.table(root, name), verify, lost_table_remedy(name))
     if table.version < 0:
         raise log_damaged(table.path, "it has no commit", table.anew)
     return table
@@ -198,7 +198,7 @@ def check_coverage(
 
 def _missing(name: str, query: str) -> Finding:
     text = f"{name}: there is no such table, and the checkpoint of {query} has batches that were written to it"
-    return Finding("TABLE_MISSING", name, text, f"restore it from a copy, or {anew(name)}")
+    return Finding("TABLE_MISSING", name, text, f"restore it from a copy, or {lost_table_remedy(name)}")
 
 
 def _can_be_asked(audit: RowAudit, topics: ClusterTopics) -> bool:

@@ -10,7 +10,7 @@ from jobs.operations.coverage.findings import Finding, offsets_finding
 from jobs.operations.coverage.ledgers import SinkCoverage
 from jobs.operations.coverage.query_offsets import Gap, Key, QueryOffsets, Span, gaps_between, gaps_within, merge_spans
 from jobs.operations.coverage.tables import TableCoverage
-from jobs.pipeline.stored_tables import GO_ON_WITH_NEW, OTHER_NAME, SKIP, with_other_topic
+from jobs.pipeline.paths import GO_ON_WITH_NEW, OTHER_NAME, SKIP, recreated_topic_remedy
 
 INTO_A_RANGE = "`--from` and `--to` read them into tables of a range"
 # What goes on where the offsets of an output topic no longer are those of its source.
@@ -137,7 +137,7 @@ def _against_topics(
             yield Finding("TOPIC_MISSING", name, text, remedy, topic)
         elif topic in recreated:
             text = f"{name}: topic {topic} was deleted and created again since {newest.key.sink} began to read it"
-            yield Finding("TOPIC_RECREATED", name, text, with_other_topic(with_new), topic)
+            yield Finding("TOPIC_RECREATED", name, text, recreated_topic_remedy(with_new), topic)
         elif newest.every_batch:
             ends = {span.partition: span for span in spans if span.topic == topic}
             starts = {p: min(s.start or 0 for s in spans if s[:2] == (topic, p)) for p in ends}

@@ -27,8 +27,8 @@ from jobs.pipeline.checkpoint_format import (
     source_offsets,
     topic_offsets,
 )
+from jobs.pipeline.paths import find_stored
 from jobs.pipeline.query_description import QueryDescription
-from jobs.pipeline.stored_tables import find_stored
 
 Integers = npt.NDArray[np.int64]
 INGEST = "ingest"  # the job that writes bronze

@@ -22,7 +22,7 @@ from jobs.operations.replay.request import (
     queries_reading,
     topics_named,
 )
-from jobs.pipeline.event_time import EventTimeSpan
+from jobs.pipeline.plan_analysis import EventTimeSpan
 from jobs.pipeline.query_description import QueryDescription
 
 # Far enough from the ends of what a datetime can hold, however far an event reaches.

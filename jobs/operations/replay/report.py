@@ -9,7 +9,7 @@ from conf.settings import Settings
 from jobs.operations.replay.compare import Difference
 from jobs.operations.replay.record import Part, Replacement, Replay
 from jobs.operations.replay.verify import TableComparison
-from jobs.pipeline.stored_tables import find_stored
+from jobs.pipeline.paths import find_stored
 
 UNMEASURED = 50_000  # records a second, where no replay of the job has run yet
 

@@ -23,7 +23,7 @@ from jobs.connectors.files import table_uri
 from jobs.pipeline import paths
 from jobs.pipeline.monitoring.definitions import SCHEMA, TIME
 from jobs.pipeline.monitoring.journal_file import BESIDE, SUFFIX, Journal, read_journal
-from jobs.pipeline.stored_tables import find_stored
+from jobs.pipeline.paths import find_stored
 
 FOLDER = "micro_batches"  # beside the logs
 CUT_BYTES = 1_000_000  # some hundred micro-batches

@@ -240,7 +240,7 @@ class Monitor(StreamingQueryListener):
             key = (self._recorder.job_of(output.query), output.query)
             if output.query in started and key not in known:
                 spans = offsets_of_batch({"until": checkpoint.positions(self._run.spark, self._run.checkpoint(output))})
-                topics = {topic for of_source in plan_analysis.source_topics(output.frame) for topic in of_source}
+                topics = plan_analysis.topics_read(output.frame)
                 # Offsets of a topic that the job no longer reads would stand still for ever.
                 found = {(at["topic"], at["partition"]): at["end"] for at in spans if at["topic"] in topics}
                 if found:

@@ -1,6 +1,8 @@
 """What a stream's plan says of itself before it starts."""
 
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -10,13 +12,19 @@ from jobs.connectors.kafka.source_sink import COLUMNS
 from jobs.connectors.spark_internals import optimization_barrier
 from jobs.pipeline.pii import PADS
 from jobs.pipeline.plan_analysis import (
+    UNKNOWN_LENGTH,
+    EventTimeSpan,
+    TimeWindow,
     changes_when_run_again,
     drops_late_rows,
+    event_time_span,
     keeps_state,
     repeats,
+    time_windows,
 )
 
 Transform = Callable[[DataFrame], DataFrame]
+MINUTE, HOUR, NONE = timedelta(minutes=1), timedelta(hours=1), timedelta(0)
 
 
 def minutes(frame: DataFrame) -> DataFrame:
@@ -128,3 +136,36 @@ def test_whether_a_batch_may_have_a_key_twice_and_in_the_order_of_its_records(
 
 def test_rows_that_come_of_no_topic_are_in_no_order(ticks: DataFrame) -> None:
     assert repeats(ticks, ["value"]) == "stop"
+
+
+@pytest.fixture(scope="module")
+def minutely(ticks: DataFrame) -> DataFrame:
+    return ticks.withWatermark("timestamp", "1 minute")
+
+
+@pytest.mark.parametrize(
+    ("grouping", "windows"),
+    [
+        (lambda: [F.window("timestamp", "1 hour"), "value"], [TimeWindow(HOUR, HOUR)]),
+        (lambda: [F.window("timestamp", "1 day", "1 day", "5 hours")], [TimeWindow(24 * HOUR, 24 * HOUR)]),
+        (lambda: [F.window("timestamp", "3 hours", "30 minutes")], [TimeWindow(3 * HOUR, HOUR / 2)]),
+        (lambda: [F.window("timestamp", "1 hour", "40 minutes")], [TimeWindow(HOUR, HOUR * 2 / 3)]),
+        (lambda: [F.session_window("timestamp", "30 minutes")], [TimeWindow(UNKNOWN_LENGTH, UNKNOWN_LENGTH)]),
+        (lambda: ["value"], []),
+    ],
+)
+def test_windows_and_how_far_their_rows_lie_from_their_events(
+    grouping: Callable[[], list[Any]], windows: list[TimeWindow], minutely: DataFrame
+) -> None:
+    frame = minutely.groupBy(*grouping()).count()
+    assert list(time_windows(frame.where("count > 1"))) == windows
+    length = windows[0].length if windows else NONE
+    assert event_time_span(frame) == EventTimeSpan(length, NONE, length + MINUTE)
+
+
+def test_windows_of_windows_reach_as_far_as_both_and_a_join_as_far_as_lateness(minutely: DataFrame) -> None:
+    inner = minutely.groupBy(F.window("timestamp", "10 minutes")).count()
+    outer = inner.groupBy(F.window(F.window_time("window"), "1 hour")).count()
+    assert event_time_span(outer) == EventTimeSpan(70 * MINUTE, NONE, 71 * MINUTE)
+    joined = minutely.alias("a").join(minutely.alias("b"), F.expr("a.value = b.value"))
+    assert event_time_span(joined) == EventTimeSpan(NONE, 2 * MINUTE, 2 * MINUTE)

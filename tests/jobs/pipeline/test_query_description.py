@@ -4,10 +4,9 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 
-from jobs.pipeline.event_time import EventTimeSpan
 from jobs.pipeline.outputs import RowSelector
-from jobs.pipeline.plan_analysis import Step
-from jobs.pipeline.query_description import QueryDescription
+from jobs.pipeline.plan_analysis import EventTimeSpan
+from jobs.pipeline.query_description import QueryDescription, Step
 
 ROWS = RowSelector("hourly_delays", ("hour", "origin"), "hour")
 STEPS = (Step("state", "Aggregate", "window, origin"), Step("window", "Project", "(x % 3600000000L)"))

@@ -6,8 +6,7 @@ import pytest
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from jobs.operations.checkpoint_doctor.comparison import NewQuery, OldQuery, changes
-from jobs.pipeline.plan_analysis import Step
-from jobs.pipeline.query_description import QueryDescription
+from jobs.pipeline.query_description import QueryDescription, Step
 from jobs.pipeline.state_store import STATE_STORES, Family, Operator
 
 KEY = StructType([StructField("id", StringType())])

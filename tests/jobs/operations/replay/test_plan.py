@@ -11,8 +11,8 @@ from conf.settings import load
 from jobs.operations.replay.live_job import LiveQuery
 from jobs.operations.replay.plan import due_periods
 from jobs.operations.replay.record import WITHDRAWN, Part, Replacement, Replay, Replays, Slice, State
-from jobs.pipeline.event_time import EventTimeSpan
 from jobs.pipeline.outputs import RowSelector
+from jobs.pipeline.plan_analysis import EventTimeSpan
 from jobs.pipeline.query_description import QueryDescription
 
 DAY = timedelta(days=1)

@@ -1,24 +1,37 @@
-"""Computes parts of a stream's plan again over the records of one micro-batch.
+"""Finds the rows of a micro-batch that came too late: what each stateful operator took in and the watermark dropped.
 
-A plan is Catalyst's, optimized as Spark optimizes the stream's: what a filter further up keeps from an operator is not
-in the operator's input here either. The Kafka source is exchanged for a batch of the same offsets under the same
+Spark drops a row at the first stateful operator that it meets, where the row's event time, or the end of the window
+that it is grouped by, is not after the watermark of the batch before. So parts of the stream's plan are computed again
+over the records of the micro-batch.
+
+The plan is Catalyst's, optimized as Spark optimizes the stream's: what a filter further up keeps from an operator is
+not in the operator's input here either. The Kafka source is exchanged for a batch of the same offsets under the same
 attributes, as Spark itself does with every micro-batch. The records' coordinates are led through, as far as they go.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from conf.settings import Kafka, Source
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.offsets import Position
 from jobs.connectors.spark_internals import PlanBuilder, analyzed_plan, attribute_id, listed, nodes
-from jobs.pipeline.plan_analysis import is_stateful
+from jobs.pipeline.plan_analysis import SESSION_MARK, is_stateful
 
+FOUND = "operator string, event_time timestamp, topic string, partition int, offset long, row string, dropped long"
+EVENT_TIME = "spark.watermarkDelayMs"  # marks the event time among the attributes of a plan
+# If a processor has an initial state, its second child is that state.
+ONE_INPUT = ("TransformWithState", "TransformWithStateInPySpark", "FlatMapGroupsWithState")
+BY_TIMEOUT = ("FlatMapGroupsWithState", "FlatMapGroupsInPandasWithState")
+TASK = "task"  # the column of the partition in which a row is read
+# They keep state, and drop nothing.
+NEVER_LATE = ("GlobalLimit",)
 COORDINATES = {"topic": "string", "partition": "int", "offset": "bigint"}
 SOURCE = "StreamingRelationV2"
 # These nodes matter to the stream alone: its watermark, its observed metrics.
@@ -28,6 +41,92 @@ CLOCKS = ("CurrentTimestamp", "Now", "LocalTimestamp", "CurrentDate")
 
 class RereadError(Exception):
     """The micro-batch cannot be computed again; the text says why."""
+
+
+def dropped_rows(reread: "Reread", watermark_ms: int, complete: bool) -> DataFrame | None:
+    """Return the rows that were dropped; None where no operator of the plan drops any.
+
+    Args:
+        watermark_ms: of the batch before, in milliseconds since 1970.
+        complete: whether the output mode is complete, in which aggregates drop nothing.
+
+    Returns:
+        `operator` string (Spark's name), `event_time` timestamp (what was compared with the watermark), `topic` string,
+        `partition` int, `offset` long, `row` string (the operator's input, as JSON), `dropped` long: how many Spark's
+        own count has for this row: 1, but for an aggregate Spark counts dropped groups, not rows: the first row of a
+        group has 1, its others 0.
+
+    Raises:
+        RereadError: where a source cannot be read again.
+    """
+    of_inputs = [_late(reread, *taken_in, watermark_ms) for taken_in in _inputs(reread.plan, complete)]
+    frames = [frame for frame in of_inputs if frame is not None]
+    return reduce(DataFrame.unionByName, frames) if frames else None
+
+
+def _inputs(plan: Any, complete: bool) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield each stateful operator, a child of it, and the attribute of that child that says what is late."""
+    for operator in nodes(plan):
+        if not operator.isStreaming() or not is_stateful(operator) or _takes_all(operator, complete):
+            continue
+        children = listed(operator.children())
+        for child in children[:1] if str(operator.nodeName()) in ONE_INPUT else children:
+            event_time = _event_time(operator, child)
+            if event_time is not None:
+                yield operator, child, event_time
+
+
+def _takes_all(operator: Any, complete: bool) -> bool:
+    name = str(operator.nodeName())
+    if name in BY_TIMEOUT:
+        return str(operator.timeout()) != "EventTimeTimeout"
+    return name in NEVER_LATE or (complete and name == "Aggregate")
+
+
+def _event_time(operator: Any, child: Any) -> Any:
+    """Return the attribute that the operator compares with the watermark; None where it compares none."""
+    is_aggregate = str(operator.nodeName()) == "Aggregate"
+    attributes = operator.groupingExpressions() if is_aggregate else child.output()
+    return next((attribute for attribute in _attributes(attributes) if attribute.metadata().contains(EVENT_TIME)), None)
+
+
+def _attributes(expressions: Any) -> list[Any]:
+    kinds = ((expression, str(expression.getClass().getSimpleName())) for expression in listed(expressions))
+    return [expression for expression, kind in kinds if kind == "AttributeReference"]
+
+
+def _late(reread: "Reread", operator: Any, child: Any, event_time: Any, watermark_ms: int) -> DataFrame | None:
+    frame = reread.input_of(child)
+    if frame is None:
+        return None
+    output = _attributes(child.output())
+    attributes = {attribute_id(attribute): attribute for attribute in output}
+    # An attribute may be there twice, as keys are.
+    columns = {attribute_id(attribute): f"c{number}" for number, attribute in enumerate(output)}
+    at = F.col(columns[attribute_id(event_time)])
+    is_window = str(event_time.dataType().typeName()) == "struct"
+    time = (at["end"] if is_window else at).cast("timestamp")
+    late = frame.where(F.unix_micros(time) <= watermark_ms * 1000).withColumn(TASK, F.spark_partition_id())
+    named = [F.col(columns[id]).alias(str(attribute.name())) for id, attribute in attributes.items()]
+    return late.select(
+        F.lit(str(operator.nodeName())).alias("operator"),
+        time.alias("event_time"),
+        *COORDINATES,
+        F.to_json(F.struct(*named)).alias("row"),
+        _dropped(operator, columns).alias("dropped"),
+    )
+
+
+def _dropped(operator: Any, columns: dict[int, str]) -> Column:
+    """Return 1 for a row that Spark counts, 0 for one that it counts with another."""
+    if str(operator.nodeName()) != "Aggregate":
+        return F.lit(1).cast("long")
+    grouped_by = _attributes(operator.groupingExpressions())
+    keys = [F.col(columns[attribute_id(attribute)]) for attribute in grouped_by]
+    # Windows are merged over all partitions before they meet the state, sessions only within each.
+    within = [F.col(TASK)] if any(attribute.metadata().contains(SESSION_MARK) for attribute in grouped_by) else []
+    place = F.row_number().over(Window.partitionBy(*within, *keys).orderBy(*COORDINATES))
+    return (place == 1).cast("long")
 
 
 @dataclass(frozen=True)
@@ -64,7 +163,7 @@ class Reread:
         self._session, self._kafka, self._source = session, kafka, source
         self._builder, analyzed = PlanBuilder(session), analyzed_plan(frame)
         self._offsets = dict(zip(_sources(analyzed), _ranges(offsets), strict=False))
-        self.plan = self._builder.optimized(self._at(analyzed, round(planned_at.timestamp() * 1000)))
+        self.plan = self._builder.optimized(self._with_clock(analyzed, round(planned_at.timestamp() * 1000)))
         """The stream's optimized plan."""
 
     def input_of(self, child: Any) -> DataFrame | None:
@@ -106,17 +205,18 @@ class Reread:
         has_records = any(child.has_records for child in children)
         if name == "Union":
             return self._union(node, children, has_records)
-        found = [child.coordinates for child in children if child.coordinates]
+        coordinates = next((child.coordinates for child in children if child.coordinates), ())
         plan = self._builder.with_children(node, [child.plan for child in children])
-        if found:
-            plan = self._led_through(name, plan, found[0])
-        known = found[0] if found and _ids(found[0]) <= _ids(listed(plan.output())) else ()
-        return Rebuilt(plan, known, has_records)
+        plan = self._with_coordinates(name, plan, coordinates)
+        is_whole = _ids(coordinates) <= _ids(listed(plan.output()))
+        return Rebuilt(plan, coordinates if is_whole else (), has_records)
 
-    def _led_through(self, name: str, plan: Any, coordinates: Sequence[Any]) -> Any:
+    def _with_coordinates(self, name: str, plan: Any, coordinates: Sequence[Any]) -> Any:
         """Return `plan`, with the coordinates of its child in its output,
         if it is a node that says what it puts out."""
-        missing = [each for each in coordinates if not _ids([each]) <= _ids(listed(plan.output()))]
+        missing = [column for column in coordinates if attribute_id(column) not in _ids(listed(plan.output()))]
+        if not missing:
+            return plan
         if name == "Project":
             return self._builder.project([*listed(plan.projectList()), *missing], plan.child())
         if name == "Expand":
@@ -129,10 +229,10 @@ class Reread:
         if not any(child.coordinates for child in children):
             return Rebuilt(self._builder.with_children(node, [child.plan for child in children]), (), has_records)
         old = [listed(child.output()) for child in listed(node.children())]
-        kinds = next([each.dataType() for each in child.coordinates] for child in children if child.coordinates)
+        kinds = next([column.dataType() for column in child.coordinates] for child in children if child.coordinates)
         nulls = [self._builder.alias(self._builder.null(kind), "unknown") for kind in kinds]
         # Two children may have the same source: a union's attributes are its first child's, and must be of one meaning.
-        ends = [[self._builder.alias(each, "known") for each in child.coordinates] or nulls for child in children]
+        ends = [[self._builder.alias(column, "known") for column in child.coordinates] or nulls for child in children]
         parts = zip(old, ends, children, strict=True)
         plans = [self._builder.project([*output, *end], child.plan) for output, end, child in parts]
         union = self._builder.with_children(node, plans)
@@ -145,30 +245,33 @@ class Reread:
             raise RereadError("the offsets of its source are not known")
         batch = source_sink.read_batch(self._session, self._kafka, self._source, *at)
         read = analyzed_plan(batch)
-        columns = {str(each.name()): each for each in listed(read.output())}
-        renamed = [self._builder.alias(columns[str(each.name())], str(each.name()), each.exprId()) for each in output]
-        places = {str(each.name()): each for each in output}
-        return Rebuilt(self._builder.project(renamed, read), [places[name] for name in COORDINATES], True)
+        columns = {str(column.name()): column for column in listed(read.output())}
+        named = {str(column.name()): column for column in output}
+        renamed = [self._builder.alias(columns[name], name, column.exprId()) for name, column in named.items()]
+        return Rebuilt(self._builder.project(renamed, read), [named[name] for name in COORDINATES], True)
 
-    def _at(self, plan: Any, milliseconds: int) -> Any:
+    def _with_clock(self, plan: Any, milliseconds: int) -> Any:
         """Return `plan` with its clock at the micro-batch's time, as Spark puts it into each micro-batch."""
         if not self._builder.has_clock(plan):
             return plan
-        name, children = str(plan.nodeName()), [self._at(child, milliseconds) for child in listed(plan.children())]
+        name, children = (
+            str(plan.nodeName()),
+            [self._with_clock(child, milliseconds) for child in listed(plan.children())],
+        )
         plan = self._builder.with_children(plan, children)
         if name == "Project":
-            columns = [self._stopped(each, milliseconds) for each in listed(plan.projectList())]
+            columns = [self._with_batch_time(column, milliseconds) for column in listed(plan.projectList())]
             return self._builder.project(columns, plan.child())
         if name == "Filter":
-            return self._builder.filter(self._stopped(plan.condition(), milliseconds), plan.child())
+            return self._builder.filter(self._with_batch_time(plan.condition(), milliseconds), plan.child())
         return plan
 
-    def _stopped(self, expression: Any, milliseconds: int) -> Any:
+    def _with_batch_time(self, expression: Any, milliseconds: int) -> Any:
         if not self._builder.has_clock(expression):
             return expression
         if str(expression.getClass().getSimpleName()) in CLOCKS:
             return self._builder.batch_time(milliseconds, expression.dataType())
-        children = [self._stopped(child, milliseconds) for child in listed(expression.children())]
+        children = [self._with_batch_time(child, milliseconds) for child in listed(expression.children())]
         return self._builder.with_children(expression, children)
 
 
@@ -198,4 +301,4 @@ def _is_of_topics(offsets: Any) -> bool:
 
 
 def _ids(attributes: Iterable[Any]) -> set[int]:
-    return {attribute_id(each) for each in attributes}
+    return {attribute_id(attribute) for attribute in attributes}

@@ -22,9 +22,8 @@ from conf.settings import Settings
 from jobs.connectors.causes import cause_line, causes
 from jobs.connectors.delta import table as delta_table
 from jobs.pipeline import checkpoint, paths, plan_analysis
+from jobs.pipeline.dropped_rows import FOUND, Reread, RereadError, dropped_rows
 from jobs.pipeline.errors import known_error
-from jobs.pipeline.late_rows.detect import FOUND, late_rows
-from jobs.pipeline.late_rows.reread import Reread, RereadError
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.paths import LATE, LATE_FILE
 
@@ -149,7 +148,7 @@ class LateRows:
             rows.unpersist()
 
     def _read(self, session: SparkSession, batch: _Batch) -> DataFrame:
-        """Return the late rows, in the columns of `late_rows`.
+        """Return the late rows, in the columns of `dropped_rows`.
 
         Raises:
             RereadError: where the batch cannot be computed again, and never will be.
@@ -161,7 +160,7 @@ class LateRows:
             again = Reread(
                 session, self._output.frame, settings.kafka, settings.source, batch.offsets, batch.planned_at
             )
-            rows = late_rows(again, batch.watermark_ms, complete)
+            rows = dropped_rows(again, batch.watermark_ms, complete)
         except RereadError:
             raise
         except Exception as exc:

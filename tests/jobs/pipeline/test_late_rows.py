@@ -16,7 +16,7 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 
 from conf.errors import TidemarkError
 from jobs.flights.overdue_state import SCHEMA, ArrivalsBoard
-from jobs.pipeline.late_rows.table import LateRows
+from jobs.pipeline.late_rows import LateRows
 from jobs.pipeline.outputs import OutputMode
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
