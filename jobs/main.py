@@ -24,10 +24,9 @@ from conf.errors import Interrupted, TidemarkError, exit_on_error
 from jobs import arguments, catalog
 from jobs.connectors.kafka.offsets import Position, parse_position
 from jobs.pipeline.monitoring.monitor import Monitor
-from jobs.pipeline.restarts import Failures
 from jobs.pipeline.run import Run
 from jobs.pipeline.session import log_path, session
-from jobs.pipeline.supervision import planned_anew, supervise
+from jobs.pipeline.supervision import Failures, make_restart, supervise
 
 
 def main() -> int:
@@ -93,7 +92,7 @@ def _execute(spark: SparkSession, run: Run, args: Namespace, build: Callable[[Ru
     failures.taking_turns = independent if len(independent) > 1 and not continuous else ()
     with Monitor(run) as monitor:
         try:
-            again = planned_anew(run, build, continuous)
+            again = make_restart(run, build, continuous)
             starts = run.starts(continuous)
             supervise(spark, starts, failures.decide, again, monitor.ending, at_once, monitor.stopped)
         except KeyboardInterrupt:

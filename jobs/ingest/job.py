@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from conf.errors import TidemarkError
 from jobs.ingest.micro_batch import IngestOutput
 from jobs.ingest.silver import AppendedTable, CompactedTable, SilverTable
-from jobs.pipeline.left_out import OUTAGES
 from jobs.pipeline.run import Run
+from jobs.pipeline.termination import OUTAGES
 
 
 def build(run: Run) -> None:

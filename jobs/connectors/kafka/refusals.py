@@ -1,6 +1,6 @@
 """Says what an error of a Kafka client means, librdkafka's or Java's: the stop's code, and what to do about it.
 
-The code also says whether it may pass by itself: see `jobs.pipeline.restarts.PASSING`.
+The code also says whether it may pass by itself: see `jobs.pipeline.supervision.PASSING`.
 """
 
 from typing import NamedTuple

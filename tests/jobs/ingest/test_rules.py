@@ -17,7 +17,7 @@ from jobs.connectors.delta import table as delta_table
 from jobs.ingest import job as ingest_job
 from jobs.pipeline import rules, validation
 from jobs.pipeline.progress import Counted
-from jobs.pipeline.restarts import Failures
+from jobs.pipeline.supervision import Failures
 from tests.jobs.ingest.test_job import coordinates, failing
 from tests.jobs.scratch import Row, Scratch
 from tests.sent import T0, Record

@@ -9,9 +9,8 @@ import pytest
 from conf.errors import TidemarkError
 from jobs.pipeline.monitoring.monitor import Monitor
 from jobs.pipeline.outputs import Batch
-from jobs.pipeline.restarts import Failures
 from jobs.pipeline.run import Run
-from jobs.pipeline.supervision import planned_anew, supervise
+from jobs.pipeline.supervision import Failures, make_restart, supervise
 from local.processes import HOST
 from tests.jobs.pipeline.monitoring.serving import free_port
 from tests.jobs.scratch import Scratch
@@ -59,7 +58,7 @@ def test_one_is_restarted_one_isolated_and_the_third_goes_on_each_row_once(
     build(run)
     failures = Failures(run.settings.run)
     with Monitor(run) as monitor:
-        again = planned_anew(run, build, continuous=False)
+        again = make_restart(run, build, continuous=False)
         supervise(run.spark, run.starts(continuous=False), failures.decide, again, at_once=2, on_stop=monitor.stopped)
         metrics, ready, alive = (fetch(port, path) for path in ("/metrics", "/readyz", "/healthz"))
     run.settle(failures.isolated)

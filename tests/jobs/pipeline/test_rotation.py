@@ -11,9 +11,8 @@ from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.access import LongLivedClient
-from jobs.pipeline.restarts import Failures
 from jobs.pipeline.run import Run
-from jobs.pipeline.supervision import planned_anew, supervise
+from jobs.pipeline.supervision import Failures, make_restart, supervise
 from local.processes import wait_for
 from tests.faults import nodes
 from tests.faults.oracle import fill, judge
@@ -59,7 +58,7 @@ def test_a_password_that_is_changed_while_a_job_publishes_is_read_again_and_each
     failures = Failures(run.settings.run, run.settings.kafka)
     waiting = Thread(
         target=inheritable_thread_target(spark)(supervise),
-        args=(spark, run.starts(True), failures.decide, planned_anew(run, build, True)),
+        args=(spark, run.starts(True), failures.decide, make_restart(run, build, True)),
         kwargs={"on_stop": on_stop},
     )
     fill(secured.bootstrap_servers, source, range(100), [0])

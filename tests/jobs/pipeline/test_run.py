@@ -16,10 +16,9 @@ from jobs.connectors.avro.encode import encode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import source_sink
 from jobs.pipeline.outputs import Batch
-from jobs.pipeline.restarts import Failures
 from jobs.pipeline.run import Run
 from jobs.pipeline.state_store import STATE_STORES
-from jobs.pipeline.supervision import await_all, planned_anew, supervise
+from jobs.pipeline.supervision import Failures, await_all, make_restart, supervise
 from local.processes import wait_for
 from schemas.codec import frame
 from tests.jobs.scratch import TIME, Row, Scratch
@@ -253,7 +252,7 @@ def test_a_version_registered_while_a_stream_runs_is_read_without_a_restart_of_t
     spark, tables = scratch.spark, ("sums", "firsts", "both")
     waiting = Thread(
         target=inheritable_thread_target(spark)(supervise),
-        args=(spark, run.starts(True), Failures(run.settings.run).decide, planned_anew(run, build, True)),
+        args=(spark, run.starts(True), Failures(run.settings.run).decide, make_restart(run, build, True)),
     )
     waiting.start()
     try:

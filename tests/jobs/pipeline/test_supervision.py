@@ -1,7 +1,8 @@
-"""Queries that are awaited: how many run at a time, and what a failure of one means for it and for the others."""
+"""Queries of a run, supervised: how many run at a time, what is decided about one that fails, and what then happens."""
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -10,9 +11,26 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
+from conf.settings import OnFailure, Running, load
+from jobs.connectors.causes import Cause
 from jobs.pipeline import supervision
-from jobs.pipeline.restarts import Decision
-from jobs.pipeline.supervision import supervise
+from jobs.pipeline.errors import NAMED, WORKER_LATE, known_error
+from jobs.pipeline.guards import SCHEMA_ADDED
+from jobs.pipeline.supervision import (
+    LIMIT_SECONDS,
+    LOGIN_PAUSE,
+    LOGIN_SECONDS,
+    LOGIN_STOPS,
+    LOGINS,
+    MOST_RETRIES,
+    PASSING,
+    RETRY_SECONDS,
+    Decision,
+    Failures,
+    decide,
+    supervise,
+)
+from jobs.pipeline.termination import QUERY_FAILED
 
 
 class Query:
@@ -176,3 +194,148 @@ def test_one_that_is_left_out_is_not_waited_for() -> None:
 
 def test_nothing_to_wait_for_is_no_wait() -> None:
     wait(Session([]), 2)
+
+
+NOW = 10_000.0
+POLICIES: tuple[OnFailure, ...] = ("stop-all", "isolate", "restart")
+RESTART = Decision("restart")
+
+
+def running(on_failure: OnFailure, limit: int = 3, first: str = "5 seconds", most: str = "12 seconds") -> Running:
+    return Running(
+        on_failure=on_failure,
+        restart_limit=limit,
+        restart_after=first,
+        restart_after_most=most,
+        stop_within="25 seconds",
+    )
+
+
+def stop(code: str) -> TidemarkError:
+    return TidemarkError(code, "it broke", "mend it")
+
+
+def test_a_failure_stops_all_unless_it_is_set_otherwise() -> None:
+    assert decide(load().run, "DISK_FULL", [], NOW) == Decision("stop-all")
+
+
+@pytest.mark.parametrize("on_failure", POLICIES)
+def test_a_new_schema_always_starts_again_and_a_late_worker_a_few_times_within_a_while(on_failure: OnFailure) -> None:
+    settings = running(on_failure)
+    assert decide(settings, SCHEMA_ADDED, [NOW] * 99, NOW) == RESTART
+    past = [NOW - each for each in range(MOST_RETRIES)]
+    assert decide(settings, WORKER_LATE, past[1:], NOW) == RESTART
+    assert decide(settings, WORKER_LATE, past, NOW) != RESTART
+    assert decide(settings, WORKER_LATE, past, NOW + RETRY_SECONDS + 1) == RESTART
+
+
+@pytest.mark.parametrize("on_failure", ["stop-all", "isolate"])
+@pytest.mark.parametrize("code", [QUERY_FAILED, "DATA_LOST", "DISK_FULL"])
+def test_without_restart_every_other_stop_is_final(on_failure: OnFailure, code: str) -> None:
+    assert decide(running(on_failure), code, [], NOW) == Decision(on_failure)
+
+
+@pytest.mark.parametrize("code", sorted(PASSING))
+def test_what_may_pass_starts_again_later_each_time_until_the_budget_of_an_hour_is_used_up(code: str) -> None:
+    settings, past, waits = running("restart", limit=6, first="1 second"), list[float](), list[float]()
+    for _ in range(6):
+        decision = decide(settings, code, past, NOW)
+        assert decision.action == "restart"
+        waits.append(decision.seconds)
+        past.append(NOW - RETRY_SECONDS - 1)  # past what is anyway forgiven to a late worker
+    used_up = decide(settings, code, past, NOW)
+    assert waits[-6:] == [0 if code == WORKER_LATE else 1, *waits[1:6]]
+    assert waits == sorted(waits) and waits[-1] == (0 if code == WORKER_LATE else 12)
+    if code != WORKER_LATE:
+        assert waits == [1, 2, 4, 8, 12, 12]
+        assert (used_up.action, "restarted 6 times" in used_up.reason) == ("isolate", True)
+        assert decide(settings, code, past, NOW + LIMIT_SECONDS) == Decision("restart", 1)
+
+
+@pytest.mark.parametrize(
+    "code",
+    sorted(
+        {named.code for named in NAMED} - PASSING
+        | {"CHECKPOINT_DAMAGED", "STATE_DAMAGED", "TABLE_BEHIND", "BATCH_CHANGED", "TOPIC_RECREATED", "TYPE_CHANGED"}
+        | {"REJECT_LIMIT", "RECORD_TOO_LARGE", "FENCED", "NOT_AUTHORIZED", "KEY_REPEATED", "LEDGER_GAP"}
+    ),
+)
+def test_what_would_fail_the_same_way_is_isolated_at_once(code: str) -> None:
+    decision = decide(running("restart"), code, [], NOW)
+    assert (decision.action, code in decision.reason) == ("isolate", True)
+
+
+def test_each_query_has_a_budget_of_its_own_and_an_hour_gives_it_back() -> None:
+    failures = Failures(running("restart", limit=2))
+    at = [failures.decide("a", stop("DISK_FULL"), NOW + each).action for each in range(3)]
+    assert at == ["restart", "restart", "isolate"]
+    assert failures.decide("b", stop("DISK_FULL"), NOW).action == "restart"
+    assert failures.decide("b", stop("DISK_FULL"), NOW + LIMIT_SECONDS + 1) == Decision("restart", 5)
+
+
+def test_new_schemas_use_up_nothing() -> None:
+    failures = Failures(running("restart", limit=1))
+    assert all(failures.decide("a", stop(SCHEMA_ADDED), NOW) == RESTART for _ in range(9))
+    assert failures.decide("a", stop("DISK_FULL"), NOW) == Decision("restart", 5)
+
+
+def test_a_run_with_isolated_queries_names_them_at_its_end() -> None:
+    failures = Failures(running("isolate"))
+    assert failures.error() is None
+    failures.decide("a", stop("DATA_LOST"), NOW)
+    assert str(failures.error()) == "QUERY_FAILED: query a stopped: DATA_LOST: it broke; mend it"
+    failures.decide("b", stop("DISK_FULL"), NOW)
+    assert "2 queries stopped: a (DATA_LOST), b (DISK_FULL); " in str(failures.error())
+
+
+def test_those_that_take_turns_go_on_where_one_fails_but_not_without_what_all_need() -> None:
+    failures = Failures(running("stop-all"))
+    failures.taking_turns = ["a", "b"]
+    assert failures.decide("a", stop("RULE_STOPPED"), NOW) == Decision("isolate")
+    assert list(failures.isolated) == ["a"]
+    for query, code in (("b", "BROKER_UNREACHABLE"), ("b", "DISK_FULL"), ("c", "RULE_STOPPED")):
+        assert failures.decide(query, stop(code), NOW) == Decision("stop-all")
+    assert list(failures.isolated) == ["a"]
+
+
+def test_a_worker_that_did_not_connect_in_time_has_a_name() -> None:
+    frames = ("java.nio.channels.ServerSocketChannel", "org.apache.spark.api.python.PythonWorkerFactory")
+    outer = Cause("org.apache.spark.SparkException", "Python worker failed to connect back.")
+    late = Cause("java.net.SocketTimeoutException", "Timed out while waiting", frames=frames)
+    stop = known_error((outer, late))
+    assert stop is not None
+    assert (stop.code, stop.message) == (WORKER_LATE, "a Python worker did not start in time")
+    missing = Cause("java.io.IOException", 'Cannot run program "python"', frames=frames)
+    assert known_error((outer, missing)) is None
+
+
+@pytest.mark.parametrize("on_failure", POLICIES)
+def test_a_login_that_has_changed_starts_again_at_once_and_one_that_may_is_waited_for(on_failure: OnFailure) -> None:
+    settings = running(on_failure)
+    for code in LOGIN_STOPS:
+        assert decide(settings, code, [NOW] * 99, NOW, "changed") == RESTART
+    past = [NOW - each for each in range(LOGINS)]
+    assert decide(settings, "BROKER_REFUSES", past[1:], NOW, "same") == Decision("restart", LOGIN_PAUSE)
+    for login, restarted, now in (("same", past, NOW), ("fixed", [], NOW)):
+        assert decide(settings, "BROKER_REFUSES", restarted, now, login).action != "restart"  # type: ignore[arg-type]
+    assert decide(settings, "BROKER_REFUSES", past, NOW + LOGIN_SECONDS + 1, "same").action == "restart"
+    assert decide(settings, "DATA_LOST", [], NOW, "changed").action != "restart"
+
+
+def test_each_query_is_started_again_once_for_a_secret_that_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("old")
+    monkeypatch.setenv("TIDEMARK_KAFKA__SASL_PASSWORD_FILE", str(secret))
+    access = ("security_protocol=SASL_SSL", "sasl_mechanism=PLAIN", "sasl_username=ann")
+    failures = Failures(running("stop-all"), load("local", [f"kafka.{each}" for each in access]).kafka)
+    waits = Decision("restart", LOGIN_PAUSE)
+    assert failures.decide("a", stop("BROKER_REFUSES"), NOW) == waits
+    secret.write_text("new")
+    for query in ("a", "b"):
+        assert failures.decide(query, stop("BROKER_REFUSES"), NOW) == RESTART
+        assert failures.decide(query, stop("BROKER_REFUSES"), NOW) == waits
+        assert failures.decide(query, stop("DATA_LOST"), NOW) == Decision("stop-all")
+    monkeypatch.delenv("TIDEMARK_KAFKA__SASL_PASSWORD_FILE")
+    assert Failures(running("stop-all"), load("local").kafka).decide("a", stop("BROKER_REFUSES"), NOW) != waits

@@ -10,7 +10,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
 from jobs.connectors.causes import Cause, cause_line, causes
-from jobs.pipeline.termination import batch_errors, single_line_errors, stopped_by
+from jobs.pipeline.termination import LeftOut, batch_errors, single_line_errors, stopped_by, topics_refused
 from tests.jobs.scratch import Scratch
 
 WORKER = Cause(
@@ -94,3 +94,57 @@ def test_the_error_of_a_callback_is_told_as_the_object_that_it_was(scratch: Scra
     assert stopped_by(ended(scratch, topic, None)) is None
     unforeseen = stopped_by(ended(scratch, topic, ZeroDivisionError("by what?")))
     assert str(unforeseen).startswith("BATCH_FAILED: ZeroDivisionError: by what?; ")
+
+
+BAD = TidemarkError("BAD_SCHEMA", "topic a: field x", "write it as text")
+MISSING = TidemarkError("TOPIC_MISSING", "topic `b` is not there", "create it")
+
+
+def test_a_topic_that_cannot_be_read_is_refused_with_the_command_that_reads_the_others() -> None:
+    stop = topics_refused({"a": BAD}, ["a", "c", "d"], "ingest.topics")
+    assert str(stop) == (
+        "BAD_SCHEMA: topic a: field x; write it as text; or read the others alone: --set ingest.topics=c,d"
+    )
+
+
+def test_all_topics_that_cannot_be_read_are_said_in_one_line() -> None:
+    stop = topics_refused({"a": BAD, "b": MISSING}, ["a", "b", "c"], "ingest.topics")
+    assert str(stop) == (
+        "TOPICS_REFUSED: 2 topics cannot be read: (1) BAD_SCHEMA: topic a: field x; write it as text; "
+        "(2) TOPIC_MISSING: topic `b` is not there; create it; "
+        "mend each; or read the others alone: --set ingest.topics=c"
+    )
+
+
+def test_where_no_topic_can_be_read_there_are_no_others_to_read() -> None:
+    assert str(topics_refused({"a": BAD}, ["a"], "ingest.topics")) == str(BAD)
+
+
+def test_what_is_left_out_is_told_at_the_start_and_ends_the_run_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    counted: list[tuple[str, str]] = []
+    left_out = LeftOut(is_allowed=True)
+    assert left_out.error() is None
+    left_out.on_left_out = lambda query, stop: counted.append((query, stop.code))
+    left_out.add("ingest.a", BAD)
+    left_out.report()
+    left_out.add("ingest.b", MISSING)
+    left_out.report("ingest.b")
+
+    assert counted == [("ingest.a", "BAD_SCHEMA"), ("ingest.b", "TOPIC_MISSING")]
+    assert capsys.readouterr().err.splitlines() == [
+        f"query ingest.a is left out: {BAD}; the others go on",
+        f"query ingest.b is left out: {MISSING}; the others go on",
+    ]
+    assert str(left_out.error()) == (
+        "QUERY_FAILED: query ingest.a was left out: BAD_SCHEMA: topic a: field x; "
+        "query ingest.b was left out: TOPIC_MISSING: topic `b` is not there; "
+        "write it as text; create it; all others went on"
+    )
+
+
+def test_a_query_that_is_left_out_is_not_started_again() -> None:
+    left_out = LeftOut()
+    left_out.add("ingest.a", BAD)
+    left_out.require_included("ingest.b")
+    with pytest.raises(TidemarkError, match="BAD_SCHEMA"):
+        left_out.require_included("ingest.a")

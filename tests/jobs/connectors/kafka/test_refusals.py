@@ -7,7 +7,7 @@ from jobs.connectors.causes import KAFKA, Cause
 from jobs.connectors.exactly_once.errors import refused
 from jobs.connectors.kafka.refusals import BY_ERROR, REFUSALS
 from jobs.pipeline.errors import known_error
-from jobs.pipeline.restarts import PASSING
+from jobs.pipeline.supervision import PASSING
 
 
 @pytest.mark.parametrize("name", sorted(BY_ERROR))
