@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from conf import command_line
 from conf.settings import Settings
 from jobs import catalog
-from jobs.connectors.kafka.acls import Acls
-from jobs.connectors.kafka.rights import Comparison, Entry, Right, compare, grant, single
+from jobs.connectors.kafka.access import Right, grant
+from jobs.connectors.kafka.acls import Acls, Comparison, Entry, compare, single
 from local.command_rights import COMMANDS, Who, command_rights, find_command, unknown
 
 DESCRIPTION = """\

@@ -10,7 +10,7 @@ from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from conf.topics import load_topics
 from jobs.connectors.exactly_once.ledger_topic import sink_rights
-from jobs.connectors.kafka.rights import CLUSTER, EVERY, Right, publishing
+from jobs.connectors.kafka.access import CLUSTER, EVERY, Right, publishing
 from jobs.operations.replay.replay_lock import lease_group, lease_topic
 from producers import auctions, transfers
 from producers.flights.events import TOPICS

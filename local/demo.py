@@ -13,8 +13,7 @@ from conf import ROOT, command_line, state_dir
 from conf.settings import Settings, load
 from conf.topics import load_topics
 from jobs.connectors.delta.reading import StoredTable
-from jobs.connectors.kafka.committed import count_committed
-from jobs.connectors.kafka.offsets import resolve_offsets
+from jobs.connectors.kafka.offsets import count_committed, resolve_offsets
 from jobs.pipeline import paths
 from jobs.pipeline.paths import find_stored
 from local import broker_command, doctor, driver, regions, topics

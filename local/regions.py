@@ -19,7 +19,7 @@ from conf.errors import TidemarkError
 from conf.settings import Settings, load
 from conf.topics import load_topics
 from jobs.connectors.kafka.access import connect
-from jobs.connectors.kafka.committed import count_committed
+from jobs.connectors.kafka.offsets import count_committed
 from jobs.operations import compare
 from jobs.regions.friends import TOPIC
 from local.broker import Cluster

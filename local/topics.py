@@ -26,8 +26,7 @@ from conf import command_line
 from conf.errors import TidemarkError, exit_on_error
 from conf.topics import Topic, load_topics
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
-from jobs.connectors.kafka.access import CODES, connect, not_authorized
-from jobs.connectors.kafka.rights import Right
+from jobs.connectors.kafka.access import CODES, Right, connect, not_authorized
 from local.processes import wait_for
 
 TIMEOUT_SECONDS = 15

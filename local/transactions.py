@@ -12,7 +12,7 @@ from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway  # 
 
 from conf import command_line
 from conf.settings import Settings
-from jobs.connectors.kafka.open_transactions import TransactionAdmin
+from jobs.connectors.kafka.java_client import TransactionAdmin
 from jobs.operations.transactions import OpenTransactions, lines
 from local import jars
 from local.processes import java

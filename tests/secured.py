@@ -20,8 +20,8 @@ from confluent_kafka.admin import (
 from pydantic import SecretStr
 
 from conf.settings import Kafka, load
+from jobs.connectors.kafka.access import Right
 from jobs.connectors.kafka.acls import RESOURCES
-from jobs.connectors.kafka.rights import Right
 from local import processes
 from local.broker import Cluster
 from local.node import Node

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.connectors.kafka.acls import Acls
-from jobs.connectors.kafka.rights import single
+from jobs.connectors.kafka.acls import Acls, single
 from jobs.ingest import job as ingest
 from jobs.operations.coverage import cli as coverage
 from jobs.operations.replay.replay_lock import ReplayLock

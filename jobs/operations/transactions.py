@@ -21,8 +21,8 @@ from jobs.connectors.exactly_once.markers import author_of
 from jobs.connectors.kafka.access import connect, granting
 from jobs.connectors.kafka.acls import cluster_operations
 from jobs.connectors.kafka.consumer import is_end, messages, open_consumer
+from jobs.connectors.kafka.java_client import TO_LIST, OpenTransaction
 from jobs.connectors.kafka.offsets import SECONDS, edges, list_offsets
-from jobs.connectors.kafka.open_transactions import TO_LIST, OpenTransaction
 
 # Kafka's own topic, which nobody reads as a reader of committed records.
 STATE_TOPIC = "__transaction_state"

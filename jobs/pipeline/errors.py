@@ -11,9 +11,8 @@ from conf.errors import TidemarkError
 from jobs.connectors.causes import KAFKA, ROCKSDB, TRACEBACK, Cause
 from jobs.connectors.files import UNOPENED
 from jobs.connectors.hadoop_files import unreadable
-from jobs.connectors.kafka.access import denied
+from jobs.connectors.kafka.access import Right, denied, reading, writing
 from jobs.connectors.kafka.refusals import REFUSALS
-from jobs.connectors.kafka.rights import Right, reading, writing
 
 OWN_ERROR = "conf.errors.TidemarkError: "
 # What a Column raises in our words: code, what, what to do.

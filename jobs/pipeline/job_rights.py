@@ -7,7 +7,7 @@ from pyspark.sql import DataFrame
 from conf.settings import Settings
 from jobs.connectors.exactly_once.ledger_topic import sink_rights
 from jobs.connectors.kafka import source_sink
-from jobs.connectors.kafka.rights import Right, publishing
+from jobs.connectors.kafka.access import Right, publishing
 from jobs.pipeline import plan_analysis
 from jobs.pipeline.monitoring.lag import group_of
 from jobs.pipeline.outputs import Output

@@ -26,7 +26,7 @@ from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import BatchId, Progress, offsets_hash
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.kafka import source_sink
-from jobs.connectors.kafka.topic_limits import Limits, topic_limits
+from jobs.connectors.kafka.refusals import Limits, topic_limits
 from jobs.connectors.spark_internals import without_source_options
 from jobs.pipeline import checkpoint, paths, plan_analysis, real_time
 from jobs.pipeline.checkpoint_format import entry_file

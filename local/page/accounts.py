@@ -13,7 +13,7 @@ from typing import Literal
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.delta.reading import StoredTable
-from jobs.connectors.kafka.committed import ReadCommittedConsumer
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges, edges
 from jobs.operations.coverage import check
 from jobs.operations.coverage.check import Coverage, CoverageReport

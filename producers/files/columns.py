@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf.errors import TidemarkError
-from jobs.connectors.kafka.topic_limits import BATCH_BYTES, Limits
+from jobs.connectors.kafka.refusals import BATCH_BYTES, Limits
 from producers.files.fitting import Fitting
 from producers.files.record_parts import DEFAULT_UNIT, LAST_MS, LOGICAL_PER_MS, MS_NS, UNIT_NS, Parts
 from producers.files.rows import Input, NotColumnarError, Piece

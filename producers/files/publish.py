@@ -16,7 +16,7 @@ from conf.errors import TidemarkError
 from conf.names import require_topic
 from conf.settings import Settings
 from conf.topics import Topic, load_topics
-from jobs.connectors.kafka.topic_limits import Limits
+from jobs.connectors.kafka.refusals import Limits
 from producers.files.inputs import open_inputs, require_files
 from producers.files.record_parts import DEFAULT_UNIT
 from producers.files.records import Codec, FileRows

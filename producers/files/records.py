@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from conf.errors import TidemarkError
-from jobs.connectors.kafka.topic_limits import Limits, record_bytes
+from jobs.connectors.kafka.refusals import Limits, record_bytes
 from producers.files.columns import ColumnReader, Records
 from producers.files.inputs import open_inputs
 from producers.files.rejects import Rejects

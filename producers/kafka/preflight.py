@@ -11,9 +11,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from conf.errors import TidemarkError, nearest
 from conf.settings import Kafka
 from conf.topics import Topic
-from jobs.connectors.kafka.access import CODES, Connection, not_authorized
-from jobs.connectors.kafka.rights import CLUSTER, Right, writing
-from jobs.connectors.kafka.topic_limits import Limits, retention_warning
+from jobs.connectors.kafka.access import CLUSTER, CODES, Connection, Right, not_authorized, writing
+from jobs.connectors.kafka.refusals import Limits, retention_warning
 
 # A broker on the way up answers within this; one that is away is not waited for longer.
 METADATA_SECONDS = 5.0

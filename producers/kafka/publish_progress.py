@@ -16,7 +16,7 @@ from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION, Ledger, require_timeout_below_cap, topic_ids
 from jobs.connectors.exactly_once.markers import PUBLISHED, BatchId, Published
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
-from jobs.connectors.kafka.topic_limits import Limits, topic_limits
+from jobs.connectors.kafka.refusals import Limits, topic_limits
 from producers.kafka.publisher import producer_config
 from producers.kafka.transaction_sender import ATTEMPTS, FENCED_SECONDS, UNCLEAR
 

@@ -12,10 +12,8 @@ from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError
 from conf.settings import Batching, Kafka
-from jobs.connectors.kafka.access import denied
-from jobs.connectors.kafka.refusals import BY_ERROR
-from jobs.connectors.kafka.rights import writing
-from jobs.connectors.kafka.topic_limits import Limits, largest_record, size_config, topic_limits
+from jobs.connectors.kafka.access import denied, writing
+from jobs.connectors.kafka.refusals import BY_ERROR, Limits, largest_record, size_config, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import RetentionWatch, connect
 

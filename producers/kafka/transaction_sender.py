@@ -9,7 +9,7 @@ from conf.errors import TidemarkError
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.transaction import FENCED, reason
 from jobs.connectors.kafka.access import CODES
-from jobs.connectors.kafka.topic_limits import SizeLimits, shown_key
+from jobs.connectors.kafka.refusals import SizeLimits, shown_key
 from producers.kafka.pacing import Progress
 from producers.kafka.publisher import INTERRUPT_FLUSH_SECONDS, REMEDIES, WAIT_SECONDS, Batch, Event
 

@@ -16,7 +16,7 @@ from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Published
-from jobs.connectors.kafka.topic_limits import SizeLimits
+from jobs.connectors.kafka.refusals import SizeLimits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import RetentionWatch
 from producers.kafka.publish_progress import Position, first_marker, next_marker, open_progress

@@ -20,7 +20,7 @@ from conf.settings import Settings
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.ledger_topic import require_timeout_below_cap
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
-from jobs.connectors.kafka.topic_limits import SizeLimits, record_bytes, topic_limits
+from jobs.connectors.kafka.refusals import SizeLimits, record_bytes, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.publisher import Batch, never, producer_config
 from producers.kafka.transaction_sender import ATTEMPTS, FENCED_SECONDS, UNCLEAR, TransactionSender

@@ -16,13 +16,11 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from conf.settings import Settings
-from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import Ledger, topic_ids
 from jobs.connectors.files import table_uri
-from jobs.connectors.kafka.access import CODES
+from jobs.connectors.kafka.access import CODES, Right, client_error
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.offsets import list_offsets
-from jobs.connectors.kafka.rights import Right
 from jobs.pipeline import paths
 from jobs.pipeline.paths import find_stored
 from producers.quarantine.records import Coordinates
@@ -125,7 +123,7 @@ def read_markers(settings: Settings, name: str, start: int, take: Callable[[Mark
             # If this user may not see the topic, the client says that it has no leader.
             topic_ids(AdminClient({**connection, "log_level": 0}), [name], connection, ("Read", "Describe"))
         needed = [Right("topic", name, ("Read", "Describe"))]
-        raise errors.refused(name, exc.args[0], needed, connection) from exc
+        raise client_error(name, exc.args[0], needed, connection) from exc
     return position
 
 

@@ -15,7 +15,7 @@ from conf import code_version
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
-from jobs.connectors.kafka.topic_limits import REQUEST_BYTES, SizeLimits
+from jobs.connectors.kafka.refusals import REQUEST_BYTES, SizeLimits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import RetentionWatch
 from producers.kafka.publisher import Batch, Report, never, open_topics

@@ -15,10 +15,9 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from conf.settings import Settings
 from conf.topics import Topic
-from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
-from jobs.connectors.kafka.rights import Right, writing
-from jobs.connectors.kafka.topic_limits import LIMIT, REQUEST_BYTES, SizeLimits, topic_limits
+from jobs.connectors.kafka.access import Right, client_error, writing
+from jobs.connectors.kafka.refusals import LIMIT, REQUEST_BYTES, SizeLimits, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import connect, create_topic
 from producers.kafka.publisher import Batch, connection_config, never, producer_config
@@ -73,7 +72,7 @@ def open_queue(settings: Settings, admin: AdminClient, lock_seconds: float | Non
         admin.incremental_alter_configs([resource])[resource].result(SECONDS)
     except KafkaException as exc:
         needed = [Right("group", name, ("AlterConfigs", "DescribeConfigs", "Describe", "Read"))]
-        raise errors.refused(f"share group {name}", exc.args[0], needed, connection) from exc
+        raise client_error(f"share group {name}", exc.args[0], needed, connection) from exc
 
 
 class Terms(NamedTuple):
@@ -90,9 +89,7 @@ def queue_terms(settings: Settings, admin: AdminClient) -> Terms:
         entries = admin.describe_configs([resource], request_timeout=SECONDS)[resource].result(SECONDS)
     except KafkaException as exc:
         needed = [Right("group", resource.name, ("DescribeConfigs",))]
-        raise errors.refused(
-            f"share group {resource.name}", exc.args[0], needed, settings.kafka.client_config()
-        ) from exc
+        raise client_error(f"share group {resource.name}", exc.args[0], needed, settings.kafka.client_config()) from exc
     return Terms(int(entries[LOCK].value) / 1000, int(entries[DELIVERIES].value))
 
 
@@ -216,7 +213,7 @@ class OutcomeLog:
         )
         self._producer.flush()
         if refused:
-            raise errors.refused(self._log, refused[0], writing([self._log]), self._connection)
+            raise client_error(self._log, refused[0], writing([self._log]), self._connection)
 
 
 def status(settings: Settings, admin: AdminClient) -> dict[str, int]:

@@ -24,9 +24,8 @@ from confluent_kafka import KafkaException, Message, ShareConsumer
 
 from conf.errors import TidemarkError
 from conf.settings import Settings, without_secrets
-from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.fail_points import fail_point
-from jobs.connectors.kafka.rights import Right
+from jobs.connectors.kafka.access import Right, client_error
 from producers.kafka.preflight import connect
 from producers.kafka.publisher import connection_config, never
 from producers.quarantine import inspection
@@ -146,7 +145,7 @@ class Worker:
             except KafkaException as exc:
                 name = queue_topic(self.settings)
                 needed = [Right("group", name, ("Read", "Describe")), Right("topic", name, ("Read", "Describe"))]
-                raise errors.refused(name, exc.args[0], needed, self.settings.kafka.client_config()) from exc
+                raise client_error(name, exc.args[0], needed, self.settings.kafka.client_config()) from exc
             if taken := [message for message in messages if message.error() is None]:
                 self._taken_at = time.monotonic()
                 yield taken

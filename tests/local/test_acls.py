@@ -9,8 +9,8 @@ from conf import ROOT
 from conf.errors import TidemarkError
 from conf.settings import Settings, load
 from jobs.connectors.exactly_once.ledger_topic import sink_rights
-from jobs.connectors.kafka.acls import Acls
-from jobs.connectors.kafka.rights import Comparison, Entry, Kind, Right, compare, publishing, reading, single
+from jobs.connectors.kafka.access import Kind, Right, publishing, reading
+from jobs.connectors.kafka.acls import Acls, Comparison, Entry, compare, single
 from jobs.pipeline.job_rights import reading_rights
 from local import acls
 from local.acls import commands, needed, table, together

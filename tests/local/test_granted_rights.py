@@ -15,9 +15,8 @@ from conf.errors import TidemarkError
 from conf.settings import Settings, load
 from conf.topics import Topic, load_topics
 from jobs import catalog
-from jobs.connectors.kafka.access import connect
-from jobs.connectors.kafka.acls import Acls
-from jobs.connectors.kafka.rights import BRINGS, Entry, Right
+from jobs.connectors.kafka.access import Right, connect
+from jobs.connectors.kafka.acls import BRINGS, Acls, Entry
 from jobs.operations.replay.replay_lock import ReplayLock
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all

@@ -1,16 +1,9 @@
 """Makes the errors by which the ledger sink stops a query, by name, with what to do about each."""
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from confluent_kafka import KafkaError
 
 from conf.errors import TidemarkError
-from jobs.connectors.kafka.access import CODES, not_authorized
-from jobs.connectors.kafka.refusals import BY_ERROR
-from jobs.connectors.kafka.rights import Right
-from jobs.connectors.kafka.topic_limits import AHEAD_LIMIT, alter_topic
+from jobs.connectors.kafka.refusals import AHEAD_LIMIT, alter_topic
 
 DAY_MS = 86_400_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,10 +88,6 @@ def fenced(writer: str) -> TidemarkError:
     return TidemarkError("FENCED", what, "see that the query runs once only, then start the job again")
 
 
-def kafka_failed(what: str, cause: str) -> TidemarkError:
-    return TidemarkError("KAFKA_FAILED", f"{what}: {cause}", f"see the brokers' logs, {AGAIN}")
-
-
 def ledger_name_too_long(ledger: str, most: int) -> TidemarkError:
     what = f"the ledger's name {ledger} would have {len(ledger)} characters, Kafka takes {most}"
     remedy = "shorten ledger.application or the topic's name, or deliver at-least-once, which keeps no ledger"
@@ -136,16 +125,6 @@ def timestamp_ahead(
     raised = alter_topic(topic, AHEAD_LIMIT, enough, servers)
     remedy = f"mend the event time, wait until it has come, or raise the limit: {raised}; then start again"
     return TidemarkError("TIMESTAMP_AHEAD", what, remedy)
-
-
-def refused(what: str, error: KafkaError, rights: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
-    """Name an error of Kafka's: NOT_AUTHORIZED, where one of these rights is lacking, else as REFUSALS do, or
-    KAFKA_FAILED."""
-    if error.code() in CODES:
-        return not_authorized(error, rights, connection)
-    if known := BY_ERROR.get(error.name()):
-        return TidemarkError(known.code, f"{what}: {error.str()}", f"{known.remedy}, {AGAIN}")
-    return kafka_failed(what, error.str())
 
 
 def input_changed(name: str, changed: list[str], read: int) -> TidemarkError:

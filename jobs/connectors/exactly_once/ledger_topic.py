@@ -10,8 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from jobs.connectors.exactly_once import errors
-from jobs.connectors.kafka.access import CODES
-from jobs.connectors.kafka.rights import CLUSTER, Right, publishing
+from jobs.connectors.kafka.access import CLUSTER, CODES, Right, client_error, publishing
 
 SECONDS = 30.0
 # Another broker takes over from a lost one within 9 to 16 s.
@@ -73,7 +72,7 @@ class Ledger:
             self._await_listed(admin, shards)
         except KafkaException as exc:
             needed = [Right("topic", self.name, operations), Right("cluster", CLUSTER, ("Create",))]
-            raise errors.refused(f"topic {self.name}", exc.args[0], needed, connection or {}) from exc
+            raise client_error(f"topic {self.name}", exc.args[0], needed, connection or {}) from exc
 
     def _create(self, admin: AdminClient, partitions: int) -> None:
         config = {
@@ -144,7 +143,7 @@ def topic_ids(
                     continue
                 if error.code() not in FAILOVER or time.monotonic() > until:
                     needed = [Right("topic", name, operations)]
-                    raise errors.refused(f"topic {name}", error, needed, connection or {}) from exc
+                    raise client_error(f"topic {name}", error, needed, connection or {}) from exc
                 passing = True
         if not passing:
             return ids
@@ -167,7 +166,7 @@ def require_timeout_below_cap(admin: AdminClient, timeout_ms: int) -> None:
     except KafkaException as exc:
         if exc.args[0].code() == KafkaError.CLUSTER_AUTHORIZATION_FAILED:
             return  # a user who may not read the limit learns of it from the first transaction
-        raise errors.refused(CAP, exc.args[0], [], {}) from exc
+        raise client_error(CAP, exc.args[0], [], {}) from exc
     cap = int(entries[CAP].value)
     if timeout_ms > cap:
         raise errors.timeout_above_cap(timeout_ms, cap)

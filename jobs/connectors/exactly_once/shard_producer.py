@@ -19,9 +19,8 @@ from jobs.connectors.exactly_once.bulk import PARTITIONER, bulk_of
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Done
 from jobs.connectors.exactly_once.transaction import CONSEQUENCES, METADATA_SECONDS
-from jobs.connectors.kafka.access import CODES
-from jobs.connectors.kafka.refusals import BY_ERROR
-from jobs.connectors.kafka.topic_limits import SizeLimits, shown_key
+from jobs.connectors.kafka.access import CODES, client_error
+from jobs.connectors.kafka.refusals import BY_ERROR, SizeLimits, shown_key
 from schemas.arrow_columns import is_there, lengths, numbers
 
 HASH = "tidemark_hash"  # the column of a record's checksum, long
@@ -150,7 +149,7 @@ class ShardProducer:
             if error.code() in (*CODES, *CONSEQUENCES) and not self.refusal:
                 raise
             is_size = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
-            other = errors.batch_too_large(self._sink) if is_size else errors.refused(self._sink, error, (), {})
+            other = errors.batch_too_large(self._sink) if is_size else client_error(self._sink, error, (), {})
             raise self.refusal or other from exc
 
     def count(self, batch: pa.RecordBatch) -> None:

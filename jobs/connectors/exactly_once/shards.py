@@ -28,8 +28,8 @@ from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.markers import DONE, BatchId, Done, Layout, is_done
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer
 from jobs.connectors.exactly_once.transaction import PRODUCER, Transaction, Writer, beginning
-from jobs.connectors.kafka.refusals import TOPIC_MISSING
-from jobs.connectors.kafka.topic_limits import SizeLimits
+from jobs.connectors.kafka.access import client_error, kafka_failed
+from jobs.connectors.kafka.refusals import TOPIC_MISSING, SizeLimits
 from jobs.connectors.spark_internals import kafka_ranges, map_in_arrow, state_partitions
 
 ARROW_BYTES, NO_LIMIT = "spark.sql.execution.arrow.maxBytesPerBatch", str((1 << 31) - 1)
@@ -327,12 +327,12 @@ def _at_most_once(task: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -
     try:
         sent.produce(producer, rows, task.topic, writer.timeout_ms / 1000)
     except KafkaException as exc:
-        raise errors.refused(task.sink, exc.args[0], writer.rights(), writer.connection) from exc
+        raise client_error(task.sink, exc.args[0], writer.rights(), writer.connection) from exc
     if producer.flush(writer.timeout_ms / 1000):
-        raise errors.kafka_failed(task.sink, f"{len(producer)} records of shard {shard} were not acknowledged")
+        raise kafka_failed(task.sink, f"{len(producer)} records of shard {shard} were not acknowledged")
     refused += sent.failed
     if sent.refusal or refused:
-        stop = sent.refusal or errors.refused(task.sink, refused[0], writer.rights(), writer.connection)
+        stop = sent.refusal or client_error(task.sink, refused[0], writer.rights(), writer.connection)
         # Every stop is reported: another attempt would find the marker, and send nothing.
         return ShardResult(shard, stop=[stop.code, stop.message, stop.remedy])
     return ShardResult(shard, sent.done.n, sent.size, topics=list(sent.done.topics), oldest=sent.oldest)

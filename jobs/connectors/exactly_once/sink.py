@@ -32,8 +32,8 @@ from jobs.connectors.exactly_once.shards import (
 )
 from jobs.connectors.exactly_once.small_batch import Published, collected, is_small, publish_whole
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
-from jobs.connectors.kafka.topic_limits import Limits as TopicLimits
-from jobs.connectors.kafka.topic_limits import SizeLimits, retention_warning, size_config, topic_limits
+from jobs.connectors.kafka.refusals import Limits as TopicLimits
+from jobs.connectors.kafka.refusals import SizeLimits, retention_warning, size_config, topic_limits
 from jobs.connectors.tally import Tally
 
 # A FENCED may come from a run that was thought dead; as often as this in a row, another run is active.

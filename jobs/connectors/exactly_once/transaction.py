@@ -26,10 +26,9 @@ from conf.errors import TidemarkError
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Done, Plan, open_marker, parse
-from jobs.connectors.kafka.access import login_refused
+from jobs.connectors.kafka.access import CLUSTER, Right, client_error, kafka_failed, login_refused, writing
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.refusals import BY_ERROR, UNREACHABLE
-from jobs.connectors.kafka.rights import CLUSTER, Right, writing
 
 # librdkafka waits for a predecessor's transaction that is still ending by a timer of 500 ms: a new producer asks at
 # once. A coordinator that moves to another broker needs seconds.
@@ -261,12 +260,12 @@ def _explained(
     elif code in FENCED:
         return errors.fenced(writer.transactional_id)
     if error is None:
-        return errors.kafka_failed(who, str(exc))
+        return kafka_failed(who, str(exc))
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
         return errors.batch_too_large(writer.transactional_id)
     if _is_outage(error) and not is_over and seconds is not None:
-        return errors.kafka_failed(who, error.str())  # another attempt, which waits for the brokers, may get past it
-    return errors.refused(who, error, writer.rights(), writer.connection)
+        return kafka_failed(who, error.str())  # another attempt, which waits for the brokers, may get past it
+    return client_error(who, error, writer.rights(), writer.connection)
 
 
 def _is_outage(error: KafkaError) -> bool:

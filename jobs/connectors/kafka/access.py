@@ -1,9 +1,10 @@
 """Connects to the brokers, and names how they refuse: wrong password, missing right, and the command that grants it."""
 
+import shlex
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ClusterMetadata
@@ -12,17 +13,96 @@ from conf.certificates import subject
 from conf.errors import TidemarkError
 from conf.settings import CLIENT_LOG, Kafka
 from jobs.connectors.kafka.refusals import BY_ERROR
-from jobs.connectors.kafka.rights import Kind, Right, grant, reading
 
-SECONDS = 5.0
-CODES = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+METADATA_TIMEOUT_S = 10
+ATTEMPT_S = 2.0
+PROBE_S = 2.0
+RIGHTS_S = 5.0
+Kind = Literal["topic", "group", "cluster", "transactional-id"]
+CLUSTER, EVERY = "kafka-cluster", "*"
+KIND_OF: dict[int, Kind] = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "transactional-id",
+}
+CODES = tuple(KIND_OF)
+AUTHENTICATION = (
+    KafkaError._AUTHENTICATION,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_SASL_MECHANISM,
+    KafkaError.ILLEGAL_SASL_STATE,
 )
-WHOLE_PLAN = "`local/tidemark acls plan` lists all that a job or command needs"
-KIND_OF: dict[int, Kind] = dict(zip(CODES, ("topic", "group", "cluster", "transactional-id"), strict=True))
+OTHER_LOGIN = "check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password against the brokers' users"
+OTHER_TOKEN = (
+    "check kafka.oauth_token_url, kafka.oauth_client_id and its secret against that server, and what it issues"
+)
+OTHER_TLS = (
+    "check kafka.security_protocol, that kafka.ssl_ca_location has the CA of the brokers' certificates, and that the "
+    "brokers know the CA of kafka.ssl_certificate_location, if they ask for one"
+)
+# The request ApiVersions, version 0, without a client's name: brokers answer it before anybody logs in.
+API_VERSIONS = b"\0\0\0\x0a\0\x12\0\0\0\0\0\0\xff\xff"
+
+
+class Right(NamedTuple):
+    """A right that a user needs; operations as `kafka-acls.sh` has them, for example Read and Write.
+
+    Args:
+        is_prefix: whether it is needed for every resource whose name begins with `name`.
+        without: what is lost without this right, where it is optional; empty where nothing works without it.
+    """
+
+    kind: Kind
+    name: str
+    operations: tuple[str, ...]
+    is_prefix: bool = False
+    without: str = ""
+
+    @property
+    def place(self) -> str:
+        """Return the resource, for people."""
+        if self.kind == "cluster":
+            return "the cluster"
+        kind = self.kind.replace("-", " ")
+        return f"{kind}s that begin with {self.name}" if self.is_prefix else f"{kind} {self.name}"
+
+    def option(self) -> str:
+        """Return the options by which `kafka-acls.sh` takes the resource."""
+        if self.kind == "cluster":
+            return "--cluster"
+        name = f"'{self.name}'" if self.name == EVERY else self.name
+        return f"--{self.kind} {name}{' --resource-pattern-type prefixed' if self.is_prefix else ''}"
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.operations)} on {self.place}"
+
+
+def reading(topics: Iterable[str]) -> list[Right]:
+    """Return the rights that reading records of `topics` needs."""
+    return [Right("topic", topic, ("Read", "Describe")) for topic in topics]
+
+
+def writing(topics: Iterable[str]) -> list[Right]:
+    """Return the rights that writing records to `topics` needs."""
+    return [Right("topic", topic, ("Write", "Describe")) for topic in topics]
+
+
+def publishing(topics: Iterable[str]) -> list[Right]:
+    """Return the rights that writing to `topics` needs, and optional ones that help."""
+    listed = list(topics)
+    without = "what a topic takes (largest record, time ahead, retention) is known only when brokers refuse"
+    return [
+        *(Right("topic", topic, ("Write",)) for topic in listed),
+        *(Right("topic", topic, ("DescribeConfigs",), without=without) for topic in listed),
+    ]
+
+
+def grant(right: Right, principal: str, servers: str) -> str:
+    """Return the command that grants the right to `principal`."""
+    operations = " ".join(f"--operation {operation}" for operation in right.operations)
+    options = f"--add --allow-principal {shlex.quote(principal)} {operations} {right.option()}"
+    return f"`kafka-acls.sh --bootstrap-server {servers} {options}`"
 
 
 def not_authorized(error: KafkaError, rights: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
@@ -48,8 +128,8 @@ def denied(name: str, said: str, wanted: Sequence[Right], connection: Mapping[st
     return TidemarkError(
         "NOT_AUTHORIZED",
         f"{name}: {whoever} lacks the right to {what}",
-        f"let an administrator grant it, and remove what denies it: {commands} ({WHOLE_PLAN}); "
-        "then start the same again",
+        f"let an administrator grant it, and remove what denies it: {commands} (`local/tidemark acls plan` lists "
+        "all that a job or command needs); then start the same again",
     )
 
 
@@ -72,7 +152,7 @@ def _lacking(rights: Sequence[Right], connection: Mapping[str, Any]) -> list[Rig
     admin = AdminClient({**connection, "log_level": 0})
     try:
         asked = admin.describe_topics(
-            TopicCollection(names), include_authorized_operations=True, request_timeout=SECONDS
+            TopicCollection(names), include_authorized_operations=True, request_timeout=RIGHTS_S
         )
         allowed = {name: _allowed(described) for name, described in asked.items()}
     except (KafkaException, TimeoutError) as exc:
@@ -89,32 +169,34 @@ def _lacking(rights: Sequence[Right], connection: Mapping[str, Any]) -> list[Rig
 
 def _allowed(described: Any) -> set[str]:
     try:
-        return {operation.name for operation in described.result(2 * SECONDS).authorized_operations or ()}
+        return {operation.name for operation in described.result(2 * RIGHTS_S).authorized_operations or ()}
     except KafkaException as exc:
         if exc.args[0].code() not in CODES:
             raise
         return set()
 
 
-METADATA_TIMEOUT_S = 10
-ATTEMPT_S = 2.0
-AUTHENTICATION = (
-    KafkaError._AUTHENTICATION,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError.UNSUPPORTED_SASL_MECHANISM,
-    KafkaError.ILLEGAL_SASL_STATE,
-)
-OTHER_LOGIN = "check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password against the brokers' users"
-OTHER_TOKEN = (
-    "check kafka.oauth_token_url, kafka.oauth_client_id and its secret against that server, and what it issues"
-)
-OTHER_TLS = (
-    "check kafka.security_protocol, that kafka.ssl_ca_location has the CA of the brokers' certificates, and that the "
-    "brokers know the CA of kafka.ssl_certificate_location, if they ask for one"
-)
-PROBE_S = 2.0
-# The request ApiVersions, version 0, without a client's name: brokers answer it before anybody logs in.
-API_VERSIONS = b"\0\0\0\x0a\0\x12\0\0\0\0\0\0\xff\xff"
+def user_of(connection: Mapping[str, Any]) -> str:
+    """Return the user that brokers take the client for; empty where it is unknown: for tokens only the broker knows."""
+    if user := connection.get("sasl.username"):
+        return str(user)
+    is_by_certificate = connection.get("security.protocol") == "SSL" and "ssl.certificate.location" in connection
+    return subject(connection["ssl.certificate.location"]) if is_by_certificate else ""
+
+
+def kafka_failed(what: str, cause: str) -> TidemarkError:
+    """Return the KAFKA_FAILED error of what has no name of its own."""
+    return TidemarkError("KAFKA_FAILED", f"{what}: {cause}", "see the brokers' logs, then start the same again")
+
+
+def client_error(what: str, error: KafkaError, rights: Sequence[Right], connection: Mapping[str, Any]) -> TidemarkError:
+    """Return the error for one of a client's: NOT_AUTHORIZED, where one of these rights is lacking, else what REFUSALS
+    say, or KAFKA_FAILED."""
+    if error.code() in CODES:
+        return not_authorized(error, rights, connection)
+    if known := BY_ERROR.get(error.name()):
+        return TidemarkError(known.code, f"{what}: {error.str()}", f"{known.remedy}, then start the same again")
+    return kafka_failed(what, error.str())
 
 
 class Connection:
@@ -197,27 +279,6 @@ class Connection:
         return TidemarkError("BROKER_UNREACHABLE", f"no Kafka broker answers at {servers}{detail}", remedy)
 
 
-def login_refused(error: KafkaError, connection: Mapping[str, Any]) -> TidemarkError | None:
-    """Return BROKER_REFUSES, where that is what an error of the `connection` tells of."""
-    servers = connection["bootstrap.servers"]
-    if error.code() in AUTHENTICATION:
-        user = user_of(connection)
-        who = f"user `{user}`" if user else "this client"
-        remedy = OTHER_TOKEN if connection.get("sasl.mechanism") == "OAUTHBEARER" else OTHER_LOGIN
-        return TidemarkError("BROKER_REFUSES", f"{servers} does not let {who} in: {error.str()}", remedy)
-    if error.code() == KafkaError._SSL:
-        return TidemarkError("BROKER_REFUSES", f"no TLS connection to {servers}: {error.str()}", OTHER_TLS)
-    return None
-
-
-def user_of(connection: Mapping[str, Any]) -> str:
-    """Return the user that brokers take the client for; empty where it is unknown: for tokens only the broker knows."""
-    if user := connection.get("sasl.username"):
-        return str(user)
-    is_by_certificate = connection.get("security.protocol") == "SSL" and "ssl.certificate.location" in connection
-    return subject(connection["ssl.certificate.location"]) if is_by_certificate else ""
-
-
 def connect(kafka: Kafka, seconds: float | None = None) -> AdminClient:
     """Return a client of the cluster, `seconds` as `Connection`;
     raises TidemarkError BROKER_UNREACHABLE, BROKER_REFUSES."""
@@ -255,3 +316,16 @@ def _answers(server: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def login_refused(error: KafkaError, connection: Mapping[str, Any]) -> TidemarkError | None:
+    """Return BROKER_REFUSES, where that is what an error of the `connection` tells of."""
+    servers = connection["bootstrap.servers"]
+    if error.code() in AUTHENTICATION:
+        user = user_of(connection)
+        who = f"user `{user}`" if user else "this client"
+        remedy = OTHER_TOKEN if connection.get("sasl.mechanism") == "OAUTHBEARER" else OTHER_LOGIN
+        return TidemarkError("BROKER_REFUSES", f"{servers} does not let {who} in: {error.str()}", remedy)
+    if error.code() == KafkaError._SSL:
+        return TidemarkError("BROKER_REFUSES", f"no TLS connection to {servers}: {error.str()}", OTHER_TLS)
+    return None

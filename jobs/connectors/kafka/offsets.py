@@ -16,9 +16,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from conf.durations import moment
 from conf.errors import TidemarkError
 from conf.settings import Kafka
-from jobs.connectors.kafka.access import Connection
-from jobs.connectors.kafka.consumer import MESSAGES, is_end, messages, open_consumer
-from jobs.connectors.kafka.rights import reading
+from jobs.connectors.kafka.access import Connection, reading
+from jobs.connectors.kafka.consumer import MESSAGES, ReadCommittedConsumer, is_end, messages, open_consumer
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECONDS = 30.0
@@ -162,6 +161,13 @@ def resolve_offsets(kafka: Kafka, topic: str, position: Position) -> Offsets:
         if not first <= resolved[number] <= end:
             raise _bad_offset(f"partition {number} of topic {topic} holds offsets {first} to {end}, not {offset}")
     return {topic: resolved}
+
+
+def count_committed(kafka: Kafka, topic: str) -> int:
+    """Count records of `topic` that a `read_committed` reader finds: offsets do not tell, as transactions take some."""
+    ends = resolve_offsets(kafka, topic, "latest")[topic]
+    with ReadCommittedConsumer(kafka.client_config()) as consumer:
+        return sum(len(consumer.records_within(topic, partition, [(0, end)])) for partition, end in ends.items() if end)
 
 
 def require_offsets(topic: str, named: Mapping[int, int], ends: Mapping[int, int]) -> None:

@@ -17,11 +17,10 @@ from conf import durations
 from conf.errors import TidemarkError, nearest
 from conf.settings import Batching, Kafka, Source
 from jobs.connectors.causes import KAFKA, causes
-from jobs.connectors.kafka.access import Connection
+from jobs.connectors.kafka.access import Connection, reading, writing
 from jobs.connectors.kafka.java_client import connection_options
 from jobs.connectors.kafka.offsets import Position, milliseconds, parse_position
-from jobs.connectors.kafka.rights import reading, writing
-from jobs.connectors.kafka.topic_limits import Limits, SizeLimits, largest_record, shown_key, size_config
+from jobs.connectors.kafka.refusals import Limits, SizeLimits, largest_record, shown_key, size_config
 
 COLUMNS = ("key", "value", "topic", "partition", "offset", "timestamp", "timestampType", "headers")
 # The defaults of Kafka's Java client; and by how many bytes it may take a record for larger than it is.

@@ -11,7 +11,7 @@ from conf.settings import Settings
 from jobs.connectors.delta.log import log_damaged, tables_under
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
 from jobs.connectors.files import lacks_folder
-from jobs.connectors.kafka.committed import ReadCommittedConsumer
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import edges
 from jobs.operations.coverage.findings import Finding
 from jobs.operations.coverage.ledgers import SinkCoverage, sink_coverages, topic_ids_by_query, written_tables

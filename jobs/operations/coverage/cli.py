@@ -13,7 +13,7 @@ from conf import command_line
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings
 from jobs.connectors.kafka.access import connect
-from jobs.connectors.kafka.committed import ReadCommittedConsumer
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.operations.coverage import check
 from jobs.operations.coverage.check import Coverage, read_coverage
 from jobs.operations.coverage.findings import shorten

@@ -15,7 +15,7 @@ from jobs.connectors.delta.commit import REPLAYS
 from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION
 from jobs.connectors.exactly_once.markers import Done, Plan, parse
 from jobs.connectors.files import lacks_folder, storage
-from jobs.connectors.kafka.committed import ReadCommittedConsumer
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges, edges
 from jobs.operations.coverage.query_offsets import Key, OffsetCommit, QueryOffsets, query_offsets_of
 from jobs.pipeline.checkpoint_format import COMMITS, METADATA, batch_offsets

@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 
-from jobs.connectors.kafka.committed import ReadCommittedConsumer
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges
 from jobs.operations.coverage.findings import Finding, offsets_finding
 from jobs.operations.coverage.query_offsets import Span, merge_spans

@@ -11,10 +11,9 @@ from pyspark.sql import SparkSession
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import catalog
-from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import SECONDS
 from jobs.connectors.hadoop_files import Folders
-from jobs.connectors.kafka.rights import Right
+from jobs.connectors.kafka.access import Right, client_error
 from jobs.operations.maintenance.checkpoints import find_checkpoints
 
 COMPACT = "compact"
@@ -71,7 +70,7 @@ class LedgerMaintenance:
             names = [topic for topic, _ in self._topics()]
             needed = [Right("topic", name, ("DescribeConfigs", "Describe")) for name in names]
             needed += [Right("topic", name, ("Delete", "Describe")) for name in remove]
-            raise errors.refused("the ledgers", exc.args[0], needed, self._connection) from exc
+            raise client_error("the ledgers", exc.args[0], needed, self._connection) from exc
         for ledger in ledgers:
             yield replace(ledger, removed=ledger.topic in remove and not dry_run)
 

@@ -16,8 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.kafka.access import CODES, Connection, not_authorized
-from jobs.connectors.kafka.rights import Right
+from jobs.connectors.kafka.access import CODES, Connection, Right, not_authorized
 
 SESSION_MS = 10_000
 # The group has rebalanced, and a dead member's session has ended, well within this.

@@ -15,9 +15,8 @@ from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaE
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from conf.settings import Kafka, Settings
-from jobs.connectors.kafka.access import CODES, LongLivedClient, not_authorized
+from jobs.connectors.kafka.access import CODES, LongLivedClient, Right, not_authorized, reading
 from jobs.connectors.kafka.offsets import Edges, OffsetLookup, edges, list_offsets
-from jobs.connectors.kafka.rights import Right, reading
 
 COMMIT_SECONDS = 10.0
 

@@ -15,7 +15,7 @@ from jobs.connectors.exactly_once.authors import Author
 from jobs.connectors.exactly_once.ledger_topic import Ledger
 from jobs.connectors.exactly_once.markers import author_of, open_marker
 from jobs.connectors.kafka.consumer import read_to_end
-from jobs.connectors.kafka.open_transactions import OpenTransaction
+from jobs.connectors.kafka.java_client import OpenTransaction
 from jobs.operations.transactions import judge, ledger_of, lines, owner_of
 from local import transactions
 from local.broker import Cluster

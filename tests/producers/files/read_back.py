@@ -10,7 +10,7 @@ from typing import Any
 from fastavro import schemaless_reader
 
 from conf.errors import TidemarkError
-from jobs.connectors.kafka.topic_limits import Limits
+from jobs.connectors.kafka.refusals import Limits
 from producers.files.inputs import Opening, open_inputs
 from producers.files.record_parts import Parts
 from producers.files.records import Codec, FileRows

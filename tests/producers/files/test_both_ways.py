@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
-from jobs.connectors.kafka.topic_limits import Limits
+from jobs.connectors.kafka.refusals import Limits
 from producers.files import json_rows, line_blocks, parquet_rows
 from producers.files.fitting import Fitting
 from producers.files.record_parts import Parts, PartsReader

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from conf.errors import TidemarkError
-from jobs.connectors.kafka.topic_limits import Limits
+from jobs.connectors.kafka.refusals import Limits
 from producers.files.record_parts import Parts
 from producers.files.records import MOST_NOTES, OTHER_NOTES, Codec, FileRows
 from producers.files.rejects import RejectLimit, Rejects

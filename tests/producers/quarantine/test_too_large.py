@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
-from jobs.connectors.kafka.topic_limits import record_bytes
+from jobs.connectors.kafka.refusals import record_bytes
 from local.processes import wait_for
 from producers.quarantine.records import Rejected
 from producers.quarantine.work_queue import queue_topic

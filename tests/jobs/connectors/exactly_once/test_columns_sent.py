@@ -20,7 +20,7 @@ from confluent_kafka import Producer
 from jobs.connectors.exactly_once.markers import BatchId, Done
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer
 from jobs.connectors.exactly_once.transaction import PRODUCER
-from jobs.connectors.kafka.topic_limits import SizeLimits
+from jobs.connectors.kafka.refusals import SizeLimits
 
 file, topic, servers = sys.argv[1:]
 sent = ShardProducer(Done(BatchId("query", 0, "hash"), 0), "sink", SizeLimits({}, otherwise=1))

@@ -12,7 +12,7 @@ from conf.errors import TidemarkError
 from jobs.connectors.exactly_once.markers import BatchId, Done
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer
 from jobs.connectors.exactly_once.transaction import PRODUCER
-from jobs.connectors.kafka.topic_limits import SizeLimits
+from jobs.connectors.kafka.refusals import SizeLimits
 from local.broker import Cluster
 from local.processes import wait_for
 

@@ -206,7 +206,7 @@ def test_ends_of_transactions_and_aborted_records_are_no_holes(covered: Holdings
 def test_holes_far_from_each_other_are_looked_up_one_by_one(
     covered: Holdings, new_topic: Topic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.connectors.kafka.committed.NEAR", 2)
+    monkeypatch.setattr("jobs.connectors.kafka.consumer.NEAR", 2)
     topic = new_topic(1)
     for _ in range(6):
         send_in_transaction(covered.servers, topic, 4)

@@ -8,7 +8,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from jobs.connectors.exactly_once.markers import BatchId, Done, Plan, Published
-from jobs.connectors.kafka.committed import ReadCommittedConsumer
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.operations.coverage import ledgers
 from jobs.operations.coverage.ledgers import SinkCoverage, sink_coverages
 from local.broker import Cluster

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from jobs.connectors.kafka.committed import ReadCommittedConsumer
+from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.ingest import job
 from jobs.operations.coverage.ledgers import sink_coverages
 from jobs.pipeline.run import Run
