@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from conf.command_line import count_up_to, whole_number
 from conf.topics import MOST, load_topics
 from producers.files.inputs import Format, Opening
-from producers.files.record_parts import UNIT_NS, Parts
+from producers.files.record_parts import NUMBER_UNIT_NS, Parts
 from producers.files.rejects import RejectLimit
 from producers.files.request import FileRequest
 from schemas.timestamps import Ambiguous
@@ -127,7 +127,7 @@ def _add_record_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--event-time-unit",
-        choices=[*UNIT_NS],
+        choices=[*NUMBER_UNIT_NS],
         help="of numbers of the file that are the event time; default ms, or of a timestamp the unit of its type",
     )
     group.add_argument(

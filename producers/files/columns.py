@@ -1,8 +1,14 @@
-"""Makes records of many rows at once: values, keys and timestamps from columns, wherever that is beyond doubt."""
+"""Makes records of many rows at once: values, keys and timestamps from columns, wherever that is beyond doubt.
+
+A fit is a function. It makes of a column one of exactly the type that `schemas.columnar` takes, and a mask of its sure
+values. The others are in doubt: they are null, and `schemas.values` reads them row by row, accepts or rejects them, and
+says why. Where a column cannot be converted, pa.ArrowException is raised: all rows of the piece are in doubt.
+"""
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -12,11 +18,12 @@ import pyarrow.compute as pc
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.refusals import BATCH_BYTES, Limits
-from producers.files.fitting import Fitting
-from producers.files.record_parts import DEFAULT_UNIT, LAST_MS, LOGICAL_PER_MS, MS_NS, UNIT_NS, Parts
+from producers.files.record_parts import DEFAULT_UNIT, LAST_MS, MS_NS, NUMBER_UNIT_NS, Parts
 from producers.files.rows import Input, NotColumnarError, Piece
-from producers.files.sure_values import Fit
-from schemas.columnar import ColumnarEncoder
+from producers.files.scalar_fits import Fit, Fitted, Mask, scalar_fit
+from schemas.arrow_columns import is_there, lengths
+from schemas.columnar import ColumnarEncoder, column_type
+from schemas.timestamps import UNIT_NS
 from schemas.validity import load_schema
 from schemas.values import Reading, branches, source_name
 
@@ -25,6 +32,10 @@ OVERHEAD = BATCH_BYTES + 64
 # A piece that cannot be read is halved, and halves count as pieces, too: with one unreadable row in 100 more than half
 # of the pieces are bad, counted down to the smallest halves. So the least share of good pieces is low.
 TRIED_PIECES, LEAST_SHARE = 200, 0.2
+VIEWS = {pa.large_string(): pa.string(), pa.string_view(): pa.string()} | {
+    pa.large_binary(): pa.binary(),
+    pa.binary_view(): pa.binary(),
+}
 
 
 @dataclass(frozen=True)
@@ -51,13 +62,20 @@ class ColumnReader:
             self._encode = ColumnarEncoder(schema_id, text)
         except TidemarkError as error:
             raise NotColumnarError(error.message) from error
-        self._types = types = file.column_types(schema)
-        fields = {source_name(field): field for field in schema["fields"]}
+        self._types = file.column_types(schema)
         if file.columns() is None and reading.ignore_extra:
             raise NotColumnarError("each row may have fields of its own (--ignore-extra)")
         reading = replace(reading, from_text=file.from_text, number_ns=parts.number_ns(schema))
         fitting = Fitting(reading, missing=file.columns() is None)
-        self._fits = [(source, _fit(fitting, field, source, types)) for source, field in fields.items()]
+        self._fits: list[tuple[str, Fit]] = []
+        for field in schema["fields"]:
+            source = source_name(field)
+            place = self._types.get_field_index(source)
+            arrow = self._types.field(place).type if place >= 0 else None
+            fit = fitting.field(field, arrow)
+            if fit is None:
+                raise NotColumnarError(f"field `{source}` is {field['type']}, its column {arrow or 'missing'}")
+            self._fits.append((source, fit))
         by_name = {name: field for field in schema["fields"] for name in (source_name(field), field["name"])}
         if parts.header_fields:
             raise NotColumnarError("a header is made of a field")
@@ -78,11 +96,6 @@ class ColumnReader:
     def read(self, piece: Piece) -> Records:
         """Return the records of a piece; raises pa.ArrowException where it cannot be read as columns."""
         self._tried += 1
-        records = self._read(piece)
-        self._sure += len(records.places) > records.count / 2
-        return records
-
-    def _read(self, piece: Piece) -> Records:
         table = piece.columns(self._types)
         columns, sure = [], np.ones(table.num_rows, dtype=np.bool_)
         for source, fit in self._fits:
@@ -97,9 +110,11 @@ class ColumnReader:
         timestamps = self._timestamps(fitted)
         sure &= (timestamps > 0) | (self._time is None)
         sure &= timestamps <= LAST_MS if self._ahead_ms is None else timestamps <= time.time() * 1000 + self._ahead_ms
-        return self._records(fitted, timestamps, sure)
+        records = self._records(fitted, timestamps, sure)
+        self._sure += len(records.places) > records.count / 2
+        return records
 
-    def _records(self, table: pa.Table, timestamps: npt.NDArray[np.int64], sure: npt.NDArray[np.bool_]) -> Records:
+    def _records(self, table: pa.Table, timestamps: npt.NDArray[np.int64], sure: Mask) -> Records:
         places = np.flatnonzero(sure)
         count = table.num_rows
         if len(places) < count:
@@ -138,23 +153,8 @@ class ColumnReader:
         return np.asarray(np.where((numbers >= 0) & (numbers <= LAST_MS // factor), numbers, 0) * factor)
 
 
-def _fit(fitting: Fitting, field: Mapping[str, Any], source: str, types: pa.Schema) -> Fit:
-    place = types.get_field_index(source)
-    arrow = types.field(place).type if place >= 0 else None
-    fit = fitting.field(field, arrow)
-    if fit is None:
-        raise NotColumnarError(f"field `{source}` is {field['type']}, its column {arrow or 'missing'}")
-    return fit
-
-
-def _declared(field: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the field's type, without null."""
-    kind = branches(field["type"])[0]
-    return {"type": kind} if isinstance(kind, str) else dict(kind)
-
-
 def _require_key(field: Mapping[str, Any]) -> None:
-    declared = _declared(field)
+    declared = _declared(field["type"])
     logical = declared.get("logicalType")
     if logical not in (None, "uuid") or declared["type"] in ("record", "array", "map"):
         raise NotColumnarError(f"the key is made of a {logical or declared['type']}")
@@ -162,10 +162,152 @@ def _require_key(field: Mapping[str, Any]) -> None:
 
 def _time_ns(field: Mapping[str, Any], unit: str) -> int:
     """Return the nanoseconds in the unit of an event time that is a number."""
-    declared = _declared(field)
+    declared = _declared(field["type"])
     base, _, logical_unit = str(declared.get("logicalType", "")).rpartition("-")
     if base == "timestamp":
-        return MS_NS // LOGICAL_PER_MS[logical_unit]
+        return UNIT_NS[logical_unit]
     if "logicalType" not in declared and declared["type"] in ("int", "long"):
-        return UNIT_NS[unit]
+        return NUMBER_UNIT_NS[unit]
     raise NotColumnarError(f"the event time is made of a {declared.get('logicalType', declared['type'])}")
+
+
+def _declared(avro_type: Any) -> Mapping[str, Any]:
+    """Return a type, or that of its values that are not null, as a declaration."""
+    first = branches(avro_type)[0]
+    return {"type": first} if isinstance(first, str) else first
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How the values of a file are read. `missing`: whether a field that a row lacks is null in its column."""
+
+    reading: Reading
+    missing: bool = False
+
+    def field(self, field: Mapping[str, Any], arrow: pa.DataType | None) -> Fit | None:
+        """Return the fit of a record's field to a column, None being no column; None where there is no fit."""
+        avro_type = field["type"]
+        is_null_by_default = "default" in field and field["default"] is None
+        if arrow is None:
+            kind = column_type(avro_type)
+            if kind is None or not isinstance(avro_type, list) or not is_null_by_default:
+                return None
+            return lambda column: (pa.nulls(len(column), kind.arrow), np.ones(len(column), np.bool_))
+        fit = self.of(avro_type, arrow, self.reading.from_text, self.reading.number_ns.get(field["name"]))
+        # A field that is missing has another meaning than one that is null.
+        return _required(fit) if fit and self.missing and not is_null_by_default else fit
+
+    def of(self, avro_type: Any, arrow: pa.DataType, cells: bool = False, number_ns: int | None = None) -> Fit | None:
+        """Return the fit of a type; None where there is none."""
+        if column_type(avro_type) is None:
+            return None
+        plain = arrow.value_type if pa.types.is_dictionary(arrow) else arrow
+        plain = VIEWS.get(plain, plain)
+        declared = _declared(avro_type)
+        is_utc = self.reading.zone.utcoffset(None) == timedelta(0)
+        fit = scalar_fit(declared, plain, is_utc, number_ns, cells)
+        if fit is None and not cells:
+            fit = self._nested(declared, plain)
+        if fit is None:
+            return None
+        if plain != arrow:
+            fit = _cast_before(fit, plain)
+        if not isinstance(avro_type, list):
+            fit = _required(fit)
+        return _without_nulls(fit, self.reading.nulls_of(avro_type)) if cells else fit
+
+    def _nested(self, declared: Mapping[str, Any], arrow: pa.DataType) -> Fit | None:
+        kind = declared["type"]
+        if kind == "record" and pa.types.is_struct(arrow):
+            return self._record(declared, arrow)
+        if kind == "array" and (pa.types.is_list(arrow) or pa.types.is_large_list(arrow)):
+            item = self.of(declared["items"], arrow.value_type)
+            return _lists(item) if item else None
+        if kind == "map" and pa.types.is_map(arrow) and arrow.key_type == pa.string():
+            item = self.of(declared["values"], arrow.item_type)
+            return _maps(item, column_type(declared).arrow) if item else None  # type: ignore[union-attr]
+        return None
+
+    def _record(self, declared: Mapping[str, Any], arrow: pa.StructType) -> Fit | None:
+        names = [arrow.field(index).name for index in range(arrow.num_fields)]
+        fields = {source_name(field): field for field in declared["fields"]}
+        if len(set(names)) < len(names) or set(names) != fields.keys():
+            return None
+        # The event time, whose numbers have a unit of their own, is a field of the row itself.
+        inner = replace(self, reading=replace(self.reading, number_ns={}))
+        fits = [inner.field(field, arrow.field(source).type) for source, field in fields.items()]
+        if not all(fits):
+            return None
+        places = [names.index(source) for source in fields]
+
+        def fit(column: pa.Array) -> Fitted:
+            present = is_there(column)
+            children = column.flatten()
+            fitted = [fit(children[place]) for fit, place in zip(fits, places, strict=True) if fit]
+            sure = np.logical_and.reduce([sure for _, sure in fitted]) | ~present
+            values = [child for child, _ in fitted]
+            names = [field["name"] for field in fields.values()]
+            return pa.StructArray.from_arrays(values, names, mask=pa.array(~present)), sure
+
+        return fit
+
+
+def _required(fit: Fit) -> Fit:
+    def required(column: pa.Array) -> Fitted:
+        values, sure = fit(column)
+        return values, sure & is_there(values) if values.null_count else sure
+
+    return required
+
+
+def _cast_before(fit: Fit, arrow: pa.DataType) -> Fit:
+    return lambda column: fit(column.cast(arrow))
+
+
+def _without_nulls(fit: Fit, nulls: frozenset[str]) -> Fit:
+    listed = pa.array(sorted(nulls), pa.string())
+    longest = max((len(null.encode()) for null in nulls), default=-1)
+
+    def without(column: pa.Array) -> Fitted:
+        if lengths(column).min(initial=longest + 1) > longest:
+            return fit(column)
+        is_null = pc.is_in(column, listed)
+        return fit(pc.if_else(is_null, None, column) if pc.any(is_null).as_py() else column)
+
+    return without
+
+
+def _lists(item: Fit) -> Fit:
+    def fit(column: pa.Array) -> Fitted:
+        items, sure = item(column.flatten())
+        offsets = _offsets(pc.list_value_length(column))
+        mask = pa.array(~is_there(column))
+        return pa.ListArray.from_arrays(pa.array(offsets), items, mask=mask), _all_within(sure, offsets)
+
+    return fit
+
+
+def _maps(item: Fit, target: pa.MapType) -> Fit:
+    def fit(column: pa.Array) -> Fitted:
+        entries = column.cast(pa.list_(pa.struct([("key", pa.string()), ("value", column.type.item_type)])))
+        offsets = _offsets(pc.list_value_length(entries))
+        keys, values = entries.flatten().flatten()
+        codes = keys.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+        rows = np.repeat(np.arange(len(column)), np.diff(offsets))
+        if len(np.unique(rows * (len(keys) + 1) + codes)) < len(keys):
+            raise pa.ArrowInvalid("a map has a key twice")
+        fitted, sure = item(values)
+        maps = pa.MapArray.from_arrays(pa.array(offsets), keys, fitted, mask=pa.array(~is_there(column)))
+        return maps.cast(target), _all_within(sure, offsets)
+
+    return fit
+
+
+def _offsets(counts: pa.Array) -> npt.NDArray[np.int32]:
+    filled = counts.fill_null(0).to_numpy(zero_copy_only=False)
+    return np.concatenate([[0], np.cumsum(filled)]).astype(np.int32)
+
+
+def _all_within(sure: Mask, offsets: npt.NDArray[np.int32]) -> Mask:
+    doubts = np.concatenate([[0], np.cumsum(~sure)])
+    return np.asarray(doubts[offsets[1:]] == doubts[offsets[:-1]])

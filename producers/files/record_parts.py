@@ -14,8 +14,8 @@ from schemas.unions import MISFITS
 from schemas.values import UnfitError, branches, source_name
 
 # Units of a number that stands for a time, in nanoseconds: whole numbers all the way, so that none is a little short.
-UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-MS_NS = UNIT_NS["ms"]
+NUMBER_UNIT_NS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+MS_NS = NUMBER_UNIT_NS["ms"]
 DEFAULT_UNIT = "ms"
 # Beyond this no file means a time, and arithmetic of 64 bits would not be exact.
 LAST_MS = 1 << 52
@@ -42,7 +42,7 @@ class Parts:
     def number_ns(self, schema: Mapping[str, Any]) -> dict[str, int]:
         """Return the nanoseconds in the unit that was named for numbers, by the event time's name in the schema."""
         names = [field["name"] for field in schema["fields"] if self.event_time in (source_name(field), field["name"])]
-        return dict.fromkeys(names[:1], UNIT_NS[self.unit]) if self.unit else {}
+        return dict.fromkeys(names[:1], NUMBER_UNIT_NS[self.unit]) if self.unit else {}
 
 
 class PartsReader:
@@ -160,7 +160,7 @@ def _event_time(clock: WallClock, unit: str) -> Callable[[Any], Callable[[Any], 
             )
         if declared["type"] == "string":
             return lambda value: nanoseconds(value, clock) // MS_NS
-        unit_ns = UNIT_NS[unit]
+        unit_ns = NUMBER_UNIT_NS[unit]
         if logical == "decimal" or declared["type"] == "double":
             # A double stands for the shortest decimal that reads back as it, which is what its file showed.
             return lambda value: Fraction(Decimal(str(value))) * unit_ns // MS_NS

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.refusals import Limits
 from producers.files import json_rows, line_blocks, parquet_rows
-from producers.files.fitting import Fitting
+from producers.files.columns import Fitting
 from producers.files.record_parts import Parts, PartsReader
 from producers.files.records import Codec, FileRows
 from producers.files.rejects import RejectLimit, Rejects
