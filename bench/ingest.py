@@ -30,7 +30,7 @@ from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from local.demo import records_in
 from local.session import spark_session
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 TOPIC = "bench_departures"
 PARTITIONS = 4

@@ -10,9 +10,7 @@ from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel
 from schemas.compatibility import obstacles
 from schemas.contracts import contract, require_event, subject_of_stream
-from schemas.open_registry import open_registry
-from schemas.registry import RegisteredSchema, Registry
-from schemas.registry_folder import FileRegistry, require_registry_in
+from schemas.registry import FileRegistry, RegisteredSchema, Registry, open_registry, require_registry_in
 from schemas.schema_text import normalized
 
 

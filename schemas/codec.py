@@ -6,11 +6,10 @@ from io import BytesIO
 from typing import Any
 
 from fastavro import schemaless_reader, schemaless_writer
-from fastavro.schema import parse_schema
 
 from conf.errors import TidemarkError
 from schemas.registry import Registry
-from schemas.validity import load_schema
+from schemas.validity import parse_text
 from schemas.wire import DecodeError, DecodeLimits, compile_check
 
 MAGIC = 0
@@ -49,11 +48,6 @@ class CodecError(TidemarkError):
     """A value that its schema cannot hold: ENCODE_FAILED."""
 
 
-def parsed(text: str) -> Any:
-    """Return the schema in fastavro's parsed form; raises TidemarkError INVALID_SCHEMA."""
-    return parse_schema(load_schema(text))
-
-
 class Encoder:
     """Encodes dicts as framed bytes, by one schema.
 
@@ -64,7 +58,7 @@ class Encoder:
     """
 
     def __init__(self, schema_id: int, text: str) -> None:
-        self._schema = parsed(text)
+        self._schema = parse_text(text)
         self._header = HEADER.pack(MAGIC, schema_id)
 
     def __call__(self, value: Mapping[str, Any]) -> bytes:
@@ -107,7 +101,7 @@ def reader(text: str, limits: DecodeLimits | None = None) -> Reader:
 
     Raises TidemarkError INVALID_SCHEMA; the callable raises DecodeError.
     """
-    schema = parsed(text)
+    schema = parse_text(text)
     check = compile_check(schema, limits)
 
     def read(payload: bytes) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 from conf.errors import TidemarkError, nearest
 from conf.names import within
 from conf.topics import Topic, subject_of
-from schemas.codec import parsed
 from schemas.pii import pii_fields_of
 from schemas.spark_limits import require_storable
+from schemas.validity import parse_text
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -59,7 +59,7 @@ def with_fields(text: str, names: Collection[str], beside: Collection[str] = ())
     Raises:
         TidemarkError: UNKNOWN_FIELD, with the nearest name.
     """
-    schema = parsed(text)
+    schema = parse_text(text)
     known = [field["name"] for field in schema["fields"]]
     for name in names:
         if name not in known:
@@ -133,5 +133,5 @@ def subject_for(topic: str, text: str, declared: Topic | None) -> str:
 
 
 def _record_name(text: str) -> str:
-    schema = parsed(text)
+    schema = parse_text(text)
     return str(schema["name"]) if isinstance(schema, dict) and "name" in schema else ""

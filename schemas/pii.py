@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from conf.errors import TidemarkError, nearest
-from schemas.validity import NAMED, PRIMITIVE, full_name, load_schema
+from schemas.schema_text import NAMED, PRIMITIVE, full_name
+from schemas.validity import load_schema
 
 Treatment = Literal["hash", "mask", "drop"]
 ATTRIBUTE = "pii"

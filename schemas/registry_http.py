@@ -1,7 +1,13 @@
-"""Asks a registry that speaks Confluent's REST API."""
+"""Asks a registry that speaks Confluent's REST API, and bounds what its answers may take in memory and time.
+
+The client itself bounds each read of a socket, not an answer: one without end would fill the memory, and one that
+sends a byte now and then would never be there.
+"""
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from threading import Thread
 from typing import TypeVar, cast
 
 import httpx2
@@ -10,26 +16,27 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from conf.errors import TidemarkError, nearest
 from conf.settings import Registry as RegistrySettings
-from schemas import answer_bounds
 from schemas.compatibility import require_compatible
-from schemas.references import RawSchema, Reference, inlined, kind_of, referenced_texts
-from schemas.registry import AVRO, RegisteredSchema, RetryPolicy, UnavailableError, avro_of
-from schemas.schema_text import normalized
+from schemas.registry import RegisteredSchema, Registry, RetryPolicy, UnavailableError, avro_of
+from schemas.schema_text import AVRO, RawSchema, Reference, inlined, kind_of, normalized, referenced_texts
 from schemas.validity import load_schema
 
 Answer = TypeVar("Answer")
 
 REQUEST_SECONDS = 10.0
+ANSWER_BYTES = 16 * 2**20  # a hundred thousand subjects with long names
+ANSWER_SECONDS = 30.0
+MOST_VERSIONS = 10_000  # of one subject; each is asked for by itself
+PLAIN = "identity"
 # HTTP status and the registry's own code; a status without the code that belongs to it is not a registry's answer.
 # Not there: subject, version, schema. Deleted, and kept for now: a subject, a version.
 MISSING = {(404, code) for code in (40401, 40402, 40403, 40404, 40406)}
 # By the registry's own code: what a refusal is called, and what to do about it. Newer registries have 40901 for 409.
-MEND_SCHEMA = "mend the schema"
 COMPARE = "mend the schema, or compare the registry's own level with registry.compatibility"
 REFUSED = {
     409: ("INCOMPATIBLE_SCHEMA", COMPARE),
     40901: ("INCOMPATIBLE_SCHEMA", COMPARE),
-    42201: ("INVALID_SCHEMA", MEND_SCHEMA),
+    42201: ("INVALID_SCHEMA", "mend the schema"),
     42205: (
         "REGISTRY_NOT_WRITABLE",
         "let whoever runs it set its mode, and the subject's, to READWRITE (PUT /mode, /mode/SUBJECT); where it "
@@ -40,10 +47,9 @@ REFUSED = {
 }
 ASK = "ask whoever runs the registry: it says that about a question which other registries answer"
 OF_REGISTRY = (404, 409, 422)  # the statuses that go with such codes
-UNAUTHORIZED, FORBIDDEN = 401, 403
 REFUSALS = {
-    UNAUTHORIZED: "check registry.username, registry.password and what this user may do",
-    FORBIDDEN: "let the user registry.username do that in the registry, or log in as another",
+    401: "check registry.username, registry.password and what this user may do",
+    403: "let the user registry.username do that in the registry, or log in as another",
 }
 # What is wrong in the registry, beside the status.
 FAILURES = {
@@ -55,7 +61,7 @@ FAILURES = {
 BUSY = (408, 429)
 
 
-class HttpRegistry:
+class HttpRegistry(Registry):
     """A registry over HTTP. Texts never change and are asked for once; what is registered is asked anew each time."""
 
     def __init__(self, settings: RegistrySettings, retry: RetryPolicy) -> None:
@@ -66,17 +72,10 @@ class HttpRegistry:
             config["basic.auth.user.info"] = f"{settings.username}:{settings.password.get_secret_value()}"
         if settings.ca_location:
             config["ssl.ca.location"] = settings.ca_location
-        self._config = config
-        self._client = self._connected()
+        self._config, self._client = config, _connect(config)
         self._whole_texts: dict[RawSchema, str] = {}
 
-    def _connected(self) -> SchemaRegistryClient:
-        client = SchemaRegistryClient(self._config)
-        answer_bounds.bound(client._rest_client.session)  # there is no other way to it
-        return client
-
     def register(self, subject: str, text: str) -> int:
-        """See `Registry`."""
         load_schema(text)
         earlier = [version for version in self.all_versions(subject) if version.is_avro]
         # Some registries take other white space, or another order of attributes, for another schema.
@@ -85,11 +84,10 @@ class HttpRegistry:
             if normalized(version.text) == new_text:
                 return version.id
         require_compatible(subject, text, earlier, self._level)
-        new = Schema(text, "AVRO")
+        new = Schema(text, AVRO)
         return self._ask(f"the registration of {subject}", lambda: _id(self._client.register_schema(subject, new)))
 
     def schema(self, schema_id: int) -> str:
-        """See `Registry`."""
         try:
             found = self._ask(f"schema {schema_id}", lambda: _raw(self._client.get_schema(schema_id)))
         except _MissingError as exc:
@@ -103,12 +101,7 @@ class HttpRegistry:
             raise TidemarkError("BAD_SCHEMA", f"schema id {schema_id} in {self._url}: {problem[0]}", problem[1])
         return text
 
-    def latest(self, subject: str) -> RegisteredSchema:
-        """See `Registry`."""
-        return self.versions(subject)[-1]
-
     def versions(self, subject: str) -> list[RegisteredSchema]:
-        """See `Registry`."""
         versions = self.all_versions(subject)
         if not versions:
             what = f"no subject `{subject}` in {self._url}"
@@ -116,11 +109,9 @@ class HttpRegistry:
         return avro_of(versions)
 
     def subjects(self) -> list[str]:
-        """See `Registry`."""
         return sorted(self._ask("the subjects", lambda: _list_of(str, self._client.get_subjects())))
 
     def all_versions(self, subject: str) -> list[RegisteredSchema]:
-        """See `Registry`."""
         try:
             numbers = self._ask(f"the versions of {subject}", lambda: _numbers(self._client.get_versions(subject)))
         except _MissingError:
@@ -164,13 +155,13 @@ class HttpRegistry:
 
         def ask_once() -> Answer:
             try:
-                return answer_bounds.within_time(ask)
+                return _within_time(ask)
             except TimeoutError as exc:
                 # The thread that still waits for it is cut off, and the next question does not queue behind it.
                 self._client._rest_client.session.close()
-                self._client = self._connected()
-                raise UnavailableError(f"no whole answer within {answer_bounds.ANSWER_SECONDS:.0f} s") from exc
-            except answer_bounds.UnfitAnswerError as exc:
+                self._client = _connect(self._config)
+                raise UnavailableError(f"no whole answer within {ANSWER_SECONDS:.0f} s") from exc
+            except UnfitAnswerError as exc:
                 raise self._not_a_registry(str(exc)) from exc
             except SchemaRegistryError as exc:
                 raise self._error(what, exc) from exc
@@ -190,7 +181,8 @@ class HttpRegistry:
         if status in OF_REGISTRY and _is_of(status, exc.error_code):
             self._retry.answered = True
             name, remedy = REFUSED.get(exc.error_code, ("REGISTRY_REFUSED", ASK))
-            return TidemarkError(name, f"{self._url} refuses {what}: {_line(exc)} ({exc.error_code})", remedy)
+            message = " ".join(str(exc.error_message).split())
+            return TidemarkError(name, f"{self._url} refuses {what}: {message} ({exc.error_code})", remedy)
         if status in REFUSALS:
             return TidemarkError("REGISTRY_REFUSED", f"{self._url} answers {status} to {what}", REFUSALS[status])
         if status in BUSY or status >= 500:
@@ -217,8 +209,68 @@ class HttpRegistry:
         return TidemarkError("NOT_A_REGISTRY", f"{self._url} answers, but not as a registry does: {what}", remedy)
 
 
+class UnfitAnswerError(Exception):
+    """An answer that no registry gives; in a few words, why."""
+
+
 class _MissingError(TidemarkError):
     """The registry says that it does not know what was asked for."""
+
+
+def _connect(config: dict[str, object]) -> SchemaRegistryClient:
+    """Return a client that takes no answer of more than ANSWER_BYTES, none that is compressed, and follows no redirect:
+    each raises UnfitAnswerError."""
+    client = SchemaRegistryClient(config)
+    session = client._rest_client.session  # there is no other way to it
+    session.follow_redirects = False
+    session.headers["Accept-Encoding"] = PLAIN
+    session.event_hooks = {"response": [_require_fit]}
+    return client
+
+
+def _require_fit(response: httpx2.Response) -> None:
+    encoding = response.headers.get("Content-Encoding", PLAIN)
+    if encoding != PLAIN:
+        # Compressed, a few kilobytes may hold gigabytes.
+        raise UnfitAnswerError(f"it is compressed ({encoding}), which was not asked for")
+    if response.is_redirect:
+        # The host there would get the login, or be taken for the registry.
+        raise UnfitAnswerError(f"HTTP {response.status_code}, a redirect, which is not followed")
+    if isinstance(response.stream, httpx2.SyncByteStream):
+        response.stream = _BoundedStream(response.stream)
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    def __init__(self, stream: httpx2.SyncByteStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for part in self._stream:
+            size += len(part)
+            if size > ANSWER_BYTES:
+                raise UnfitAnswerError(f"it is longer than {ANSWER_BYTES:,} bytes")
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def _within_time(ask: Callable[[], Answer]) -> Answer:
+    """Return what `ask` returns, or raise what it raises, within ANSWER_SECONDS; TimeoutError past them.
+
+    It runs in a thread of its own, which is left to itself when the time is over.
+    """
+    answer: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as exc:
+            answer.set_exception(exc)
+
+    Thread(target=run, name="registry", daemon=True).start()
+    return answer.result(ANSWER_SECONDS)
 
 
 def _list_of(kind: type[Answer], answer: object) -> list[Answer]:
@@ -229,8 +281,8 @@ def _list_of(kind: type[Answer], answer: object) -> list[Answer]:
 
 def _numbers(answer: object) -> list[int]:
     numbers = _list_of(int, answer)
-    if len(numbers) > answer_bounds.MOST_VERSIONS:
-        raise answer_bounds.UnfitAnswerError(f"more than {answer_bounds.MOST_VERSIONS:,} versions of a subject")
+    if len(numbers) > MOST_VERSIONS:
+        raise UnfitAnswerError(f"more than {MOST_VERSIONS:,} versions of a subject")
     return numbers
 
 
@@ -255,7 +307,3 @@ def _is_of(status: int, code: object) -> bool:
     """Return whether a registry gives that code with an HTTP status: 42201 with 422, but not 404 with 404, which
     is anybody's."""
     return isinstance(code, int) and (code // 100 == status or (code == status == 409))
-
-
-def _line(exc: SchemaRegistryError) -> str:
-    return " ".join(str(exc.error_message).split())

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from conf.errors import TidemarkError
-from schemas.validity import PRIMITIVE, full_name, load_schema
+from schemas.schema_text import PRIMITIVE, full_name
+from schemas.validity import load_schema
 
 NAMED = frozenset({"record", "enum", "fixed"})
 

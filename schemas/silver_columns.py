@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from conf.errors import TidemarkError
-from schemas.codec import parsed
+from schemas.schema_text import full_name
 from schemas.spark_limits import NamedTypes, require_expandable
-from schemas.validity import full_name
+from schemas.validity import parse_text
 
 LEAVES = {
     **{"null": "void", "boolean": "boolean", "int": "int", "long": "bigint", "float": "float", "double": "double"},
@@ -153,7 +153,7 @@ def _columns_of_registered(version: Version) -> Column | None:
 
 
 def _columns_of_event(text: str, version: int) -> Column | None:
-    schema = parsed(text)
+    schema = parse_text(text)
     if not isinstance(schema, dict) or schema["type"] not in ("record", "error"):
         return None
     try:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from conf.errors import TidemarkError
-from schemas.codec import parsed
-from schemas.validity import DEPTH, takes_json
+from schemas.validity import DEPTH, parse_text, takes_json
 
 DIGITS = 38  # of Spark's longest decimal
 # Of the types of an event, each as often as it is referred to: Spark has no named types, and what Java's reader makes
@@ -57,7 +56,7 @@ def event_schema(text: str) -> dict[str, Any]:
         TidemarkError: INVALID_SCHEMA; BAD_SCHEMA, with the field that Spark cannot read as what it is or a table cannot
             hold, and what to do; see `require_expandable`, too.
     """
-    schema = parsed(text)
+    schema = parse_text(text)
     require_expandable(schema)
     if not isinstance(schema, dict) or schema["type"] != "record":
         raise _bad("", f"an event must be a record, not {text[:60]}", "wrap the type into a record with one field")

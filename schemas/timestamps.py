@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal
 
-from schemas.numerals import NUMBER, exact
+from schemas.numbers import NUMBER, exact
 from schemas.wire import DAY, FIRST, LAST, LONG
 
 Ambiguous = Literal["earlier", "later", "reject"]

@@ -15,14 +15,12 @@ from typing import Any
 from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 
 from conf.errors import TidemarkError
-from schemas.schema_text import invalid_schema, read_json, without_ignored_logical_types
+from schemas.schema_text import NAMED, PRIMITIVE, full_name, invalid_schema, read_json, without_ignored_logical_types
 from schemas.wire import INT, LONG
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 FULL_NAME = re.compile(rf"{NAME.pattern}(\.{NAME.pattern})*")
-PRIMITIVE = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
-COMPLEX = frozenset({"record", "error", "enum", "fixed", "array", "map"})
-NAMED = frozenset({"record", "error", "enum", "fixed"})
+COMPLEX = NAMED | {"array", "map"}
 ORDERS = ("ascending", "descending", "ignore")
 RANGES = {"int": INT, "long": LONG}
 FLOATS = {"float": "<f", "double": "<d"}
@@ -50,6 +48,11 @@ def load_schema(text: str) -> Any:
     except (ValueError, SchemaParseException, UnknownType, LookupError, TypeError, AttributeError) as exc:
         raise invalid_schema(f"{type(exc).__name__}: {exc}") from exc
     return schema
+
+
+def parse_text(text: str) -> Any:
+    """Return the schema in fastavro's parsed form; raises TidemarkError INVALID_SCHEMA."""
+    return parse_schema(load_schema(text))
 
 
 def is_valid(text: str) -> bool:
@@ -328,11 +331,6 @@ def _names(declared: Mapping[str, Any], place: str) -> list[str]:
     is_list = isinstance(aliases, list) and all(isinstance(alias, str) for alias in aliases)
     _require(is_list, place, f"aliases are {_shown(aliases)}, and must be a list of names")
     return list(aliases)
-
-
-def full_name(name: str, namespace: str) -> str:
-    """Return the name of a type, as it is known in a namespace."""
-    return f"{namespace}.{name}" if namespace and "." not in name else name
 
 
 def _shown(value: Any) -> str:

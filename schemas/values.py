@@ -8,23 +8,21 @@ Avro name), and a string type may have `json` (it takes any value, as its JSON t
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as default
 from datetime import UTC, tzinfo
+from functools import lru_cache
 from typing import Any
 
-from schemas.codec import parsed
-from schemas.exact_json import ExactDecoder, decoded
-from schemas.numerals import whole
-from schemas.scalars import WHOLE_NUMBERS, Convert, bare, scalar, shown
-from schemas.sources import left_out, placing
-from schemas.sources import source_name as source_name
+from schemas.conversions import LEFT_OUT, MISFITS, WHOLE_NUMBERS, Branch, Losses, bare, scalar, to_branch, with_point
+from schemas.numbers import Convert, ExactDecoder, shown
 from schemas.timestamps import Ambiguous, WallClock
-from schemas.unions import LEFT_OUT, MISFITS, Branch, Losses, chosen, whole_too
-from schemas.unions import NUMBERS as NUMBERS
-from schemas.unions import branch_name as branch_name
+from schemas.validity import parse_text
 
+# Rows of one file have few sets of names, where they are not made up.
+KEPT_SETS = 256
+Fields = Iterable[Mapping[str, Any]]
 MISSING = object()
 
 
@@ -42,11 +40,11 @@ class Reading:
     """How to read what a value does not say of itself.
 
     `zone`: where times without an offset were taken; `ambiguous`: which of the two is meant where its clocks showed a
-    time twice. `from_text`: every field is text, as in the cells of a file;
-    lists and records are then JSON. `nulls`: the texts that mean null; `empty_is_text`: the empty one does not, in a
-    field that is text. `ignore_extra`: whether a record may have
-    fields that the schema lacks, which are then left out. `from_json`: every field is a value of JSON, in which bytes
-    are text, a character each. `number_ns`: by the names of fields that are times, nanoseconds in the unit of numbers.
+    time twice. `from_text`: every field is text, as in the cells of a file; lists and records are then JSON. `nulls`:
+    the texts that mean null; `empty_is_text`: the empty one does not, in a field that is text. `ignore_extra`: whether
+    a record may have fields that the schema lacks, which are then left out. `from_json`: every field is a value of
+    JSON, in which bytes are text, a character each. `number_ns`: by the names of fields that are times, nanoseconds in
+    the unit of numbers.
     """
 
     zone: tzinfo = UTC
@@ -76,14 +74,14 @@ def record_converter(
         TidemarkError: INVALID_SCHEMA.
         ValueError: where the schema is no record's.
     """
-    schema = parsed(schema_text)
+    schema = parse_text(schema_text)
     if not isinstance(schema, dict) or schema["type"] != "record":
         raise ValueError("the schema is no record's")
     decoder = ExactDecoder(decimals='"decimal"' in schema_text)
     types = _Types(reading, [] if notes is None else notes, decoder)
     convert = types.record(schema, types.field)
 
-    def checked(record: Mapping[str, Any]) -> dict[str, Any]:
+    def convert_or_refuse(record: Mapping[str, Any]) -> dict[str, Any]:
         try:
             converted: dict[str, Any] = convert(record)
         except RecursionError as exc:
@@ -94,12 +92,53 @@ def record_converter(
             raise UnfitError(_reason(exc)) from exc
         return converted
 
-    return checked
+    return convert_or_refuse
 
 
 def branches(avro_type: Any) -> list[Any]:
     """Return the types that a value may have beside null: those of a union, or the one that it is."""
     return [branch for branch in avro_type if branch != "null"] if isinstance(avro_type, list) else [avro_type]
+
+
+def source_name(field: Mapping[str, Any]) -> str:
+    """Return the name under which the input has this field, unless it goes by another of its names there."""
+    return str(field.get("source", field["name"]))
+
+
+def source_names(fields: Fields, names: Iterable[str]) -> dict[str, str]:
+    """Return, for each of the input's names that a field goes by, that field's source: one name for a field.
+
+    A source comes before the name of a field, and that before its aliases, in their order.
+    """
+    given = set(names)
+    found = {source: source for source in map(source_name, fields) if source in given}
+    for field in fields:
+        others = (field["name"], *field.get("aliases", ()))
+        other = next((name for name in others if name in given and name not in found), None)
+        if source_name(field) not in given and other is not None:
+            found[other] = source_name(field)
+    return found
+
+
+def _placing(fields: Fields) -> Callable[[Mapping[str, Any]], tuple[dict[str, Any], list[str]]]:
+    """Return a callable from a record of the input to its values by fields' sources, and the names of the rest."""
+    listed = list(fields)
+
+    @lru_cache(KEPT_SETS)
+    def places(names: tuple[str, ...]) -> tuple[list[tuple[str, str]], list[str]]:
+        sources = source_names(listed, names)
+        return [*sources.items()], [name for name in names if name not in sources]
+
+    def place(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        pairs, extra = places(tuple(record))
+        return {source: record[name] for name, source in pairs}, extra
+
+    return place
+
+
+def left_out(name: str) -> str:
+    """Return the note on a field of the input that the schema has no place for."""
+    return f"field `{name}` left out (--ignore-extra), for which the schema has none"
 
 
 class _Types:
@@ -127,13 +166,11 @@ class _Types:
         return self._scalar(declared, from_text=False) or self._complex(declared)
 
     def cell(self, schema: Any) -> Convert:
-        """Return the conversion of a cell of text."""
         if isinstance(schema, list):
             return self._union(schema, self._filled_cell)
         return _required(self._filled_cell(schema), self._reading.nulls_of(schema))
 
     def record(self, declared: Mapping[str, Any], compile_field: Callable[[Mapping[str, Any]], Convert]) -> Convert:
-        """Return the conversion of a record, field by field."""
         fields: list[tuple[str, str, Convert, bool]] = []
         self._named[declared["name"]] = lambda value: convert(value)
         self._records.add(declared["name"])
@@ -141,7 +178,7 @@ class _Types:
             compiled = compile_field(field)
             fields.append((field["name"], source_name(field), compiled, "default" in field))
         sources = {source for _, source, _, _ in fields}
-        ignore_extra, place = self._reading.ignore_extra, placing(declared["fields"])
+        ignore_extra, place = self._reading.ignore_extra, _placing(declared["fields"])
         notes, losses = self._notes, self._losses
 
         def convert(value: Any) -> dict[str, Any]:
@@ -160,13 +197,13 @@ class _Types:
 
     def _filled_cell(self, schema: Any) -> Convert:
         declared = schema if isinstance(schema, dict) else {"type": schema}
-        return self._scalar(declared, from_text=True) or _of_json(self._complex(declared), self._decoder)
+        return self._scalar(declared, from_text=True) or self._of_json(self._complex(declared))
 
     def _scalar(self, declared: Mapping[str, Any], from_text: bool) -> Convert | None:
         from_json = self._reading.from_json or self._reading.from_text
         convert = scalar(declared, self._clock, from_text, from_json)
         if convert in WHOLE_NUMBERS and convert is not None:
-            return whole_too(convert, whole, self._losses)
+            return with_point(convert, self._losses)
         if convert and declared["type"] in ("enum", "fixed"):
             self._named[declared["name"]] = convert
         return convert
@@ -181,6 +218,16 @@ class _Types:
             return _map(self.value(declared["values"]))
         return lambda value: self._named[kind](value)
 
+    def _of_json(self, convert: Convert) -> Convert:
+        def convert_json(text: str) -> Any:
+            try:
+                value = self._decoder.decode_whole(text)
+            except ValueError as exc:
+                raise ValueError(f"{shown(text)} is no JSON: {exc}") from exc
+            return convert(value)
+
+        return convert_json
+
     def _is_nested(self, branch: Any) -> bool:
         kind = branch["type"] if isinstance(branch, dict) else branch
         return kind in ("record", "array", "map") or kind in self._records
@@ -193,7 +240,7 @@ class _Types:
         # With the name of its branch, where fastavro would look through all that a value holds to find it, and err.
         is_nested = any(self._is_nested(branch.declared) for branch in others)
         is_alone = len(others) == 1 and not is_nested
-        convert = others[0].convert if is_alone else chosen(others, from_text, self._losses)
+        convert = others[0].convert if is_alone else to_branch(others, from_text, self._losses)
         if not nullable:
             return _required(convert, nulls)
 
@@ -255,14 +302,3 @@ def _map(item: Convert) -> Convert:
         return {key: item(element) for key, element in pairs}
 
     return convert
-
-
-def _of_json(convert: Convert, decoder: ExactDecoder) -> Convert:
-    def convert_json(text: str) -> Any:
-        try:
-            value = decoded(text, decoder)
-        except ValueError as exc:
-            raise ValueError(f"{shown(text)} is no JSON: {exc}") from exc
-        return convert(value)
-
-    return convert_json

@@ -18,7 +18,7 @@ from conf.settings import Settings
 from conf.topics import subject_of
 from jobs.pipeline.monitoring.journal import micro_batches
 from local.demo import records_in
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 POINTS, SMALL, ARMS = (1, 10, 50), (1, 3), ("catch-up", "continuous")
 RECORDS, PULSE = 400, 40  # of a topic, and of a topic and trigger

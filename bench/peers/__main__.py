@@ -46,7 +46,7 @@ from conf.settings import load
 from conf.topics import load_topics
 from local.broker import Cluster
 from local.processes import end_on_signal
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 COLUMNS = ("rows/s", "from start", "per CPU-s", "memory", "start")
 

@@ -14,7 +14,7 @@ from local.topics import bring_in_step
 from producers.kafka.pacing import MAX_BATCH
 from producers.kafka.publisher import Batch, Publisher
 from schemas.columnar import ColumnarEncoder
-from schemas.open_registry import open_registry
+from schemas.registry import open_registry
 
 TOPIC = "bids"
 WINDOW_MS = 10_000

@@ -14,7 +14,7 @@ from bench.peers.environments import PROGRAMS, locked_version
 from conf import ROOT
 from local import jars
 from local.processes import java
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 JOB = "auctions.bid_counts"
 HEAP = "4g"  # of each peer on the JVM that is tuned

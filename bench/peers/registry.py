@@ -9,7 +9,7 @@ from threading import Thread
 
 from conf.errors import TidemarkError
 from local.processes import HOST
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 BY_ID = "/schemas/ids/"
 

@@ -25,8 +25,7 @@ from jobs.pipeline.progress import OF_DECODING, REJECTED, SIZE
 from jobs.pipeline.schema_versions import Versions, naming_schema
 from jobs.pipeline.validation import Validator, declared_rules, reject_counts
 from schemas.contracts import stream_of, subject_of_stream, with_fields
-from schemas.open_registry import open_registry
-from schemas.registry import RegisteredSchema, Registry, RetryPolicy
+from schemas.registry import RegisteredSchema, Registry, RetryPolicy, open_registry
 
 
 class Ranges:

@@ -18,10 +18,10 @@ from pyspark.sql import functions as F
 from conf.errors import TidemarkError, nearest
 from jobs.connectors.avro import decode
 from jobs.connectors.avro.decode import ERA
-from schemas.codec import parsed
 from schemas.compatibility import conflicts
 from schemas.registry import RegisteredSchema
 from schemas.spark_limits import NamedTypes, event_schema
+from schemas.validity import parse_text
 from schemas.wire import UUID
 
 DELETED_KEY, OTHER_KEY = "deleted_key", "other_key"
@@ -73,7 +73,7 @@ def with_deleted_keys(
 
 
 def key_value(topic: str, schema: dict[str, Any], key: str) -> Column:
-    """Return the column `key` (binary) of a record as a value of the field `key` of `schema`, in fastavro's parsed
+    """Return the column `key` (binary) of a record as a value of the field `key` of `schema`, in fastavro's parse_text
     form; null where it is none.
 
     Raises:
@@ -195,7 +195,7 @@ def _key_schema(version: RegisteredSchema, key_type: dict[str, Any]) -> str | No
     """Return the text of a registered schema as a record with the field KEY; None where it is not of that type."""
     if not version.is_avro:
         return None
-    schema = parsed(version.text)
+    schema = parse_text(version.text)
     names = NamedTypes(schema)
     if isinstance(schema, dict) and schema["type"] == "record":
         if len(schema["fields"]) != 1:

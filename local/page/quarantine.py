@@ -17,8 +17,7 @@ from producers.quarantine.marker_log import MarkerLog
 from producers.quarantine.records import Coordinates
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Count, Quarantine, Slice, count_rejects
-from schemas.open_registry import open_registry
-from schemas.registry import RetryPolicy
+from schemas.registry import RetryPolicy, open_registry
 
 SAMPLES = 5
 REGISTRY_SECONDS = 5.0

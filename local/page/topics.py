@@ -9,8 +9,7 @@ from conf.topics import FOREVER_MS, Topic, load_topics
 from jobs.connectors.kafka.offsets import edges
 from local.page.cluster import Brokers
 from local.topics import Change, Existing, plan, read_cluster
-from schemas.open_registry import open_registry
-from schemas.registry import RegisteredSchema, RetryPolicy
+from schemas.registry import RegisteredSchema, RetryPolicy, open_registry
 
 REGISTRY_SECONDS = 5.0
 DAY_MS = 86_400_000

@@ -10,7 +10,7 @@ from datetime import date, datetime, time, timedelta
 from typing import Any
 from uuid import UUID
 
-from schemas.scalars import Convert, stored_decimal
+from schemas.numbers import Convert, stored_decimal
 from schemas.timestamps import DAY_NS, EPOCH, EPOCH_DAY, LOCAL_EPOCH, UNIT_NS
 
 NUMBERS = ("int", "long", "float", "double")

@@ -10,13 +10,13 @@ from typing import Any
 
 from producers.files.avro_leaves import Leaf, conversion, meaning
 from producers.files.avro_rows import STANDS_FOR
-from schemas.codec import parsed
+from schemas.conversions import NUMBERS, branch_name
+from schemas.numbers import Convert
 from schemas.resolution import NAMED, PROMOTIONS
-from schemas.scalars import Convert
-from schemas.sources import source_name, source_names
+from schemas.schema_text import full_name
 from schemas.spark_limits import NamedTypes
-from schemas.validity import full_name
-from schemas.values import NUMBERS, UnfitError, branch_name, branches
+from schemas.validity import parse_text
+from schemas.values import UnfitError, branches, source_name, source_names
 
 Declared = Mapping[str, Any]
 MOMENTS = ("timestamp", "local-timestamp", "date")
@@ -32,7 +32,7 @@ def resolution(stored: Any, contract: str, notes: list[str], numbers: Container[
     Args:
         numbers: the contract's fields in which the converter takes a number for a time in a unit of its own.
     """
-    wanted = parsed(contract)
+    wanted = parse_text(contract)
     return _Pairs(NamedTypes(stored), NamedTypes(wanted), notes.append).row(stored, wanted, numbers)
 
 

@@ -22,9 +22,8 @@ from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 
 from conf.errors import TidemarkError
 from producers.files.rows import READ_ERRORS, NotColumnarError, Piece, Row, bad_file
-from schemas.schema_text import without_ignored_logical_types
+from schemas.schema_text import PRIMITIVE, without_ignored_logical_types
 from schemas.spark_limits import require_finite
-from schemas.validity import PRIMITIVE
 
 # Neither fastavro nor the unpackers have one error class of their own for damaged bytes.
 AVRO_ERRORS = (

@@ -14,7 +14,7 @@ from producers.files.json_values import JsonValues, spans_lines
 from producers.files.line_blocks import LineBlocks, halved
 from producers.files.rows import NOT_UTF8, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, is_utf8
 from schemas.columnar import column_type
-from schemas.exact_json import ExactDecoder
+from schemas.numbers import ExactDecoder
 from schemas.values import branches, source_name
 
 # A whole number, of which there is one zero only.

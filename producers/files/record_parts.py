@@ -9,8 +9,8 @@ from typing import Any
 
 from conf.errors import TidemarkError, nearest
 from producers.kafka.publisher import Headers
+from schemas.conversions import MISFITS
 from schemas.timestamps import EPOCH, EPOCH_DAY, LOCAL_EPOCH, Ambiguous, WallClock, nanoseconds
-from schemas.unions import MISFITS
 from schemas.values import UnfitError, branches, source_name
 
 # Units of a number that stands for a time, in nanoseconds: whole numbers all the way, so that none is a little short.

@@ -24,9 +24,8 @@ from producers.files.rows import Input, NotColumnarError, Piece, Row
 from producers.kafka.publish_progress import Position
 from producers.kafka.publisher import Batch, Headers
 from schemas.codec import CodecError, Encoder
-from schemas.sources import left_out
-from schemas.unions import MISFITS
-from schemas.values import UnfitError
+from schemas.conversions import MISFITS
+from schemas.values import UnfitError, left_out
 
 BATCH_ROWS = 2_000
 WHY_LENGTH = 100  # types may be long

@@ -12,11 +12,10 @@ from producers.files.record_parts import PartsReader
 from producers.files.request import FileRequest
 from producers.files.rows import Input, NotColumnarError, Row
 from schemas.codec import CodecError
+from schemas.numbers import Convert
 from schemas.pii import pii_fields_of
-from schemas.scalars import Convert
-from schemas.sources import source_name, source_names
 from schemas.validity import load_schema
-from schemas.values import UnfitError, record_converter
+from schemas.values import UnfitError, record_converter, source_name, source_names
 
 
 class RowReader:

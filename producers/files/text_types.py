@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from producers.files.avro_fields import Field
 from producers.files.rows import Input, readable
-from schemas.numerals import is_printed_alike
-from schemas.scalars import scalar
+from schemas.conversions import scalar
+from schemas.numbers import is_printed_alike
 from schemas.timestamps import WallClock
 
 # What most readers take for a number.

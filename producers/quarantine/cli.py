@@ -25,7 +25,7 @@ from producers.quarantine.redrive import Redrive, counts, estimate
 from producers.quarantine.selection import Selection, add_into_compacted, add_selection, selection
 from producers.quarantine.table import Quarantine, first_coordinates, slices
 from producers.quarantine.worker import KINDS, Resolve, Worker, ask_command, ask_person, decide_always
-from schemas.open_registry import open_registry
+from schemas.registry import open_registry
 
 DESCRIPTION = "Records that were rejected: how many, why, and the way back; see docs/redrive.md."
 EXIT_CODES = "exit code: 0 done, 1 failure, 2 wrong usage, 130 interrupted (what is committed is counted)"

@@ -16,7 +16,7 @@ from producers.files.publish import infer_only
 from producers.files.record_parts import Parts
 from producers.files.request import FileRequest
 from schemas.contracts import contract, contract_path
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 OUTSIDE = ["..", "../x", "a/../../x", "a/..", "/etc/x", "a//b", "", ".", "a/./b", "a/", "..\\x", "a\0b", "_delta_log"]
 SETTINGS = load("local", ["paths.tables=/t", "paths.checkpoints=/c"])

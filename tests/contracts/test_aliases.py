@@ -7,9 +7,9 @@ from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
 from jobs.connectors.avro.spark_schema import promoted_ints
-from schemas.codec import parsed
 from schemas.compatibility import obstacles
 from schemas.registry import RegisteredSchema
+from schemas.validity import parse_text
 from tests.schemas.test_silver_columns import array, event, field, part
 
 OLD, BOTH = field("string", "old"), [field("string", "old"), field("string", "new", default="")]
@@ -57,7 +57,7 @@ def test_of_anothers_registry_it_is_refused_before_a_record_is_read(old: str, ne
     with pytest.raises(
         TidemarkError, match=r"BAD_SCHEMA: field `\w+` of `\w+` .*by an alias.*; register a version without"
     ):
-        promoted_ints(parsed(old), parsed(new))
+        promoted_ints(parse_text(old), parse_text(new))
 
 
 @EACH
@@ -73,4 +73,4 @@ def test_the_remedy_is_one() -> None:
     for mended in (event(field("string", "new", default="")), event(field("string", "old", default=""), BOTH[1])):
         assert list(obstacles(mended, registered, "backward_transitive")) == []
         for version in versions:
-            promoted_ints(parsed(version), parsed(mended))
+            promoted_ints(parse_text(version), parse_text(mended))

@@ -15,8 +15,7 @@ from conf.errors import TidemarkError
 from conf.settings import CompatibilityLevel, load
 from schemas.cli import main
 from schemas.contracts import contract
-from schemas.open_registry import open_registry
-from schemas.registry import Registry
+from schemas.registry import Registry, open_registry
 from tests.contracts.apicurio import Apicurio
 from tests.leaks.search import LOOPBACK, listening
 

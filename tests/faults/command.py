@@ -15,7 +15,7 @@ from jobs.connectors.exactly_once.fail_points import VARIABLE
 from local.processes import wait_for
 
 SECONDS = 60.0
-IMPORTED = ["producers.cli", "producers.quarantine.cli", "producers.quarantine.worker", "schemas.registry_folder"]
+IMPORTED = ["producers.cli", "producers.quarantine.cli", "producers.quarantine.worker", "schemas.registry"]
 
 
 class Process:

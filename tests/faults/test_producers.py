@@ -13,7 +13,7 @@ from local.broker import Cluster
 from local.processes import wait_for
 from producers.flights.events import TOPICS
 from schemas.codec import Decoder
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from tests.faults.command import SECONDS, Command, kill
 from tests.faults.oracle import read_all
 from tests.kinds import of_a_kind

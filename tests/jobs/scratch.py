@@ -23,7 +23,7 @@ from jobs.pipeline.supervision import await_all
 from local.broker import Cluster
 from schemas.codec import frame
 from schemas.contracts import contract, subject_of_stream
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from tests.sent import Record, send
 
 FIELDS: list[dict[str, Any]] = [

@@ -26,7 +26,7 @@ from conf.settings import Settings
 from local.processes import HOST, end_group, wait_for
 from schemas.codec import frame
 from schemas.contracts import contract
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from tests.jvm import SERVER_OPTIONS
 from tests.leaks.search import command_line, environment, listening, of_folder
 from tests.schemas.served_registry import served

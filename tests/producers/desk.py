@@ -15,7 +15,7 @@ from producers.files.request import FileRequest
 from producers.kafka.pacing import Interrupt
 from producers.kafka.publisher import Report
 from schemas.codec import Decoder
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 TIMEOUT = 30.0
 FIELDS = [

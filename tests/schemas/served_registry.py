@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conf.errors import TidemarkError
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from tests.https import JsonHandler, https
 
 ID, SUBJECT = re.compile(r"/schemas/ids/(\d+)"), re.compile(r"/subjects/([^/]+)/versions(?:/(\d+))?")

@@ -13,7 +13,7 @@ from conf.errors import TidemarkError
 from conf.topics import load_topics
 from schemas.cli import main
 from schemas.contracts import contract
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 HOOKS = (ROOT / ".pre-commit-config.yaml").read_text()
 

@@ -8,7 +8,7 @@ import pytest
 
 from conf.errors import TidemarkError
 from schemas.codec import HEADER_LENGTH, CodecError, Decoder, Encoder, frame, unframe
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from schemas.wire import DecodeError
 
 FIELDS = [

@@ -12,7 +12,7 @@ import pytest
 from conf.errors import TidemarkError
 from schemas.codec import Decoder
 from schemas.columnar import ColumnarEncoder
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 MILLIS = {"type": "long", "logicalType": "timestamp-millis"}
 AMOUNT = {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 2}

@@ -17,7 +17,7 @@ from conf.errors import TidemarkError
 from conf.topics import load_topics
 from schemas.codec import Decoder, Encoder
 from schemas.contracts import contract, contract_names, with_fields
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from schemas.schema_text import normalized
 from tests.jobs.connectors.avro.avro_examples import fields, named, types, values
 

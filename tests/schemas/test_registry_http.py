@@ -15,10 +15,9 @@ from conf import ROOT
 from conf.errors import TidemarkError
 from conf.settings import load
 from local.processes import wait_for
-from schemas import answer_bounds, registry_http
 from schemas import registry as registry_module
-from schemas.open_registry import open_registry
-from schemas.registry import Registry, RetryPolicy
+from schemas import registry_http
+from schemas.registry import Registry, RetryPolicy, open_registry
 from tests.certificates import certify
 from tests.schemas.fake_registry import answering
 
@@ -129,13 +128,13 @@ def test_user_and_password_are_sent_as_basic_authentication(monkeypatch: pytest.
 
 @pytest.mark.parametrize("answer", [SUBJECTS, (500, ["x" * 1000])])
 def test_an_answer_is_no_longer_than_its_bound(answer: tuple[int, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_bounds, "ANSWER_BYTES", 10)
+    monkeypatch.setattr(registry_http, "ANSWER_BYTES", 10)
     with answering(answer) as server, pytest.raises(TidemarkError, match=r"NOT_A_REGISTRY: .*longer than 10 bytes"):
         registry(server.url).subjects()
 
 
 def test_an_answer_without_end_takes_no_more_memory_than_its_bound() -> None:
-    with answering((200, "x" * (4 * answer_bounds.ANSWER_BYTES))) as server:
+    with answering((200, "x" * (4 * registry_http.ANSWER_BYTES))) as server:
         asked = registry(server.url)
         tracemalloc.start()
         with pytest.raises(TidemarkError, match=r"NOT_A_REGISTRY: .*longer than 16,777,216 bytes"):
@@ -143,11 +142,11 @@ def test_an_answer_without_end_takes_no_more_memory_than_its_bound() -> None:
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     # The server's own copy of the text is in it.
-    assert most < 6 * answer_bounds.ANSWER_BYTES
+    assert most < 6 * registry_http.ANSWER_BYTES
 
 
 def test_an_answer_that_comes_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_bounds, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(registry_http, "ANSWER_SECONDS", 0.2)
     with answering((200, ["a" * 100])) as server:
         asked = registry(server.url)
         server.drip = 0.05
@@ -372,7 +371,7 @@ def test_a_program_without_a_registry_url_does_not_import_the_client() -> None:
     program = """
 import sys
 from conf.settings import load
-from schemas.open_registry import open_registry
+from schemas.registry import open_registry
 open_registry(load("local").registry).subjects()
 print([name for name in ("httpx2", "authlib", "confluent_kafka.schema_registry") if name in sys.modules])
 """

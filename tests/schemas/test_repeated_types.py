@@ -12,13 +12,13 @@ from jobs.connectors.avro.spark_schema import HEADER, promoted_ints, wire_schema
 from producers.files.avro_resolution import resolution
 from producers.files.avro_rows import stored_schema
 from producers.files.schema import AvroTypes, _check_decimals, topic_schema
-from schemas.codec import Encoder, parsed, reader
+from schemas.codec import Encoder, reader
 from schemas.columnar import ColumnarEncoder
 from schemas.compatibility import conflicts
 from schemas.contracts import require_event, with_fields
 from schemas.pii import pii_fields_of
 from schemas.spark_limits import EXPANDED, event_schema, require_expandable, require_finite
-from schemas.validity import DEPTH, is_valid, load_schema, without_unfit_defaults
+from schemas.validity import DEPTH, is_valid, load_schema, parse_text, without_unfit_defaults
 from schemas.values import Reading, record_converter
 from schemas.wire import compile_check
 from tests.schemas.hostile_schemas import array
@@ -37,7 +37,7 @@ def other(text: str) -> str:
 
 
 def of_wire(text: str) -> None:
-    schema = parsed(text)
+    schema = parse_text(text)
     wire_text(wire_schema(schema), HEADER)
     wire_text(wire_schema(schema, lambda place: True))
 
@@ -60,10 +60,10 @@ WALKS: dict[str, Callable[[str], object]] = {
     "unfit defaults": lambda text: without_unfit_defaults(json.loads(text)),
     "encoder": lambda text: Encoder(1, text),
     "reader": lambda text: reader(text)(bytes(100)),
-    "check": lambda text: compile_check(parsed(text)),
+    "check": lambda text: compile_check(parse_text(text)),
     "event": event_schema,
     "contract": lambda text: require_event("t-value", text),
-    "finite": lambda text: require_finite(parsed(text)),
+    "finite": lambda text: require_finite(parse_text(text)),
     "personal data": lambda text: list(pii_fields_of(text).treatments()),
     "compared with itself": lambda text: conflicts(text, [Version(text)], "full"),
     "compared with another": lambda text: conflicts(text, [Version(other(text))], "full"),
@@ -72,8 +72,8 @@ WALKS: dict[str, Callable[[str], object]] = {
     "columnar": lambda text: ColumnarEncoder(1, text),
     "narrowed": lambda text: with_fields(text, ["id"]),
     "wire form": of_wire,
-    "promoted": lambda text: promoted_ints(parsed(text), parsed(text)),
-    "promoted from another": lambda text: promoted_ints(parsed(other(text)), parsed(text)),
+    "promoted": lambda text: promoted_ints(parse_text(text), parse_text(text)),
+    "promoted from another": lambda text: promoted_ints(parse_text(other(text)), parse_text(text)),
     "header of a file": lambda text: topic_schema(json.loads(text)),
     "inferred of a file": inferred,
     "resolved of a file": lambda text: resolution(stored(text), text, []),
@@ -102,9 +102,9 @@ def test_records_that_no_byte_of_a_file_tells_of_are_bounded(kind: str) -> None:
     with pytest.raises(
         TidemarkError, match=r"BAD_SCHEMA: .*(values that take no bytes, and 10,000|take no bytes; say)"
     ):
-        require_finite(parsed(KINDS[kind]))
+        require_finite(parse_text(KINDS[kind]))
     for other_kind in ("numbers", "nullable", "in arrays"):
-        require_finite(parsed(KINDS[other_kind]))
+        require_finite(parse_text(KINDS[other_kind]))
 
 
 def test_defaults_that_are_made_of_defaults_without_end_are_refused_with_the_bound() -> None:
@@ -124,14 +124,14 @@ def test_levels_count_through_names() -> None:
         inner = [field(f"f{n}", named(f"R{n}", field("a", f"R{n - 1}"))) for n in range(1, levels)]
         return json.dumps(named("Top", field("f0", named("R0", NUMBER)), *inner))
 
-    require_expandable(parsed(chain(DEPTH - 1)))
+    require_expandable(parse_text(chain(DEPTH - 1)))
     with pytest.raises(TidemarkError, match=rf"BAD_SCHEMA: its types lie {DEPTH + 1} levels .* {DEPTH} are the most"):
         event_schema(chain(DEPTH))
 
 
 def test_a_type_that_holds_itself_is_counted_once() -> None:
     tree = named("Tree", field("left", ["null", "Tree"]), field("right", ["null", array("Tree")]))
-    require_expandable(parsed(json.dumps(tree)))
+    require_expandable(parse_text(json.dumps(tree)))
 
 
 def test_problems_of_a_type_are_told_wherever_it_is_used_with_their_places() -> None:

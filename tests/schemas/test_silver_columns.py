@@ -14,8 +14,7 @@ from conf.settings import CompatibilityLevel
 from schemas.cli import main
 from schemas.compatibility import conflicts, obstacles
 from schemas.contracts import contract
-from schemas.registry import RegisteredSchema
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry, RegisteredSchema
 from schemas.silver_columns import column_conflicts, columns_over
 
 LEVEL: CompatibilityLevel = "backward_transitive"

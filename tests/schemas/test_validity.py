@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from conf.errors import TidemarkError
-from schemas.codec import parsed
 from schemas.contracts import contract, contract_names
 from schemas.schema_text import normalized
-from schemas.validity import is_valid, load_schema
+from schemas.validity import is_valid, load_schema, parse_text
 from tests.schemas.hostile_schemas import IGNORED, RAW_REFUSED, REFUSED, SOUND
 from tests.schemas.hostile_schemas import field as field_
 from tests.schemas.hostile_schemas import record as record_
@@ -69,7 +68,7 @@ def test_a_logical_type_that_means_nothing_where_it_stands_is_ignored_and_is_par
     text = json.dumps(record_(field_(kind)))
     plain = {key: value for key, value in kind.items() if key != "logicalType"}
     assert load_schema(text) == record_(field_(plain))
-    assert "logicalType" not in str(parsed(text))
+    assert "logicalType" not in str(parse_text(text))
     assert "logicalType" in normalized(text)
 
 

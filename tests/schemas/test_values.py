@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.codec import Decoder, Encoder
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from schemas.timestamps import Ambiguous
 from schemas.values import Reading, UnfitError, record_converter
 

@@ -31,9 +31,10 @@ from jobs.connectors.avro.spark_schema import (
     wire_text,
 )
 from jobs.connectors.spark_internals import optimization_barrier
-from schemas.codec import HEADER_LENGTH, frame, parsed
+from schemas.codec import HEADER_LENGTH, frame
 from schemas.registry import RegisteredSchema
 from schemas.spark_limits import NamedTypes, event_schema, require_expandable
+from schemas.validity import parse_text
 from schemas.wire import INT, RANGES, UUID
 
 READ = "tidemark_read"
@@ -126,7 +127,7 @@ def _is_complete(
     end = F.lit(struct.unpack("<f", SENTINEL)[0]).cast("float")
     is_complete = (F.col(READ).getField(END_FIELD) == end) & is_valid(fields, reader, names)
     for writer in writers:
-        promoted = promoted_ints(parsed(writer.text), reader).promoted
+        promoted = promoted_ints(parse_text(writer.text), reader).promoted
         if promoted:
             is_complete &= ~_has_id(writer.id) | sound_ints(fields, reader, names, promoted)
     return is_complete
@@ -147,7 +148,7 @@ def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Colum
     options = {"avroSchema": wire_text(wire_schema(reader)), "mode": "PERMISSIVE"}
     chain: Any = F
     for writer in writers:
-        schema = parsed(writer.text)
+        schema = parse_text(writer.text)
         require_expandable(schema)  # Java's reader expands the writer's too
         text = wire_text(wire_schema(schema, promoted_ints(schema, reader).written.__contains__), HEADER)
         chain = chain.when(_has_id(writer.id), from_avro(whole, text, options))

@@ -8,8 +8,8 @@ from typing import Any
 from conf.errors import TidemarkError
 from schemas.codec import HEADER_LENGTH
 from schemas.resolution import PROMOTIONS
+from schemas.schema_text import full_name
 from schemas.spark_limits import NamedTypes
-from schemas.validity import full_name
 
 FieldPath = tuple[str, str]
 """A record's full name, and a field in it."""

@@ -8,7 +8,7 @@ from chispa import assert_df_equality
 from jobs.flights.delay_alerts import as_records, delay_alerts
 from schemas.codec import Decoder
 from schemas.contracts import contract
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from tests.jobs.feed import Feed, Row
 
 DEPARTURES = (

@@ -21,8 +21,7 @@ from jobs.pipeline import tombstones
 from jobs.pipeline.pii import Protection
 from schemas.codec import frame
 from schemas.pii import PiiFields
-from schemas.registry import RegisteredSchema
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry, RegisteredSchema
 from tests.jobs.scratch import Row, Scratch
 from tests.kinds import of_a_kind
 from tests.sent import T0, Record

@@ -14,7 +14,7 @@ from deltalake import write_deltalake
 from jobs.operations.replay.record import Replay, ReplayPaths, Slice
 from local.page.charts import bucket_seconds, counts_over_time
 from local.page.replays import ReplayRow
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from tests.local.page.browser import Browser
 from tests.producers.quarantine.ward import COMMON, SCHEMA
 

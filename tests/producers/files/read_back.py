@@ -18,7 +18,8 @@ from producers.files.rejects import RejectLimit, Rejects
 from producers.files.request import FileRequest
 from producers.files.row_reader import RowReader
 from producers.files.schema import infer_schema
-from schemas.codec import HEADER, CodecError, Encoder, parsed, reader
+from schemas.codec import HEADER, CodecError, Encoder, reader
+from schemas.validity import parse_text
 from schemas.values import Reading, UnfitError
 
 NULLS = frozenset({""})
@@ -44,7 +45,7 @@ def rows_back(
 ) -> Iterator[tuple[int, dict[str, Any] | str]]:
     request = FileRequest("t", [path], Parts(None), reading=Reading(nulls=NULLS, **reading))
     rows, encode, decode = RowReader(schema, request), Encoder(1, schema), reader(schema)
-    by_name = parsed(schema)
+    by_name = parse_text(schema)
     for each in open_inputs([path], replace(opening or Opening(), exact=rows.exact)):
         rows.check_columns(each)
         for row in each.rows():

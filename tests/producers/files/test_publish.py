@@ -22,7 +22,7 @@ from producers.files.rejects import RejectLimit, numbered
 from producers.files.request import FileRequest
 from producers.files.rows import NOT_UTF8
 from producers.files.schema import find_schema
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from schemas.values import Reading
 from tests.producers.desk import GOOD, HEADER, ORDER, ORDERS, Desk
 

@@ -17,7 +17,7 @@ from producers.flights.events import TOPICS, Accounts, Events, flight_events
 from schemas.codec import Decoder
 from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from tests.flight_files import flight_files
 
 Year = tuple[dict[str, Events], Accounts]

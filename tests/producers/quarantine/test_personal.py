@@ -12,7 +12,7 @@ from producers.quarantine.inspection import HIDDEN
 from producers.quarantine.records import Coordinates, Rejected
 from producers.quarantine.worker import ask_person
 from schemas.codec import Encoder, frame
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 SECRET = "anna@x.example"
 ID: dict[str, Any] = {"name": "id", "type": "int"}

@@ -14,7 +14,7 @@ from producers.quarantine import worker
 from producers.quarantine.records import OF, Rejected
 from producers.quarantine.work_queue import queue_topic, status
 from producers.quarantine.worker import Resolution, Resolve, Worker, ask_command, ask_person, decide_always
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from tests.producers.quarantine.ward import Ward, headers, rejected
 
 pytestmark = pytest.mark.slow

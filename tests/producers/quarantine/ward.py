@@ -14,7 +14,7 @@ from deltalake import DeltaTable, write_deltalake
 from conf.settings import Settings, load
 from producers.quarantine import cli
 from producers.quarantine.records import Coordinates, Rejected
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 from tests.sent import T0
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)

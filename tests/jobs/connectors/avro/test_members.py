@@ -26,9 +26,9 @@ from jobs.connectors.avro import decode
 from jobs.connectors.avro.members import moves
 from jobs.connectors.avro.spark_schema import promoted_ints
 from jobs.connectors.delta.schema_evolution import is_widening
-from schemas.codec import parsed
 from schemas.silver_columns import Column, column_of, columns_over, conflicts_of
 from schemas.spark_limits import NamedTypes
+from schemas.validity import parse_text
 from tests.jobs.connectors.avro.framed import accepted, framed, records, version
 from tests.jobs.connectors.avro.test_property import examples
 from tests.jobs.connectors.avro.test_property import records as drawn_records
@@ -101,7 +101,7 @@ def test_a_type_is_in_the_same_member_whatever_version_wrote_it(
 
 def test_nothing_is_moved_where_the_places_are_those_of_the_newest() -> None:
     texts = [event(field([PAID, LOST])), event(field([PAID, LOST, NEW]))]
-    assert moves(parsed(texts[1]), [version(n, text) for n, text in enumerate(texts, 1)]) == {}
+    assert moves(parse_text(texts[1]), [version(n, text) for n, text in enumerate(texts, 1)]) == {}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_nothing_is_moved_where_the_places_are_those_of_the_newest() -> None:
 )
 def test_a_meaning_that_changes_within_unions_of_other_types_is_refused_by_name(old: Any, new: Any) -> None:
     with pytest.raises(TidemarkError, match=r"BAD_SCHEMA: field `(f|at)` of `[EA]` was"):
-        promoted_ints(parsed(event(field(old))), parsed(event(field(new))))
+        promoted_ints(parse_text(event(field(old))), parse_text(event(field(new))))
 
 
 @pytest.mark.parametrize("units", [(MILLIS, MICROS), (decimal(2), decimal(4)), ("long", "int")])
@@ -137,7 +137,7 @@ def test_records_that_change_places_are_compared_by_their_names(units: tuple[Any
 def test_ints_are_found_in_unions_of_any_order(order: list[str], is_wider: bool) -> None:
     """Where the union was changed they stay as they are written, since they share their place with other types."""
     new = ["long" if kind == "int" and is_wider else kind for kind in order]
-    same = promoted_ints(parsed(event(field(order))), parsed(event(field(new))))
+    same = promoted_ints(parse_text(event(field(order))), parse_text(event(field(new))))
     assert (("E", "f") in same.written) != is_wider
-    other = promoted_ints(parsed(event(field(order))), parsed(event(field(new[::-1]))))
+    other = promoted_ints(parse_text(event(field(order))), parse_text(event(field(new[::-1]))))
     assert ("E", "f") not in other.written | other.promoted

@@ -9,7 +9,7 @@ import pytest
 
 from conf import ROOT
 from conf.errors import TidemarkError
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 
 RECORD = json.dumps({"type": "record", "name": "R", "fields": [{"name": "x", "type": "long"}]})
 
@@ -47,7 +47,7 @@ def test_two_processes_that_register_at_once_lose_nothing(registry: FileRegistry
     program = """
 import json, sys
 from pathlib import Path
-from schemas.registry_folder import FileRegistry
+from schemas.registry import FileRegistry
 registry = FileRegistry(Path(sys.argv[1]))
 for number in range(30):
     text = json.dumps({"type": "record", "name": f"R{number}", "fields": []})

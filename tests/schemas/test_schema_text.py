@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
-from schemas import references
-from schemas.codec import parsed
-from schemas.references import RawSchema, inlined, referenced_texts
+from schemas import schema_text
+from schemas.schema_text import RawSchema, inlined, referenced_texts
+from schemas.validity import parse_text
 
 Find = Callable[[str, int], RawSchema | None]
 SPACES = ("", "x", "x.y")
@@ -67,7 +67,7 @@ def test_a_schema_that_was_cut_into_documents_is_the_same_again(
     names = {f"{parsed_name(text)}": RawSchema(text, "AVRO", refers(uses)) for text, uses in cut}
     event = list(names.values())[-1]
     text = inlined(event.text, referenced_texts(event, lambda subject, version: names[subject]))
-    assert to_parsing_canonical_form(parsed(text)) == to_parsing_canonical_form(parsed(whole))
+    assert to_parsing_canonical_form(parse_text(text)) == to_parsing_canonical_form(parse_text(whole))
 
 
 def parsed_name(text: str) -> str:
@@ -75,7 +75,7 @@ def parsed_name(text: str) -> str:
     return f"{schema['namespace']}.{schema['name']}" if "namespace" in schema else schema["name"]
 
 
-def refers(names: list[str]) -> tuple[references.Reference, ...]:
+def refers(names: list[str]) -> tuple[schema_text.Reference, ...]:
     return tuple((name, name, 1) for name in names)
 
 
@@ -84,7 +84,7 @@ def test_a_type_keeps_its_namespace_wherever_it_is_put() -> None:
     name it a second time."""
     plain = json.dumps(record("Addr", city=record("City", n="int"), again="City"))
     event = {**record("Event", addr="Addr"), "namespace": "x"}
-    schema = parsed(inlined(json.dumps(event), [plain]))
+    schema = parse_text(inlined(json.dumps(event), [plain]))
     assert [schema["fields"][0]["type"][part] for part in ("name", "type")] == ["Addr", "record"]
     twice = {**record("Event", addr="Addr", city="City"), "namespace": "x"}
     with pytest.raises(TidemarkError, match=r"BAD_SCHEMA: it uses `City`, which has no namespace, .* x again"):
@@ -93,7 +93,7 @@ def test_a_type_keeps_its_namespace_wherever_it_is_put() -> None:
 
 def test_a_type_within_another_is_defined_where_it_is_first_used() -> None:
     outer = json.dumps({**record("Outer", inner=record("Inner", n="int")), "namespace": "x"})
-    schema = parsed(inlined(json.dumps(record("Event", first="x.Inner", then="x.Outer")), [outer]))
+    schema = parse_text(inlined(json.dumps(record("Event", first="x.Inner", then="x.Outer")), [outer]))
     first, then = (field["type"] for field in schema["fields"])
     assert (first["name"], then["fields"][0]["type"]) == ("x.Inner", "x.Inner")
 
@@ -117,7 +117,7 @@ def test_schemas_that_refer_to_each_other_in_a_circle_are_read_once() -> None:
     ("text", "declared", "kind"),
     [
         ('syntax = "proto3";', "PROTOBUF", "PROTOBUF"),
-        ('syntax = "proto3";', "AVRO", references.OTHER),
+        ('syntax = "proto3";', "AVRO", schema_text.NON_AVRO),
         (json.dumps(record("R")), "PROTOBUF", "AVRO"),
         (json.dumps(record("R")), "AVRO", "AVRO"),
         ('{"type": "object"}', "JSON", "JSON"),
@@ -130,7 +130,7 @@ def test_schemas_that_refer_to_each_other_in_a_circle_are_read_once() -> None:
 def test_a_text_is_what_it_is_though_the_registry_has_one_type_for_all_of_a_subject(
     text: str, declared: str, kind: str
 ) -> None:
-    assert references.kind_of(text, declared) == kind
+    assert schema_text.kind_of(text, declared) == kind
 
 
 def endless(subject: str, version: int) -> RawSchema:
