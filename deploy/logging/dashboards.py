@@ -3,7 +3,7 @@
     .tidemark/venv/bin/python -m deploy.logging.dashboards
 
 docs/operate.md says how to import it. The aggregations of each panel are run against a real OpenSearch in
-tests/jobs/operations/logs/test_job.py.
+tests/jobs/operations/test_log_analytics.py.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.operations.logs.index import NAME
+from jobs.operations.log_index import NAME
 
 PATH = Path(__file__).with_name("dashboards.ndjson")
 PATTERN = f"{NAME}-*"

@@ -1,31 +1,38 @@
-"""Finds the doctor's answer for each query of a job: can it go on with its checkpoint?"""
+"""Finds the doctor's answer for each query of a job: can it go on with its checkpoint?
 
+What the code as it is now would keep, Spark says itself: it plans the query, and nothing runs.
+"""
+
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import catalog
+from jobs.connectors.causes import cause_line
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.hadoop_files import Folders
+from jobs.connectors.spark_internals import cloned_session, plan_micro_batch
 from jobs.operations.checkpoint_doctor.comparison import ANSWERS, Answer, Change, NewQuery, OldQuery, changes
-from jobs.operations.checkpoint_doctor.planning import plan_state
 from jobs.operations.maintenance.checkpoints import Checkpoint, find_checkpoints
-from jobs.pipeline import checkpoint as pipeline_checkpoint
-from jobs.pipeline import paths, state_store
-from jobs.pipeline.checkpoint_format import OFFSETS, entry_file
+from jobs.pipeline import checkpoint, paths, state_store
+from jobs.pipeline.checkpoint_format import entry_file, source_offsets
 from jobs.pipeline.guards import SourceGuard
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.query_description import QueryDescription, read_written
 from jobs.pipeline.remedies import read_anew, require_whole
 from jobs.pipeline.run import Run
-from jobs.pipeline.state_store import PARTITIONS, PROVIDER, frozen
+from jobs.pipeline.state_store import PARTITIONS, PROVIDER, STATE, frozen
 
 NO_BATCH = "no batch was ever done"
+METADATA = ("_metadata", "_stateSchema")  # Spark's files that describe a state
 
 
 @dataclass(frozen=True)
@@ -68,27 +75,24 @@ class Doctor:
 
     def diagnoses(self) -> Iterator[Diagnosis]:
         for output in self._run.outputs:
-            yield self._diagnosis(output)
-
-    def _diagnosis(self, output: Output) -> Diagnosis:
-        folder = self._run.checkpoint(output)
-        if pipeline_checkpoint.query_id(self._spark, folder) is None and not self._folders.entries(
-            f"{folder}/{OFFSETS}"
-        ):
-            return self._without(output, folder)
-        changes = self._changes(output, folder, output.name)
-        return _diagnosis(output, folder, changes)
+            folder = self._run.checkpoint(output)
+            if checkpoint.has_begun(self._spark, folder):
+                yield _diagnosis(output, folder, self._changes(output, folder, output.name))
+            else:
+                yield self._without_checkpoint(output, folder)
 
     def _changes(self, output: Output, folder: str, was_named: str) -> list[Change]:
         """List what has changed since the checkpoint in `folder`, whose output had the name `was_named`."""
         if damage := self._damage(output, folder):
             return [damage]
-        batch = pipeline_checkpoint.last_commit(self._spark, folder)
+        batch = checkpoint.last_commit(self._spark, folder)
         if batch is None:
             return [Change("safe", NO_BATCH)]
-        now = self._now(output, folder, batch)
-        before = self._before(output, folder, batch, was_named)
-        return [*changes(before, now), *self._unfinished(folder, batch)]
+        found = changes(self._before(output, folder, batch, was_named), self._now(output, folder, batch))
+        if checkpoint.entry(self._spark, folder, batch + 1) is not None:
+            what = f"batch {batch + 1} was begun and not finished: this code runs it again, with the same offsets"
+            found.append(Change("safe", what))
+        return found
 
     def _damage(self, output: Output, folder: str) -> Change | None:
         root = self._settings.paths.tables
@@ -102,39 +106,52 @@ class Doctor:
         return None
 
     def _now(self, output: Output, folder: str, batch: int) -> NewQuery:
-        plan = plan_state(self._spark, self._settings, output, folder, batch)
-        conf = frozen(self._settings.spark, self._run.job_settings(output.job))
+        """Let Spark plan the query as the code has it now, on the checkpoint in `folder` after its committed `batch`.
+
+        With the plan of a run's first batch Spark writes the operators and schemas of the state into the checkpoint,
+        and holds them against those that are there. Here it does so in scratch folders: an empty one, to learn what the
+        code asks for, and one with a copy of the old metadata, to hear whether Spark would go on.
+        """
+        spark, job = self._spark, self._run.job_settings(output.job)
+        session = cloned_session(spark)
+        state_store.configure(session, self._settings.spark, job)
+        # The line of the offset log that freezes configuration; `require_whole` has seen that it is there.
+        frozen_line = (checkpoint.entry(spark, folder, batch) or "").splitlines()[1]
+        refused = ""
+        with tempfile.TemporaryDirectory(prefix="tidemark-doctor-") as scratch:
+            fresh, copied = f"file:{scratch}/fresh", f"file:{scratch}/copied"
+            # The job's checkpoint may be in an object store, with a file manager of its own.
+            checkpoint.choose_file_manager(session, fresh)
+            _write_offset_log(spark, fresh, frozen_line, 0)
+            plan_micro_batch(session, output.frame, output.mode, frozen_line, f"{fresh}/{STATE}", 0)
+            operators = state_store.planned_operators(spark, fresh)
+            _copy_metadata(self._folders, f"{folder}/{STATE}", f"{copied}/{STATE}")
+            _write_offset_log(spark, copied, frozen_line, batch, batch + 1)
+            try:
+                plan_micro_batch(session, output.frame, output.mode, frozen_line, f"{copied}/{STATE}", batch + 1)
+            except (Py4JJavaError, PySparkException) as exc:
+                refused = cause_line(exc)
+        conf, schema = frozen(self._settings.spark, job), output.frame.schema
         record = QueryDescription.of(output)
-        return NewQuery(
-            record, plan.operators, plan.refused, int(conf[PARTITIONS]), conf[PROVIDER], output.frame.schema
-        )
+        return NewQuery(record, operators, refused, int(conf[PARTITIONS]), conf[PROVIDER], schema)
 
     def _before(self, output: Output, folder: str, batch: int, was_named: str) -> OldQuery:
-        conf = pipeline_checkpoint.conf(self._spark, folder, batch)
+        conf = checkpoint.conf(self._spark, folder, batch)
         known = {"partitions": conf.get(PARTITIONS, ""), "provider": conf.get(PROVIDER, "")}
-        record = read_written(self._spark, folder)
+        text = checkpoint.entry(self._spark, folder, batch)
+        sources = tuple(map(_topics, source_offsets(text) or ()))
         operators = state_store.operators(self._spark, folder)
-        table = self._table(output, was_named)
-        return OldQuery(self._sources(folder, batch), known, operators, record, table)
+        table = self._table_schema(output, was_named)
+        return OldQuery(sources, known, operators, read_written(self._spark, folder), table)
 
-    def _table(self, output: Output, was_named: str) -> StructType | None:
+    def _table_schema(self, output: Output, was_named: str) -> StructType | None:
         if not output.table:
             return None
         name = was_named if output.table == output.name else output.table
         path = paths.table(self._settings.paths.tables, name)
         return delta_table.read(self._spark, path).schema if delta_table.exists(self._spark, path) else None
 
-    def _sources(self, folder: str, batch: int) -> tuple[tuple[str, ...] | None, ...]:
-        text = pipeline_checkpoint.entry(self._spark, folder, batch)
-        until = pipeline_checkpoint.batch_offsets({entry_file(batch): text} if text else {}, batch)["until"]
-        return tuple(_topics(source) for source in until or ())
-
-    def _unfinished(self, folder: str, batch: int) -> Iterator[Change]:
-        if pipeline_checkpoint.entry(self._spark, folder, batch + 1) is not None:
-            what = f"batch {batch + 1} was begun and not finished: this code runs it again, with the same offsets"
-            yield Change("safe", what)
-
-    def _without(self, output: Output, folder: str) -> Diagnosis:
+    def _without_checkpoint(self, output: Output, folder: str) -> Diagnosis:
         for orphan in self._orphans():
             changes = self._as_renamed(output, orphan)
             if changes is not None:
@@ -184,3 +201,20 @@ def _remedy(output: Output, folder: str, answer: Answer) -> str:
             f"{folder} and what it has written, both, to the same end"
         )
     return ""
+
+
+def _write_offset_log(spark: SparkSession, folder: str, metadata: str, *batches: int) -> None:
+    """Write an offset log with those batches: Spark needs one before it reads the metadata of transformWithState."""
+    for batch in batches:
+        checkpoint.write(spark, f"{folder}/{entry_file(batch)}", f"v1\n{metadata}\n{checkpoint.NO_OFFSET}")
+
+
+def _copy_metadata(folders: Folders, state: str, to: str) -> None:
+    """Copy the files of a state folder that describe it, without the state itself."""
+    for operator in folders.entries(state):
+        # The schemas lie beside partition 0; a join has a folder for each store there.
+        stores = [f"/0/{entry.name}" for entry in folders.entries(f"{operator.uri}/0") if entry.is_folder]
+        for within in ("", "/0", *stores):
+            for entry in folders.entries(f"{operator.uri}{within}"):
+                if entry.name in METADATA:
+                    folders.copy(entry.uri, f"{to}/{operator.name}{within}/{entry.name}")

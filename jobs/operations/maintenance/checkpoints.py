@@ -1,23 +1,24 @@
-"""Finds the checkpoints of queries, removes what none needs any more: replaced ones, finished replays, leftovers."""
+"""Finds the checkpoints of queries, removes what none needs any more, and reports what each keeps in its state."""
 
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from pyspark.sql import SparkSession
 
 from conf.durations import milliseconds
 from conf.settings import Settings
 from jobs import catalog
+from jobs.connectors.causes import cause_line
 from jobs.connectors.delta.commit import REPLAYS
 from jobs.connectors.hadoop_files import Entry, Folders
 from jobs.operations.replay.record import FILE, Replay, ReplayPaths
-from jobs.pipeline import checkpoint, paths
-from jobs.pipeline.checkpoint_format import METADATA, OFFSETS
+from jobs.pipeline import checkpoint, paths, state_store
+from jobs.pipeline.checkpoint_format import METADATA, OFFSETS, commit_file
 from jobs.pipeline.outputs import query_name
+from jobs.pipeline.state_store import PARTITIONS, Operator, start_coordinator
 
 
 def megabytes(bytes: int) -> str:
@@ -62,9 +63,6 @@ class CleanupReport:
 
     def lines(self) -> Iterator[str]:
         yield f"{self.what:<48} {self.action}: {self.why}, {self.files:,} files, {megabytes(self.bytes)}"
-
-    def to_json(self) -> dict[str, Any]:
-        return self.__dict__
 
 
 @dataclass(frozen=True)
@@ -131,19 +129,20 @@ class CheckpointCleanup:
             if query.is_replaced:
                 yield self._aged(query.uri, "a checkpoint that was replaced", self._folders.modified(query.uri))
                 continue
-            yield from self._left_over(query)
-            yield self._in_use(query, jobs)
+            yield from self._leftovers(query)
+            batches = [entry for entry in self._folders.entries(f"{query.uri}/{OFFSETS}") if entry.name.isdecimal()]
+            why = f"{len(batches):,} batches in its log, Spark keeps {self._spark.conf.get(RETAINED)}"
+            if query.job not in jobs:
+                why += f"; there is no job {query.job}: remove it by hand where nobody will run it again"
+            yield self._report(query.uri, "kept", why)
         for replay in self._replays:
             # The record stays: it says which range was replayed.
-            for uri in ReplayPaths.of(self._settings, replay.id).temporary:
-                if self._folders.exists(uri):
-                    yield self._of_replay(uri, replay)
-
-    def _of_replay(self, uri: str, replay: Replay) -> CleanupReport:
-        why = f"replay {replay.id} is {replay.state}"
-        if not replay.is_finished:
-            return self._report(uri, "kept", why)
-        return self._aged(uri, why, self._folders.modified(ReplayPaths.of(self._settings, replay.id).record))
+            places, why = ReplayPaths.of(self._settings, replay.id), f"replay {replay.id} is {replay.state}"
+            for uri in filter(self._folders.exists, places.temporary):
+                if replay.is_finished:
+                    yield self._aged(uri, why, self._folders.modified(places.record))
+                else:
+                    yield self._report(uri, "kept", why)
 
     def _aged(self, uri: str, what: str, since: datetime | None) -> CleanupReport:
         age = self._now - since if since else self._keep
@@ -151,19 +150,12 @@ class CheckpointCleanup:
             return self._report(uri, "kept", f"{what}, {days(age)} old, kept for {days(self._keep)}")
         return self._removal(uri, f"{what}, {days(age)} old")
 
-    def _left_over(self, query: Checkpoint) -> Iterator[CleanupReport]:
+    def _leftovers(self, query: Checkpoint) -> Iterator[CleanupReport]:
         files = list(self._folders.files(query.uri))
         uris = {file.uri for file in files}
         for file in files:
             if self._now - file.modified >= LEFT_OVER_AFTER and is_left_over(file, uris):
                 yield self._removal(file.uri, "what a write left that did not end")
-
-    def _in_use(self, query: Checkpoint, jobs: dict[str, str]) -> CleanupReport:
-        batches = [entry for entry in self._folders.entries(f"{query.uri}/{OFFSETS}") if entry.name.isdecimal()]
-        why = f"{len(batches):,} batches in its log, Spark keeps {self._spark.conf.get(RETAINED)}"
-        if query.job not in jobs:
-            why += f"; there is no job {query.job}: remove it by hand where nobody will run it again"
-        return self._report(query.uri, "kept", why)
 
     def _removal(self, uri: str, why: str) -> CleanupReport:
         report = self._report(uri, "would remove" if self._dry_run else "removed", why)
@@ -182,3 +174,75 @@ def is_left_over(file: Entry, present: set[str]) -> bool:
         return True
     checksum = CHECKSUM.match(file.name)
     return checksum is not None and file.uri.removesuffix(file.name) + checksum["file"] not in present
+
+
+@dataclass(frozen=True)
+class StateReport:
+    """The state that one stateful operator of a query keeps.
+
+    Args:
+        rows: None where they could not be read; `problem` says why.
+        bytes: on disk, of all batches that are kept.
+        schemas: `key` and `value` of each column family, as DDL.
+        batch: the last that was committed, at `committed`.
+    """
+
+    query: str
+    operator: int
+    name: str
+    partitions: int
+    rows: int | None
+    files: int
+    bytes: int
+    schemas: tuple[dict[str, str], ...]
+    batch: int | None
+    committed: datetime | None
+    problem: str = ""
+
+    def lines(self) -> Iterator[str]:
+        rows = "rows unknown" if self.rows is None else f"{self.rows:,} rows"
+        at = f"batch {self.batch}" + (f" at {self.committed:%Y-%m-%d %H:%M:%S}" if self.committed else "")
+        content = f"{rows}  {megabytes(self.bytes)}  {self.partitions} partitions  {at}"
+        problem = f"  PROBLEM {self.problem}" if self.problem else ""
+        yield f"{self.query:<28} {self.operator} {self.name:<24} {content}{problem}"
+        for schema in self.schemas:
+            yield f"{'':<28}   {schema['family']}: {schema['key']} -> {schema['value']}"
+
+
+def state_reports(spark: SparkSession, root: str) -> Iterator[StateReport]:
+    """Report on every stateful operator of every query with a checkpoint under `root`."""
+    folders = Folders(spark)
+    start_coordinator(spark)
+    for query in find_checkpoints(folders, root):
+        batch = checkpoint.last_commit(spark, query.uri)
+        if not query.is_replaced and batch is not None:
+            for operator in state_store.operators(spark, query.uri):
+                yield _report(spark, folders, query, operator, batch)
+
+
+def _report(spark: SparkSession, folders: Folders, query: Checkpoint, operator: Operator, batch: int) -> StateReport:
+    rows, problem = None, ""
+    try:
+        rows = state_store.rows(spark, query.uri, operator)
+    except Exception as exc:
+        problem = cause_line(exc)
+    size = folders.size(f"{query.uri}/{state_store.STATE}/{operator.number}")
+    return StateReport(
+        query.query,
+        operator.number,
+        operator.name,
+        # The state metadata may still have an older number of partitions.
+        int(checkpoint.conf(spark, query.uri, batch).get(PARTITIONS, operator.partitions)),
+        rows,
+        size.files,
+        size.bytes,
+        tuple(_schema_fields(family) for family in operator.families),
+        batch,
+        folders.modified(f"{query.uri}/{commit_file(batch)}"),
+        problem,
+    )
+
+
+def _schema_fields(family: state_store.Family) -> dict[str, str]:
+    name = family.name if family.store == state_store.DEFAULT_STORE else f"{family.store}.{family.name}"
+    return {"family": name, "key": family.key.simpleString(), "value": family.value.simpleString()}

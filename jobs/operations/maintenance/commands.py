@@ -3,7 +3,8 @@
 import json
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from dataclasses import asdict
+from datetime import datetime
 
 from pyspark.sql import SparkSession
 
@@ -12,10 +13,15 @@ from jobs import arguments
 from jobs.connectors.delta.maintenance import say_single_driver
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.spark_internals import silence_scala
-from jobs.operations.maintenance import states
-from jobs.operations.maintenance.checkpoints import CheckpointCleanup, read_replays
-from jobs.operations.maintenance.ledgers import LedgerMaintenance
-from jobs.operations.maintenance.tables import TableMaintenance
+from jobs.operations.maintenance.checkpoints import (
+    CheckpointCleanup,
+    CleanupReport,
+    StateReport,
+    read_replays,
+    state_reports,
+)
+from jobs.operations.maintenance.ledgers import LedgerMaintenance, LedgerReport
+from jobs.operations.maintenance.tables import TableMaintenance, TableReport
 from jobs.pipeline.session import session
 
 NOTHING_FOUND = {
@@ -26,12 +32,7 @@ NOTHING_FOUND = {
 }
 
 
-class ActionReport(Protocol):
-    """The report of an action on one thing."""
-
-    def to_json(self) -> dict[str, Any]: ...
-
-    def lines(self) -> Iterable[str]: ...
+Report = TableReport | CleanupReport | LedgerReport | StateReport
 
 
 def main(words: Sequence[str]) -> int:
@@ -50,17 +51,17 @@ def run(spark: SparkSession, settings: Settings, args: Namespace) -> int:
     for report in reports(spark, settings, args):
         is_empty = False
         has_failed |= bool(getattr(report, "failed", "") or getattr(report, "problem", ""))
-        for line in [json.dumps(report.to_json(), default=str)] if args.json else report.lines():
+        for line in [json.dumps(asdict(report), default=datetime.isoformat)] if args.json else report.lines():
             print(line, flush=True)
     if is_empty and not args.json:
         print(NOTHING_FOUND[args.action])
     return 1 if has_failed else 0
 
 
-def reports(spark: SparkSession, settings: Settings, args: Namespace) -> Iterable[ActionReport]:
+def reports(spark: SparkSession, settings: Settings, args: Namespace) -> Iterable[Report]:
     """Carry the action out, and give one report at a time."""
     if args.action == "state":
-        return states.state_reports(spark, settings.paths.checkpoints)
+        return state_reports(spark, settings.paths.checkpoints)
     if args.action == "ledgers":
         return LedgerMaintenance(spark, settings).reports(args.remove, args.dry_run)
     replays = read_replays(spark, Folders(spark), settings.paths.tables)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
@@ -41,9 +40,6 @@ class LedgerReport:
         problem = f"  PROBLEM {self.problem}" if self.problem else ""
         yield f"{self.topic:<48} {self.partitions} partitions  {self.cleanup_policy}  {use}{problem}"
 
-    def to_json(self) -> dict[str, Any]:
-        return self.__dict__
-
 
 class LedgerMaintenance:
     """The ledgers of `ledger.application` on the cluster."""
@@ -52,7 +48,8 @@ class LedgerMaintenance:
         self._application = settings.ledger.application
         self._connection = settings.kafka.client_config()
         self._admin = AdminClient({**self._connection, "log_level": 0})
-        self._queries = queries_with_checkpoint(Folders(spark), settings.paths.checkpoints)
+        checkpoints = find_checkpoints(Folders(spark), settings.paths.checkpoints)
+        self._queries = {checkpoint.query for checkpoint in checkpoints if not checkpoint.is_replaced}
 
     def reports(self, remove: Sequence[str], dry_run: bool) -> Iterator[LedgerReport]:
         """Report on every ledger; those of `remove` are deleted, unless their sink is there.
@@ -115,8 +112,3 @@ def use_of_sink(sink: str, queries: set[str], jobs: set[str]) -> str:
     if any(sink == job or sink.startswith(f"{job}.") for job in jobs):
         return "its job is there"
     return ""
-
-
-def queries_with_checkpoint(folders: Folders, root: str) -> set[str]:
-    """Return the names of the queries that have a checkpoint under `root`."""
-    return {checkpoint.query for checkpoint in find_checkpoints(folders, root) if not checkpoint.is_replaced}

@@ -1,10 +1,9 @@
 """Finds the tables under the root, and compacts and vacuums each where that is worth it."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -15,7 +14,7 @@ from jobs.connectors.delta import maintenance as delta_maintenance
 from jobs.connectors.delta.commit import RANGE, REPLAYS
 from jobs.connectors.delta.maintenance import Files
 from jobs.connectors.hadoop_files import Folders, Size
-from jobs.operations.maintenance.checkpoints import megabytes
+from jobs.operations.maintenance.checkpoints import days, megabytes
 from jobs.operations.replay.record import Replay
 from jobs.pipeline import paths
 from jobs.pipeline.monitoring import journal
@@ -52,9 +51,6 @@ class TableReport:
         files = f"files {self.before.count:,} -> {self.after.count:,}"
         stored = f"stored {megabytes(self.stored_before.bytes)} -> {megabytes(self.stored_after.bytes)}"
         yield f"{self.table:<28} {files}  {stored}  {self.compaction}; {self.vacuum}  {self.seconds:.1f} s"
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def table_names(folders: Folders, root: str, within: str = "") -> Iterator[str]:
@@ -132,7 +128,7 @@ class TableMaintenance:
         lost = [
             f"; replay {id} needs a version that the log no longer has: abandon it" for id in since if not since[id]
         ]
-        return f"{done}, kept {retention / timedelta(days=1):.1f} days ({why}){''.join(lost)}"
+        return f"{done}, kept {days(retention)} ({why}){''.join(lost)}"
 
 
 def longest_retention(

@@ -1,4 +1,4 @@
-"""The index of logs: what becomes of a row, which days go, what a position leaves. A real one is in test_job.py."""
+"""The index of logs: what becomes of a row, which days go, what a position leaves."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +6,7 @@ import pytest
 from pyspark.sql import Row, SparkSession
 
 from conf.settings import Search
-from jobs.operations.logs.index import LogIndex, after, document, ends, index_of, outdated, start_of_day
+from jobs.operations.log_index import LogIndex, after, document, ends, index_of, outdated, start_of_day
 from local.processes import HOST
 
 AT = datetime(2026, 1, 31, 23, 59, 59, 250_000, UTC)
