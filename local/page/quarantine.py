@@ -102,7 +102,7 @@ def read_samples(settings: Settings, group: Group) -> Samples:
     registry = open_registry(settings.registry, RetryPolicy(REGISTRY_SECONDS))
     records = []
     for at in _first(table, selected):
-        for row in table.rows(selected, Slice(at.topic, at.partition, at.offset, at.offset, 1)):
+        for row in table.rows(selected, Slice(at.topic, at.partition, at.offset, at.offset)):
             records.append("\n".join(inspection.lines(row, inspection.read(row, registry), None)))
     return Samples(group, tuple(records))
 
@@ -136,4 +136,4 @@ def _redriven(settings: Settings, brokers: Brokers, topics: set[str]) -> tuple[M
     admin, down = brokers.ask(settings.kafka)
     if admin is None:
         return None, down
-    return marker_log.load_markers(settings, admin, marker_log.redriven_topic(settings), topics), None
+    return marker_log.load_redriven(settings, admin, topics), None

@@ -17,13 +17,13 @@ from conf.settings import Settings
 from jobs.pipeline import paths
 from producers.kafka.pacing import Interrupt
 from producers.kafka.preflight import connect
-from producers.quarantine import inspection, marker_log, redrive, work_queue
-from producers.quarantine import table as quarantine_table
-from producers.quarantine.known_names import require_known
+from producers.quarantine import inspection, marker_log, redrive
 from producers.quarantine.marker_log import MarkerLog
-from producers.quarantine.redrive import Redrive, counts, estimate
+from producers.quarantine.records import Coordinates
+from producers.quarantine.redrive import Redrive
 from producers.quarantine.selection import Selection, add_into_compacted, add_selection, selection
-from producers.quarantine.table import Quarantine, first_coordinates, slices
+from producers.quarantine.table import Quarantine, count_lines, count_rejects, slices
+from producers.quarantine.work_queue import QueueFiller, status
 from producers.quarantine.worker import KINDS, Resolve, Worker, ask_command, ask_person, decide_always
 from schemas.registry import open_registry
 
@@ -110,20 +110,20 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 def _list(settings: Settings, options: argparse.Namespace) -> int:
     selected, table = selection(options), Quarantine(settings)
-    require_known(table, settings, selected)
+    table.require_known(selected)
     topics = {topic for batch in table.batches(selected, ["topic"]) for topic in batch["topic"].unique().to_pylist()}
-    counts = quarantine_table.count_rejects(table, selected, _redriven(settings, topics))
+    counts = count_rejects(table, selected, _redriven(settings, topics))
     if options.json:
         for count in counts:
             print(json.dumps(count.to_json()))
     else:
-        print("\n".join(quarantine_table.count_lines(counts) if counts else [NOTHING]))
+        print("\n".join(count_lines(counts) if counts else [NOTHING]))
     return 0
 
 
 def _inspect(settings: Settings, options: argparse.Namespace) -> int:
     table, selected, registry = Quarantine(settings), selection(options), open_registry(settings.registry)
-    require_known(table, settings, selected)
+    table.require_known(selected)
     found = table.index(selected)
     _require_page(options.skip, found.num_rows)
     index = found.slice(options.skip, options.limit)
@@ -149,8 +149,7 @@ def _require_page(skip: int, there: int) -> None:
 
 
 def _audit(settings: Settings, options: argparse.Namespace) -> int:
-    admin = connect(settings.kafka)
-    added = marker_log.bring_up_to_date(settings, admin)
+    added = marker_log.bring_up_to_date(settings, connect(settings.kafka))
     for name, rows in added.items():
         print(f"{paths.table(settings.paths.tables, name)}: {rows:,} rows added")
     if not added:
@@ -161,7 +160,7 @@ def _audit(settings: Settings, options: argparse.Namespace) -> int:
 def _redrive(settings: Settings, options: argparse.Namespace) -> int:
     selected = _required_selection(options)
     table = Quarantine(settings)
-    require_known(table, settings, selected)
+    table.require_known(selected)
     if options.dry_run:
         print("\n".join(_dry_run(settings, table.index(selected), options.rate)))
         return 0
@@ -173,8 +172,7 @@ def _redrive(settings: Settings, options: argparse.Namespace) -> int:
     if redriven.skipped:
         print(f"left out {redriven.skipped:,} that were redriven before")
     if report.delivered_count:
-        admin = connect(settings.kafka)
-        marker_log.bring_up_to_date(settings, admin)
+        marker_log.bring_up_to_date(settings, connect(settings.kafka))
         table_path = paths.table(settings.paths.tables, paths.REDRIVES)
         print(f"redrive id {redriven.run}; each is a row of {table_path}")
     if report.interrupted:
@@ -184,39 +182,35 @@ def _redrive(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _dry_run(settings: Settings, index: pa.Table, rate: float | None) -> Iterator[str]:
-    due = _due(settings, index)
+    admin = connect(settings.kafka)
+    redriven = marker_log.load_redriven(settings, admin, index["topic"].unique().to_pylist())
+    due = index.filter(pa.array(~redriven.among_rows(index)))
     if done := index.num_rows - due.num_rows:
         yield f"{done:,} were redriven before, and would be left out"
-    for (topic, error), number in sorted(counts(due).items()):
-        yield f"  {topic}  {error}  {number:,}"
+    counts = due.group_by(["topic", "error"]).aggregate([([], "count_all")]).to_pylist()
+    yield from sorted(f"  {row['topic']}  {row['error']}  {row['count_all']:,}" for row in counts)
     size = sum(due["bytes"].to_pylist())
-    seconds = estimate(due, rate)
+    transactions = sum(1 for _ in slices(due, redrive.MOST_RECORDS, redrive.MOST_BYTES))
+    seconds = max(transactions * redrive.TRANSACTION_SECONDS, due.num_rows / rate if rate else 0.0)
     yield f"would redrive {due.num_rows:,} records, {size:,} bytes, in about {seconds:,.0f} s; nothing was sent"
-    first = first_coordinates(due, SHOWN_COORDINATES)
-    if first:
+    if due.num_rows:
+        first = due.slice(0, SHOWN_COORDINATES).select(["topic", "partition", "offset"]).to_pylist()
         more = ", ..." if due.num_rows > len(first) else ""
-        yield f"first: {', '.join(map(str, first))}{more}"
-
-
-def _due(settings: Settings, index: pa.Table) -> pa.Table:
-    """Return the rows of an index that were not redriven before."""
-    admin = connect(settings.kafka)
-    topics = index["topic"].unique().to_pylist()
-    markers = marker_log.load_markers(settings, admin, marker_log.redriven_topic(settings), topics)
-    return index.filter(pa.array(~markers.among_rows(index)))
+        yield f"first: {', '.join(str(Coordinates(**row)) for row in first)}{more}"
 
 
 def _fill(settings: Settings, options: argparse.Namespace) -> int:
     selected = _required_selection(options)
     table = Quarantine(settings)
-    require_known(table, settings, selected)
+    table.require_known(selected)
     interrupt = Interrupt()
-    filling = work_queue.Filling(settings, uuid.uuid4().hex, interrupt)
-    try:
-        with interrupt:
-            filling.fill(table, selected)
-    finally:
-        print(f"queued {filling.queued:,}, left out {filling.skipped:,} that were queued before")
+    with interrupt:
+        index = table.index(selected)
+        filler = QueueFiller(settings, uuid.uuid4().hex, index["topic"].unique().to_pylist(), interrupt)
+        try:
+            filler.fill(table, selected, index)
+        finally:
+            print(f"queued {filler.queued:,}, left out {filler.skipped:,} that were queued before")
     return interrupt.exit_code("interrupted")
 
 
@@ -231,8 +225,7 @@ def _work(settings: Settings, options: argparse.Namespace) -> int:
     finally:
         counts = ", ".join(f"{kind} {count:,}" for kind, count in sorted(worker.resolved.items()))
         print(f"resolved {worker.resolved.total():,}: {counts}" if counts else "resolved nothing")
-    admin = connect(settings.kafka)
-    marker_log.bring_up_to_date(settings, admin)
+    marker_log.bring_up_to_date(settings, connect(settings.kafka))
     return interrupt.exit_code("interrupted")
 
 
@@ -245,8 +238,7 @@ def _resolve(settings: Settings, options: argparse.Namespace) -> Resolve:
 
 
 def _status(settings: Settings, options: argparse.Namespace) -> int:
-    admin = connect(settings.kafka)
-    print(", ".join(f"{name} {count:,}" for name, count in work_queue.status(settings, admin).items()))
+    print(", ".join(f"{name} {count:,}" for name, count in status(settings, connect(settings.kafka)).items()))
     return 0
 
 
@@ -264,7 +256,7 @@ def _redriven(settings: Settings, topics: Collection[str]) -> MarkerLog | None:
     except TidemarkError as error:
         print(f"what was redriven is not known: {error}", file=sys.stderr)
         return None
-    return marker_log.load_markers(settings, admin, marker_log.redriven_topic(settings), topics)
+    return marker_log.load_redriven(settings, admin, topics)
 
 
 if __name__ == "__main__":

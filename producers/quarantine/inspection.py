@@ -1,7 +1,13 @@
-"""Looks into a rejected record: its framing, the fields that could be read, where that failed, the bytes there."""
+"""Looks into a rejected record: its framing, the fields that could be read, where that failed, the bytes there.
 
-from collections.abc import Mapping, Sequence
+Personal data is hidden, by every version of the topic's schemas, not the record's own alone: a mark holds for records
+of earlier versions too, which do not have it. So a field is hidden where any version marks it under its name or an
+alias; names that a version calls aliases of each other are one field.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -9,9 +15,9 @@ from fastavro import schemaless_reader
 from fastavro.schema import parse_schema
 
 from conf.errors import TidemarkError
-from producers.quarantine.personal import Hidden, hidden_fields, versions_of
 from producers.quarantine.records import Rejected
 from schemas.codec import HEADER_LENGTH, LIBRARY_ERRORS, unframe
+from schemas.pii import ATTRIBUTE, pii_fields_of, seems_marked
 from schemas.registry import RegisteredSchema, Registry
 from schemas.validity import load_schema
 from schemas.wire import DecodeError, compile_check
@@ -43,17 +49,37 @@ class Reading:
     hides: bool = False
 
 
+@dataclass(frozen=True)
+class Hidden:
+    """The fields of a record that are not to be shown: those of such `names`, or, where `everything` is, all."""
+
+    names: frozenset[str] = frozenset()
+    everything: bool = False
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.names)
+
+    def covers(self, name: str) -> bool:
+        """Return whether that field is hidden."""
+        return self.everything or name in self.names
+
+
 def read(row: Rejected, registry: Registry, personal: bool = False) -> Reading:
     """Read a value by the schema that it names.
 
     Args:
-        personal: whether to read personal data too. Otherwise the fields that `hidden_fields` names are HIDDEN; where
-            there are any, the bytes are to be hidden too: what is broken may hold anything.
+        personal: whether to read personal data too. Otherwise such fields are HIDDEN; where there are any, the bytes
+            are to be hidden too: what is broken may hold anything.
     """
-    versions = versions_of(row.at.topic, registry)
+    versions = _versions_of(row.at.topic, registry)
     schema, reading = _read(row, registry, versions)
-    hidden = Hidden() if personal else hidden_fields(versions, schema, registry)
-    return _without_personal(reading, hidden) if hidden else reading
+    hidden = Hidden() if personal else _hidden_fields(versions, schema, registry)
+    if not hidden:
+        return reading
+    values = {name: HIDDEN if hidden.covers(name) else value for name, value in (reading.fields or {}).items()}
+    # Where a value does not fit, the problem may quote it.
+    problem = HIDDEN if reading.failed and hidden.covers(reading.failed) else reading.problem
+    return replace(reading, fields=None if reading.fields is None else values, problem=problem, hides=True)
 
 
 def to_json(row: Rejected, reading: Reading, redriven: bool | None) -> dict[str, Any]:
@@ -79,7 +105,10 @@ def lines(row: Rejected, reading: Reading, redriven: bool | None) -> list[str]:
         ("key", HIDDEN if reading.hides and row.key else shown(row.key)),
         *(("header", f"{name} = {HIDDEN if reading.hides else shown(value)}") for name, value in row.headers),
         ("framing", reading.schema or "none"),
-        *(("field", f"{name} = {_field(value)}") for name, value in (reading.fields or {}).items()),
+        *(
+            ("field", f"{name} = {value if value is HIDDEN else repr(value)}")
+            for name, value in (reading.fields or {}).items()
+        ),
         ("failed", f"{reading.failed}, at byte {reading.at}" if reading.failed else ""),
         ("problem", reading.problem),
         ("bytes", f"{HIDDEN}: `--personal` shows them" if reading.hides and row.value else ""),
@@ -132,13 +161,6 @@ def _read(
     return known or RegisteredSchema(schema_id, "", 0, text), reading
 
 
-def _without_personal(reading: Reading, hidden: Hidden) -> Reading:
-    fields = {name: HIDDEN if hidden.covers(name) else value for name, value in (reading.fields or {}).items()}
-    # Where a value does not fit, the problem may quote it.
-    problem = HIDDEN if reading.failed and hidden.covers(reading.failed) else reading.problem
-    return replace(reading, fields=None if reading.fields is None else fields, problem=problem, hides=True)
-
-
 def _read_fields(name: str, schema: Any, payload: bytes) -> Reading:
     """Read more and more fields: a field may name a type that one before it defines."""
     if not isinstance(schema, dict) or "fields" not in schema:
@@ -147,10 +169,10 @@ def _read_fields(name: str, schema: Any, payload: bytes) -> Reading:
     values: dict[str, Any] = {}
     for count in range(1, len(fields) + 1):
         buffer = BytesIO(payload)
-        begun = parse_schema({**schema, "fields": fields[:count]}, {})
+        first_fields = parse_schema({**schema, "fields": fields[:count]}, {})
         try:
-            _require_sound(begun, payload)
-            record: Any = schemaless_reader(buffer, begun, None)
+            _require_valid_beginning(first_fields, payload)
+            record: Any = schemaless_reader(buffer, first_fields, None)
         except (TidemarkError, *LIBRARY_ERRORS) as exc:
             text = exc.message if isinstance(exc, TidemarkError) else f"{type(exc).__name__}: {exc}".rstrip(": ")
             problem = f"in the body, {text}"
@@ -161,10 +183,10 @@ def _read_fields(name: str, schema: Any, payload: bytes) -> Reading:
     return Reading(name, values, "", HEADER_LENGTH + read_to, problem)
 
 
-def _require_sound(begun: Any, payload: bytes) -> None:
-    """Raise DecodeError, unless `payload` begins with a value of `begun`: the library would trust any length in it."""
+def _require_valid_beginning(schema: Any, payload: bytes) -> None:
+    """Raise DecodeError, unless `payload` begins with a value of `schema`: the library would trust any length in it."""
     try:
-        compile_check(begun)(payload)
+        compile_check(schema)(payload)
     except DecodeError as exc:
         if exc.code != "TRAILING_BYTES":
             raise
@@ -178,5 +200,58 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _field(value: Any) -> str:
-    return HIDDEN if value is HIDDEN else repr(value)
+def _versions_of(topic: str, registry: Registry) -> list[RegisteredSchema]:
+    """Return every version of the topic's subjects: it has one for each type of its events."""
+    # No name of a type has a dash: what has one belongs to a topic with a longer name.
+    subjects = [
+        name for name in registry.subjects() if name.startswith(f"{topic}-") and "-" not in name[len(topic) + 1 :]
+    ]
+    return [version for subject in subjects for version in registry.all_versions(subject)]
+
+
+def _hidden_fields(versions: Sequence[RegisteredSchema], schema: RegisteredSchema | None, registry: Registry) -> Hidden:
+    """Return what is hidden of a record of a topic with these `versions`, which is read by `schema`, if it can be."""
+    hidden = _hidden_by([version.text for version in versions])
+    if schema is None or any(version.id == schema.id for version in versions):
+        return hidden
+    if hidden:
+        # Whatever the topic's marks are meant for may be in any field of another topic's schema.
+        return Hidden(everything=True)
+    subjects = map(registry.all_versions, registry.subjects())
+    beside = [subject for subject in subjects if any(version.id == schema.id for version in subject)]
+    return _hidden_by([schema.text, *(version.text for subject in beside for version in subject)])
+
+
+def _hidden_by(texts: Iterable[str]) -> Hidden:
+    marks = [_marks_of(text) for text in texts]
+    if any(marked.everything for _, marked in marks):
+        return Hidden(everything=True)
+    names = set[str]().union(*(marked.names for _, marked in marks))
+    fields = [field for fields, _ in marks for field in fields]
+    before = -1
+    while before < len(names):
+        before = len(names)
+        names.update(*(field for field in fields if field & names))
+    return Hidden(frozenset(names))
+
+
+@lru_cache(maxsize=1000)
+def _marks_of(text: str) -> tuple[tuple[frozenset[str], ...], Hidden]:
+    """Return a schema's fields, each by its name and aliases, and which of those are marked, or hold marks.
+
+    Everything is marked in one whose marks make no sense.
+    """
+    try:
+        schema = load_schema(text)
+    except TidemarkError:
+        return (), Hidden(everything=ATTRIBUTE in text.lower())
+    try:
+        marks = pii_fields_of(text)
+    except TidemarkError:
+        if seems_marked(schema):
+            return (), Hidden(everything=True)
+        marks = None
+    declared = schema.get("fields", ()) if isinstance(schema, dict) else ()
+    fields = {field["name"]: frozenset((field["name"], *field.get("aliases", ()))) for field in declared}
+    marked = (names for name, names in fields.items() if marks is not None and marks.covers(name))
+    return tuple(fields.values()), Hidden(frozenset().union(*marked))

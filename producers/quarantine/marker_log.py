@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -32,11 +32,10 @@ SETTLE_SECONDS = 3.0
 Marker = Mapping[str, Any]
 TIME = pa.timestamp("us", "UTC")
 RECORD = [("topic", pa.string()), ("partition", pa.int32()), ("offset", pa.int64()), ("topic_id", pa.string())]
+RECORD += [("run", pa.string()), ("at", TIME)]
 REDRIVES = pa.schema(
     [
         *RECORD,
-        ("run", pa.string()),
-        ("at", TIME),
         ("attempt", pa.int32()),
         ("origin", pa.string()),
         ("error", pa.string()),
@@ -49,8 +48,6 @@ REDRIVES = pa.schema(
 RESOLUTIONS = pa.schema(
     [
         *RECORD,
-        ("run", pa.string()),
-        ("at", TIME),
         ("resolution", pa.string()),
         ("delivery", pa.int32()),
         ("queue_offset", pa.int64()),
@@ -184,17 +181,6 @@ class MarkerLog:
         """Return whether the run has made that marker since `forget_run` was called."""
         return at in self._of_run
 
-    def among(self, topic: str, partitions: npt.NDArray[Any], offsets: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Return `has` for many records of one topic."""
-        marked = np.zeros(len(offsets), dtype=bool)
-        for partition in np.unique(partitions):
-            if with_marker := self._offsets.get((topic, int(partition))):
-                in_partition = partitions == partition
-                marked[in_partition] = np.isin(
-                    offsets[in_partition], np.fromiter(with_marker, np.int64, len(with_marker))
-                )
-        return marked
-
     def among_rows(self, index: pa.Table) -> npt.NDArray[np.bool_]:
         """Return `has` for each row of a table with `topic`, `partition` and `offset`."""
         topics = index["topic"].to_numpy()
@@ -202,21 +188,24 @@ class MarkerLog:
         marked = np.zeros(index.num_rows, dtype=bool)
         for topic in np.unique(topics):
             of_topic = topics == topic
-            marked[of_topic] = self.among(topic, partitions[of_topic], offsets[of_topic])
+            for partition in np.unique(partitions[of_topic]):
+                if with_marker := self._offsets.get((topic, int(partition))):
+                    rows = of_topic & (partitions == partition)
+                    marked[rows] = np.isin(offsets[rows], np.fromiter(with_marker, np.int64, len(with_marker)))
         return marked
 
 
-def load_markers(settings: Settings, admin: AdminClient, name: str, topics: Iterable[str]) -> MarkerLog:
-    """Return what is committed in the log `name` now; an empty one where the cluster has no such topic.
+def load_redriven(settings: Settings, admin: AdminClient, topics: Iterable[str]) -> MarkerLog:
+    """Return which records of `topics` were redriven by now; none, where the cluster has no log of them.
 
     Raises:
         TidemarkError: KAFKA_FAILED.
     """
-    connection = settings.kafka.client_config()
+    connection, log = settings.kafka.client_config(), redriven_topic(settings)
     markers = MarkerLog(topic_ids(admin, topics, connection))
     # The log is asked for by name: a list lacks topics that this user may not see.
-    if topic_ids(admin, [name], connection, ("Read", "Describe")):
-        markers.position = read_markers(settings, name, 0, markers.take)
+    if topic_ids(admin, [log], connection, ("Read", "Describe")):
+        markers.position = read_markers(settings, log, 0, markers.take)
     return markers
 
 
@@ -241,12 +230,13 @@ def bring_up_to_date(settings: Settings, admin: AdminClient) -> dict[str, int]:
 
 
 def _append_new(settings: Settings, name: str, topic: str, topic_id: str, schema: pa.Schema) -> int:
-    for _ in range(ATTEMPTS - 1):
+    for attempt in range(1, ATTEMPTS + 1):
         try:
             return _append(settings, name, topic, topic_id, schema)
         except CommitFailedError:
-            continue
-    return _append(settings, name, topic, topic_id, schema)
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _append(settings: Settings, name: str, topic: str, topic_id: str, schema: pa.Schema) -> int:
@@ -260,7 +250,10 @@ def _append(settings: Settings, name: str, topic: str, topic_id: str, schema: pa
     def commit(end: int) -> None:
         nonlocal added
         properties = CommitProperties(app_transactions=[Transaction(application, end)])
-        write_deltalake(table, _frame(rows, schema), mode="append", commit_properties=properties)
+        columns = {
+            field.name: pa.array([_value(marker, field.name) for marker in rows], field.type) for field in schema
+        }
+        write_deltalake(table, pa.table(columns), mode="append", commit_properties=properties)
         added += len(rows)
         rows.clear()
 
@@ -275,8 +268,5 @@ def _append(settings: Settings, name: str, topic: str, topic_id: str, schema: pa
     return added
 
 
-def _frame(rows: Sequence[Marker], schema: pa.Schema) -> pa.Table:
-    def value(marker: Marker, field: Any) -> Any:
-        return datetime.fromisoformat(marker["at"]) if field.name == "at" else marker.get(field.name)
-
-    return pa.table({field.name: pa.array([value(marker, field) for marker in rows], field.type) for field in schema})
+def _value(marker: Marker, name: str) -> Any:
+    return datetime.fromisoformat(marker["at"]) if name == "at" else marker.get(name)

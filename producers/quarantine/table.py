@@ -1,6 +1,6 @@
 """Reads the Delta table `quarantine` in batches, without a JVM, at one version; counts its rows."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -10,14 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from conf.errors import TidemarkError
+from conf.errors import TidemarkError, nearest
+from conf.rules import load_rules
 from conf.settings import Settings
+from conf.topics import load_topics
 from jobs.connectors.delta.log import tables_under
 from jobs.connectors.delta.reading import StoredTable
 from jobs.pipeline import paths
 from jobs.pipeline.paths import find_stored
 from producers.quarantine.marker_log import MarkerLog
-from producers.quarantine.records import OF, Coordinates, Rejected
+from producers.quarantine.records import OF, Rejected
 from producers.quarantine.selection import Selection, column_of
 
 # Rows carry whole records: few at a time, so that a million of them need no more memory than these.
@@ -45,7 +47,6 @@ class Slice:
     partition: int
     first: int
     last: int
-    count: int
 
 
 class Quarantine:
@@ -58,6 +59,7 @@ class Quarantine:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         root = settings.paths.tables
         path = paths.table(root, paths.QUARANTINE)
         self._table: StoredTable | None = find_stored(settings, paths.QUARANTINE)
@@ -70,13 +72,39 @@ class Quarantine:
         """Read `columns` of the selected rows, null where an older table lacks them, in the order of the files."""
         return self._scan(selection.condition(self._schema), columns)
 
-    def values(self, column: str) -> set[str]:
-        """Return the texts that `column` has in the whole table; errors as `column_of`."""
+    def require_known(self, selected: Selection) -> None:
+        """Refuse a selection by a name that no record can have: neither the table nor a declaration has it.
+
+        Raises:
+            TidemarkError: UNKNOWN_TOPIC, or BAD_ARGUMENTS for an error code or a rule, with the nearest name;
+                NO_SUCH_COLUMN.
+        """
+        topics = {*selected.topics, *([selected.record.topic] if selected.record else [])}
+        self._require_known("topic", topics, self._declared_topics, "UNKNOWN_TOPIC")
+        self._require_known("error", selected.errors, _reject_codes, "BAD_ARGUMENTS")
+        self._require_known("rule", selected.rules, self._declared_rules, "BAD_ARGUMENTS")
+
+    def _require_known(self, column: str, names: Iterable[str], declared: Callable[[], set[str]], code: str) -> None:
+        unknown = set(names)
+        if not unknown:
+            return
         column_of(self._schema, column)
-        found: set[str] = set()
+        known: set[str] = set()
         for batch in self._scan(None, [column]):
-            found.update(filter(None, batch[column].unique().to_pylist()))
-        return found
+            known.update(filter(None, batch[column].unique().to_pylist()))
+        if unknown := unknown - known:
+            known |= declared()
+        for name in sorted(unknown - known):
+            what = f"no record in quarantine has the {column} `{name}`, and nothing declares it"
+            raise TidemarkError(code, what, nearest(name, sorted(known)))
+
+    def _declared_topics(self) -> set[str]:
+        tables = (name for name in tables_under(self._settings.paths.tables) if name.startswith(INGESTED))
+        return {*self._settings.ingest.topics, *load_topics(), *(name.split("/")[1] for name in tables)}
+
+    def _declared_rules(self) -> set[str]:
+        declared = load_rules({*self._settings.ingest.topics, *load_topics()})
+        return {rule.name for rules in declared.values() for rule in rules}
 
     def index(self, selection: Selection) -> pa.Table:
         """Return where the selected rows lie, in order: `topic`, `partition`, `offset`, `error`,
@@ -107,8 +135,17 @@ class Quarantine:
         few = {"batch_size": BATCH_ROWS, "batch_readahead": 1, "fragment_readahead": 1}
         for batch in self._table.batches(present, condition, **few):
             if batch.num_rows:
-                missing = [name for name in columns if name not in names]
-                yield _with_nulls(batch, missing)
+                for name in columns:
+                    if name not in names:
+                        batch = batch.append_column(name, pa.nulls(batch.num_rows, SCHEMA.field(name).type))
+                yield batch
+
+
+def _reject_codes() -> set[str]:
+    from jobs.ingest.quarantine import REASONS  # here: they load Spark's own package
+    from jobs.pipeline.validation import REJECT_CODES
+
+    return {*REJECT_CODES, *REASONS}
 
 
 def slices(index: pa.Table, most: int, most_bytes: int) -> Iterator[Slice]:
@@ -125,15 +162,8 @@ def slices(index: pa.Table, most: int, most_bytes: int) -> Iterator[Slice]:
         held += int(sizes[row])
         full = row + 1 - start >= most or (row + 1 < index.num_rows and held + int(sizes[row + 1]) > most_bytes)
         if full or row + 1 in ends:
-            first, last = int(offsets[start]), int(offsets[row])
-            yield Slice(names[codes[row]], int(partitions[row]), first, last, row + 1 - start)
+            yield Slice(names[codes[row]], int(partitions[row]), int(offsets[start]), int(offsets[row]))
             start, held = row + 1, 0
-
-
-def first_coordinates(index: pa.Table, count: int) -> list[Coordinates]:
-    """Return the coordinates of the first rows of an `index`."""
-    rows = index.slice(0, count).select(["topic", "partition", "offset"]).to_pylist()
-    return [Coordinates(row["topic"], row["partition"], row["offset"]) for row in rows]
 
 
 @dataclass
@@ -207,12 +237,6 @@ def _in_ms(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return `batch` with `timestamp` in milliseconds since 1970: Python's own times end with the year 9999."""
     micros = batch["timestamp"].cast(TIME).cast(pa.int64())
     return batch.set_column(batch.schema.get_field_index("timestamp"), "timestamp", pc.divide(micros, 1000))
-
-
-def _with_nulls(batch: pa.RecordBatch, missing: Sequence[str]) -> pa.RecordBatch:
-    for name in missing:
-        batch = batch.append_column(name, pa.nulls(batch.num_rows, SCHEMA.field(name).type))
-    return batch
 
 
 def _shown(value: Any) -> str:

@@ -6,10 +6,11 @@ of its own on the brokers, which hand out no less than a batch.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
@@ -20,12 +21,11 @@ from jobs.connectors.kafka.access import Right, client_error, writing
 from jobs.connectors.kafka.refusals import LIMIT, REQUEST_BYTES, SizeLimits, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import connect, create_topic
-from producers.kafka.publisher import Batch, connection_config, never, producer_config
+from producers.kafka.publisher import Batch, connection_config, producer_config
 from producers.quarantine import marker_log
-from producers.quarantine.exactly_once_sender import ExactlyOnceSender, Placement, open_writer
 from producers.quarantine.marker_log import Marker, MarkerLog
 from producers.quarantine.records import Coordinates, Rejected
-from producers.quarantine.redrive import MOST_BYTES, MOST_RECORDS
+from producers.quarantine.redrive import MOST_BYTES, MOST_RECORDS, ExactlyOnceSender, open_writer
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Quarantine, slices
 
@@ -93,63 +93,51 @@ def queue_terms(settings: Settings, admin: AdminClient) -> Terms:
     return Terms(int(entries[LOCK].value) / 1000, int(entries[DELIVERIES].value))
 
 
-@dataclass
-class Filling:
-    """A run that puts the selected records into the queue, each once; `skipped` counts those that were put there.
+class QueueFiller(ExactlyOnceSender):
+    """Puts records of `topics` into the queue, each once, in the run `run`; one that the group has given up, anew.
 
-    One that the group has given up is put there anew.
+    Raises:
+        TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES, TOPIC_NOT_CREATED, KAFKA_FAILED.
     """
 
-    settings: Settings
-    run: str
-    stopped: Callable[[], bool] = never
-    progress: Progress = field(default_factory=Progress)
-    queued: int = 0
-    skipped: int = 0
-
-    def fill(self, table: Quarantine, selection: Selection) -> None:
-        """Put them there, until stopped.
-
-        Raises:
-            TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES, TOPIC_NOT_CREATED, FENCED, KAFKA_FAILED,
-                TRANSACTION_TIMED_OUT, DELIVERY_FAILED; RECORD_TOO_LARGE, once all others are queued; `queued` counts
-                what is committed.
-        """
-        index = table.index(selection)
-        admin = connect(self.settings.kafka)
-        open_queue(self.settings, admin)
-        self._ids = topic_ids(admin, index["topic"].unique().to_pylist(), self.settings.kafka.client_config())
-        sender = self._sender(admin)
-        for part in slices(index, MOST_RECORDS, MOST_BYTES):
-            if self.stopped():
-                return
-            rows, left_out = table.rows(selection, part), len(sender.too_large)
-            sent = sender.send(rows)
-            self.queued += len(sent)
-            self.skipped += len(rows) - len(sent) - (len(sender.too_large) - left_out)
-        sender.require_all_taken()
-
-    def _sender(self, admin: AdminClient) -> ExactlyOnceSender:
-        topic, log = queue_topic(self.settings), marker_log.queued_topic(self.settings)
-        where = {"sink": f"{topic}.fill", "step": "fill"}
-        writer = open_writer(self.settings, admin, f"{topic}.fill", where, topic, log)
+    def __init__(self, settings: Settings, run: str, topics: Collection[str], stopped: Callable[[], bool]) -> None:
+        self._run, self._queue, self.queued = run, queue_topic(settings), 0
+        admin = connect(settings.kafka)
+        open_queue(settings, admin)
+        self._ids = topic_ids(admin, topics, settings.kafka.client_config())
+        identity = f"{self._queue}.fill"
+        where = {"sink": identity, "step": "fill"}
+        writer = open_writer(settings, admin, identity, where, self._queue, marker_log.queued_topic(settings))
         writer = replace(writer, tuning={**writer.tuning, "batch.num.messages": 1})
-        outcomes = Outcomes(self.settings)
+        outcomes = Outcomes(settings)
         outcomes.read()
         given_up = outcomes.given_up()
-        markers = MarkerLog(self._ids, self.run, lambda marker: marker["queue_offset"] not in given_up)
-        sizes = SizeLimits.of(topic_limits(admin, [topic]), self.settings.kafka.bootstrap_servers, REQUEST_BYTES)
-        name = "filling the queue"
-        return ExactlyOnceSender(name, writer, markers, self._batch, self._marker, sizes, self.stopped, self.progress)
+        markers = MarkerLog(self._ids, run, lambda marker: marker["queue_offset"] not in given_up)
+        sizes = SizeLimits.of(topic_limits(admin, [self._queue]), settings.kafka.bootstrap_servers, REQUEST_BYTES)
+        super().__init__("filling the queue", writer, markers, sizes, stopped, Progress())
 
-    def _batch(self, rows: Sequence[Rejected]) -> Batch:
-        count, topic = len(rows), queue_topic(self.settings)
+    def fill(self, table: Quarantine, selection: Selection, index: pa.Table) -> None:
+        """Put the selected records there, which lie as `index` says, until stopped; `queued` counts what is committed.
+
+        Raises:
+            TidemarkError: FENCED, KAFKA_FAILED, TRANSACTION_TIMED_OUT, DELIVERY_FAILED; RECORD_TOO_LARGE, once all
+                others are queued.
+        """
+        for part in slices(index, MOST_RECORDS, MOST_BYTES):
+            if self._stopped():
+                return
+            self.queued += len(self.send(table.rows(selection, part)))
+        self.require_all_taken()
+
+    def make_batch(self, rows: Sequence[Rejected]) -> Batch:
+        """Return the envelopes of the records."""
         values = [json.dumps(row.to_json()).encode() for row in rows]
-        keys = [str(row.at) for row in rows]
-        return Batch([topic] * count, values, keys, [0] * count, partitions=[PARTITION] * count)
+        count, keys = len(rows), [str(row.at) for row in rows]
+        return Batch([self._queue] * count, values, keys, [0] * count, partitions=[PARTITION] * count)
 
-    def _marker(self, row: Rejected, placement: Placement) -> bytes:
-        return marker_log.make_marker(row.at, self._ids, self.run, queue_offset=placement.offset)
+    def make_marker(self, row: Rejected, partition: int, offset: int) -> bytes:
+        """Return a marker that says where in the queue the record is."""
+        return marker_log.make_marker(row.at, self._ids, self._run, queue_offset=offset)
 
 
 @dataclass

@@ -26,6 +26,7 @@ from conf.errors import TidemarkError
 from conf.settings import Settings, without_secrets
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.kafka.access import Right, client_error
+from producers.kafka.pacing import Progress
 from producers.kafka.preflight import connect
 from producers.kafka.publisher import connection_config, never
 from producers.quarantine import inspection
@@ -194,7 +195,9 @@ class Worker:
         if topic not in self._redrivers:
             ledger = self.settings.ledger.model_copy(update={"transaction_timeout_ms": TRANSACTION_MS})
             settings = self.settings.model_copy(update={"ledger": ledger})
-            self._redrivers[topic] = Redriver(settings, topic, self.name, self.into_compacted, self.name, self.stopped)
+            self._redrivers[topic] = Redriver(
+                settings, topic, self.name, self.into_compacted, self.name, self.stopped, Progress()
+            )
         return self._redrivers[topic]
 
     def _acknowledge(self, consumer: Any, row: Rejected, message: Message, resolution: Resolution) -> None:
