@@ -18,7 +18,13 @@ from jobs.connectors.exactly_once.markers import PUBLISHED, BatchId, Published
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
 from jobs.connectors.kafka.refusals import Limits, topic_limits
 from producers.kafka.publisher import producer_config
-from producers.kafka.transaction_sender import ATTEMPTS, FENCED_SECONDS, UNCLEAR
+
+# A run that only looked dead fences us once; repeated fencing means two publishers at a time.
+ATTEMPTS = 3
+# After this time a run that has taken over has its marker in the ledger.
+FENCED_SECONDS = 1.0
+# After these the transaction may be committed or not: the next one's barrier tells.
+UNCLEAR = ("FENCED", "KAFKA_FAILED", "BROKER_UNREACHABLE", "TRANSACTION_TIMED_OUT")
 
 
 @dataclass(frozen=True)
@@ -145,14 +151,14 @@ class Position:
     rejected: int = 0
 
 
-def first_marker(identity: Mapping[str, str], topic_ids: Mapping[str, str], run: str) -> Published:
+def first_marker(identity: Mapping[str, str], run: str) -> Published:
     """Return the marker of a run that begins with the first row.
 
     Args:
         identity: everything that decides on the input's records, by name: another value is another input.
     """
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Published(BatchId(digest, 0, ""), 0, topic_ids=dict(topic_ids), facts=dict(identity), run=run)
+    return Published(BatchId(digest, 0, ""), 0, facts=dict(identity), run=run)
 
 
 def starting_point(last: Published | None, first: Published, name: str) -> Published:

@@ -2,55 +2,45 @@
 
 Events are gathered into a chunk; a transaction then publishes the chunk whole. So none is held open while a source is
 slow, and a chunk whose transaction fails leaves nothing behind. What a run finds in the ledger is where it goes on.
+Within a transaction, batches are sent in order, and acknowledged by the brokers, or end it with one named error.
 """
 
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
+from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.markers import Published
-from jobs.connectors.kafka.refusals import SizeLimits
+from jobs.connectors.exactly_once.transaction import FENCED, reason
+from jobs.connectors.kafka.access import CODES
+from jobs.connectors.kafka.refusals import SizeLimits, shown_key
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import RetentionWatch
 from producers.kafka.publish_progress import Position, first_marker, next_marker, open_progress
-from producers.kafka.publisher import REMEDIES, Batch, Report, never, open_topics
-from producers.kafka.transaction_sender import TransactionSender, delivery_failed
+from producers.kafka.publisher import (
+    INTERRUPT_FLUSH_SECONDS,
+    REMEDIES,
+    WAIT_SECONDS,
+    Batch,
+    Event,
+    Report,
+    never,
+    open_topics,
+)
 
 # A transaction costs some 0.1 s: at these sizes a few per cent. Readers see nothing of it before its end.
 MAX_RECORDS = 200_000
 MAX_BYTES = 64 << 20
 MAX_SECONDS = 5.0
-
-
-@dataclass
-class Chunk:
-    """The records that the next transaction will hold."""
-
-    batches: list[Batch] = field(default_factory=list)
-    records: Counter[str] = field(default_factory=Counter)
-    bytes: int = 0
-    since: float = 0.0
-
-    def add(self, batch: Batch) -> None:
-        """Take the batch in."""
-        self.since = self.since or time.monotonic()
-        self.batches.append(batch)
-        self.records.update(batch.topics)
-        self.bytes += sum(map(len, filter(None, batch.values)))
-
-    def is_due(self) -> bool:
-        """Return whether it is large or old enough to be published."""
-        if not self.batches:
-            return False
-        large = self.records.total() >= MAX_RECORDS or self.bytes >= MAX_BYTES
-        return large or time.monotonic() - self.since > MAX_SECONDS
+ABORT_SECONDS = 10.0
 
 
 class TransactionalPublisher:
@@ -84,7 +74,7 @@ class TransactionalPublisher:
         Raises:
             TidemarkError: INPUT_CHANGED, TOPIC_RECREATED, FENCED, KAFKA_FAILED, and what `check_first` raises.
         """
-        self.last = self._start = self._ledger.begin(first_marker(identity, {}, uuid.uuid4().hex), check_first)
+        self.last = self._start = self._ledger.begin(first_marker(identity, uuid.uuid4().hex), check_first)
         return self._start
 
     def publish(
@@ -148,15 +138,10 @@ class TransactionalPublisher:
         if not complete and position == Position(self.last.read, self.last.rejected):
             return
         marker = next_marker(self.last, position, self._chunk.records, complete)
-        where = {**self._ledger.writer.where, "transaction": marker.id.batch}
-        sender = TransactionSender(
-            self.name,
-            self._ledger.writer.timeout_ms / 1000,
-            self._stopped,
-            self._progress,
-            lambda: fail_point("publish-mid-produce", **where),
-            limits=self._sizes,
-        )
+        writer = self._ledger.writer
+        where = {**writer.where, "transaction": marker.id.batch}
+        seconds = writer.timeout_ms / 1000
+        sender = TransactionSender(self.name, seconds, self._stopped, self._progress, where, limits=self._sizes)
         try:
             self._ledger.append(self.last, marker, lambda producer: sender.send(producer, self._chunk.batches))
         except TidemarkError as error:
@@ -172,10 +157,158 @@ class TransactionalPublisher:
         return {topic: count - earlier.get(topic, 0) for topic, count in self.last.delivered.items()}
 
 
+@dataclass
+class Chunk:
+    """The records that the next transaction will hold."""
+
+    batches: list[Batch] = field(default_factory=list)
+    records: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+    since: float = 0.0
+
+    def add(self, batch: Batch) -> None:
+        """Take the batch in."""
+        self.since = self.since or time.monotonic()
+        self.batches.append(batch)
+        self.records.update(batch.topics)
+        self.bytes += sum(map(len, filter(None, batch.values)))
+
+    def is_due(self) -> bool:
+        """Return whether it is large or old enough to be published."""
+        if not self.batches:
+            return False
+        large = self.records.total() >= MAX_RECORDS or self.bytes >= MAX_BYTES
+        return large or time.monotonic() - self.since > MAX_SECONDS
+
+
+class TransactionSender:
+    """Sends in the transactions of `name`.
+
+    Args:
+        timeout: seconds to wait for a broker that does not answer.
+        where: what the fail point after each batch that was handed over is known by; `step` is part of its name.
+        on_delivery: called with the partition and offset of each record, in the order of each partition.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        timeout: float,
+        stopped: Callable[[], bool],
+        progress: Progress,
+        where: Mapping[str, Any],
+        on_delivery: Callable[[int, int], None] | None = None,
+        limits: SizeLimits | None = None,
+    ) -> None:
+        self._name, self._timeout, self._stopped, self._progress = name, timeout, stopped, progress
+        self._where, self._on_delivery = where, on_delivery
+        self._callback = self._note if on_delivery else None
+        self._limits = limits or SizeLimits({})
+        self._refused: KafkaError | None = None
+
+    def send(self, producer: Producer, batches: Sequence[Batch]) -> None:
+        """Hand all records over, and wait until the brokers have them.
+
+        Raises:
+            TidemarkError: FENCED, RECORD_TOO_LARGE, DELIVERY_FAILED; the transaction cannot be committed any more.
+            KafkaException: where a right is lacking.
+        """
+        try:
+            for batch in batches:
+                self._produce(producer, batch)
+                producer.poll(0)
+                fail_point(f"{self._where['step']}-mid-produce", **self._where)
+            self._flush(producer)
+            if self._refused:
+                raise KafkaException(self._refused)
+        except (KafkaException, SystemError) as exc:
+            raise _aborted(producer, self._name, exc) from exc
+
+    def _note(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._refused = self._refused or error
+        elif self._on_delivery:
+            self._on_delivery(int(message.partition() or 0), int(message.offset() or 0))
+
+    def _produce(self, producer: Producer, batch: Batch) -> None:
+        produce = producer.produce
+        for event in batch.events():
+            topic, value, key, timestamp, headers, partition = event
+            try:
+                produce(topic, value, key, partition, self._callback, None, timestamp, headers)
+            except BufferError:
+                self._produce_when_free(producer, event)
+            except KafkaException as exc:
+                if exc.args[0].code() != KafkaError.MSG_SIZE_TOO_LARGE:
+                    raise
+                what = f"{self._name}: the record with {shown_key(key)}"
+                raise self._limits.too_large(what, topic, key, value, headers) from exc
+
+    def _produce_when_free(self, producer: Producer, event: Event) -> None:
+        topic, value, key, timestamp, headers, partition = event
+        deadline = Deadline(self._timeout, self._stopped)
+        while True:
+            producer.poll(WAIT_SECONDS)
+            deadline.check(len(producer))
+            self._progress.show_waiting(len(producer))
+            try:
+                producer.produce(topic, value, key, partition, self._callback, None, timestamp, headers)
+                return
+            except BufferError:
+                continue
+
+    def _flush(self, producer: Producer) -> None:
+        deadline = Deadline(self._timeout, self._stopped)
+        while unacknowledged := producer.flush(WAIT_SECONDS):
+            deadline.check(unacknowledged)
+            self._progress.show_waiting(unacknowledged)
+
+
+class Deadline:
+    """Limits how long we wait for a broker that does not answer; shorter once we are stopped."""
+
+    def __init__(self, seconds: float, stopped: Callable[[], bool]) -> None:
+        self._until = time.monotonic() + seconds
+        self._stopped = stopped
+        self._shortened = False
+
+    def check(self, unacknowledged: int) -> None:
+        """Raise TidemarkError DELIVERY_FAILED past the deadline, with so many records `unacknowledged`."""
+        now = time.monotonic()
+        if not self._shortened and self._stopped():
+            self._until, self._shortened = min(self._until, now + INTERRUPT_FLUSH_SECONDS), True
+        if now > self._until:
+            what = f"{unacknowledged:,} records were not acknowledged, their transaction was aborted"
+            raise TidemarkError("DELIVERY_FAILED", what, REMEDIES["_MSG_TIMED_OUT"])
+
+
+def _delivery_failed(name: str, error: KafkaError | None, text: str) -> TidemarkError:
+    """Return the error of a transaction that was aborted because a record was refused, with what to do about it."""
+    remedy = REMEDIES.get(error.name() if error else "", "see the broker's log, and publish again")
+    return TidemarkError("DELIVERY_FAILED", f"{name}: {text}", remedy)
+
+
+def _aborted(producer: Producer, name: str, exc: Exception) -> TidemarkError:
+    """Abort the transaction, and say why by its end: once a producer is fenced, `produce` says only that it cannot go
+    on.
+    """
+    error = reason(producer, exc)
+    if error is not None and error.code() in CODES:
+        raise KafkaException(error) from exc  # the transaction knows its user and topics
+    failure = exc
+    try:
+        producer.abort_transaction(ABORT_SECONDS)
+    except KafkaException as fatal:
+        failure, error = fatal, fatal.args[0]
+    if error is not None and error.code() in FENCED:
+        return errors.fenced(name)
+    return _delivery_failed(name, error, error.str() if error is not None else str(failure))
+
+
 def _with_remedy(error: TidemarkError, name: str) -> TidemarkError:
     """Return the error with what to do: a record that is refused comes as the failure of its transaction."""
     cause = error.__cause__
     is_refused = error.code in ("KAFKA_FAILED", "RECORD_REFUSED", "TIMESTAMP_AHEAD")
     if is_refused and isinstance(cause, KafkaException) and cause.args[0].name() in REMEDIES:
-        return delivery_failed(name, cause.args[0], cause.args[0].str())
+        return _delivery_failed(name, cause.args[0], cause.args[0].str())
     return error

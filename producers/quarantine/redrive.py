@@ -23,14 +23,14 @@ from confluent_kafka.admin import AdminClient
 from conf import code_version
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.ledger_topic import require_timeout_below_cap, topic_ids
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
 from jobs.connectors.kafka.refusals import REQUEST_BYTES, SizeLimits, record_bytes, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import RetentionWatch
+from producers.kafka.publish_progress import ATTEMPTS, FENCED_SECONDS, UNCLEAR
 from producers.kafka.publisher import Batch, Report, never, open_topics, producer_config
-from producers.kafka.transaction_sender import ATTEMPTS, FENCED_SECONDS, UNCLEAR, TransactionSender
+from producers.kafka.transactional import TransactionSender
 from producers.quarantine import marker_log
 from producers.quarantine.marker_log import MarkerLog
 from producers.quarantine.records import Rejected
@@ -210,13 +210,9 @@ class ExactlyOnceSender(ABC):
         self, transaction: Transaction, batch: Batch, on_delivery: Callable[[int, int], None] | None
     ) -> None:
         where = {**self._writer.where, "transaction": self._transactions}
-
-        def on_batch() -> None:
-            fail_point(f"{where['step']}-mid-produce", **where)
-
         seconds = self._writer.timeout_ms / 1000
         with transaction.named():
-            sender = TransactionSender(self._name, seconds, self._stopped, self._progress, on_batch, on_delivery)
+            sender = TransactionSender(self._name, seconds, self._stopped, self._progress, where, on_delivery)
             sender.send(transaction.producer, [batch])
 
 

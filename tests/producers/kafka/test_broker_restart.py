@@ -12,10 +12,9 @@ from conf.errors import TidemarkError
 from conf.settings import load
 from local.broker import Cluster
 from producers.kafka import publisher as kafka_publisher
-from producers.kafka import transaction_sender, transactional
+from producers.kafka import transactional
 from producers.kafka.publisher import Batch, Publisher
-from producers.kafka.transaction_sender import TransactionSender
-from producers.kafka.transactional import TransactionalPublisher
+from producers.kafka.transactional import TransactionalPublisher, TransactionSender
 from tests.faults.oracle import read_all
 
 pytestmark = pytest.mark.faults
@@ -107,7 +106,7 @@ def test_an_interrupt_within_a_transaction_whose_broker_is_away_aborts_it_after_
             cluster.stop()
             super().send(producer, batches[1:])
 
-    monkeypatch.setattr(transaction_sender, "INTERRUPT_FLUSH_SECONDS", 0.5)
+    monkeypatch.setattr(transactional, "INTERRUPT_FLUSH_SECONDS", 0.5)
     monkeypatch.setattr(transactional, "TransactionSender", StoppingSender)
     settings = load("local", [f"kafka.bootstrap_servers={cluster.bootstrap_servers}"])
     publisher = TransactionalPublisher(settings, "t", "name", ["t"])

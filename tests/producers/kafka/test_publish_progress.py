@@ -27,7 +27,7 @@ SCHEMA = '{"type": "record", "name": "R", "fields": [{"name": "id", "type": "str
 
 
 def run(name: str, **parts: str) -> Published:
-    return first_marker(IDENTITY | parts, IDS, name)
+    return replace(first_marker(IDENTITY | parts, name), topic_ids=IDS)
 
 
 def test_where_nobody_has_begun_a_run_begins_with_the_first_row() -> None:

@@ -17,11 +17,10 @@ from producers.files import line_blocks
 from producers.files import records as files_records
 from producers.files.publish import publish_files
 from producers.files.rejects import RejectLimit
-from producers.kafka import transaction_sender, transactional
+from producers.kafka import transactional
 from producers.kafka.pacing import Interrupt
 from producers.kafka.publisher import Batch
-from producers.kafka.transaction_sender import TransactionSender
-from producers.kafka.transactional import TransactionalPublisher
+from producers.kafka.transactional import TransactionalPublisher, TransactionSender
 from tests.faults.oracle import read_all
 from tests.producers.desk import HEADER, Desk
 
@@ -37,7 +36,7 @@ def settings(broker: Cluster) -> Settings:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some ten rows make a transaction; an interrupt is asked about after each batch, not while one is sent."""
-    monkeypatch.setattr(transaction_sender.Deadline, "check", lambda self, left: None)
+    monkeypatch.setattr(transactional.Deadline, "check", lambda self, left: None)
     monkeypatch.setattr(files_records, "BATCH_ROWS", 10)
     monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 300)
     monkeypatch.setattr(transactional, "MAX_RECORDS", 10)

@@ -1,4 +1,4 @@
-"""A rejected record is read as far as it can be; what any version of the topic's schemas marks as personal is hidden."""
+"""A rejected record is read as far as it can be; what any version of its topic's schemas marks is hidden."""
 
 import io
 import json

@@ -13,7 +13,7 @@ from jobs.connectors.exactly_once.transaction import Transaction, Writer
 from jobs.connectors.kafka import access as kafka_access
 from producers.kafka.pacing import Progress
 from producers.kafka.publisher import Batch, never
-from producers.kafka.transaction_sender import TransactionSender
+from producers.kafka.transactional import TransactionSender
 
 PRODUCE, INIT_PRODUCER_ID, FIND_COORDINATOR, ADD_PARTITIONS, END = 0, 22, 10, 24, 26
 TIMES = 8
@@ -69,7 +69,7 @@ def stopped(mocked: tuple[str, Refuse], request: int, code: int, at_start: bool)
             if not at_start:
                 refuse(request, code)
             with transaction.named():
-                sender = TransactionSender("name", 10, never, Progress(), lambda: None)
+                sender = TransactionSender("name", 10, never, Progress(), {"step": "test"})
                 sender.send(transaction.producer, [Batch(["out"], [b"v"], ["k"], [0])])
             transaction.commit(b"{}", "done")
     refuse(request, 0)
