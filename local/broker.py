@@ -1,11 +1,14 @@
-"""Runs the embedded Kafka cluster: real brokers in KRaft mode, on loopback, as processes of their own.
+"""Runs the embedded Kafka cluster, and `local/tidemark broker start|stop|status|logs`.
 
-One node for work on a laptop; three (replication 3, min in-sync 2, no unclean election) for tests that take one away.
+Its nodes are real brokers in KRaft mode, on loopback, as processes of their own: one for work on a laptop; three
+(replication 3, min in-sync 2, no unclean election) for tests that take one away.
 """
 
+import argparse
 import base64
 import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
@@ -13,20 +16,85 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from conf import command_line, state_dir
 from conf.errors import TidemarkError
-from local import processes
-from local.layout import Layout, damaged, id_of_data, nodes_of_data
-from local.node import Node
-from local.processes import exclusive, wait_for
-from local.whole_files import write_whole
+from conf.settings import Settings, embedded_bootstrap_servers
+from local.broker_node import Layout, Node, Ports, choose_ports, damaged, id_of_data, nodes_of_data
+from local.processes import HOST, exclusive, listens, wait_for
+from local.state_folder import write_whole
 
 READY_SECONDS = 120
 SESSION_MS = 9_000  # Kafka's default
 PORT_ATTEMPTS, PORT_IN_USE = 3, "Address already in use"
 INTERNAL_PARTITIONS = 4  # of each internal topic: Kafka's 50 are for clusters, and cost files and start-up time here
+LOG_LINES = 40
+
+
+def main(argv: Sequence[str]) -> int:
+    """Start, stop or look at the embedded broker; `status` exits with 1 when none runs."""
+    parser = argparse.ArgumentParser(
+        prog="local/tidemark broker", description=main.__doc__, parents=[command_line.settings_options()]
+    )
+    actions = {"start": _start, "stop": _stop, "status": _show_status, "logs": _show_logs}
+    parser.add_argument("action", choices=actions)
+    options = command_line.parse(parser, argv)
+    return actions[options.action](command_line.settings_of(options))
+
+
+def _start(settings: Settings) -> int:
+    if is_configured(settings):
+        print(
+            f"kafka.bootstrap_servers is {settings.kafka.bootstrap_servers}: that cluster is used, nothing is started"
+        )
+        return 0
+    cluster = embedded(settings)
+    if not cluster.running():
+        print("starting the broker", file=sys.stderr)
+    print("broker started:" if cluster.start() else "broker runs already:", cluster.bootstrap_servers)
+    return 0
+
+
+def _stop(settings: Settings) -> int:
+    print("broker stopped" if embedded(settings).stop() else "no broker was running")
+    return 0
+
+
+def _show_status(settings: Settings) -> int:
+    if is_configured(settings):
+        print(f"configured cluster: {settings.kafka.bootstrap_servers}")
+    cluster = embedded(settings)
+    for node in cluster.nodes:
+        pid = node.pid()
+        memory = f"pid {pid}, {psutil.Process(pid).memory_info().rss >> 20} MB" if pid else "not running"
+        print(f"node {node.id} at {node.address}: {memory}, log {node.log}")
+    if not cluster.running():
+        print("no embedded broker is running: `local/tidemark broker start` starts one")
+    return 0 if cluster.running() or is_configured(settings) else 1
+
+
+def _show_logs(settings: Settings) -> int:
+    for node in embedded(settings).nodes:
+        print(f"==> {node.log} <==")
+        lines = node.log.read_text(errors="replace").splitlines() if node.log.exists() else []
+        print("\n".join(lines[-LOG_LINES:]))
+    return 0
+
+
+def is_configured(settings: Settings) -> bool:
+    """Return whether the user named a cluster: then no broker of ours is started."""
+    servers = settings.kafka.bootstrap_servers
+    return bool(servers) and servers != embedded_bootstrap_servers()
+
+
+def embedded(settings: Settings) -> "Cluster":
+    """Return the cluster that `settings.broker` describes, whether it runs or not."""
+    broker = settings.broker
+    logs = Path(settings.paths.logs)
+    return Cluster(state_dir() / "broker", logs, nodes=broker.nodes, port=broker.port, heap_mb=broker.heap_mb)
 
 
 class Cluster:
@@ -73,10 +141,10 @@ class Cluster:
         Raises:
             TidemarkError: BROKER_STATE_DAMAGED, also where else the nodes are asked for.
         """
-        kept = Layout.read(self._home).nodes
-        if not kept and self._by_pid():
+        layout = Layout.read(self._home).nodes
+        if not layout and self._running_by_pid():
             raise damaged(self._home, "is gone while the broker runs")
-        return [self._node(id, ports["port"], ports["controller_port"]) for id, ports in enumerate(kept, start=1)]
+        return [self._node(id, ports) for id, ports in enumerate(layout, start=1)]
 
     @property
     def bootstrap_servers(self) -> str:
@@ -87,9 +155,13 @@ class Cluster:
         """Return the nodes whose process runs."""
         return [node for node in self.nodes if node.pid() is not None]
 
-    def _by_pid(self) -> list[Node]:
+    def _running_by_pid(self) -> list[Node]:
         """Return the nodes whose process runs, whatever is known of the cluster; they have no ports."""
-        return [node for id in nodes_of_data(self._home) if (node := self._node(id)).pid() is not None]
+        nodes = (self._node(id, Ports(0, 0)) for id in nodes_of_data(self._home))
+        return [node for node in nodes if node.pid() is not None]
+
+    def _node(self, id: int, ports: Ports) -> Node:
+        return Node(id, self._home / f"node-{id}", self._logs / f"broker-{id}.log", ports)
 
     def start(self) -> bool:
         """Start every node that does not run, and return when all answer; return False when all ran already.
@@ -102,7 +174,8 @@ class Cluster:
             running = {node.id for node in self.running()}
             if len(running) < self._count:
                 self._start_others(running)
-            self._announce()
+            # Where `conf.settings` looks for them.
+            write_whole(self._home / "bootstrap.servers", f"{self.bootstrap_servers}\n")
         return len(running) < self._count
 
     def _start_others(self, running: Collection[int], attempts: int = PORT_ATTEMPTS) -> None:
@@ -125,9 +198,44 @@ class Cluster:
                 return
         self._start_others(running, attempts - 1)
 
-    def _announce(self) -> None:
-        """Write the addresses where `conf.settings` looks for them."""
-        write_whole(self._home / "bootstrap.servers", f"{self.bootstrap_servers}\n")
+    def _settle_layout(self, some_run: bool) -> str:
+        """Decide on the ports, write them down, and return the cluster's id."""
+        layout = Layout.read(self._home)
+        # Who removes a damaged layout keeps the data.
+        cluster_id = layout.id or id_of_data(self._home)
+        cluster_id = cluster_id or base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        made_for = len(layout.nodes) or len(nodes_of_data(self._home))
+        if made_for not in (0, self._count):
+            message = f"the data in {self._home} is of {made_for} nodes, broker.nodes is {self._count}"
+            raise TidemarkError("BROKER_NODES", message, "set it back, or begin anew with `local/tidemark clean`")
+        if not some_run:
+            requested = [self._port + index if self._port else 0 for index in range(self._count)]
+            Layout(cluster_id, tuple(choose_ports(requested, layout.nodes))).write(self._home)
+        return cluster_id
+
+    def _wait_ready(self) -> None:
+        """Return when every running node is part of the cluster and answers.
+
+        Raises:
+            TidemarkError: BROKER_FAILED, with the last log line that tells of trouble and the log's path.
+        """
+        started = self.running()
+        wait_for(lambda: self._all_answer(started), READY_SECONDS, lambda: _failed(started[0], "does not answer"))
+
+    def _all_answer(self, nodes: Sequence[Node]) -> bool:
+        for node in nodes:
+            if node.pid() is None:
+                raise _failed(node, "ended")
+        # Asking only once the ports are open spares the log of a client that complains.
+        if not all(listens(node.ports.port) for node in nodes):
+            return False
+        servers = ",".join(node.address for node in nodes)
+        try:
+            answer = AdminClient({"bootstrap.servers": servers, "log_level": 0}).list_topics(timeout=2)
+        except KafkaException:
+            return False
+        # Another cluster may answer on the port that ours is about to find taken.
+        return answer.cluster_id == Layout.read(self._home).id and {node.id for node in nodes} <= answer.brokers.keys()
 
     def stop(self) -> bool:
         """End all nodes, by force when they take too long; return False when none ran.
@@ -138,60 +246,13 @@ class Cluster:
             return False
         with exclusive(self._home / "lock"):
             (self._home / "bootstrap.servers").unlink(missing_ok=True)
-            running = self._by_pid()
+            running = self._running_by_pid()
             for node in running:
                 node.signal(signal.SIGTERM)
                 node.signal(signal.SIGCONT)
             for node in running:
                 node.wait_stopped()
         return bool(running)
-
-    def _wait_ready(self) -> None:
-        """Return when every running node is part of the cluster and answers.
-
-        Raises:
-            TidemarkError: BROKER_FAILED, with the last log line that tells of trouble and the log's path.
-        """
-        started = self.running()
-        wait_for(lambda: self._all_answer(started), READY_SECONDS, lambda: self._failure(started[0], "does not answer"))
-
-    def _all_answer(self, nodes: Sequence[Node]) -> bool:
-        for node in nodes:
-            if node.pid() is None:
-                raise self._failure(node, "ended")
-        # Asking only once the ports are open spares the log of a client that complains.
-        if not all(processes.listens(node.port) for node in nodes):
-            return False
-        try:
-            found = self._admin().list_topics(timeout=2)
-        except KafkaException:
-            return False
-        # Another cluster may answer on the port that ours is about to find taken.
-        return found.cluster_id == Layout.read(self._home).id and {node.id for node in nodes} <= found.brokers.keys()
-
-    def _failure(self, node: Node, what: str) -> TidemarkError:
-        return TidemarkError("BROKER_FAILED", f"broker node {node.id} {what}: {node.last_words()}", f"log: {node.log}")
-
-    def _admin(self) -> AdminClient:
-        servers = ",".join(node.address for node in self.running()) or self.bootstrap_servers
-        return AdminClient({"bootstrap.servers": servers, "log_level": 0, "allow.auto.create.topics": False})
-
-    def _node(self, id: int, port: int = 0, controller_port: int = 0) -> Node:
-        return Node(id, self._home / f"node-{id}", self._logs / f"broker-{id}.log", port, controller_port)
-
-    def _settle_layout(self, some_run: bool) -> str:
-        """Decide on the ports, write them down, and return the cluster's id."""
-        layout = Layout.read(self._home)
-        # Who removes a damaged layout keeps the data.
-        cluster_id = layout.id or id_of_data(self._home) or _new_id()
-        made_for = len(layout.nodes) or len(nodes_of_data(self._home))
-        if made_for not in (0, self._count):
-            message = f"the data in {self._home} is of {made_for} nodes, broker.nodes is {self._count}"
-            raise TidemarkError("BROKER_NODES", message, "set it back, or begin anew with `local/tidemark clean`")
-        if not some_run:
-            requested = [self._port + index if self._port else 0 for index in range(self._count)]
-            Layout(cluster_id, processes.choose_ports(requested, layout.nodes)).write(self._home)
-        return cluster_id
 
     def _settings(self, node: Node) -> dict[str, str]:
         nodes = self.nodes
@@ -204,10 +265,8 @@ class Cluster:
         return {
             "process.roles": "broker,controller",
             "node.id": str(node.id),
-            "controller.quorum.voters": ",".join(
-                f"{voter.id}@{processes.HOST}:{voter.controller_port}" for voter in nodes
-            ),
-            "listeners": f"PLAINTEXT://{node.address},CONTROLLER://{processes.HOST}:{node.controller_port}",
+            "controller.quorum.voters": ",".join(f"{voter.id}@{HOST}:{voter.ports.controller_port}" for voter in nodes),
+            "listeners": f"PLAINTEXT://{node.address},CONTROLLER://{HOST}:{node.ports.controller_port}",
             "advertised.listeners": f"PLAINTEXT://{node.address}",
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
@@ -235,5 +294,5 @@ class Cluster:
         }
 
 
-def _new_id() -> str:
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+def _failed(node: Node, what: str) -> TidemarkError:
+    return TidemarkError("BROKER_FAILED", f"broker node {node.id} {what}: {node.last_words()}", f"log: {node.log}")

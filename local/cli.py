@@ -31,12 +31,12 @@ COMMANDS = {
     "test": Command("run the tests; arguments go to pytest", "local.cli:test"),
     "setup": Command("only install: packages, both jar sets", "local.cli:setup"),
     "doctor": Command("check this machine; a repair for each failing line", "local.doctor:main"),
-    "broker": Command("start | stop | status | logs: the embedded Kafka broker", "local.broker_command:main"),
+    "broker": Command("start | stop | status | logs: the embedded Kafka broker", "local.broker:main"),
     "topics": Command("plan | apply: conf/topics.toml against the cluster", "local.topics:main"),
     "acls": Command("plan | apply: what jobs and commands must be allowed to do", "local.acls:main"),
     "kafka": Command(
         "acls | configs | consumer-groups | topics | transactions: Kafka's tools",
-        "local.broker_command:kafka_tools",
+        "local.kafka_commands:kafka_tools",
     ),
     "publish": Command("events or files into a topic", "producers.cli:main"),
     "replay": Command("plan | run | verify | cutover | undo | catch-up: the past again", "local.operations:replay"),
@@ -46,7 +46,7 @@ COMMANDS = {
         "doctor | repartition | rename: does a checkpoint fit the code", operation="checkpoint_doctor"
     ),
     "schemas": Command("the event contracts and their registry", "schemas.cli:main"),
-    "transactions": Command("which open transactions hold readers back; --abort", "local.transactions:main"),
+    "transactions": Command("which open transactions hold readers back; --abort", "local.kafka_commands:transactions"),
     "history": Command("micro-batches of every query, and how they ended", "jobs.operations.history:main"),
     "page": Command("accounts, queries, rejects and topics in a browser", "local.page.command:main"),
     "compare": Command("whether two tables hold the same rows, and which not", "jobs.operations.compare:main"),
@@ -55,7 +55,7 @@ COMMANDS = {
     "notebook": Command("open the notebooks in JupyterLab", "local.cli:notebook"),
     "sbom": Command("packages and jars with hashes and licences, as CycloneDX", "local.sbom:main"),
     "lock": Command("make the locks in conf/ anew", "local.lock:main"),
-    "clean": Command("stop the broker and remove the state folder", "local.clean:main"),
+    "clean": Command("stop the broker and remove the state folder", "local.state_folder:clean"),
 }
 
 

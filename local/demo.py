@@ -16,7 +16,7 @@ from jobs.connectors.delta.reading import StoredTable
 from jobs.connectors.kafka.offsets import count_committed, resolve_offsets
 from jobs.pipeline import paths
 from jobs.pipeline.paths import find_stored
-from local import broker_command, doctor, driver, regions, topics
+from local import broker, doctor, driver, regions, topics
 from local.processes import wait_in_order
 from producers.cli import require_flights
 
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 def _steps(options: argparse.Namespace) -> list[tuple[str, Callable[[], int]]]:
     return [
         ("check this machine", lambda: doctor.main([])),
-        ("Kafka broker", lambda: broker_command.main(["start"])),
+        ("Kafka broker", lambda: broker.main(["start"])),
         ("topics, as conf/topics.toml declares them", lambda: topics.main(["apply"])),
         ("publish the flights out of New York", lambda: _publish(load(), options)),
         (f"./spark-submit.sh {FIRST_JOB} --until-caught-up", lambda: _submit(FIRST_JOB)),

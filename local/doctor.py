@@ -124,7 +124,7 @@ def check_broker() -> Iterator[Finding]:
     """The settings can be read, and the broker's port is free or our own broker's."""
     try:
         from conf.settings import load
-        from local.broker_command import embedded, is_configured
+        from local.broker import embedded, is_configured
     except ModuleNotFoundError as exc:
         yield Finding(f"settings: cannot be read without the package {exc.name}", SETUP)
         return

@@ -1,4 +1,4 @@
-"""Starts child processes that end with us, waits for what they bring about, and finds free ports on loopback."""
+"""Starts child processes that end with us, and waits for what they bring about."""
 
 import fcntl
 import os
@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from conf.errors import TidemarkError
 
 HOST = "127.0.0.1"
-RELEASE_SECONDS = 2  # a process that was killed a moment ago can hold its port a little longer than its pid
 GRACE_SECONDS = 5
 IN_ORDER_SECONDS = 30  # longer than a job takes at most, see jobs/pipeline/session.py
 
@@ -159,41 +158,3 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0
-
-
-def choose_ports(requested: Sequence[int], before: Sequence[dict[str, int]]) -> list[dict[str, int]]:
-    """Choose ports for each node, `port` and `controller_port`: the requested one (0: any), else that of before, else a
-    free one.
-
-    Raises:
-        TidemarkError: PORT_TAKEN, where another program listens on a requested one.
-    """
-    chosen = []
-    with ExitStack() as held:
-        for index, port in enumerate(requested):
-            previous = before[index] if before else {"port": 0, "controller_port": 0}
-            if port:
-                _require_free(port)
-            chosen_port = port or _free(held, previous["port"])
-            chosen.append({"port": chosen_port, "controller_port": _free(held, previous["controller_port"])})
-    return chosen
-
-
-def _require_free(port: int) -> None:
-    remedy = "set broker.port to another one, or to 0 for a free one"
-    taken = TidemarkError("PORT_TAKEN", f"another program listens on {HOST}:{port}", remedy)
-    wait_for(lambda: not listens(port), RELEASE_SECONDS, lambda: taken)
-
-
-def _free(held: ExitStack, preferred: int) -> int:
-    """Return a port that is free now, kept bound until `held` closes so that no two calls give the same one."""
-    for port in (preferred, 0):
-        probe = held.enter_context(socket.socket())
-        # Without this a port whose last connections linger in TIME_WAIT counts as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            continue
-        return int(probe.getsockname()[1])
-    raise TidemarkError("PORT_TAKEN", f"no free port on {HOST}", "end programs that hold ports")

@@ -10,8 +10,9 @@ from pyspark.sql import SparkSession
 from conf import ROOT, state_dir
 from conf.settings import Settings
 from jobs.pipeline.session import hide_secrets
-from local import clean, driver, object_store
+from local import driver, object_store
 from local.processes import require_account
+from local.state_folder import with_temporary_folder
 
 PROPERTIES = ROOT / "conf" / "spark-defaults.conf"
 
@@ -28,7 +29,7 @@ def spark_session(settings: Settings, name: str = "notebook", log: Path | None =
     # Workers must find the packages that this process has.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     require_account()
-    with clean.with_temporary_folder():
+    with with_temporary_folder():
         daemon = f"-D{driver.WORKER_DAEMON} " if driver.is_local(settings.spark.master) else ""
         # The driver's memory and options hold only when its JVM is started with them.
         submit = {

@@ -14,10 +14,10 @@ from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings, without_secrets
 from jobs import arguments as jobs_arguments
 from jobs import catalog
-from local import clean, driver, object_store
+from local import driver, object_store
 from local.jars import folder, read_lock
 from local.processes import require_account
-from local.whole_files import written_whole
+from local.state_folder import with_temporary_folder, written_whole
 
 PACKAGES = code_version.PACKAGES
 SCRIPT = ROOT / "jobs" / "main.py"
@@ -92,7 +92,7 @@ def become(
     require_account()
     object_store.require_reachable(settings)
     _filter_stderr()
-    with clean.with_temporary_folder():
+    with with_temporary_folder():
         os.execv(submit, [str(submit), *command(name, settings, spark_options), operation, *arguments])
 
 

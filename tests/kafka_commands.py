@@ -3,7 +3,7 @@
 import re
 import shlex
 
-from local import broker_command
+from local import kafka_commands
 
 COMMAND = re.compile(r"`kafka-(\w+)\.sh ([^`]*)`")
 
@@ -13,5 +13,5 @@ def follow(text: str, **values: str) -> list[str]:
     found = COMMAND.findall(text)
     for tool, options in found:
         words = [values.get(word, word) for word in shlex.split(options)]
-        assert broker_command.kafka_tools([tool, *words]) == 0, (tool, options)
+        assert kafka_commands.kafka_tools([tool, *words]) == 0, (tool, options)
     return [f"{tool} {options}" for tool, options in found]

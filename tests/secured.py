@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from confluent_kafka.admin import (
     AclBindingFilter,
     AclOperation,
     AclPermissionType,
+    AdminClient,
     NewTopic,
     ResourcePatternType,
     ResourceType,
@@ -24,7 +26,7 @@ from jobs.connectors.kafka.access import Right
 from jobs.connectors.kafka.acls import RESOURCES
 from local import processes
 from local.broker import Cluster
-from local.node import Node
+from local.broker_node import Node, choose_ports
 from local.processes import wait_for
 from tests.certificates import Authority, certify
 from tests.tokens import AUDIENCE, ISSUER, make_key
@@ -52,8 +54,7 @@ class SecuredCluster(Cluster):
         self.clients = Authority()
         (home / "clients.pem").write_bytes(self.clients.certificate)
         self.token_key = make_key(home / "jwks.json")
-        first, second = processes.choose_ports([0, 0], [])
-        ports = (first["port"], first["controller_port"], second["port"], second["controller_port"])
+        ports = [port for ports in choose_ports([0, 0], []) for port in astuple(ports)]
         self._ports = dict(zip((SASL, TLS, LOGIN, MTLS), ports, strict=True))
         keys = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={(home / 'jwks.json').as_uri()}"
         super().__init__(home, home / "logs", attached=True, java_options=(keys,))
@@ -130,6 +131,9 @@ class SecuredCluster(Cluster):
         # The controller has it; the broker, which hears of it a moment later, tells what it goes by.
         late = AssertionError("the broker does not hear of an ACL")
         wait_for(lambda: bool(admin.describe_acls(_pattern(rule)).result(SECONDS)), SECONDS, lambda: late)
+
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def _settings(self, node: Node) -> dict[str, str]:
         general = super()._settings(node)

@@ -13,8 +13,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
-from local import processes
+from local import broker as local_broker
 from local.broker import Cluster
+from local.broker_node import choose_ports
 from local.processes import wait_for
 from tests.faults import nodes
 
@@ -150,11 +151,10 @@ def test_a_port_that_another_program_holds_is_named(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_between_choice_and_start_is_chosen_anew(
     own: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = [{"port": own.nodes[0].port, "controller_port": own.nodes[0].controller_port}]
-    chosen = iter([taken, processes.choose_ports([0], [])])
-    monkeypatch.setattr(processes, "choose_ports", lambda requested, before: next(chosen))
+    chosen = iter([[own.nodes[0].ports], choose_ports([0], [])])
+    monkeypatch.setattr(local_broker, "choose_ports", lambda requested, before: next(chosen))
     with Cluster(tmp_path / "broker", tmp_path / "logs", attached=True) as cluster:
-        assert cluster.nodes[0].port != own.nodes[0].port
+        assert cluster.nodes[0].address != own.nodes[0].address
         create(cluster.bootstrap_servers, "t")
     assert own.running()
 

@@ -20,7 +20,7 @@ from jobs.connectors.kafka.acls import BRINGS, Acls, Entry
 from jobs.operations.replay.replay_lock import ReplayLock
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
-from local import acls, transactions
+from local import acls, kafka_commands
 from local.processes import wait_for
 from local.topics import bring_in_step
 from producers import cli as publish_cli
@@ -258,15 +258,15 @@ def test_who_may_not_describe_a_transaction_is_not_told_that_nobody_knows_it(
     assert somebody.flush(SECONDS) == 0
     person.secured.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE, user=person.name)
     with pytest.raises(TidemarkError) as stop:
-        transactions.main(person.options)
+        kafka_commands.transactions(person.options)
     require_said(str(stop.value), person, Right("topic", topic, ("Read",)))
     assert person.follow(stop.value)
 
-    assert transactions.main(person.options) == 0
+    assert kafka_commands.transactions(person.options) == 0
     told = capsys.readouterr().out
     assert f"user {person.name} lacks the right to Describe on transactional id *: `kafka-acls.sh" in told
     assert person.apply("transactions") == 0
-    assert transactions.main(person.options) == 0
+    assert kafka_commands.transactions(person.options) == 0
     assert f"etl-{person.name}" in capsys.readouterr().out
     somebody.abort_transaction(SECONDS)
 

@@ -17,7 +17,7 @@ from jobs.connectors.exactly_once.markers import author_of, open_marker
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.java_client import OpenTransaction
 from jobs.operations.transactions import judge, ledger_of, lines, owner_of
-from local import transactions
+from local import kafka_commands
 from local.broker import Cluster
 
 LEDGERS = ["__app.alerts.ledger", "__app.publish.file.rows.ledger", "alerts", "app.redriven", "app.quarantine.queued"]
@@ -127,11 +127,11 @@ def test_each_is_named_the_dead_one_is_ended_and_the_living_and_the_foreign_are_
         assert plain.flush(30) == 0
         assert committed(servers, by_the_dead) == []
 
-        assert transactions.main(["--json", *settings]) == 0
+        assert kafka_commands.transactions(["--json", *settings]) == 0
         told = {each["topic"]: each for each in map(json.loads, capsys.readouterr().out.splitlines())}
-        assert transactions.main(settings) == 0
+        assert kafka_commands.transactions(settings) == 0
         text = capsys.readouterr().out
-        assert transactions.main(["--abort", *settings]) == 1
+        assert kafka_commands.transactions(["--abort", *settings]) == 1
         ended = capsys.readouterr().out
 
         assert committed(servers, by_the_dead) == [b"behind it"]

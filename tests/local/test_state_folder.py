@@ -1,4 +1,4 @@
-"""Temporary folders of jobs: whose they are, and when they go."""
+"""Temporary folders of jobs: whose they are, and when they go; and what is written whole or not at all."""
 
 import os
 import subprocess
@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from conf import ROOT
-from local import clean
-from local.clean import LINK, LONGEST, PREFIX, remove_dead, temporary_folder
+from local import state_folder
+from local.state_folder import LINK, LONGEST, PREFIX, remove_dead, temporary_folder, write_whole, written_whole
 
 # Becomes another program, as a job's launcher becomes a JVM, and says where it may write.
 BECOME = """
 import os
-from local.clean import with_temporary_folder
+from local.state_folder import with_temporary_folder
 with with_temporary_folder():
     os.execvp("bash", ["bash", "-c", 'echo "$TMPDIR"; read -r'])
 """
@@ -91,7 +91,7 @@ def test_a_state_folder_of_links_in_a_circle_is_not_there(
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / "a"))
-    assert clean.main([]) == 0
+    assert state_folder.clean([]) == 0
     assert "nothing to remove" in capsys.readouterr().out
 
 
@@ -99,3 +99,24 @@ def test_without_a_state_folder_there_is_nothing_to_remove(state: Path) -> None:
     state.rmdir()
     remove_dead()
     assert not state.exists()
+
+
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    write_whole(path, "old")
+    with pytest.raises(OSError, match="No space left") as caught, written_whole(path) as partial:
+        partial.write_text("ne")
+        raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(path)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("kept", "old")]
+    write_whole(path, "new")
+    assert path.read_text() == "new"
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, written_whole(tmp_path / "kept"):
+        (tmp_path / "other").read_text()
+    assert caught.value.filename == str(tmp_path / "other")
+    with pytest.raises(FileNotFoundError) as caught:
+        write_whole(tmp_path / "none" / "kept", "x")
+    assert caught.value.filename == str(tmp_path / "none" / "kept")

@@ -1,4 +1,7 @@
-"""Runs `local/tidemark clean`, which removes the state folder; makes temporary folders that go with their process."""
+"""Keeps the state folder: writes its files whole, and gives temporary folders that go with their process.
+
+`local/tidemark clean` removes all of it.
+"""
 
 import argparse
 import fcntl
@@ -12,7 +15,6 @@ from pathlib import Path
 from conf import ROOT, home, secret_words, state_dir
 from conf.errors import TidemarkError
 from local.processes import exclusive
-from local.whole_files import write_whole
 
 PREFIX = "job-"
 LOCK, LINK = "lock", "link"
@@ -21,16 +23,16 @@ LONGEST = 107 - len("/.00000000-0000-0000-0000-000000000000.sock")
 MARKER = ".tidemark-state"  # written by local/bootstrap.sh when it makes the folder
 
 
-def main(argv: Sequence[str]) -> int:
+def clean(argv: Sequence[str]) -> int:
     """Stop the embedded broker and remove the state folder: packages, jars, topics' data, tables, checkpoints, logs."""
     secret_words.refuse(argv)
-    argparse.ArgumentParser(prog="local/tidemark clean", description=main.__doc__).parse_args(argv)
+    argparse.ArgumentParser(prog="local/tidemark clean", description=clean.__doc__).parse_args(argv)
     state = state_dir()
     if not state.exists():
         print(f"nothing to remove: there is no {state}")
         return 0
-    require_ours(state)
-    stop_broker(state)
+    _require_ours(state)
+    _stop_broker(state)
     remove_dead()
     try:
         shutil.rmtree(state)
@@ -40,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def require_ours(state: Path) -> None:
+def _require_ours(state: Path) -> None:
     """Refuse a folder that Tidemark did not make.
 
     Raises:
@@ -52,7 +54,7 @@ def require_ours(state: Path) -> None:
         raise TidemarkError("NOT_OURS", f"TIDEMARK_STATE is {state}, a folder that Tidemark did not make", remedy)
 
 
-def stop_broker(state: Path) -> None:
+def _stop_broker(state: Path) -> None:
     """Stop the embedded broker, where there is one.
 
     Raises:
@@ -70,6 +72,34 @@ def stop_broker(state: Path) -> None:
     Cluster(state / "broker", state / "logs").stop()
 
 
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a file beside `path` to write, which takes its place at the end of the block: a full disk, or a kill at any
+    moment, leaves the old file or the new.
+
+    Raises:
+        OSError: with `path`, also where the system names none.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file)
+        partial.replace(path)
+    except OSError as exc:
+        with suppress(OSError):
+            partial.unlink()
+        if exc.filename not in (None, str(partial)):
+            raise
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text as `written_whole` does."""
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 def temporary_folder() -> Path:
     """Return a new folder that is this process's, and of the program that it becomes, until that ends; removes what
     dead processes left.
@@ -85,7 +115,13 @@ def temporary_folder() -> Path:
         held = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(held, fcntl.LOCK_EX)
         os.set_inheritable(held, True)
-        return folder if len(os.fsencode(folder)) <= LONGEST else _short(folder)
+        if len(os.fsencode(folder)) <= LONGEST:
+            return folder
+        # Nothing but the link lies outside of the state folder.
+        link = Path(tempfile.mkdtemp(prefix="tidemark-")) / "t"
+        link.symlink_to(folder)
+        write_whole(folder / LINK, str(link))
+        return link
 
 
 @contextmanager
@@ -136,11 +172,3 @@ def _is_held(folder: Path) -> bool:
     except FileNotFoundError:
         return False
     return False
-
-
-def _short(folder: Path) -> Path:
-    """Return a short link to `folder`; nothing but the link lies outside of the state folder."""
-    link = Path(tempfile.mkdtemp(prefix="tidemark-")) / "t"
-    link.symlink_to(folder)
-    write_whole(folder / LINK, str(link))
-    return link

@@ -1,31 +1,57 @@
-"""Runs `local/tidemark transactions`, with Kafka's client for Java in a small JVM of its own."""
+"""Runs Kafka's own programs of the embedded broker's jars: its tools (`kafka`), and its client (`transactions`).
+
+The client for Java can ask brokers about open transactions, as confluent-kafka cannot; it has a small JVM of its own.
+"""
 
 import argparse
 import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from itertools import takewhile
 
-import pyspark
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway  # type: ignore[import-untyped]
 
 from conf import command_line
-from conf.settings import Settings
+from conf.settings import Settings, without_secrets
 from jobs.connectors.kafka.java_client import TransactionAdmin
 from jobs.operations.transactions import OpenTransactions, lines
 from local import jars
 from local.processes import java
 
-DESCRIPTION = "Which open transactions hold readers of committed records back, and whose they are."
+TOOLS = {
+    "acls": "org.apache.kafka.tools.AclCommand",
+    "configs": "kafka.admin.ConfigCommand",
+    "consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+    "topics": "org.apache.kafka.tools.TopicCommand",
+    "transactions": "org.apache.kafka.tools.TransactionsCommand",
+}
 EXIT_CODES = "exit code: 0 done, 1 failure, or --abort left some alone, 2 wrong usage"
 
 
-def main(argv: Sequence[str]) -> int:
+def kafka_tools(argv: Sequence[str]) -> int:
+    """Run `kafka-<tool>.sh` with the options that follow; its exit code.
+
+    Raises:
+        TidemarkError: NO_JARS, NO_JAVA.
+    """
+    parser = argparse.ArgumentParser(prog="local/tidemark kafka", description=kafka_tools.__doc__, add_help=False)
+    parser.add_argument("tool", choices=sorted(TOOLS), help="acls for kafka-acls.sh, and so on")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="what the tool takes")
+    # What the tool takes is for it to judge.
+    command_line.check(list(takewhile(lambda word: word not in TOOLS, argv)))
+    arguments = parser.parse_args(argv)
+    command = [java(), "-XX:TieredStopAtLevel=1", "-cp", jars.class_path("broker"), TOOLS[arguments.tool]]
+    return subprocess.run([*command, *arguments.options], env=without_secrets(os.environ), check=False).returncode
+
+
+def transactions(argv: Sequence[str]) -> int:
     """List open transactions, and end those that are dead; return the exit code."""
     parser = argparse.ArgumentParser(
         prog="local/tidemark transactions",
-        description=DESCRIPTION,
+        description="Which open transactions hold readers of committed records back, and whose they are.",
         epilog=EXIT_CODES,
         parents=[command_line.settings_options()],
     )
@@ -33,15 +59,15 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = command_line.parse(parser, argv)
     settings = command_line.settings_of(options)
-    with administered(settings) as transactions:
-        found = transactions.find()
+    with administered(settings) as administration:
+        found = administration.find()
         if options.json:
             print("\n".join(json.dumps(each.to_json()) for each in found))
         else:
             print("\n".join(lines(found, settings.kafka.bootstrap_servers, time.time() * 1000)))
         if not options.abort:
             return 0
-        ended = transactions.abort(found)
+        ended = administration.abort(found)
     left = sorted({each.transaction.transactional_id or "-" for each in found} - set(ended))
     for id in ended:
         print(f"ended: {id}")
@@ -69,7 +95,7 @@ def administered(settings: Settings) -> Iterator[OpenTransactions]:
 @contextmanager
 def _gateway() -> Iterator[JavaGateway]:
     """Start a JVM with the embedded broker's jars, which have the newest client."""
-    [py4j] = (Path(pyspark.__file__).parent / "jars").glob("py4j-*.jar")
+    [py4j] = jars.spark_jars().glob("py4j-*.jar")
     port, token, process = launch_gateway(
         jarpath=str(py4j),
         classpath=jars.class_path("broker"),
