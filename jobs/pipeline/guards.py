@@ -1,6 +1,13 @@
-"""Checks before each micro-batch: is the topic the one of the checkpoint, are its schema versions known?"""
+"""Checks a query's topics before each micro-batch: are they those of its checkpoint? its records still there? its
+schema versions known?
+
+With --skip-lost a query goes on where records were lost: behind those that retention took, or with a topic that was
+created again. What was published stays, and is not published again; a batch that was begun is finished with what is
+left of it.
+"""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -9,25 +16,33 @@ from confluent_kafka.admin import AdminClient
 from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
-from conf.settings import Kafka
+from conf.settings import Kafka, Settings
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
+from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
 from jobs.connectors.kafka.access import Connection
-from jobs.pipeline import checkpoint
-from jobs.pipeline.checkpoint_format import topic_offsets
+from jobs.connectors.kafka.offsets import edges
+from jobs.pipeline import checkpoint, plan_analysis
+from jobs.pipeline.checkpoint_format import initial_offsets, source_offsets, start_file, topic_offsets
+from jobs.pipeline.outputs import Batch, Output
 from jobs.pipeline.paths import SOURCE_TOPICS_FILE, recreated_topic_remedy
+from jobs.pipeline.progress import offsets_of_batch
+from jobs.pipeline.remedies import is_in_tables
 from schemas.registry import RegisteredSchema, Registry
+
+SCHEMA_ADDED = "SCHEMA_ADDED"
+# By topic and partition, as Spark's files have them.
+Firsts = dict[str, dict[str, int]]
 
 
 class SourceGuard:
     """Compares the topics of a query, at its start and with every micro-batch, with those that its checkpoint knows.
 
     Args:
-        anew: how the query can go on with a topic that was created again; see `remedies.read_anew`.
+        way_on: how the query can go on with a topic that was created again; see `remedies.read_anew`.
     """
 
-    def __init__(self, spark: SparkSession, kafka: Kafka, folder: str, anew: str) -> None:
-        self._anew = anew
-        self._spark, self._kafka, self._folder = spark, kafka, folder
+    def __init__(self, spark: SparkSession, kafka: Kafka, folder: str, way_on: str) -> None:
+        self._spark, self._kafka, self._folder, self._way_on = spark, kafka, folder, way_on
         self._connection = Connection(kafka)
         self._admin = AdminClient(self._connection.config())
         self._known = _read_ids(spark, f"{folder}/{SOURCE_TOPICS_FILE}")
@@ -40,7 +55,8 @@ class SourceGuard:
         """
         ids = self._ids(topics)
         for topic in self._changed(ids):
-            raise self._recreated(topic)
+            what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
+            raise TidemarkError("TOPIC_RECREATED", what, recreated_topic_remedy(self._way_on))
         if ids.keys() - self._known.keys():
             self._remember(ids | self._known)
 
@@ -77,10 +93,6 @@ class SourceGuard:
         none while no topic is known."""
         return {SOURCE_TOPICS_FILE: json.dumps(self._known)} if self._known else {}
 
-    def _recreated(self, topic: str) -> TidemarkError:
-        what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
-        return TidemarkError("TOPIC_RECREATED", what, recreated_topic_remedy(self._anew))
-
 
 def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
     """Return the ids that the checkpoint keeps. A damaged file must not count as none: any topic would pass."""
@@ -95,9 +107,6 @@ def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
 def topics_of(offsets: Mapping[str, Any]) -> set[str]:
     """Return the topics in a batch's offsets (`checkpoint.batch_offsets`); sources other than Kafka's have none."""
     return {topic for source in offsets.get("until") or () for topic in topic_offsets(source)}
-
-
-SCHEMA_ADDED = "SCHEMA_ADDED"
 
 
 class SchemaGuard:
@@ -119,12 +128,117 @@ class SchemaGuard:
         """
         checked = set(topics)
         for (topic, subject), known in self._known.items():
-            added = [version for version in self._versions(topic, subject, checked) if version.id not in known]
+            versions = self._registry.versions(subject) if topic in checked else []
+            added = [version for version in versions if version.id not in known]
             if added:
-                what = (
-                    f"{subject} got version {added[-1].version} (schema id {added[-1].id}) since the query was planned"
-                )
+                newest = f"version {added[-1].version} (schema id {added[-1].id})"
+                what = f"{subject} got {newest} since the query was planned"
                 raise TidemarkError(SCHEMA_ADDED, what, "start the job again: it goes on with the new version")
 
-    def _versions(self, topic: str, subject: str, checked: set[str]) -> list[RegisteredSchema]:
-        return self._registry.versions(subject) if topic in checked else []
+
+class LostRecords:
+    """Says on stderr which offsets of a query's micro-batches are gone, each range once."""
+
+    def __init__(self, kafka: Kafka, query: str) -> None:
+        self._admin, self._query = _quiet_admin(kafka), query
+        self._reported: set[str] = set()
+
+    def report(self, batch: Batch) -> None:
+        """Compare where the batch begins with what its topics still have; raises what `offsets.edges` does."""
+        spans = [span for span in offsets_of_batch(batch.offsets) if span["start"] is not None]
+        kept = edges(self._admin, {span["topic"] for span in spans})
+        for span in spans:
+            place, end = (span["topic"], span["partition"]), span["end"]
+            first = min(kept[place].first, end) if place in kept else end
+            lost = f"{place[0]} partition {place[1]}: offsets {span['start']} to {first - 1}"
+            if span["start"] < first and lost not in self._reported:
+                self._reported.add(lost)
+                why = "are gone: what of them was not written yet is lost"
+                print(f"warning: {self._query} batch {batch.version}: {lost} {why}", file=sys.stderr, flush=True)
+
+
+def go_on_with_recreated(
+    spark: SparkSession, settings: Settings, output: Output, folder: str, guard: SourceGuard
+) -> None:
+    """Let the checkpoint in `folder` go on at the beginning of those of its topics that were created again.
+
+    The output's ledger is marked first: one that is cut short is done again, and until then the guard lets no batch by.
+
+    Raises:
+        TidemarkError: TOPIC_RECREATED, where a batch that was begun may be published in part, and its other topics or
+            its state are needed to finish it; and what the ledger stops by.
+    """
+    recreated = guard.recreated()
+    if not recreated:
+        return
+    done, begun = checkpoint.last_commit(spark, folder), checkpoint.last_entry(spark, folder)
+    firsts = _firsts(settings.kafka, recreated)
+    id = checkpoint.query_id(spark, folder)
+    at = done
+    if id is not None and begun is not None and begun != done:
+        entry = checkpoint.entry(spark, folder, begun) or ""
+        progress = output.progress(BatchId(id, begun, offsets_hash(entry)))
+        if progress != "none" or is_in_tables(spark, settings.paths.tables, output, id, begun):
+            read = {topic for source in source_offsets(entry) or () for topic in topic_offsets(source)}
+            if plan_analysis.keeps_state(output.frame) or (progress != "all" and read - set(recreated)):
+                raise _cannot_finish(output, begun, recreated)
+            at = begun
+    _begin_at(spark, output, folder, id, at, done, firsts)
+    guard.accept()
+    what = "its offsets begin anew; what was not read of the old one is lost"
+    for topic in recreated:
+        print(f"warning: {output.query}: topic {topic} was created again: {what}", file=sys.stderr, flush=True)
+
+
+def _begin_at(
+    spark: SparkSession,
+    output: Output,
+    folder: str,
+    id: str | None,
+    at: int | None,
+    done: int | None,
+    firsts: Firsts,
+) -> None:
+    """Let the next micro-batch be the one after `at`, which is done then, and begin at `firsts` in their topics."""
+    if id is None or at is None:
+        checkpoint.forget_after(spark, folder, -1)
+        source = 0
+        while (text := checkpoint.read(spark, f"{folder}/{start_file(source)}")) is not None:
+            if (initial := initial_offsets(text)) is not None:
+                checkpoint.set_initial_offsets(spark, folder, source, _with_firsts(initial, firsts))
+            source += 1
+        return
+    entry = checkpoint.entry(spark, folder, at) or ""
+    head, lines = entry.splitlines()[:2], entry.splitlines()[2:]
+    sources = [json.loads(line) if line.startswith("{") else None for line in lines]
+    rewritten = [
+        line if source is None else json.dumps(_with_firsts(source, firsts), separators=(",", ":"))
+        for line, source in zip(lines, sources, strict=True)
+    ]
+    text = "\n".join([*head, *rewritten])
+    output.begin_after(BatchId(id, at, offsets_hash(text)))
+    checkpoint.set_entry(spark, folder, at, text, is_done=at == done)
+    checkpoint.forget_after(spark, folder, at)
+
+
+def _with_firsts(source: dict[str, Any], firsts: Firsts) -> dict[str, Any]:
+    return {name: firsts.get(name, at) for name, at in source.items()}
+
+
+def _firsts(kafka: Kafka, topics: list[str]) -> Firsts:
+    """Return where each partition of the topics begins."""
+    firsts: Firsts = {topic: {} for topic in topics}
+    for (topic, partition), edge in edges(_quiet_admin(kafka), topics).items():
+        firsts[topic][str(partition)] = edge.first
+    return firsts
+
+
+def _cannot_finish(output: Output, batch: int, recreated: list[str]) -> TidemarkError:
+    what = f"source topic {', '.join(recreated)} was deleted and created again while batch {batch} of {output.query}"
+    why = "was written in part: with its state, or its other topics, it can be neither finished nor left"
+    remedy = "restore the topic, or publish into a topic and from a job of another name"
+    return TidemarkError("TOPIC_RECREATED", f"{what} {why}", remedy)
+
+
+def _quiet_admin(kafka: Kafka) -> AdminClient:
+    return AdminClient({**kafka.client_config(), "log_level": 0})

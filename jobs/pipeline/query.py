@@ -16,10 +16,9 @@ from jobs.connectors.spark_internals import read_so_far
 from jobs.connectors.tally import Tally
 from jobs.pipeline import plan_analysis, real_time, state_store
 from jobs.pipeline.checkpoint import batch_offsets, choose_file_manager, last_commit, opening, planned_at
-from jobs.pipeline.guards import SchemaGuard, SourceGuard, topics_of
+from jobs.pipeline.guards import LostRecords, SchemaGuard, SourceGuard, go_on_with_recreated, topics_of
 from jobs.pipeline.late_rows import LateRows
 from jobs.pipeline.log_labels import label_batch
-from jobs.pipeline.lost_records import LostRecords, go_on_with_recreated
 from jobs.pipeline.outputs import Batch, OnBatch, Output
 from jobs.pipeline.progress import Counted, counted_by_spark
 from jobs.pipeline.query_description import DescriptionFiles
@@ -68,13 +67,13 @@ def start_query(
         with batch_errors(session) as run_id:
             files = opening(session, checkpoint, version, source_starts)
             offsets = batch_offsets(files, version)
-            tally = Tally()
+            topics, tally = topics_of(offsets), Tally()
             with tally.phase("check topics"):
-                guard.check(topics_of(offsets))
+                guard.check(topics)
             with tally.phase("list late rows"):
                 late.before(session, version)
             with tally.phase("check schemas"):
-                schemas.check(topics_of(offsets))
+                schemas.check(topics)
             query_id = str(session.sparkContext.getLocalProperty("sql.streaming.queryId"))
             identity = output.query, query_id, version, planned_at(files, version), settings.paths.tables
             files |= guard.files()
@@ -83,12 +82,12 @@ def start_query(
             label_batch(session, settings, output.job, batch)
             on_batch(batch, run_id)
             if lost is not None:
-                lost.tell(batch)
+                lost.report(batch)
             if not output.counts_itself:
                 tally.between_writes = partial(_count_once, spark, batch, count_first)
             output.write(batch)
             if lost is not None:
-                lost.tell(batch)  # retention may have passed more meanwhile
+                lost.report(batch)  # retention may have passed more meanwhile
             description.write_written()
 
     writer = output.frame.writeStream.outputMode(output.mode).foreachBatch(write_batch)

@@ -66,8 +66,13 @@ def _is_begun_only(spark: SparkSession, output: Output, folder: str, tables_root
     done, id = checkpoint.last_commit(spark, folder), checkpoint.query_id(spark, folder)
     if not output.tables or output.topic or id is None or batch != (-1 if done is None else done) + 1:
         return False
-    commit = {"sink": output.query, "query_id": id, "batch": batch}
-    return all(not History(spark, paths.table(tables_root, rows.table)).newest(commit) for rows in output.tables)
+    return not is_in_tables(spark, tables_root, output, id, batch)
+
+
+def is_in_tables(spark: SparkSession, tables_root: str, output: Output, query_id: str, batch: int) -> bool:
+    """Return whether a table of `output` has anything of that batch."""
+    commit = {"sink": output.query, "query_id": query_id, "batch": batch}
+    return any(History(spark, paths.table(tables_root, rows.table)).newest(commit) for rows in output.tables)
 
 
 def damage_error(

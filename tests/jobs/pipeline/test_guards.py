@@ -1,10 +1,12 @@
 """A source topic that is another one now, or has lost what was to be read, stops the query by name."""
 
+import shutil
 from typing import Any, cast
 
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
 from conf.settings import load
@@ -13,6 +15,7 @@ from jobs.pipeline import checkpoint
 from jobs.pipeline.guards import SourceGuard, topics_of
 from jobs.pipeline.run import Run
 from local.processes import wait_for
+from tests.faults.oracle import read_all
 from tests.jobs.scratch import Scratch
 from tests.kinds import of_a_kind
 
@@ -104,3 +107,81 @@ def test_an_outage_that_the_guard_meets_is_named_as_everywhere(monkeypatch: pyte
     kafka = load("local", ["kafka.bootstrap_servers=127.0.0.1:1"]).kafka
     with pytest.raises(TidemarkError, match="BROKER_UNREACHABLE: no Kafka broker answers"):
         SourceGuard(cast(Any, None), kafka, "/c", "go on").check(["departures"])
+
+
+WAY_OUT = r"--until-caught-up --skip-lost"
+
+
+def publishing_run(scratch: Scratch, source: str, target: str, kept: str, skips_lost: bool = False) -> Run:
+    """A run that publishes the levels of `source`; `kept`: what the job has beside the topic."""
+    run = scratch.run(f"ledger.small_batch_records={0 if kept == 'shards' else 5000}")
+    run.skips_lost = skips_lost
+    readings = run.read(source)
+    if kept == "state":
+        readings = readings.dropDuplicates(["level"])
+    if kept == "table":
+        run.write_and_publish(
+            readings, f"of-{target}", target, lambda rows: rows.select(F.col("level").cast("string").alias("value"))
+        )
+        return run
+    run.publish(readings.select(F.col("level").cast("string").alias("value")), target)
+    return run
+
+
+def send_levels(scratch: Scratch, topic: str, *levels: int) -> None:
+    scratch.send(topic, *(scratch.reading(topic, f"r{level}", level) for level in levels))
+
+
+def published(scratch: Scratch, topic: str) -> list[int]:
+    records, stuck = read_all(scratch.settings().kafka.bootstrap_servers, topic, committed=True)
+    assert not stuck
+    return sorted(int(value) for _, value, _ in records)
+
+
+def stop_and_follow_the_way_out(scratch: Scratch, source: str, target: str, kept: str, code: str) -> None:
+    """Without state or tables, the checkpoint is lost as well, and adopted before."""
+    with pytest.raises(TidemarkError, match=rf"{code}.*{WAY_OUT}"):
+        scratch.catch_up(publishing_run(scratch, source, target, kept))
+    if kept in ("shards", "nothing"):
+        shutil.rmtree(scratch.folder / "checkpoints")
+        publishing_run(scratch, source, target, kept).adopt()
+    scratch.catch_up(publishing_run(scratch, source, target, kept, skips_lost=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", of_a_kind(["shards", "nothing", "state", "table"], ["shards"]))
+def test_a_job_that_publishes_goes_on_behind_what_retention_took_with_or_without_its_checkpoint(
+    kept: str, scratch: Scratch, capsys: Any
+) -> None:
+    source, target = scratch.topic(), scratch.topic()
+    send_levels(scratch, source, 0, 1, 2)
+    scratch.catch_up(publishing_run(scratch, source, target, kept))
+    send_levels(scratch, source, 3, 4, 5)
+    scratch.delete_records(source, {0: 5})
+    stop_and_follow_the_way_out(scratch, source, target, kept, "DATA_LOST")
+
+    assert published(scratch, target) == [0, 1, 2, 5]
+    assert f"{source} partition 0: offsets 3 to 4 are gone" in capsys.readouterr().err
+    send_levels(scratch, source, 6)
+    scratch.catch_up(publishing_run(scratch, source, target, kept))
+    assert published(scratch, target) == [0, 1, 2, 5, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", of_a_kind(["shards", "nothing", "state", "table"], ["state"]))
+def test_a_job_that_publishes_goes_on_with_a_topic_that_was_created_again(
+    kept: str, scratch: Scratch, capsys: Any
+) -> None:
+    admin = AdminClient({**scratch.settings().kafka.client_config(), "log_level": 0})
+    source, target = scratch.topic(), scratch.topic()
+    send_levels(scratch, source, 0, 1, 2)
+    scratch.catch_up(publishing_run(scratch, source, target, kept))
+    recreate(admin, source)
+    send_levels(scratch, source, 3, 4, 5, 6)
+    stop_and_follow_the_way_out(scratch, source, target, kept, "TOPIC_RECREATED")
+
+    assert published(scratch, target) == [0, 1, 2, 3, 4, 5, 6]
+    assert f"topic {source} was created again" in capsys.readouterr().err
+    send_levels(scratch, source, 7)
+    scratch.catch_up(publishing_run(scratch, source, target, kept))
+    assert published(scratch, target) == [0, 1, 2, 3, 4, 5, 6, 7]
