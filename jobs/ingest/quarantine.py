@@ -13,7 +13,7 @@ from conf.rules import Rule
 from conf.settings import Quarantine
 from jobs.connectors.avro import decode
 from jobs.connectors.kafka import source_sink
-from jobs.pipeline import rules, schema_versions, tombstones
+from jobs.pipeline import rules, tombstones, validation
 
 VERDICT_CHANGED = "VERDICT_CHANGED"
 NOT_JSON, NOT_ECS = "NOT_JSON", "NOT_ECS"  # of log lines
@@ -22,9 +22,7 @@ REASONS = {
     tombstones.BAD_KEY: "the record deletes a key, and its own is not the text that a value of the key field has",
     decode.BAD_FRAMING: "the value does not begin with a zero byte and a schema id",
     decode.UNKNOWN_SCHEMA_ID: "no schema with this id is registered for the topic",
-    schema_versions.NOT_AVRO: (
-        "the schema with this id is registered for the topic, and is no Avro: PROTOBUF, JSON or such"
-    ),
+    validation.NOT_AVRO: "the schema with this id is registered for the topic, and is no Avro: PROTOBUF, JSON or such",
     decode.UNDECODABLE: "the bytes after the schema id are not one whole event of that schema",
     NOT_JSON: "the value is no JSON object",
     NOT_ECS: "the JSON object lacks @timestamp, log.level or message, or its @timestamp is no time",

@@ -12,7 +12,7 @@ from jobs.pipeline import plan_analysis
 from jobs.pipeline.monitoring.lag import group_of
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.run import Run
-from jobs.pipeline.topic_sink import TableThenTopic, TopicOutput
+from jobs.pipeline.topic_sink import TopicOutput
 
 LAG = "its lag in tools that show that of groups (source.commit_to_group)"
 
@@ -33,9 +33,8 @@ def job_rights(run: Run) -> list[Right]:
 def output_rights(settings: Settings, output: Output) -> list[Right]:
     """Return the rights that the query of an output needs."""
     rights = reading_rights(settings, sorted(set(plan_analysis.topics_read(output.frame))), output.query)
-    to_topic = output.to_topic if isinstance(output, TableThenTopic) else output
-    if isinstance(to_topic, TopicOutput) and to_topic.keeps_ledger:
-        return rights + sink_rights(to_topic.sink_id, [to_topic.topic])
+    if isinstance(output, TopicOutput) and output.keeps_ledger:
+        return rights + sink_rights(output.sink_id, [output.topic])
     return rights + (publishing([output.topic]) if output.topic else [])
 
 

@@ -18,7 +18,7 @@ from conf.settings import Delivery, Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import offsets as kafka_offsets
 from jobs.connectors.kafka import source_sink
-from jobs.pipeline import checkpoint, paths, plan_analysis, query, real_time, state_store, topic_sink
+from jobs.pipeline import checkpoint, paths, plan_analysis, query, state_store, topic_sink
 from jobs.pipeline.guards import SchemaGuard
 from jobs.pipeline.late_rows import LateRows
 from jobs.pipeline.outputs import (
@@ -163,15 +163,16 @@ class Run(Sources):
 
         if self._delivery(delivery) == "real-time":
             why = f"it writes table {table} with each batch, too"
-            raise real_time.refusal(self.job, topic, why, f"publish to {topic} in a job of its own")
+            raise topic_sink.not_real_time(self.job, topic, why, f"publish to {topic} in a job of its own")
         timed = self._timing(as_records(frame), topic, delivery)
 
         def timed_records(written: DataFrame) -> DataFrame:
             return timed(as_records(written))
 
+        # What is declared of the records is checked here, with the rows of the table in their place afterwards.
         to_topic = self._topic_output(timed_records(frame), table, topic, delivery, "direct", to_table.mode)
-        declared = self.job, table, frame, to_table.mode, to_table.rows, topic
-        self.declare(TableThenTopic(*declared, to_table=to_table, to_topic=to_topic, as_records=timed_records))
+        declared = self.job, table, frame, to_table.mode, to_table.rows, topic, to_topic.delivery
+        self.declare(TableThenTopic(*declared, settings=self.settings, to_table=to_table, as_records=timed_records))
 
     def _table_output(
         self, frame: DataFrame, table: str, keys: tuple[str, ...], newest_by: tuple[str, ...], event_time: str | None
@@ -320,7 +321,7 @@ class Run(Sources):
 
     def _require_slots(self, continuous: bool) -> None:
         if continuous:
-            real_time.require_slots(self.spark, self.settings.kafka, self.outputs)
+            query.require_slots(self.spark, self.settings.kafka, self.outputs)
 
     def _require_no_waiting(self) -> None:
         for job in sorted({output.job for output in self.outputs}):
@@ -342,7 +343,7 @@ class Run(Sources):
 
     def _start(self, output: Output, folder: str, continuous: bool) -> StreamingQuery:
         if continuous and isinstance(output, TopicOutput) and output.is_real_time:
-            require_slots = partial(real_time.require_slots, self.spark, self.settings.kafka, self.outputs)
+            require_slots = partial(query.require_slots, self.spark, self.settings.kafka, self.outputs)
             return query.start_real_time_query(self.spark, self.settings, output, folder, self.schemas, require_slots)
         late = self._late[folder] = LateRows(self.spark, self.settings, output, folder, self.tables_root)
         observers = late, self.on_batch, self.count_first

@@ -22,8 +22,7 @@ from jobs.connectors.spark_internals import is_observed
 from jobs.pipeline import pii
 from jobs.pipeline.guards import SchemaGuard
 from jobs.pipeline.progress import OF_DECODING, REJECTED, SIZE
-from jobs.pipeline.schema_versions import Versions, naming_schema
-from jobs.pipeline.validation import Validator, declared_rules, reject_counts
+from jobs.pipeline.validation import Validator, Versions, declared_rules, naming_schema, reject_counts
 from schemas.contracts import stream_of, subject_of_stream, with_fields
 from schemas.registry import RegisteredSchema, Registry, RetryPolicy, open_registry
 

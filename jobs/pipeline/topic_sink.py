@@ -27,11 +27,12 @@ from jobs.connectors.exactly_once.markers import BatchId, Progress, offsets_hash
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.refusals import Limits, topic_limits
-from jobs.connectors.spark_internals import without_source_options
-from jobs.pipeline import checkpoint, paths, plan_analysis, real_time
+from jobs.connectors.spark_internals import operators_above_sources, real_time_operators, without_source_options
+from jobs.pipeline import checkpoint, paths, plan_analysis
 from jobs.pipeline.checkpoint_format import entry_file
+from jobs.pipeline.errors import NOT_REAL_TIME
 from jobs.pipeline.outputs import Batch, Output, TableOutput
-from jobs.pipeline.schema_versions import Versions
+from jobs.pipeline.validation import Versions
 
 BATCH = "tidemark_batch"
 POSITION = "tidemark_position"
@@ -57,6 +58,13 @@ def freeze(frame: DataFrame, path: str, commit: delta_table.Commit) -> DataFrame
 Mode = Literal["direct", "outbox"]
 # Records that come within it share a request.
 REAL_TIME_LINGER_MS = 2
+# Operators that a job's own code does not name.
+WORDS = {
+    "ShuffleExchange": "a shuffle",
+    "BroadcastNestedLoopJoin": "a join without equal columns (hashed personal data needs one)",
+    "BatchEvalPython": "a Python function",
+    "ArrowEvalPython": "a Python function",
+}
 # Spark's own sink publishes them.
 AT_LEAST_ONCE: tuple[Delivery, ...] = ("at-least-once", "real-time")
 
@@ -152,10 +160,9 @@ class TopicOutput(Output):
         """
         if self.is_real_time:
             if self.publishing == "outbox":
-                raise real_time.refusal(
-                    self.job, self.topic, "an outbox freezes whole batches", 'leave out mode="outbox"'
-                )
-            real_time.require_plan(self.frame, self.job, self.topic)
+                why = "an outbox freezes whole batches"
+                raise not_real_time(self.job, self.topic, why, 'leave out mode="outbox"')
+            require_real_time_plan(self.frame, self.job, self.topic)
 
     def in_real_time(self, batch: str) -> DataStreamWriter:
         """Return what writes the stream through Spark's own sink as it comes; a batch lasts as long as `batch` says.
@@ -222,37 +229,40 @@ class TopicOutput(Output):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableThenTopic(Output):
+class TableThenTopic(TopicOutput):
     """Writes each batch to a table, then publishes the records that `as_records` makes of it."""
 
     to_table: TableOutput
-    to_topic: TopicOutput
     as_records: Callable[[DataFrame], DataFrame]
-
-    @property
-    def keeps_ledger(self) -> bool:
-        return self.to_topic.keeps_ledger
-
-    @property
-    def topics(self) -> tuple[str, ...]:
-        return self.to_topic.topics
-
-    def open(self) -> None:
-        self.to_topic.open()
-
-    def adopt(self, spark: SparkSession, folder: str) -> list[str]:
-        return self.to_topic.adopt(spark, folder)
-
-    def progress(self, at: BatchId) -> Progress:
-        return self.to_topic.progress(at)
-
-    def begin_after(self, at: BatchId) -> None:
-        self.to_topic.begin_after(at)
 
     def write(self, batch: Batch) -> None:
         self.to_table.write(batch)
-        fail_point("batch-between-table-and-topic", self.to_topic.sink_id, batch=batch.version)
-        self.to_topic.write(replace(batch, frame=self.as_records(batch.frame)))
+        fail_point("batch-between-table-and-topic", self.sink_id, batch=batch.version)
+        super().write(replace(batch, frame=self.as_records(batch.frame)))
+
+
+def not_real_time(job: str, topic: str, why: str, remedy: str = "") -> TidemarkError:
+    """Return NOT_REAL_TIME, where a job cannot publish to `topic` in real time."""
+    other = f'let it deliver "exactly-once" or "at-least-once" (jobs.{job}.delivery)'
+    what = f"{job} is to publish to topic {topic} in real time, and {why}"
+    return TidemarkError(NOT_REAL_TIME, what, f"{remedy}, or {other}" if remedy else other)
+
+
+def require_real_time_plan(frame: DataFrame, job: str, topic: str) -> None:
+    """Check that Spark's real-time mode takes the plan of a stream.
+
+    Raises:
+        TidemarkError: NOT_REAL_TIME, with what it does not take.
+    """
+    if plan_analysis.keeps_state(frame):
+        raise not_real_time(job, topic, "its plan keeps state (an aggregate, a join of streams, duplicates ...)")
+    if others := [leaf for leaf in plan_analysis.sources(frame) if not leaf.topic]:
+        raise not_real_time(job, topic, f"it reads {others[0].path or 'a source'}, which is no topic")
+    known = real_time_operators(frame.sparkSession)
+    classes = {str(operator.getClass().getName()) for operator in operators_above_sources(frame)}
+    if refused := sorted(name.rpartition(".")[2].removesuffix("Exec") for name in classes - known):
+        has = ", ".join(WORDS.get(name, name) for name in refused)
+        raise not_real_time(job, topic, f"Spark's real-time mode does not take what its plan has: {has}")
 
 
 def _held(spark: SparkSession, folder: str) -> Held:

@@ -1,6 +1,7 @@
 """Decides which records of a topic are accepted, by the registered schemas, the declared rules and the clock."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pyspark.sql import Column, DataFrame
@@ -15,17 +16,37 @@ from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.pipeline import paths, rules, tombstones
 from jobs.pipeline.progress import REJECTED_AS
-from jobs.pipeline.schema_versions import NOT_AVRO, Versions, naming_other_types, naming_schema
 from schemas.contracts import subject_of_stream, with_fields
 from schemas.pii import PiiFields, pii_fields_of
 from schemas.registry import RegisteredSchema, Registry, avro_of
 from schemas.spark_limits import require_storable
+from schemas.validity import is_valid
 
+NOT_AVRO = "NOT_AVRO"
+RULE_STOPPED = "RULE_STOPPED"
 # All codes of rejects but VERDICT_CHANGED, which only a batch that is run again has.
 REJECT_CODES = (
     *(decode.NO_VALUE, decode.BAD_FRAMING, decode.UNKNOWN_SCHEMA_ID, decode.UNDECODABLE),
     *(NOT_AVRO, tombstones.BAD_KEY, rules.FUTURE_EVENT_TIME, rules.RULE_FAILED),
 )
+
+
+class Versions(dict[str, Sequence[RegisteredSchema]]):
+    """The registered versions of each stream of a topic that are Avro, the newest last.
+
+    Args:
+        not_avro: the ids of those that are not.
+        of_keys: the versions of a compacted topic's record keys; none where no schema is registered for these.
+    """
+
+    def __init__(
+        self,
+        of_streams: Mapping[str, Sequence[RegisteredSchema]],
+        not_avro: Collection[int] = (),
+        of_keys: Sequence[RegisteredSchema] = (),
+    ) -> None:
+        super().__init__(of_streams)
+        self.not_avro, self.of_keys = frozenset(not_avro), tuple(of_keys)
 
 
 @dataclass(frozen=True)
@@ -52,12 +73,17 @@ class Validator:
         declared = self.topics.get(topic)
         if declared is not None:
             declared.require_contract()
-        found = {stream: self._all_versions(subject_of_stream(stream)) for stream in self.streams(topic)}
+        subjects = {stream: subject_of_stream(stream) for stream in self.streams(topic)}
+        # Where there is none, the registry says so in its own words.
+        registered = {
+            stream: self.registry.all_versions(subject) or self.registry.versions(subject)
+            for stream, subject in subjects.items()
+        }
         try:
-            of_streams = {stream: avro_of(versions) for stream, versions in found.items()}
+            of_streams = {stream: avro_of(versions) for stream, versions in registered.items()}
         except TidemarkError as exc:
             raise TidemarkError(exc.code, f"topic {topic}: {exc.message}", exc.remedy) from exc
-        not_avro = [version.id for versions in found.values() for version in versions if not version.is_avro]
+        not_avro = [version.id for versions in registered.values() for version in versions if not version.is_avro]
         return Versions(of_streams, not_avro, self._of_keys(topic))
 
     def _of_keys(self, topic: str) -> Sequence[RegisteredSchema]:
@@ -70,10 +96,6 @@ class Validator:
             if exc.code != "REGISTRY_REFUSED":
                 raise
             return ()
-
-    def _all_versions(self, subject: str) -> Sequence[RegisteredSchema]:
-        # The registry's own words where there is none.
-        return self.registry.all_versions(subject) or self.registry.versions(subject)
 
     def validate(
         self,
@@ -116,7 +138,8 @@ class Validator:
                 newest = with_fields(newest, fields, beside=[name.partition(".")[0] for name in asked])
             decoded = with_rule_column(decode.decode(of_stream, versions[stream], reader=newest))
         if versions.not_avro:
-            decoded = decoded.withColumn("error", naming_other_types(versions.not_avro))
+            is_other = F.col("error").eqNullSafe(decode.UNKNOWN_SCHEMA_ID) & F.col("schema_id").isin(*versions.not_avro)
+            decoded = decoded.withColumn("error", F.when(is_other, NOT_AVRO).otherwise(F.col("error")))
         if key:
             decoded = tombstones.with_deleted_keys(decoded, stream, newest, key, versions.of_keys)
         self._require_comparable(stream, marks)
@@ -146,17 +169,6 @@ class Validator:
             TidemarkError: what `validate` raises; TABLE_MISSING, where a rule refers to a table that is not there.
         """
         validated = self.validate(records, stream, versions, clock, owns_unmatched)
-        return self._apply_table_rules(validated, stream, silver, starts)
-
-    def _of_stream(self, records: DataFrame, stream: str, versions: Versions, owns_unmatched: bool) -> DataFrame:
-        foreign = [version for other in versions if other != stream for version in versions[other]]
-        if not foreign:
-            return records
-        return records.where(~decode.carries(foreign) if owns_unmatched else decode.carries(versions[stream]))
-
-    def _apply_table_rules(
-        self, validated: DataFrame, stream: str, silver: str, starts: Mapping[int, int]
-    ) -> DataFrame:
         for rule in self.rules_of(stream):
             if isinstance(rule, Reference):
                 marked = rules.with_reference(validated, rule, self._values(validated, rule))
@@ -168,6 +180,12 @@ class Validator:
                 continue
             validated = apply_rules(marked, [rule], {rule.name: F.col(rules.MARK)}).drop(rules.MARK)
         return validated
+
+    def _of_stream(self, records: DataFrame, stream: str, versions: Versions, owns_unmatched: bool) -> DataFrame:
+        foreign = [version for other in versions if other != stream for version in versions[other]]
+        if not foreign:
+            return records
+        return records.where(~decode.carries(foreign) if owns_unmatched else decode.carries(versions[stream]))
 
     def rules_of(self, stream: str) -> tuple[Rule, ...]:
         """Return the rules of `stream`."""
@@ -228,9 +246,20 @@ def declared_rules(topics: Mapping[str, Topic], more: Iterable[str]) -> dict[str
     return load_rules(streams | (set(more) - topics.keys()))
 
 
-Failures = Mapping[str, Column]
-RULE_STOPPED = "RULE_STOPPED"
-REMEDY = "mend the rule in conf/rules.toml, or set its on_failure to quarantine, and start again"
+@contextmanager
+def naming_schema(stream: str, versions: Versions) -> Iterator[None]:
+    """Turn complaints about a schema into BAD_SCHEMA, with topic, subject and version."""
+    try:
+        yield
+    except TidemarkError as exc:
+        if exc.code not in ("INVALID_SCHEMA", "BAD_SCHEMA"):
+            raise
+        registered = versions[stream]
+        bad = next((version for version in registered if not is_valid(version.text)), registered[-1])
+        topic = stream.partition("/")[0]
+        place = f"topic {topic}, subject {bad.subject}, version {bad.version} (schema id {bad.id})"
+        what, remedy = bad.problem or (exc.message, exc.remedy)
+        raise TidemarkError("BAD_SCHEMA", f"{place}: {what}", remedy) from exc
 
 
 def with_rule_column(decoded: DataFrame) -> DataFrame:
@@ -239,7 +268,7 @@ def with_rule_column(decoded: DataFrame) -> DataFrame:
 
 
 def apply_rules(
-    decoded: DataFrame, declared: Sequence[Rule], failures: Failures, ahead: Column | None = None
+    decoded: DataFrame, declared: Sequence[Rule], failures: Mapping[str, Column], ahead: Column | None = None
 ) -> DataFrame:
     """Let each of the `declared` rules have its effect on the rows that have no `error` yet.
 
@@ -262,21 +291,18 @@ def apply_rules(
         error = error.when(failed[rule.name], _stopped(rule))
     is_ahead = F.lit(False) if ahead is None else F.coalesce(ahead, F.lit(False))
     error = error.when(is_ahead, rules.FUTURE_EVENT_TIME)
-    first = _first([rule for rule in declared if rule.on_failure == "quarantine"], failed)
-    if first is None:
+    names = [F.when(failed[rule.name], rule.name) for rule in declared if rule.on_failure == "quarantine"]
+    if not names:
         return marked.withColumn("error", error) if declared or ahead is not None else marked
+    first = F.coalesce(*names)
     name = F.coalesce("rule", F.when(good & ~is_ahead, first))
     return marked.withColumns({"error": error.when(first.isNotNull(), rules.RULE_FAILED), "rule": name})
 
 
-def _first(declared: Sequence[Rule], failed: Failures) -> Column | None:
-    names = [F.when(failed[rule.name], rule.name) for rule in declared]
-    return F.coalesce(*names) if names else None
-
-
 def _stopped(rule: Rule) -> Column:
     place = F.format_string(
-        f"{RULE_STOPPED}: rule `{rule.name}` of topic %s fails at partition %d, offset %d: %s; {REMEDY}",
+        f"{RULE_STOPPED}: rule `{rule.name}` of topic %s fails at partition %d, offset %d: %s; "
+        "mend the rule in conf/rules.toml, or set its on_failure to quarantine, and start again",
         "topic",
         "partition",
         "offset",

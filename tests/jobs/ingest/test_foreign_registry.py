@@ -12,9 +12,8 @@ from conf.errors import TidemarkError
 from conf.settings import load
 from conf.topics import Topic
 from jobs.ingest import job
-from jobs.pipeline.schema_versions import NOT_AVRO
 from jobs.pipeline.tombstones import BAD_KEY
-from jobs.pipeline.validation import Validator
+from jobs.pipeline.validation import NOT_AVRO, Validator
 from schemas.codec import frame
 from schemas.registry import RegisteredSchema, RetryPolicy
 from schemas.registry_http import HttpRegistry

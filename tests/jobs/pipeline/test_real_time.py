@@ -15,7 +15,8 @@ from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
 from conf.settings import load
-from jobs.pipeline import checkpoint, progress, real_time
+from jobs.pipeline import checkpoint, progress
+from jobs.pipeline import query as streaming_query
 from jobs.pipeline.monitoring import journal
 from jobs.pipeline.monitoring.monitor import Monitor
 from jobs.pipeline.paths import CHECKED_FILE, WRITTEN_FILE
@@ -79,7 +80,7 @@ def test_fewer_slots_than_partitions_are_refused_before_anything_starts(scratch:
 
 def test_a_cluster_is_given_more_cores_not_another_master() -> None:
     output = cast(Any, SimpleNamespace(job="probe", topic="out", name="out"))
-    stop = real_time.too_few_slots(output, {"in": 3, "more": 2}, 5, 4, "spark://host:7077")
+    stop = streaming_query.too_few_slots(output, {"in": 3, "more": 2}, 5, 4, "spark://host:7077")
     assert "5 task slots" in stop.message and "in has 3, more has 2" in stop.message
     assert stop.remedy.startswith("give it more cores, or ")
 
@@ -113,21 +114,21 @@ def test_the_next_run_begins_behind_the_last_batch_that_was_checked(
     written(spark, tmp_path, range(5))
     if checked is not None:
         checkpoint.write(spark, f"{tmp_path}/{CHECKED_FILE}", checked)
-    real_time.take_back_unchecked(spark, str(tmp_path))
+    streaming_query.take_back_unchecked(spark, str(tmp_path))
     assert numbers(tmp_path, "offsets") == numbers(tmp_path, "commits") == list(left)
 
 
 def test_entries_that_spark_has_purged_are_not_gone_back_to(spark: SparkSession, tmp_path: Path) -> None:
     written(spark, tmp_path, range(3, 6))
-    real_time.remember_checked(spark, str(tmp_path), 1)
-    real_time.take_back_unchecked(spark, str(tmp_path))
+    streaming_query.remember_checked(spark, str(tmp_path), 1)
+    streaming_query.take_back_unchecked(spark, str(tmp_path))
     assert numbers(tmp_path, "offsets") == numbers(tmp_path, "commits") == ["3"]
 
 
 def test_micro_batches_that_follow_are_not_taken_back(spark: SparkSession, tmp_path: Path) -> None:
-    real_time.remember_checked(spark, str(tmp_path), 1)
+    streaming_query.remember_checked(spark, str(tmp_path), 1)
     assert json.loads((tmp_path / CHECKED_FILE).read_text()) == {"batch": 1}
-    real_time.remember_checked(spark, str(tmp_path), None)
+    streaming_query.remember_checked(spark, str(tmp_path), None)
     assert not (tmp_path / CHECKED_FILE).exists()
 
 
@@ -153,14 +154,14 @@ def test_a_batch_is_done_once_it_was_checked_after_its_end_and_a_check_stops_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stops: list[TidemarkError] = []
-    monkeypatch.setattr(real_time, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(streaming_query, "LOOK_SECONDS", 0)
     query, done, added = Query(), list[int](), threading.Event()
 
     def stopping(query: Query, stop: TidemarkError) -> None:
         stops.append(stop)
         query.stop()
 
-    monkeypatch.setattr(real_time, "stop_by", stopping)
+    monkeypatch.setattr(streaming_query, "stop_by", stopping)
 
     def check() -> None:
         if added.is_set():
@@ -171,7 +172,7 @@ def test_a_batch_is_done_once_it_was_checked_after_its_end_and_a_check_stops_the
         if batch == 2:
             added.set()
 
-    real_time.watch(cast(StreamingQuery, query), check, checked).join(10)
+    streaming_query.watch_real_time(cast(StreamingQuery, query), check, checked).join(10)
     assert done == [0, 1, 2]
     assert query.seen[-1] == 3
     assert [stop.code for stop in stops] == ["SCHEMA_ADDED"]
@@ -179,8 +180,8 @@ def test_a_batch_is_done_once_it_was_checked_after_its_end_and_a_check_stops_the
 
 def test_what_goes_wrong_with_the_checks_stops_the_query_too(monkeypatch: pytest.MonkeyPatch) -> None:
     stops: list[TidemarkError] = []
-    monkeypatch.setattr(real_time, "stop_by", lambda query, stop: stops.append(stop))
-    real_time.watch(cast(StreamingQuery, Query()), lambda: 1 / 0, lambda batch: None).join(10)  # type: ignore[arg-type]
+    monkeypatch.setattr(streaming_query, "stop_by", lambda query, stop: stops.append(stop))
+    streaming_query.watch_real_time(cast(StreamingQuery, Query()), lambda: 1 / 0, lambda batch: None).join(10)  # type: ignore[arg-type]
     assert stops[0].code == "CHECK_FAILED" and "ZeroDivisionError" in stops[0].message
 
 
