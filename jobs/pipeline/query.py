@@ -62,7 +62,8 @@ def start_query(
 ) -> StreamingQuery:
     """Start the query of `output`, which goes on where the checkpoint in `folder` ends.
 
-    Without `continuous` it ends when caught up. It stops by SCHEMA_ADDED where one of its topics got a schema version that `schemas` does not know.
+    Without `continuous` it ends when caught up. It stops by SCHEMA_ADDED where one of its topics got a schema version
+    that `schemas` does not know.
 
     Args:
         late: lists what each micro-batch dropped; the caller lets it `settle` once the query has ended.
