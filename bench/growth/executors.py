@@ -18,7 +18,7 @@ import pyspark
 from bench.growth.process import Watched
 from bench.growth.workbench import Row, Workbench
 from conf import ROOT
-from jobs.pipeline.monitoring.journal import micro_batches
+from jobs.pipeline.monitoring.micro_batch_table import micro_batches
 from local.processes import wait_for
 from tests.standalone import standalone_cluster
 

@@ -16,7 +16,7 @@ from bench.ingest import read_all
 from conf import ROOT
 from conf.settings import Settings
 from conf.topics import subject_of
-from jobs.pipeline.monitoring.journal import micro_batches
+from jobs.pipeline.monitoring.micro_batch_table import micro_batches
 from local.demo import records_in
 from schemas.registry import FileRegistry
 

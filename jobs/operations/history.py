@@ -15,8 +15,8 @@ from conf.durations import milliseconds
 from conf.errors import TidemarkError, exit_on_error, nearest
 from conf.settings import Settings
 from jobs import catalog
-from jobs.pipeline.monitoring import journal
-from jobs.pipeline.monitoring.definitions import COLUMNS
+from jobs.pipeline.monitoring import micro_batch_table
+from jobs.pipeline.monitoring.micro_batch_table import COLUMNS
 
 DESCRIPTION = "What each micro-batch read, rejected and took, and how it ended; see docs/operate.md."
 EXIT_CODES = "exit code: 0, or 1 for a failure, 2 for wrong usage"
@@ -65,10 +65,10 @@ def _explain_parser() -> argparse.ArgumentParser:
 def _list(options: argparse.Namespace) -> int:
     settings, where = command_line.settings_of(options), wanted(options.name, options.since, options.failed)
     if options.json:
-        for row in rows_of(journal.micro_batches(settings, where)):
+        for row in rows_of(micro_batch_table.micro_batches(settings, where)):
             print(json.dumps(row, default=_as_text))
         return 0
-    batches = journal.newest(settings, SHOWN + 1, where)
+    batches = micro_batch_table.newest(settings, SHOWN + 1, where)
     if not batches.num_rows:
         whose = f" of {options.name}" if options.name is not None else ""
         if options.name is not None:
@@ -97,17 +97,17 @@ def wanted(name: str | None, since: str | None, failed: bool) -> pc.Expression:
     Raises:
         TidemarkError: BAD_ARGUMENTS, where `since` is neither a duration nor a time.
     """
-    where = journal.ALL
+    where = micro_batch_table.ALL
     if name is not None:
         where &= (pc.field("job") == name) | (pc.field("query") == name)
     if since is not None:
-        where &= journal.since(_time(since))
+        where &= micro_batch_table.since(_time(since))
     return where & (pc.field("outcome") != "done") if failed else where
 
 
 def _require_known(settings: Settings, name: str) -> None:
     """Raise TidemarkError UNKNOWN_JOB for a name that is neither a job's nor that of a query with a micro-batch."""
-    seen = journal.micro_batches(settings, columns=(*journal.ORDER, "job"))
+    seen = micro_batch_table.micro_batches(settings, columns=(*micro_batch_table.ORDER, "job"))
     known = {*catalog.questions(), *seen["job"].to_pylist(), *seen["query"].to_pylist()}
     if name not in known:
         what = f"there is no job `{name}`, and no query of that name has a micro-batch"
@@ -118,7 +118,9 @@ def attempts(settings: Settings, query: str, batch: int) -> list[dict[str, Any]]
     """Return what is known of one micro-batch of a query, by its attempts; none where no batch has such a number."""
     if batch > command_line.LARGEST:
         return []
-    return rows_of(journal.micro_batches(settings, (pc.field("query") == query) & (pc.field("batch") == batch)))
+    return rows_of(
+        micro_batch_table.micro_batches(settings, (pc.field("query") == query) & (pc.field("batch") == batch))
+    )
 
 
 def rows_of(batches: pa.Table) -> list[dict[str, Any]]:

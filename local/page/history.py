@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.operations.history import HEADINGS, NUMBERS, SHOWN, attempts, cells, explained, rows_of, wanted
-from jobs.pipeline.monitoring import journal
+from jobs.pipeline.monitoring import micro_batch_table
 
 COMMAND = "local/tidemark history"
 
@@ -48,7 +48,7 @@ class Listed:
 def read_history(settings: Settings, chosen: Chosen) -> Listed:
     """Read the micro-batches that are chosen; raises TidemarkError BAD_ARGUMENTS."""
     where = wanted(chosen.name or None, chosen.since or None, chosen.failed)
-    newest = rows_of(journal.newest(settings, SHOWN + 1, where))
+    newest = rows_of(micro_batch_table.newest(settings, SHOWN + 1, where))
     rows = (
         Row(tuple(zip(HEADINGS, cells(row), strict=True)), row["query"], row["batch"], row["error"] or "")
         for row in reversed(newest[-SHOWN:])

@@ -12,7 +12,7 @@ from conf.errors import TidemarkError
 from conf.settings import Job, Settings
 from jobs.connectors.exactly_once.authors import is_gone
 from jobs.operations.history import rows_of
-from jobs.pipeline.monitoring import journal
+from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.monitoring.lag import PartitionLag, Positions, freshness
 from local.page.charts import Chart
 from local.page.cluster import Brokers
@@ -86,7 +86,7 @@ def read_charts(settings: Settings, query: str) -> tuple[Chart, ...]:
         TidemarkError: UNKNOWN_QUERY.
     """
     where = (pc.field("query") == query) & (pc.field("outcome") == "done")
-    rows = rows_of(journal.newest(settings, CHARTED, where))
+    rows = rows_of(micro_batch_table.newest(settings, CHARTED, where))
     if not rows:
         what = f"no micro-batch of a query `{query}` has been finished"
         raise TidemarkError("UNKNOWN_QUERY", what, "the view Queries has those that are known")
@@ -151,13 +151,16 @@ def _newest_of_each(settings: Settings) -> pa.Table:
     They are of the last DAYS; where there are none, of all times.
     """
     where = (pc.field("run") == "stream") | pc.field("run").is_null()
-    recent, columns = where & journal.since(datetime.now(UTC) - timedelta(days=DAYS)), [*journal.ORDER, "outcome"]
-    known = journal.micro_batches(settings, recent, columns)
+    recent, columns = (
+        where & micro_batch_table.since(datetime.now(UTC) - timedelta(days=DAYS)),
+        [*micro_batch_table.ORDER, "outcome"],
+    )
+    known = micro_batch_table.micro_batches(settings, recent, columns)
     if not known.num_rows:
-        known = journal.micro_batches(settings, where, columns)
+        known = micro_batch_table.micro_batches(settings, where, columns)
     # All columns are read of these alone, and of the files alone that may have them.
     times = pc.unique(_newest(known)["began_at"])
-    return _newest(journal.micro_batches(settings, where & pc.field("began_at").isin(times)))
+    return _newest(micro_batch_table.micro_batches(settings, where & pc.field("began_at").isin(times)))
 
 
 def _newest(batches: pa.Table) -> pa.Table:
@@ -201,7 +204,7 @@ def _query(
 def _state(last: Mapping[str, Any]) -> State:
     if last["outcome"] in ("failed", "killed"):
         return "killed" if last["outcome"] == "killed" else "failed"
-    gone = is_gone(journal.process_of(last))
+    gone = is_gone(micro_batch_table.process_of(last))
     if gone is None:
         return "elsewhere"
     return "ended" if gone else "running"

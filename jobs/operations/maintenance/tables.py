@@ -17,7 +17,7 @@ from jobs.connectors.hadoop_files import Folders, Size
 from jobs.operations.maintenance.checkpoints import days, megabytes
 from jobs.operations.replay.record import Replay
 from jobs.pipeline import paths
-from jobs.pipeline.monitoring import journal
+from jobs.pipeline.monitoring import micro_batch_table
 
 MB = 1024 * 1024
 LOG = "_delta_log"
@@ -80,7 +80,7 @@ class TableMaintenance:
         if self._folders.exists(f"{paths.table(self._root, paths.MICRO_BATCHES)}/{LOG}"):
             if not self._dry_run:
                 age = timedelta(milliseconds=milliseconds(self._settings.history.keep))
-                journal.expire(self._settings, datetime.now(UTC) - age)
+                micro_batch_table.expire(self._settings, datetime.now(UTC) - age)
             yield self._report(paths.MICRO_BATCHES)
 
     def _report(self, name: str) -> TableReport:

@@ -1,193 +1,183 @@
-"""Folds the journals of all processes into the table of micro-batches, a Delta table.
+"""Writes and reads a process's journal: a file of JSON lines, one for each beginning and each end of a micro-batch.
 
-The table takes each line of a journal once: its transaction identifier is the file, its version the place up to which
-it has been taken.
+A line is written by one call, so that what a killed process leaves behind are whole lines, and at most one that is cut
+short. Places in it are counted in bytes of all that was ever written: a journal that grows is cut at its front, and its
+first line says then how many bytes are gone.
 """
 
 import fcntl
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Self
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import CommitProperties, Transaction, write_deltalake
-
-from conf.settings import Settings
-from jobs.connectors.delta.reading import StoredTable
-from jobs.connectors.exactly_once.authors import Author
-from jobs.connectors.files import table_uri
-from jobs.pipeline import paths
-from jobs.pipeline.monitoring.definitions import SCHEMA, TIME
-from jobs.pipeline.monitoring.journal_file import BESIDE, SUFFIX, Journal, read_journal
-from jobs.pipeline.paths import find_stored
-
-FOLDER = "micro_batches"  # beside the logs
-CUT_BYTES = 1_000_000  # some hundred micro-batches
-READ_ATTEMPTS = 3
-ORDER = ("began_at", "query", "batch")
-# Each micro-batch has this column; for a constant, made of a Python value, Arrow would load pandas.
-ALL = pc.field("began_at").is_valid()
-# The newest micro-batches are looked for in these parts of the past first: files that are older are not opened.
-NEWEST_WITHIN = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
+BEGAN, ENDED, CUT = "began", "ended", "cut"
+CUT_LINE = f'{{"kind":"{CUT}"'.encode()
+SUFFIX, BESIDE = ".jsonl", ".cut"
+KILLED = {"outcome": "killed", "error": "the process was gone before the batch ended"}
 
 
-def journal_folder(settings: Settings) -> Path:
-    """Return where the journals of all processes of this machine lie."""
-    return Path(settings.paths.logs) / FOLDER
+class Journal:
+    """The journal of this process; a write that fails (a full disk) is reported once and stops nothing."""
 
+    def __init__(self, folder: Path, job: str) -> None:
+        name = f"{re.sub(r'[^A-Za-z0-9._-]', '-', job)}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}{SUFFIX}"
+        self.path = folder / name
+        self._lock = Lock()
+        self._file: int | None = None
+        self._before: int | None = None
+        self._open: dict[tuple[str, int], dict[str, Any]] = {}
+        self._failed = self._is_torn = False
+        with self._said_once():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = _locked(self.path)
 
-def table_path(settings: Settings) -> str:
-    """Return where the table of micro-batches lies."""
-    return paths.table(settings.paths.tables, paths.MICRO_BATCHES)
-
-
-def fold(settings: Settings, own: Journal | None = None) -> None:
-    """Take what journals hold into the table; journals whose processes are gone are removed then.
-
-    Args:
-        own: this process's, which is cut once CUT_BYTES of it are in the table.
-
-    Raises:
-        TidemarkError: where the table cannot be read, as `naming_damage` says.
-        OSError, deltalake's errors: where journals cannot be read, or the table cannot be written.
-    """
-    folder, uri = journal_folder(settings), table_uri(table_path(settings))
-    if not folder.is_dir():
-        return
-    with _alone(folder) as is_alone:
-        if not is_alone:
-            return
-        table = _table(settings)
-        for path in _journals(folder):
-            folded = _folded(table, path)
-            unfolded = read_journal(path, folded)
-            if unfolded.rows:
-                version = unfolded.end + unfolded.is_finished  # the last time adds rows of killed batches only
-                properties = CommitProperties(app_transactions=[Transaction(_app_id(path), version)])
-                write_deltalake(
-                    uri, as_table(unfolded.rows), mode="append", schema_mode="merge", commit_properties=properties
-                )
-                folded = unfolded.end
-            if unfolded.is_finished:
-                path.unlink()
-            elif own is not None and path == own.path and folded - unfolded.start >= CUT_BYTES:
-                own.cut(folded)
-        for path in folder.glob(f"*{BESIDE}"):  # of a process that was killed as it cut its journal
-            path.unlink()
-
-
-def micro_batches(settings: Settings, where: pc.Expression = ALL, columns: Sequence[str] = SCHEMA.names) -> pa.Table:
-    """Return the micro-batches that table and journals know, oldest first.
-
-    Args:
-        where: holds for those that are wanted. A file of the table that has none of them, as far as the table's log
-            tells, is not opened.
-        columns: of `definitions.SCHEMA`, ORDER among them.
-
-    Raises:
-        TidemarkError: as `naming_damage`.
-    """
-    for _ in range(READ_ATTEMPTS):
-        table, found, is_whole = _table(settings), [SCHEMA.empty_table().select(columns)], True
-        if table is not None:
-            # A table that an older version has made gets nulls in the columns that it lacks.
-            found.append(table.rows(columns, where, SCHEMA))
-        for path in _journals(journal_folder(settings)):
-            try:
-                unfolded = read_journal(path, folded := _folded(table, path))
-            except FileNotFoundError:
-                is_whole = False
+    def append(self, kind: str, row: Mapping[str, Any]) -> None:
+        """Write a line: `kind` is BEGAN or ENDED, `row` has columns of the table; times as datetime."""
+        with self._said_once(), self._lock:
+            if kind == BEGAN:
+                self._open[row["run_id"], row["batch"]] = dict(row)
             else:
-                is_whole = is_whole and unfolded.start <= folded
-                found.append(as_table(unfolded.rows).filter(where).select(columns))
-        if is_whole:
-            break
-        # What is in neither was folded between the two readings.
-    return pa.concat_tables(found).sort_by([(name, "ascending") for name in ORDER])
+                self._open.pop((row["run_id"], row["batch"]), None)
+            if self._file is not None:
+                # After a line that a full disk has cut short the next one begins anew.
+                line = b"\n" * self._is_torn + _line({"kind": kind, **row})
+                self._is_torn = os.write(self._file, line) < len(line)
 
+    def cut(self, folded: int) -> None:
+        """Take the first `folded` bytes out, which the table has; the file is swapped in one step, or stays as it is.
 
-def newest(settings: Settings, count: int, where: pc.Expression = ALL) -> pa.Table:
-    """Return the newest `count` of the micro-batches that `where` holds for, oldest first;
-    columns as `definitions.SCHEMA`."""
-    now = datetime.now(UTC)
-    for age in NEWEST_WITHIN:
-        found = micro_batches(settings, where & since(now - age), ORDER)
-        if len(found) >= count:
-            break
-    else:
-        found = micro_batches(settings, where, ORDER)
-    if len(found) >= count:
-        where &= since(found["began_at"][-count].as_py())
-    rows = micro_batches(settings, where)
-    return rows.slice(max(0, len(rows) - count))
+        What has begun there and not ended goes into the new file's first line.
+        """
+        with self._said_once(), self._lock:
+            if self._file is None:
+                return
+            content = _Content.of(self.path)
+            head = _line({"kind": CUT, "at": folded, "open": list(self._open.values())})
+            beside = self.path.with_suffix(BESIDE)
+            beside.unlink(missing_ok=True)
+            file = _locked(beside)
+            try:
+                with open(file, "ab", closefd=False) as writer:
+                    writer.write(head + content.since(folded))
+                os.fsync(file)
+                beside.replace(self.path)
+            except OSError:
+                os.close(file)
+                raise
+            # Keep the lock on the old file: a reader that has just opened it must not take its owner for gone.
+            self._before, before, self._file = self._file, self._before, file
+            if before is not None:
+                os.close(before)
 
+    def close(self) -> None:
+        with self._lock:
+            for file in (self._before, self._file):
+                if file is not None:
+                    os.close(file)
+            self._before = self._file = None
 
-def since(time: datetime) -> pc.Expression:
-    """Return whether a micro-batch began at that time or later."""
-    return pc.field("began_at") >= pa.scalar(time, TIME)
-
-
-def process_columns(process: Author) -> dict[str, Any]:
-    """Return the columns that name the driver of a micro-batch."""
-    named = {"boot": process.boot, "pid_namespace": process.namespace, "pid_started": process.started}
-    return {"host": process.host, "pid": process.pid, **named}
-
-
-def process_of(row: Mapping[str, Any]) -> Author:
-    """Return the driver of a micro-batch; without what older versions did not note of it."""
-    host, boot, namespace, started = (row[name] or "" for name in ("host", "boot", "pid_namespace", "pid_started"))
-    return Author(host, boot, namespace, row["pid"] or 0, started)
-
-
-def expire(settings: Settings, before: datetime) -> None:
-    """Remove rows of micro-batches that began before a time; nothing where there is no table."""
-    table = _table(settings)
-    if table is not None:
-        limit = f"arrow_cast('{before.astimezone(UTC):%Y-%m-%dT%H:%M:%S}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
-        table.delete(f"began_at < {limit}")
-
-
-def as_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Return the rows of journals as Arrow columns by `definitions.SCHEMA`."""
-    columns = []
-    for field in SCHEMA:
-        values = [row.get(field.name) for row in rows]
-        if field.type == TIME:
-            values = [datetime.fromisoformat(value) if value else None for value in values]
-        elif pa.types.is_map(field.type):
-            values = [None if value is None else list(value.items()) for value in values]
-        columns.append(pa.array(values, field.type))
-    return pa.table(columns, SCHEMA)
-
-
-def _journals(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"*{SUFFIX}"))
-
-
-def _table(settings: Settings) -> StoredTable | None:
-    return find_stored(settings, paths.MICRO_BATCHES)
-
-
-def _app_id(journal: Path) -> str:
-    return f"{socket.gethostname()}/{journal.name}"
-
-
-def _folded(table: StoredTable | None, journal: Path) -> int:
-    """Return how many bytes of a journal the table has."""
-    return int(table.delta.transaction_version(_app_id(journal)) or 0) if table is not None else 0
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Keep other processes of this machine from folding in the block; give whether none does already."""
-    with (folder / "fold.lock").open("w") as file:
+    @contextmanager
+    def _said_once(self) -> Iterator[None]:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except OSError as exc:
+            if not self._failed:
+                self._failed = True
+                what = f"the journal {self.path} cannot be written: {exc.strerror}"
+                print(f"note: {what}; micro-batches go on, and `history` lacks them", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The bytes of a journal from byte `start` on, of all that were ever written to it, and what was open before."""
+
+    start: int
+    text: bytes
+    open: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        text = path.read_bytes()
+        head, _, rest = text.partition(b"\n")
+        if not head.startswith(CUT_LINE):
+            return cls(0, text, [])
+        said = json.loads(head)
+        return cls(said["at"], rest, said["open"])
+
+    def since(self, place: int) -> bytes:
+        return self.text[max(0, place - self.start) :]
+
+
+@dataclass(frozen=True)
+class Unfolded:
+    """Rows of a journal that the table has not got, the bytes of the journal up to them, and whether it is finished.
+
+    `start` is the first byte that the journal still has.
+    """
+
+    rows: list[dict[str, Any]]
+    end: int
+    is_finished: bool
+    start: int
+
+
+def read_journal(path: Path, start: int) -> Unfolded:
+    """Return the rows of the whole lines from byte `start` on.
+
+    If the process is gone, a micro-batch that began and did not end is a row, too: it was killed.
+    """
+    is_finished = _owner_is_gone(path)
+    content = _Content.of(path)
+    whole = content.text[: content.text.rfind(b"\n") + 1]
+    end = content.start + len(whole)
+    # What a process that goes on has begun is no row yet: only the new lines are looked at.
+    new = list(_lines(whole[max(0, start - content.start) :]))
+    rows = [line for line in new if line["kind"] == ENDED]
+    if is_finished and start <= end:
+        lines = list(_lines(whole))
+        ended = {(line["run_id"], line["batch"]) for line in lines if line["kind"] == ENDED}
+        # What began after the last folded line is in the first line, too.
+        begun = [*content.open, *(line for line in lines if line["kind"] == BEGAN)]
+        unended = {(line["run_id"], line["batch"]): line | KILLED for line in begun}
+        rows += [row for key, row in unended.items() if key not in ended]
+    return Unfolded(rows, end, is_finished, content.start)
+
+
+def _lines(content: bytes) -> Iterator[dict[str, Any]]:
+    for line in content.splitlines():
+        with suppress(ValueError):  # cut short, then written on by nobody
+            yield json.loads(line)
+
+
+def _owner_is_gone(path: Path) -> bool:
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            yield False
-            return
-        yield True
+            return False
+        return True
+
+
+def _locked(path: Path) -> int:
+    file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
+    # The process holds the lock as long as it lives: a reader that gets it knows that nobody will write here again.
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _line(said: Mapping[str, Any]) -> bytes:
+    return (json.dumps(said, default=_text, separators=(",", ":")) + "\n").encode()
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    raise TypeError(f"{type(value).__name__} has no place in a journal")

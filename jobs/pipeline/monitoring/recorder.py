@@ -15,8 +15,8 @@ from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.exactly_once.authors import this_process
 from jobs.connectors.tally import Tally
-from jobs.pipeline.monitoring import journal
-from jobs.pipeline.monitoring.journal_file import BEGAN, ENDED, Journal
+from jobs.pipeline.monitoring import micro_batch_table
+from jobs.pipeline.monitoring.journal import BEGAN, ENDED, Journal
 from jobs.pipeline.outputs import Batch
 from jobs.pipeline.progress import Counted, offsets_of_batch
 from jobs.pipeline.run import Run
@@ -36,10 +36,10 @@ class Recorder:
     def __init__(self, settings: Settings, run: Run) -> None:
         self._settings, self._run = settings, run
         self._jobs = {output.query: output.job for output in run.outputs}
-        self._journal = Journal(journal.journal_folder(settings), run.job)
+        self._journal = Journal(micro_batch_table.journal_folder(settings), run.job)
         self._begun: dict[Key, dict[str, Any]] = {}
         self._tallies: dict[Key, Tally] = {}
-        self._driver = {"code_version": code_version.version(), **journal.process_columns(this_process())}
+        self._driver = {"code_version": code_version.version(), **micro_batch_table.process_columns(this_process())}
 
     @property
     def is_waiting(self) -> bool:
@@ -96,8 +96,8 @@ class Recorder:
         self._tallies.pop(key, None)
 
     def fold(self) -> None:
-        """Take what journals hold into the table; see `journal.fold`."""
-        journal.fold(self._settings, self._journal)
+        """Take what journals hold into the table; see `micro_batch_table.fold`."""
+        micro_batch_table.fold(self._settings, self._journal)
 
     def close(self) -> None:
         """Close the journal, so that the next fold takes it for finished."""

@@ -10,8 +10,8 @@ import pytest
 from conf.errors import TidemarkError
 from conf.settings import load
 from jobs.operations import history
-from jobs.pipeline.monitoring import journal
-from jobs.pipeline.monitoring.journal_file import ENDED, Journal
+from jobs.pipeline.monitoring import micro_batch_table
+from jobs.pipeline.monitoring.journal import ENDED, Journal
 
 NOW = datetime.now(UTC)
 
@@ -20,7 +20,7 @@ NOW = datetime.now(UTC)
 def sets(tmp_path: Path) -> list[str]:
     """The options that name a test's own folders, with three micro-batches of two jobs in them."""
     places = [f"paths.tables={tmp_path}/tables", f"paths.logs={tmp_path}/logs"]
-    with closing(Journal(journal.journal_folder(load("local", places)), "j")) as writer:
+    with closing(Journal(micro_batch_table.journal_folder(load("local", places)), "j")) as writer:
         for batch, (job, hours, error) in enumerate([("a", 9, None), ("a", 1, "DISK_FULL: no"), ("b", 8, None)]):
             row = {"job": job, "query": f"{job}.out", "run_id": "r", "batch": batch, "error": error, "rows_in": 1}
             row |= {"began_at": NOW - timedelta(hours=hours), "outcome": "failed" if error else "done"}
@@ -97,8 +97,8 @@ def test_a_number_that_no_batch_has_is_wrong_usage(sets: list[str], capsys: pyte
 
 def test_a_damaged_table_of_micro_batches_is_named_in_a_line(sets: list[str]) -> None:
     settings = load("local", sets[1::2])
-    journal.fold(settings)
-    [file] = Path(journal.table_path(settings)).glob("*.parquet")
+    micro_batch_table.fold(settings)
+    [file] = Path(micro_batch_table.table_path(settings)).glob("*.parquet")
     file.unlink()
     for words in ([], ["--json"], ["explain", "a.out", "1"]):
         with pytest.raises(TidemarkError, match=f"DATA_FILE_LOST: the data file {file} is not there; .*begun anew"):

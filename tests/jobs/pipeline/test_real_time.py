@@ -17,7 +17,7 @@ from conf.errors import TidemarkError
 from conf.settings import load
 from jobs.pipeline import checkpoint, progress
 from jobs.pipeline import query as streaming_query
-from jobs.pipeline.monitoring import journal
+from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.monitoring.monitor import Monitor
 from jobs.pipeline.paths import CHECKED_FILE, WRITTEN_FILE
 from jobs.pipeline.pii import hash_key, protect
@@ -235,7 +235,7 @@ def test_a_batch_in_real_time_is_told_of_after_its_end_a_new_schema_stops_it_and
     said = capsys.readouterr().err
     assert "delivers in real time, at least once: what came within 5 seconds before" in said
     assert "real-time, at least once  lag 0  rejected 1" in said
-    first = journal.micro_batches(run.settings).to_pylist(maps_as_pydicts="strict")[0]
+    first = micro_batch_table.micro_batches(run.settings).to_pylist(maps_as_pydicts="strict")[0]
     assert (first["batch"], first["rows_in"], first["rejected_by_code"]) == (0, 2, {"BAD_FRAMING": 1})
     assert first["rows_out"] == {target: 1}
     assert first["offsets"] == [{"topic": source, "partition": 0, "start": 0, "end": 2}]

@@ -20,8 +20,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from deltalake import write_deltalake
 
 from conf import ROOT
-from jobs.pipeline.monitoring import journal
-from jobs.pipeline.monitoring.journal_file import ENDED, Journal
+from jobs.pipeline.monitoring import micro_batch_table
+from jobs.pipeline.monitoring.journal import ENDED, Journal
 from local.broker import Cluster
 from local.processes import end_group, output_of
 from tests.jobs.operations.coverage.holdings import Holdings, send
@@ -76,7 +76,7 @@ def told(tmp_path: Path, cluster: Cluster, capsys: pytest.CaptureFixture[str]) -
 
 def note_batches(browser: Browser, now: datetime) -> None:
     """An hour of micro-batches of a query with state, and one that failed."""
-    with closing(Journal(journal.journal_folder(browser.settings()), "j")) as writer:
+    with closing(Journal(micro_batch_table.journal_folder(browser.settings()), "j")) as writer:
         for number in range(60):
             began = now - timedelta(minutes=60 - number)
             wave = 1 + 0.3 * math.sin(number / 6)

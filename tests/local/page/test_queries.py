@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from jobs.connectors.exactly_once.authors import this_process
-from jobs.pipeline.monitoring import journal
-from jobs.pipeline.monitoring.journal_file import ENDED, Journal
+from jobs.pipeline.monitoring import micro_batch_table
+from jobs.pipeline.monitoring.journal import ENDED, Journal
 from local.page.queries import charts, rate
 from tests.local.page.browser import Browser
 
@@ -31,7 +31,7 @@ def browser(tmp_path: Path) -> Browser:
 
 
 def note(browser: Browser, *rows: Mapping[str, Any]) -> None:
-    with closing(Journal(journal.journal_folder(browser.settings()), "j")) as writer:
+    with closing(Journal(micro_batch_table.journal_folder(browser.settings()), "j")) as writer:
         for number, row in enumerate(rows):
             began = NOW - timedelta(minutes=10 - number)
             writer.append(ENDED, {**DONE, "batch": number, "began_at": began, "ended_at": began, **row})
@@ -43,7 +43,7 @@ def states(browser: Browser) -> dict[str, str]:
 
 
 def test_the_state_of_each_query(browser: Browser) -> None:
-    here = journal.process_columns(this_process())
+    here = micro_batch_table.process_columns(this_process())
     note(
         browser,
         here | {"query": "runs", "began_at": NOW},

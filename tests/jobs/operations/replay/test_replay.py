@@ -15,7 +15,7 @@ from jobs.operations.replay.plan import plan_range
 from jobs.operations.replay.record import Replays
 from jobs.operations.replay.request import ReplayRequest
 from jobs.operations.replay.steps import Steps
-from jobs.pipeline.monitoring import journal
+from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from tests.jobs.operations.replay.past import BEGAN, JOB, TABLE, Past, hourly, text
@@ -39,7 +39,7 @@ def test_a_replay_gives_the_live_rows_and_changes_nothing(past: Past) -> None:
     rows = past.rows()
     replay = past.replayed(0, 24 * 60)
     assert len(replay.slices) > 3
-    recorded = journal.micro_batches(past.settings()).to_pylist()
+    recorded = micro_batch_table.micro_batches(past.settings()).to_pylist()
     assert {(row["run"], row["outcome"]) for row in recorded} == {("replay", "done")}
     assert len(recorded) >= len(replay.slices)
     found = replay.findings["tables"][TABLE]

@@ -13,8 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from conf.settings import Metrics
-from jobs.pipeline.monitoring.definitions import METRICS
-from jobs.pipeline.monitoring.exporter import Exporter
+from jobs.pipeline.monitoring.exporter import METRICS, Exporter
 from jobs.pipeline.monitoring.lag import PartitionLag
 from local.processes import HOST
 from tests.jobs.pipeline.monitoring.serving import free_port

@@ -12,7 +12,7 @@ from conf.errors import TidemarkError
 from jobs.connectors.delta import table as delta_table
 from jobs.ingest import job as ingest_job
 from jobs.operations import history
-from jobs.pipeline.monitoring import journal
+from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.monitoring.lag import Positions
 from jobs.pipeline.monitoring.monitor import Monitor
 from jobs.pipeline.outputs import Batch
@@ -40,7 +40,7 @@ def watch(run: Run) -> None:
 
 
 def rows(run: Run) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = journal.micro_batches(run.settings).to_pylist(maps_as_pydicts="strict")
+    found: list[dict[str, Any]] = micro_batch_table.micro_batches(run.settings).to_pylist(maps_as_pydicts="strict")
     return found
 
 
