@@ -39,8 +39,7 @@ from conf.errors import exit_on_error
 from conf.settings import Settings, load
 from local.broker import Cluster
 from producers.files.publish import publish_files
-from producers.files.record_parts import Parts
-from producers.files.request import FileRequest
+from producers.files.request import FileRequest, Parts
 from producers.kafka.pacing import Interrupt
 from producers.kafka.publisher import connection_config, producer_config
 from schemas.codec import HEADER, MAGIC

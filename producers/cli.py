@@ -11,8 +11,8 @@ from conf.command_line import count_up_to, positive_number, whole_number
 from conf.errors import exit_on_error
 from conf.settings import Settings
 from producers.auctions import BEGAN_MS, AuctionHouse, publish_auctions
-from producers.files.arguments import FILE, add_exactly_once, add_file_arguments, file_request
 from producers.files.publish import infer_only, publish_files
+from producers.files.request import FILE, add_exactly_once, add_file_arguments, file_request
 from producers.flights.events import END_DAY, FIRST_DAY, require_days
 from producers.flights.publish import Disorder, publish_flights
 from producers.friendships import publish_friendships

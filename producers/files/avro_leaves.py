@@ -154,5 +154,11 @@ def _moment(epoch: datetime, nanoseconds: int) -> Any:
         raise ValueError(OUTSIDE) from exc
     if not finer:
         return moment
-    offset = "Z" if moment.tzinfo else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06}{finer:03}{offset}"
+    return time_text(nanoseconds) + ("Z" if moment.tzinfo else "")
+
+
+def time_text(nanoseconds: int) -> str:
+    """Return a time without its offset: with six digits behind its seconds, nine where it needs them, or none."""
+    micros, finer = divmod(nanoseconds, 1000)
+    moment = LOCAL_EPOCH + timedelta(microseconds=micros)
+    return f"{moment.isoformat(timespec='microseconds')}{finer:03}" if finer else moment.isoformat()

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.refusals import BATCH_BYTES, Limits
-from producers.files.record_parts import DEFAULT_UNIT, LAST_MS, MS_NS, NUMBER_UNIT_NS, Parts
+from producers.files.request import DEFAULT_UNIT, NUMBER_UNIT_NS, Parts
+from producers.files.row_reader import LAST_MS, MS_NS
 from producers.files.rows import Input, NotColumnarError, Piece
 from producers.files.scalar_fits import Fit, Fitted, Mask, scalar_fit
 from schemas.arrow_columns import is_there, lengths

@@ -18,10 +18,9 @@ from conf.settings import Settings
 from conf.topics import Topic, load_topics
 from jobs.connectors.kafka.refusals import Limits
 from producers.files.inputs import open_inputs, require_files
-from producers.files.record_parts import DEFAULT_UNIT
 from producers.files.records import Codec, FileRows
 from producers.files.rejects import Rejects, already_exists, numbered
-from producers.files.request import FileRequest
+from producers.files.request import DEFAULT_UNIT, FileRequest
 from producers.files.row_reader import RowReader
 from producers.files.schema import Inferred, find_schema, infer_schema, write_schema
 from producers.kafka.pacing import Interrupt, Progress

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from producers.files.record_parts import NUMBER_UNIT_NS
+from producers.files.request import NUMBER_UNIT_NS
 from schemas.arrow_columns import data_of, edges, is_there, lengths
 from schemas.columnar import column_type, unscaled_numbers
 from schemas.timestamps import DAY_NS, DAYS, UNIT_NS

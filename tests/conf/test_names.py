@@ -13,8 +13,7 @@ from conf.settings import load
 from jobs.operations.replay.record import Replays
 from jobs.pipeline import paths
 from producers.files.publish import infer_only
-from producers.files.record_parts import Parts
-from producers.files.request import FileRequest
+from producers.files.request import FileRequest, Parts
 from schemas.contracts import contract, contract_path
 from schemas.registry import FileRegistry
 

@@ -10,8 +10,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from conf.settings import Settings, load
 from producers.files.publish import publish_files
-from producers.files.record_parts import Parts
-from producers.files.request import FileRequest
+from producers.files.request import FileRequest, Parts
 from producers.kafka.pacing import Interrupt
 from producers.kafka.publisher import Report
 from schemas.codec import Decoder

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from conf.errors import TidemarkError
 from conf.topics import Topic
 from local.broker import Cluster
-from producers.files.record_parts import Parts
 from producers.files.rejects import RejectLimit
+from producers.files.request import Parts
 from schemas.contracts import require_event
 from tests.jobs.connectors.avro.avro_examples import collected, fields, in_spark, named, types, values
 from tests.jobs.scratch import Scratch

@@ -12,10 +12,9 @@ from fastavro import schemaless_reader
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.refusals import Limits
 from producers.files.inputs import Opening, open_inputs
-from producers.files.record_parts import Parts
 from producers.files.records import Codec, FileRows
 from producers.files.rejects import RejectLimit, Rejects
-from producers.files.request import FileRequest
+from producers.files.request import FileRequest, Parts
 from producers.files.row_reader import RowReader
 from producers.files.schema import infer_schema
 from schemas.codec import HEADER, CodecError, Encoder, reader

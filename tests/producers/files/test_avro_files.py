@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from conf.errors import TidemarkError
 from producers.files.avro_rows import UNPACK
 from producers.files.inputs import Opening, open_inputs
-from producers.files.record_parts import Parts
-from producers.files.request import FileRequest
+from producers.files.request import FileRequest, Parts
 from producers.files.row_reader import RowReader
 from producers.files.schema import infer_schema
 from schemas.codec import HEADER, Encoder

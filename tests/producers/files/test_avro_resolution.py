@@ -15,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from producers.files.inputs import Opening, open_inputs
-from producers.files.record_parts import Parts
-from producers.files.request import FileRequest
+from producers.files.request import FileRequest, Parts
 from producers.files.row_reader import RowReader
 from schemas.codec import HEADER, Encoder, reader
 from schemas.resolution import PROMOTIONS, incompatibilities, parse_type

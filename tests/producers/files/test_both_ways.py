@@ -20,11 +20,10 @@ from conf.errors import TidemarkError
 from jobs.connectors.kafka.refusals import Limits
 from producers.files import json_rows, line_blocks, parquet_rows
 from producers.files.columns import Fitting
-from producers.files.record_parts import Parts, PartsReader
 from producers.files.records import Codec, FileRows
 from producers.files.rejects import RejectLimit, Rejects
-from producers.files.request import FileRequest
-from producers.files.row_reader import RowReader
+from producers.files.request import FileRequest, Parts
+from producers.files.row_reader import PartsReader, RowReader
 from schemas.codec import HEADER, reader
 from schemas.values import Reading
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
-from producers.files import arguments, inputs
+from producers.files import inputs, request
 from producers.files.inputs import Opening, open_inputs
 from producers.files.rows import NOT_UTF8
 from producers.files.schema import infer_schema
@@ -87,7 +87,7 @@ def test_a_name_that_no_file_can_have_and_an_encoding_of_no_text_are_refused() -
     with pytest.raises(TidemarkError, match="NO_FILE"):
         next(open_inputs([Path("a" * 300 + ".csv")], Opening()))
     with pytest.raises(argparse.ArgumentTypeError, match="'hex' is no encoding of text"):
-        arguments._encoding("hex")
+        request._encoding("hex")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
@@ -267,6 +267,6 @@ def test_an_empty_cell_is_the_empty_text_on_request(tmp_path: Path) -> None:
 )
 def test_the_arguments_say_how_cells_are_read(options: list[str], quoted: bool, empty_is_text: bool) -> None:
     parser = argparse.ArgumentParser()
-    arguments.add_file_arguments(parser, run=print)
-    request = arguments.file_request(parser.parse_args(["in.csv", "--topic", "t", "--no-key", *options]))
-    assert (request.opening.quoted, request.reading.empty_is_text) == (quoted, empty_is_text)
+    request.add_file_arguments(parser, run=print)
+    asked = request.file_request(parser.parse_args(["in.csv", "--topic", "t", "--no-key", *options]))
+    assert (asked.opening.quoted, asked.reading.empty_is_text) == (quoted, empty_is_text)

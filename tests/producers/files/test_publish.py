@@ -17,9 +17,8 @@ from confluent_kafka.admin import AdminClient
 from conf.errors import TidemarkError
 from conf.topics import Topic
 from producers.files.publish import infer_only
-from producers.files.record_parts import Parts
 from producers.files.rejects import RejectLimit, numbered
-from producers.files.request import FileRequest
+from producers.files.request import FileRequest, Parts
 from producers.files.rows import NOT_UTF8
 from producers.files.schema import find_schema
 from schemas.registry import FileRegistry

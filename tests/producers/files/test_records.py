@@ -13,10 +13,9 @@ import pytest
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.refusals import Limits
-from producers.files.record_parts import Parts
 from producers.files.records import MOST_NOTES, OTHER_NOTES, Codec, FileRows
 from producers.files.rejects import RejectLimit, Rejects
-from producers.files.request import FileRequest
+from producers.files.request import FileRequest, Parts
 from producers.files.row_reader import RowReader
 from schemas.codec import HEADER, CodecError
 from schemas.codec import reader as decoder

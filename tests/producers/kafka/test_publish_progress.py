@@ -7,10 +7,8 @@ import pytest
 
 from conf.errors import TidemarkError
 from jobs.connectors.exactly_once.markers import Done, Published, parse
-from producers.files.arguments import default_name
 from producers.files.publish import file_identity
-from producers.files.record_parts import Parts
-from producers.files.request import FileRequest
+from producers.files.request import FileRequest, Parts, default_name
 from producers.kafka.publish_progress import (
     Position,
     digest_of_files,

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
-from producers.files.record_parts import Parts, PartsReader
+from producers.files.request import Parts
+from producers.files.row_reader import PartsReader
 from schemas.values import UnfitError
 
 LOCAL = {"type": "long", "logicalType": "local-timestamp-micros"}
