@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -192,6 +193,19 @@ def _with_session(spark: SparkSession, action: Callable[[], object]) -> None:
 def cloned_session(spark: SparkSession) -> SparkSession:
     """Return a session of its own that begins with the settings of `spark`."""
     return SparkSession(spark.sparkContext, spark._jsparkSession.cloneSession())
+
+
+@contextmanager
+def configured(spark: SparkSession, conf: Mapping[str, str]) -> Iterator[None]:
+    """Put `conf` in force for the block, and the session's own settings back afterwards."""
+    before = {name: spark.conf.get(name, None) for name in conf}
+    for name, value in conf.items():
+        spark.conf.set(name, value)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            spark.conf.unset(name) if old is None else spark.conf.set(name, old)
 
 
 # Columns, plans and the partitions of a frame.

@@ -9,7 +9,8 @@ import re
 
 from conf.names import within
 from conf.settings import Paths, Settings
-from jobs.connectors.delta.commit import ANEW, RANGE, REPLAYS
+from jobs.connectors.delta.commit import RANGE
+from jobs.connectors.delta.log import ANEW, REPLAYS
 from jobs.connectors.delta.reading import StoredTable, find_table
 
 # Tables that the queries of all topics write, each with the batches that have something for them.

@@ -1,19 +1,27 @@
-"""Describes one write into a Delta table: into which table, by whom, of which batch, from which offsets."""
+"""Describes one write into a Delta table, and decides whether it is still to be made.
+
+Delta remembers, for every application id, the last version it committed, and skips a write whose version is not above
+it. That makes a replayed micro-batch harmless, and makes two writes that share an id, or an id that outlives its
+checkpoint or its table, lose rows. So an id names sink, query, table and statement, and every skip is decided here, in
+the open, before Delta would: where it would skip or double rows in silence, the write stops by name.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from conf import code_version
 from conf.errors import TidemarkError
+from jobs.connectors.delta.log import History, snapshot
 from jobs.connectors.tally import Tally
 
-# What helps where no copy is left of a table that a query writes.
-ANEW = "delete the table and its checkpoint, both, to read the topics again"
-REPLAYS = "replays"  # the folder of what replays write beside the live tables
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 RANGE = "range-"  # begins the id of a bounded range, where a query has its checkpoint's
+SHOWN = 200  # characters of offsets that a message shows of each side: Spark chokes on a failure's text when it is long
 Repeats = Literal["stop", "last", "none"]
 """How a batch's rows of one key are treated, where no column says which is the newest: "stop": they fail the batch;
 "last": they are in the order of their records, and the last one stays; "none": no key comes twice."""
@@ -106,6 +114,125 @@ class Commit:
         return json.dumps(written, sort_keys=True)
 
 
-def no_table(path: str) -> TidemarkError:
-    """Return the NO_TABLE of a path at which there is none."""
-    return TidemarkError("NO_TABLE", f"there is no Delta table at {path}", "check the path")
+def require_first(table: Table, commit: Commit) -> None:
+    """Begin a write; raises TidemarkError STATEMENT_REPEATED where the same attempt at a batch began it before."""
+    if not commit.attempt.begin(commit.app_id(table)):
+        message = (
+            f"batch {commit.version} of {commit.sink} writes table {table.path} twice by statement `{commit.statement}`"
+        )
+        raise TidemarkError(
+            "STATEMENT_REPEATED", message, "give each write a statement of its own, or Delta drops the second"
+        )
+
+
+def must_write(spark: "SparkSession", table: Table, commit: Commit) -> bool:
+    """Return whether `commit` has not been made yet.
+
+    Raises:
+        TidemarkError: CHECKPOINT_REPLACED, where the table holds batches of the same sink from another checkpoint;
+            CHECKPOINT_ROLLED_BACK, where it holds a later batch of this one; BATCH_CHANGED, where it holds this batch
+            from other offsets; TABLE_BEHIND, where it does not hold the batch before, or no longer.
+    """
+    recorded = recorded_version(spark, table.path, commit.app_id(table))
+    if recorded is None:
+        _require_no_other_checkpoint(spark, table, commit)
+        if commit.contiguous and commit.version > 0:
+            raise _behind(table, commit, commit.version - 1, "it holds none of this query")
+        return True
+    if recorded > commit.version:
+        raise _rolled_back(table, commit, recorded)
+    if recorded == commit.version:
+        _require_same_offsets(spark, table, commit)
+        return False
+    if commit.contiguous:
+        if recorded != commit.version - 1:
+            raise _behind(table, commit, commit.version - 1, f"the last that it holds is {recorded}")
+        _require_kept(History(spark, table.path), table, commit, recorded)
+    return True
+
+
+def recorded_version(spark: "SparkSession", path: str, app_id: str) -> int | None:
+    """Return the last version that `app_id` committed to the table at `path`; None for a first one."""
+    return snapshot(spark, path).transaction(app_id)
+
+
+def _require_no_other_checkpoint(spark: "SparkSession", table: Table, commit: Commit) -> None:
+    recorded = snapshot(spark, table.path).transactions()
+    prefix = commit.app_id_prefix(table)
+    ids = {app_id.removeprefix(prefix): version for app_id, version in recorded.items() if app_id.startswith(prefix)}
+    # Two ranges may lie in one table: each is written once, and says which records it takes.
+    others = {id: version for id, version in ids.items() if not (_is_range(id) and _is_range(commit.query_id))}
+    if others and not (commit.delete_predicate and _holds_none(spark, table, commit.delete_predicate)):
+        id, version = min(others.items())
+        held = f"table {table.path} holds {commit.sink} up to batch {version} of the checkpoint with query id {id}"
+        message = f"{held}, and batch {commit.version} of a new one would read its topics into it again"
+        remedy = "restore that checkpoint, or delete the table with it, or write into a new table"
+        if commit.delete_predicate:
+            message += "; other sinks write this table too, and may go on"
+            delete = f"DELETE FROM delta.`{table.path}` WHERE {commit.delete_predicate}"
+            remedy = f"restore that checkpoint, or, to read again, {delete}"
+        raise TidemarkError("CHECKPOINT_REPLACED", message, remedy)
+
+
+def _holds_none(spark: "SparkSession", table: Table, rows: str) -> bool:
+    return bool(spark.read.format("delta").load(table.path).where(rows).isEmpty())
+
+
+def _is_range(query_id: str) -> bool:
+    return query_id.startswith(RANGE)
+
+
+def _require_same_offsets(spark: "SparkSession", table: Table, commit: Commit) -> None:
+    history = History(spark, table.path)
+    made = _require_kept(history, table, commit, commit.version)
+    # What is too old to be in the log cannot be compared.
+    then: Mapping[str, Any] = history.metadata(made)["offsets"] if made is not None else {}
+    now = json.loads(json.dumps(dict(commit.offsets)))
+    for edge in ("from", "until"):
+        before, after = then.get(edge), now.get(edge)
+        if before is not None and after is not None and before != after:
+            raise _changed(table, commit, f"{edge} {_short(before)}, and now asks for {edge} {_short(after)}")
+
+
+def _require_kept(history: History, table: Table, commit: Commit, batch: int) -> int | None:
+    """Find the table's version that recorded `batch`, None where it is too old to be in the log.
+
+    Delta's records of batches survive a RESTORE of the table, its rows do not.
+    """
+    made = history.find(
+        {"sink": commit.sink, "query_id": commit.query_id, "statement": commit.statement, "batch": batch}
+    )
+    undone = history.undone_at(made) if made is not None else None
+    if made is not None and undone is not None:
+        restored = f"its version {made} held it, and its version {undone} restored an older one"
+        raise _behind(table, commit, batch, restored, f"restore it to its version {undone - 1}")
+    return made
+
+
+def _rolled_back(table: Table, commit: Commit, recorded: int) -> TidemarkError:
+    message = f"table {table.path} holds batch {recorded} of this query, and batch {commit.version} asks to be written"
+    return TidemarkError(
+        "CHECKPOINT_ROLLED_BACK", message, "restore the newest checkpoint; an older one would lose or double rows"
+    )
+
+
+def _changed(table: Table, commit: Commit, found: str) -> TidemarkError:
+    message = f"table {table.path} holds batch {commit.version} of {commit.sink} {found}"
+    remedy = (
+        "restore the query's own checkpoint; to read a range again, --from and --to write it into tables of its own"
+    )
+    return TidemarkError("BATCH_CHANGED", message, remedy)
+
+
+def _behind(
+    table: Table, commit: Commit, batch: int, found: str, restore: str = "restore the newest state of it"
+) -> TidemarkError:
+    message = f"table {table.path} lacks batch {batch} of {commit.sink}: {found}"
+    return TidemarkError(
+        "TABLE_BEHIND", message, f"{restore}, or delete it and the checkpoint, both, to read the topics again"
+    )
+
+
+def _short(offsets: Any) -> str:
+    text = json.dumps(offsets, sort_keys=True)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

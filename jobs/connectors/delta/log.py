@@ -12,11 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import fs
 
 from conf.errors import TidemarkError
-from jobs.connectors.delta.commit import ANEW, REPLAYS
 from jobs.connectors.files import is_of_store, is_unopened, lacks_folder, not_opened, one_line, storage, store_refuses
 
 if TYPE_CHECKING:  # programs without Spark read logs too, and it takes a second to import
@@ -25,6 +23,9 @@ if TYPE_CHECKING:  # programs without Spark read logs too, and it takes a second
     from jobs.connectors.spark_internals import DeltaSnapshot
 
 LOG = "_delta_log"
+REPLAYS = "replays"  # the folder of what replays write beside the live tables
+# What helps where no copy is left of a table that a query writes.
+ANEW = "delete the table and its checkpoint, both, to read the topics again"
 COMMIT = re.compile(r"^(\d{20})\.json$")
 CHECKPOINT = re.compile(r"^(\d{20})\.checkpoint(\..+)?\.(parquet|json)$")
 # A commit's other actions, one for each file, may be megabytes.
@@ -77,7 +78,8 @@ def undone(commits: Iterable[LogCommit]) -> Iterator[tuple[LogCommit, int | None
 
 
 class DeltaLog:
-    """The log of the table at `path` as it was when this was made; `newest` is -1 where there is no table.
+    """The log of the table at `path` as it was when this was made; `newest` is its version, `checkpoint` that of its
+    newest checkpoint, each -1 where there is none.
 
     Args:
         anew: what helps where no copy is left.
@@ -91,8 +93,8 @@ class DeltaLog:
         self._versions = {int(found[1]) for name in names if (found := COMMIT.match(name))}
         self.newest = max(self._versions, default=-1)
         checkpoints = {name: int(found[1]) for name in names if (found := CHECKPOINT.match(name))}
-        self._checkpoint = max(checkpoints.values(), default=-1)
-        self._parts = [name for name, version in checkpoints.items() if version == self._checkpoint]
+        self.checkpoint = max(checkpoints.values(), default=-1)
+        self._parts = [name for name, version in checkpoints.items() if version == self.checkpoint]
 
     def commits(self) -> Iterator[LogCommit]:
         """Yield commits, newest first, as far back as the log goes without a gap.
@@ -135,14 +137,11 @@ class DeltaLog:
             actions = map(json.loads, filter(None, self._read(name).splitlines()))
             yield from (action["txn"]["appId"] for action in actions if action.get("txn"))
             return
+        import pyarrow.parquet as pq  # starts do not need it
+
         with self._files.open_input_file(f"{self._folder}/{name}") as file:
             rows = pq.ParquetFile(file).read(columns=["txn.appId"])["txn"]
         yield from (row["appId"] for row in rows.drop_null().to_pylist() if row["appId"])
-
-    @property
-    def checkpoint(self) -> int:
-        """Return the version of the newest checkpoint of the log; -1 where it has none."""
-        return self._checkpoint
 
     def _read(self, name: str) -> bytes:
         with self._files.open_input_stream(f"{self._folder}/{name}") as file:
@@ -171,6 +170,11 @@ def _tables(files: fs.FileSystem, base: str, within: str, depth: int) -> Iterato
             if not within and (name == REPLAYS or name.startswith("_")):
                 continue
             yield from _tables(files, base, f"{within}{name}/", depth - 1)
+
+
+def no_table(path: str) -> TidemarkError:
+    """Return the NO_TABLE of a path at which there is none."""
+    return TidemarkError("NO_TABLE", f"there is no Delta table at {path}", "check the path")
 
 
 def log_damaged(path: str, what: str, anew: str = ANEW) -> TidemarkError:

@@ -1,8 +1,6 @@
 """Keeps Delta tables in order while jobs write them: makes large files of small ones, removes files of the past."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +10,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from jobs.connectors.delta.log import snapshot
+from jobs.connectors.spark_internals import configured
 
 ATTEMPTS = 3
 CHECK = "spark.databricks.delta.retentionDurationCheck.enabled"
@@ -97,16 +96,3 @@ def vacuum(spark: SparkSession, path: str, keep: timedelta, checked: bool, dry_r
             return spark.sql(f"VACUUM delta.`{path}` RETAIN {hours:f} HOURS DRY RUN").count()
         DeltaTable.forPath(spark, path).vacuum(hours)
         return 0
-
-
-@contextmanager
-def configured(spark: SparkSession, conf: dict[str, str]) -> Iterator[None]:
-    """Put `conf` in force for the block, and the session's own settings back afterwards."""
-    before = {name: spark.conf.get(name, None) for name in conf}
-    for name, value in conf.items():
-        spark.conf.set(name, value)
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            spark.conf.unset(name) if old is None else spark.conf.set(name, old)

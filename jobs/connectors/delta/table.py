@@ -14,15 +14,22 @@ from delta.tables import DeltaTable
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
 
 from conf.errors import TidemarkError
-from jobs.connectors.delta.commit import RANGE, Attempt, Commit, Repeats, Table
-from jobs.connectors.delta.idempotency import must_write, recorded_version, require_first
+from jobs.connectors.delta.commit import (
+    RANGE,
+    Attempt,
+    Commit,
+    Repeats,
+    Table,
+    must_write,
+    recorded_version,
+    require_first,
+)
 from jobs.connectors.delta.log import History, snapshot
-from jobs.connectors.delta.refusals import RAISED, refusal
-from jobs.connectors.delta.rewrite import merged, needs_rewrite
-from jobs.connectors.delta.schema_evolution import admit_types
-from jobs.connectors.spark_internals import nullable_schema
+from jobs.connectors.delta.schema_evolution import RAISED, admit_types, refusal
+from jobs.connectors.spark_internals import MERGE_COLUMNS, configured, nullable_schema
 
 # Other modules import what they need of Delta from here.
 __all__ = [
@@ -44,7 +51,7 @@ APP_ID = "spark.databricks.delta.write.txnAppId"
 VERSION = "spark.databricks.delta.write.txnVersion"
 MERGE_ATTEMPTS = 3
 COMMITS_SINCE = 20  # commits that others may have made in the moment since ours
-PLACE, ROWS, ROW = "tidemark_place", "tidemark_rows", "tidemark_row"
+PLACE, ROWS, ROW, CAME = "tidemark_place", "tidemark_rows", "tidemark_row", "tidemark_came"
 KEY_REPEATED = "KEY_REPEATED"
 SHOWN = 200  # characters of a key that a message shows: Spark chokes on a failure's text when it is long
 OVERTAKEN = (ConcurrentAppendException, ConcurrentDeleteReadException, ConcurrentDeleteDeleteException)
@@ -80,7 +87,8 @@ def _write_once(frame: DataFrame, table: Table, commit: Commit) -> bool:
         if table.keys:
             _upsert(frame, table, commit)
         else:
-            _append(frame, table, commit)
+            current = snapshot(frame.sparkSession, table.path)
+            current.append(frame, commit.app_id(table), commit.version, commit.metadata())
     except RAISED as exc:
         if refused := refusal(table.path, exc):
             raise refused from exc
@@ -178,10 +186,6 @@ def _quoted(name: str) -> Column:
     return F.col(f"`{name}`")
 
 
-def _append(frame: DataFrame, table: Table, commit: Commit) -> None:
-    snapshot(frame.sparkSession, table.path).append(frame, commit.app_id(table), commit.version, commit.metadata())
-
-
 def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
     if table.repeats == "stop" and not table.newest_by:
         rows = _only(frame, table, commit)
@@ -195,52 +199,76 @@ def _upsert(frame: DataFrame, table: Table, commit: Commit) -> None:
             return
         except OVERTAKEN:
             pass
-    if needs_rewrite([*rows.columns, *created.schema().names]):
-        _rewrite(rows, table, commit)
-    else:
-        _merge(rows, table, commit)
+    columns = {name.lower() for name in (*rows.columns, *created.schema().names)}
+    upsert = _merge if MERGE_COLUMNS.isdisjoint(columns) else _rewrite
+    for attempt in range(1, MERGE_ATTEMPTS + 1):
+        try:
+            upsert(rows, table, commit)
+            break
+        except OVERTAKEN:
+            # For example, its files were compacted meanwhile: nothing was committed, the next attempt reads anew.
+            if attempt == MERGE_ATTEMPTS:
+                raise
 
 
 def _merge(rows: DataFrame, table: Table, commit: Commit) -> None:
     # MERGE takes these by session configuration only; a micro-batch has a session of its own.
     spark = rows.sparkSession
-    conf = {
-        METADATA_CONF: commit.metadata(),
-        APP_ID: commit.app_id(table),
-        VERSION: str(commit.version),
-    }
-    for name, value in conf.items():
-        spark.conf.set(name, value)
-    try:
-        same_key = " AND ".join(f"s.`{key}` <=> t.`{key}`" for key in table.keys)
-        for attempt in range(1, MERGE_ATTEMPTS + 1):
-            merge = (
-                DeltaTable.forPath(spark, table.path).alias("t").merge(rows.alias("s"), same_key).withSchemaEvolution()
-            )
-            try:
-                merge.whenMatchedUpdateAll(_not_older(table)).whenNotMatchedInsertAll().execute()
-                break
-            except OVERTAKEN:
-                # For example, its files were compacted meanwhile: nothing was committed, the next attempt reads anew.
-                if attempt == MERGE_ATTEMPTS:
-                    raise
-    finally:
-        for name in conf:
-            spark.conf.unset(name)
+    conf = {METADATA_CONF: commit.metadata(), APP_ID: commit.app_id(table), VERSION: str(commit.version)}
+    same_key = " AND ".join(f"s.`{key}` <=> t.`{key}`" for key in table.keys)
+    with configured(spark, conf):
+        merge = DeltaTable.forPath(spark, table.path).alias("t").merge(rows.alias("s"), same_key).withSchemaEvolution()
+        merge.whenMatchedUpdateAll(_not_older(table)).whenNotMatchedInsertAll().execute()
 
 
 def _rewrite(rows: DataFrame, table: Table, commit: Commit) -> None:
-    for attempt in range(1, MERGE_ATTEMPTS + 1):
-        current = snapshot(rows.sparkSession, table.path)
-        held = rows.sparkSession.read.format("delta").option("versionAsOf", current.version).load(table.path)
-        frame = merged(held, rows, table.keys, _not_older(table))
-        try:
-            recorded = commit.app_id(table), commit.version
-            current.replace_rows(frame, "true", current.version, commit.metadata(), recorded)
-            break
-        except OVERTAKEN:
-            if attempt == MERGE_ATTEMPTS:
-                raise
+    """Merge rows by writing the table anew: for columns that MERGE cannot tell from its own."""
+    current = snapshot(rows.sparkSession, table.path)
+    held = rows.sparkSession.read.format("delta").option("versionAsOf", current.version).load(table.path)
+    frame = _merged(held, rows, table.keys, _not_older(table))
+    current.replace_rows(frame, "true", current.version, commit.metadata(), (commit.app_id(table), commit.version))
+
+
+def _merged(held: DataFrame, rows: DataFrame, keys: Sequence[str], not_older: str | None) -> DataFrame:
+    """Return all rows of the table `held` as MERGE would leave them, `rows` merged by `keys`.
+
+    Args:
+        rows: each key once; a column that they lack keeps its value in the table.
+        not_older: SQL over `s`, a row that came, and `t`, the table's of the same key: whether it takes its place.
+    """
+    columns = _joined_columns(held.schema, rows.schema)
+    names = columns.names
+    both = held.to(columns).withColumn(CAME, F.lit(0)).unionByName(rows.to(columns).withColumn(CAME, F.lit(1)))
+    row = F.struct(*map(_quoted, names))
+    # Where only one side has the key, it is both `s` and `t`; a key may be called so, too.
+    named = (_quoted(key).alias(f"{CAME}_{number}") for number, key in enumerate(keys))
+    pairs = both.groupBy(*named).agg(F.max_by(row, CAME).alias("s"), F.min_by(row, CAME).alias("t"))
+    given = {name.lower() for name in rows.columns}
+    takes = F.expr(not_older) if not_older else F.lit(True)
+
+    def value(name: str) -> Column:
+        kept = F.col(f"t.`{name}`")
+        return F.when(takes, F.col(f"s.`{name}`")).otherwise(kept) if name.lower() in given else kept
+
+    return pairs.select(*(value(name).alias(name) for name in names))
+
+
+def _joined_columns(old: StructType, new: StructType) -> StructType:
+    """Return the fields of both, and of those that both have the wider type, which is the one in `new`."""
+    came = {field.name.lower(): field.dataType for field in new.fields}
+    joined = [(f.name, _joined_type(f.dataType, came.pop(f.name.lower(), f.dataType))) for f in old.fields]
+    added = [(field.name, field.dataType) for field in new.fields if field.name.lower() in came]
+    return StructType([StructField(name, kind) for name, kind in joined + added])
+
+
+def _joined_type(old: DataType, new: DataType) -> DataType:
+    if isinstance(old, StructType) and isinstance(new, StructType):
+        return _joined_columns(old, new)
+    if isinstance(old, ArrayType) and isinstance(new, ArrayType):
+        return ArrayType(_joined_type(old.elementType, new.elementType))
+    if isinstance(old, MapType) and isinstance(new, MapType):
+        return MapType(_joined_type(old.keyType, new.keyType), _joined_type(old.valueType, new.valueType))
+    return new
 
 
 def _not_older(table: Table) -> str | None:

@@ -11,7 +11,7 @@ from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 from pyarrow import fs
 
-from jobs.connectors.delta.commit import REPLAYS
+from jobs.connectors.delta.log import REPLAYS
 from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION
 from jobs.connectors.exactly_once.markers import Done, Plan, parse
 from jobs.connectors.files import lacks_folder, storage

@@ -4,10 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jobs.connectors.delta.commit import ANEW
-from jobs.connectors.delta.damage import file_faults
-from jobs.connectors.delta.log import DeltaLog, LogCommit, undone
-from jobs.connectors.delta.reading import StoredTable, naming_damage
+from jobs.connectors.delta.log import ANEW, DeltaLog, LogCommit, undone
+from jobs.connectors.delta.reading import StoredTable, file_faults, naming_damage
 from jobs.operations.coverage.findings import Finding
 from jobs.operations.coverage.query_offsets import (
     Key,

@@ -12,7 +12,7 @@ from conf.durations import milliseconds
 from conf.settings import Settings
 from jobs import catalog
 from jobs.connectors.causes import cause_line
-from jobs.connectors.delta.commit import REPLAYS
+from jobs.connectors.delta.log import REPLAYS
 from jobs.connectors.hadoop_files import Entry, Folders
 from jobs.operations.replay.record import FILE, Replay, ReplayPaths
 from jobs.pipeline import checkpoint, paths, state_store

@@ -11,7 +11,8 @@ from conf.durations import milliseconds
 from conf.settings import Maintenance, Settings
 from jobs.connectors.causes import cause_line
 from jobs.connectors.delta import maintenance as delta_maintenance
-from jobs.connectors.delta.commit import RANGE, REPLAYS
+from jobs.connectors.delta.commit import RANGE
+from jobs.connectors.delta.log import REPLAYS
 from jobs.connectors.delta.maintenance import Files
 from jobs.connectors.hadoop_files import Folders, Size
 from jobs.operations.maintenance.checkpoints import days, megabytes

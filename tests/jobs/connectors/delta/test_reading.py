@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from conf.errors import TidemarkError
-from jobs.connectors.delta import damage
+from jobs.connectors.delta import reading
 from jobs.connectors.delta.log import DeltaLog
 from jobs.connectors.delta.reading import StoredTable, find_table, naming_damage
 
@@ -148,7 +148,7 @@ def test_files_that_the_system_does_not_open_are_no_damage(folder: Path, monkeyp
 
     monkeypatch.setattr("pyarrow.parquet.ParquetFile", refuse)
     for said in ("Too many open files", "Parquet magic bytes not found"):
-        assert damage.diagnosed(str(folder), OSError(said), "delete it").code == "NOT_READ"
+        assert reading.diagnosed(str(folder), OSError(said), "delete it").code == "NOT_READ"
 
 
 def test_files_that_were_removed_as_they_were_read_are_no_damage(folder: Path) -> None:
