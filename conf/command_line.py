@@ -8,13 +8,13 @@ import argparse
 import shlex
 from collections.abc import Callable, Sequence
 
-from conf import secret_words, setting_sources
+from conf import credentials, setting_sources
 from conf.errors import TidemarkError
 from conf.names import is_text
+from conf.setting_types import LONG
 from conf.settings import ENVIRONMENTS, Settings, load
 
 ROOTS = ("tables", "checkpoints")
-LARGEST = 2**63 - 1  # that Kafka, Arrow and Spark have room for
 SHOWN_DIGITS = 40
 LEAST, MOST = 0.000_001, 1_000_000_000  # seconds, or so many a second: a clock can wait for it
 
@@ -61,7 +61,7 @@ def check(words: Sequence[str]) -> None:
     """
     for word in words:
         setting_sources.refuse_secret(Settings, word)
-    secret_words.refuse(words)
+    credentials.refuse_secrets(words)
     for word in words:
         if not is_text(word):
             raise TidemarkError("BAD_ARGUMENTS", f"{word!a} is no text in UTF-8", "write it in UTF-8")
@@ -103,5 +103,5 @@ def count_up_to(most: int, least: int = 1) -> Callable[[str], int]:
     return count
 
 
-whole_number = count_up_to(LARGEST, least=0)
-positive_count = count_up_to(LARGEST)
+whole_number = count_up_to(LONG, least=0)
+positive_count = count_up_to(LONG)

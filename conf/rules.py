@@ -19,10 +19,10 @@ from pydantic import (
 )
 
 from conf import ROOT
-from conf.durations import Duration
 from conf.errors import TidemarkError, nearest
 from conf.regex_growth import LONGEST_TEXT, growth
-from conf.toml_files import read_toml
+from conf.setting_sources import read_toml
+from conf.setting_types import Duration
 
 LARGEST = sys.float_info.max
 HEADER = re.compile(r"""\s*\[\[\s*("[^"]+"|'[^']+'|[\w-]+)\s*\]\]""")

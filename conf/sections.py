@@ -1,16 +1,32 @@
-"""Declares the settings of the pipeline itself: a class for each table of `base.toml`, and one for a single job."""
+"""Declares the settings: a class for each table of `base.toml`, and one for a single job; `conf.kafka` has Kafka's."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from conf.client_properties import INT, LONG
-from conf.connections import Delivery, RealTimeBatch, Section, Source
-from conf.durations import Duration, Interval, milliseconds
-from conf.names import TOPIC_RULE, is_topic
-from conf.text_kinds import Clock, Folder, JavaOptions, ListeningHost, Master, Memory, Place, Region
-from conf.urls import require_url
+from conf.credentials import require_certificates
+from conf.names import TOPIC_RULE, is_topic, require_url
+from conf.setting_types import (
+    INT,
+    LONG,
+    Clock,
+    Duration,
+    Folder,
+    Interval,
+    JavaOptions,
+    Line,
+    ListeningHost,
+    Master,
+    Memory,
+    Place,
+    Region,
+    Section,
+    StartingOffsets,
+    StoreFolder,
+    milliseconds,
+)
 
 SAFE_KEEP = "7 days"  # Delta's own default
 # Only holders of the secret can talk to a driver and its executors; what they send, and what they spill, is encrypted.
@@ -18,24 +34,109 @@ SPARK_SECRET = "spark.authenticate.secret"
 ENCRYPTION = ("spark.authenticate", "spark.network.crypto.enabled", "spark.io.encryption.enabled")
 StateStore = Literal["heap", "rocksdb"]
 OnFailure = Literal["stop-all", "isolate", "restart"]
+Delivery = Literal["exactly-once", "at-least-once", "at-most-once", "real-time"]
+CompatibilityLevel = Literal[
+    "none", "backward", "backward_transitive", "forward", "forward_transitive", "full", "full_transitive"
+]
+LONGEST_LINGER_MS = 900_000  # that librdkafka takes
+LEAST_REAL_TIME_MS = 5_000  # Spark's real-time trigger takes no shorter batch
 LIMITS = ("max_offsets_per_trigger", "min_offsets_per_trigger", "max_trigger_delay", "min_partitions")
 
 
-def _listed(value: Any) -> Any:
-    """Return a list, or its texts with commas between them, as a variable or --set gives it."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+class Registry(Section):
+    path: StoreFolder
+    url: str
+    username: Line
+    password: SecretStr
+    ca_location: str
+    compatibility: CompatibilityLevel
+
+    @model_validator(mode="after")
+    def _check_url(self) -> "Registry":
+        # The client splits the text at commas: addresses of one registry, tried in turn.
+        _check_service(self, "registry", self.url.split(",") if self.url else [])
+        return self
 
 
-def _topic(name: str) -> str:
-    if not is_topic(name):
-        raise ValueError(f"{name!r} is no name of a topic: it has {TOPIC_RULE}")
-    return name
+class Search(Section):
+    """An OpenSearch that keeps the index of logs; `url` is empty where there is none."""
+
+    url: str
+    username: Line
+    password: SecretStr
+    ca_location: str
+    keep: Duration
+
+    @model_validator(mode="after")
+    def _check_url(self) -> "Search":
+        _check_service(self, "search", [self.url] if self.url else [])
+        return self
 
 
-def _any_topic(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not names:
-        raise ValueError("'' names no topic: write their names, with commas between them")
-    return names
+def _check_service(section: Registry | Search, name: str, urls: Iterable[str]) -> None:
+    """Check where a service over HTTP is, and how to log in there; raises ValueError."""
+    for url in urls:
+        require_url("url", url.strip(), f"set {name}.username and {name}.password")
+    if section.username and not section.password.get_secret_value():
+        variable = f"TIDEMARK_{name.upper()}__PASSWORD"
+        raise ValueError(f"username needs a password: set {variable}, or ..._FILE to its file")
+    if section.ca_location:
+        require_certificates(section.ca_location, "ca_location")
+
+
+class Broker(Section):
+    # A variable gives a text, which Literal would refuse.
+    nodes: Annotated[Literal[1, 3], BeforeValidator(lambda value: int(value) if value in ("1", "3") else value)]
+    port: int = Field(ge=0, le=65535)
+    heap_mb: int = Field(ge=128, le=INT)
+
+
+class Batching(Section):
+    linger_ms: int = Field(ge=0, le=LONGEST_LINGER_MS)
+    batch_bytes: int = Field(ge=1, le=INT)
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+    def client_config(self) -> dict[str, str | int]:
+        """Return librdkafka properties of a producer that batches so."""
+        return {"linger.ms": self.linger_ms, "batch.size": self.batch_bytes, "compression.type": self.compression}
+
+
+def _require_real_time(text: str) -> str:
+    if milliseconds(text) < LEAST_REAL_TIME_MS:
+        raise ValueError(f"a batch of delivery real-time lasts {LEAST_REAL_TIME_MS // 1000} seconds or longer")
+    return text
+
+
+RealTimeBatch = Annotated[Duration, AfterValidator(_require_real_time)]
+
+
+class Sink(Batching):
+    delivery: Delivery
+    real_time_batch: RealTimeBatch
+
+
+class Ledger(Section):
+    """The sink that writes exactly once."""
+
+    application: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    shards: int = Field(ge=1, le=INT)
+    max_shards: int = Field(ge=1, le=INT)
+    small_batch_records: int = Field(ge=0, le=LONG)
+    transaction_timeout_ms: int = Field(ge=1000, le=INT)
+
+
+class Source(Section):
+    starting_offsets: StartingOffsets
+    max_offsets_per_trigger: int = Field(ge=1, le=LONG)
+    min_offsets_per_trigger: int = Field(ge=0, le=LONG)
+    max_trigger_delay: Duration
+    min_partitions: int = Field(ge=0, le=INT)
+    max_poll_records: int = Field(ge=1, le=INT)
+    receive_buffer_bytes: int = Field(ge=-1, le=INT)
+    fetch_min_bytes: int = Field(ge=0, le=INT)
+    fetch_max_wait_ms: int = Field(ge=0, le=INT)
+    max_partition_fetch_bytes: int = Field(ge=0, le=INT)
+    commit_to_group: bool
 
 
 class Paths(Section):
@@ -59,12 +160,12 @@ class Spark(Section):
     def properties(self) -> dict[str, str]:
         """Return Spark's properties that say who sees its pages and what is encrypted;
         never to be printed: a secret is among them."""
-        found = {} if self.ui else {"spark.ui.enabled": "false"}
+        properties = {} if self.ui else {"spark.ui.enabled": "false"}
         if self.encryption:
-            found |= dict.fromkeys(ENCRYPTION, "true")
+            properties |= dict.fromkeys(ENCRYPTION, "true")
             if secret := self.encryption_secret.get_secret_value():
-                found[SPARK_SECRET] = secret
-        return found
+                properties[SPARK_SECRET] = secret
+        return properties
 
 
 class PersonalData(Section):
@@ -114,12 +215,29 @@ class Running(Section):
     stop_within: Duration
 
 
+def _split(value: Any) -> Any:
+    """Return a list, or its texts with commas between them, as a variable or --set gives it."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _require_topic(name: str) -> str:
+    if not is_topic(name):
+        raise ValueError(f"{name!r} is no name of a topic: it has {TOPIC_RULE}")
+    return name
+
+
+def _require_any(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("'' names no topic: write their names, with commas between them")
+    return names
+
+
 class Ingest(Section):
     topics: Annotated[
-        tuple[Annotated[str, AfterValidator(_topic)], ...],
+        tuple[Annotated[str, AfterValidator(_require_topic)], ...],
         NoDecode,
-        BeforeValidator(_listed),
-        AfterValidator(_any_topic),
+        BeforeValidator(_split),
+        AfterValidator(_require_any),
     ]
 
 
@@ -138,7 +256,7 @@ class Regions(Section):
     """This cluster's region, and those whose topics MirrorMaker copies here, as REGION.TOPIC."""
 
     here: str = Field(pattern=r"^[a-z0-9-]+$")
-    others: Annotated[tuple[Region, ...], NoDecode, BeforeValidator(_listed)]
+    others: Annotated[tuple[Region, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Quarantine(Section):
@@ -190,5 +308,4 @@ class Job(Section):
 
     def source(self, general: Source) -> Source:
         """Return the settings of the job's sources: `general`, and on it what the job sets apart."""
-        own = {name: value for name in LIMITS if (value := getattr(self, name)) is not None}
-        return general.model_copy(update=own)
+        return general.model_copy(update={name: value for name in LIMITS if (value := getattr(self, name)) is not None})

@@ -5,6 +5,7 @@ pydantic-settings passes over a variable that it does not know: here every name 
 
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,10 +14,9 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource
 
+from conf.credentials import REFERENCE
 from conf.errors import TidemarkError, nearest
 from conf.names import is_text
-from conf.secret_words import REFERENCE
-from conf.toml_files import read_toml
 
 PREFIX = "TIDEMARK_"
 # Variables with our prefix that are not settings: they say where state lies, which overlay holds, and how setup runs.
@@ -31,6 +31,26 @@ NAME = "NAME"
 FILE = "_file"
 PATHS = ("/", "./", "../")
 NO_PATH = "write the path of the file that has the secret; what is set is not shown: it may be the secret"
+
+
+def read_toml(path: Path, code: str) -> tuple[dict[str, Any], str]:
+    """Return the tables of a file in UTF-8, with a byte order mark or without, and its text.
+
+    Raises:
+        TidemarkError: `code`, with the file and the reason, where it cannot be read or is no TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return tomllib.loads(text), text
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+    except UnicodeDecodeError as exc:
+        reason = f"it is no text in UTF-8 (byte {exc.start})"
+    except RecursionError:
+        reason = "its tables or lists lie too deep in one another"
+    except ValueError as exc:  # tomllib's own, and Python's of a number with thousands of digits
+        reason = str(exc)
+    raise TidemarkError(code, f"{path}: {reason}", "mend the file")
 
 
 class SecretFile(SecretStr):

@@ -10,26 +10,19 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from conf import ROOT, secret_words, setting_sources, state_dir
-from conf.brokers import Kafka
-from conf.connections import (
-    CLIENT_LOG,
+from conf import ROOT, credentials, setting_sources, state_dir
+from conf.errors import TidemarkError, nearest
+from conf.kafka import CLIENT_LOG, Kafka
+from conf.sections import (
+    SPARK_SECRET,
     Batching,
     Broker,
     CompatibilityLevel,
     Delivery,
-    Ledger,
-    Registry,
-    Search,
-    Sink,
-    Source,
-)
-from conf.errors import TidemarkError, nearest
-from conf.sections import (
-    SPARK_SECRET,
     History,
     Ingest,
     Job,
+    Ledger,
     Logging,
     Maintenance,
     Metrics,
@@ -39,8 +32,12 @@ from conf.sections import (
     PersonalData,
     Quarantine,
     Regions,
+    Registry,
     Replaying,
     Running,
+    Search,
+    Sink,
+    Source,
     Spark,
 )
 
@@ -139,7 +136,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _hold_no_login(self) -> "Settings":
         for place, text in _texts(self.model_dump()):
-            if secret_words.holds_login(text):
+            if credentials.holds_login(text):
                 remedy = "give them where that system looks for them, such as a variable or a file of its own"
                 raise ValueError(f"{place} must hold no user and password: {remedy}")
         return self
@@ -224,7 +221,7 @@ def _explain(exc: ValidationError) -> TidemarkError:
     what, value = problem["msg"].removeprefix("Value error, "), problem["input"]
     is_secret = key in setting_sources.secret_keys(Settings)
     if problem["type"] != "value_error" and isinstance(value, str | int | float) and not is_secret:
-        what += f", not {secret_words.shown(value) if isinstance(value, str) else value}"
+        what += f", not {credentials.shown(value) if isinstance(value, str) else value}"
     # Errors over several sections carry no key; their text names the sections.
     place = f"setting `{key}`: " if key else "setting "
     return TidemarkError("BAD_SETTING", f"{place}{what}", "see conf/base.toml for what it takes")

@@ -4,15 +4,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from conf import ROOT, durations
+from conf import ROOT
 from conf.errors import TidemarkError, nearest
 from conf.names import TOPIC_RULE, is_topic
-from conf.toml_files import read_toml
+from conf.setting_sources import read_toml
+from conf.setting_types import DURATION_EXAMPLE, INT, milliseconds
 
 CleanupPolicy = Literal["delete", "compact"]
 Format = Literal["avro", "json"]
 FOREVER_MS = -1
-MOST = {"partitions": 2**31 - 1, "replication_factor": 2**15 - 1}  # that Kafka's protocol has room for
+MOST = {"partitions": INT, "replication_factor": 2**15 - 1}  # that Kafka's protocol has room for
 DECLARED = {
     *("partitions", "replication_factor", "retention", "cleanup_policy"),
     *("key", "schema", "schemas", "format", "event_time"),
@@ -145,9 +146,9 @@ def _retention_ms(path: Path, name: str, text: Any) -> int:
     if text == "forever":
         return FOREVER_MS
     try:
-        return durations.milliseconds(str(text))
+        return milliseconds(str(text))
     except ValueError:
-        raise _bad(path, name, f"has retention = {text!r}", f'write "forever", or {durations.EXAMPLE}') from None
+        raise _bad(path, name, f"has retention = {text!r}", f'write "forever", or {DURATION_EXAMPLE}') from None
 
 
 def _bad(path: Path, name: str, what: str, remedy: str) -> TidemarkError:

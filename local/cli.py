@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
-from conf import ROOT, secret_words, state_dir
+from conf import ROOT, credentials, state_dir
 from conf.errors import TidemarkError, exit_on_error, nearest
 from local.processes import end_on_signal, interrupts_held_back
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     name, *arguments = argv
     if name not in COMMANDS:
-        secret_words.refuse(argv)
+        credentials.refuse_secrets(argv)
         raise TidemarkError("UNKNOWN_COMMAND", f"there is no command `{name}`", nearest(name, list(COMMANDS)))
     end_on_signal()
     if operation := COMMANDS[name].operation:
@@ -103,7 +103,7 @@ def usage() -> str:
 
 def setup(argv: Sequence[str]) -> int:
     """Archive Spark's classes; packages and jars the launcher has installed before this runs."""
-    secret_words.refuse(argv)
+    credentials.refuse_secrets(argv)
     argparse.ArgumentParser(prog="local/tidemark setup", description="Install packages and jars.").parse_args(argv)
     from local import driver  # here, so that the commands without packages can load this module
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-from conf import ROOT, secret_words, state_dir
+from conf import ROOT, credentials, state_dir
 from conf.errors import TidemarkError, of_system
 from local import jars, processes
 
@@ -201,7 +201,7 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 def main(argv: Sequence[str]) -> int:
     """Check this machine, one line per check; exits with 1 when any fails."""
-    secret_words.refuse(argv)
+    credentials.refuse_secrets(argv)
     argparse.ArgumentParser(prog="local/tidemark doctor", description=main.__doc__).parse_args(argv)
     failed = 0
     for finding in findings():

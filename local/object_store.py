@@ -8,8 +8,8 @@ environment to S3A by itself: they stand on no command line.
 import os
 from collections.abc import Mapping
 
+from conf.credentials import holds_login
 from conf.errors import TidemarkError
-from conf.secret_words import holds_login
 from conf.settings import Settings
 from local import jars
 

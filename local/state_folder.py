@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from conf import ROOT, home, secret_words, state_dir
+from conf import ROOT, credentials, home, state_dir
 from conf.errors import TidemarkError
 from local.processes import exclusive
 
@@ -25,7 +25,7 @@ MARKER = ".tidemark-state"  # written by local/bootstrap.sh when it makes the fo
 
 def clean(argv: Sequence[str]) -> int:
     """Stop the embedded broker and remove the state folder: packages, jars, topics' data, tables, checkpoints, logs."""
-    secret_words.refuse(argv)
+    credentials.refuse_secrets(argv)
     argparse.ArgumentParser(prog="local/tidemark clean", description=clean.__doc__).parse_args(argv)
     state = state_dir()
     if not state.exists():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
-from conf import ROOT, code_version, command_line, state_dir, text_kinds
+from conf import ROOT, code_version, command_line, setting_types, state_dir
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings, without_secrets
 from jobs import arguments as jobs_arguments
@@ -28,10 +28,10 @@ CODE_OPTIONS = {
 }
 # These are judged as the settings of their kind are.
 JUDGED: Mapping[str, Callable[[str], str]] = {
-    **dict.fromkeys(("--master", "spark.master"), text_kinds.require_master),
-    **dict.fromkeys(("--driver-memory", "spark.driver.memory"), text_kinds.require_memory),
-    **dict.fromkeys(("--executor-memory", "spark.executor.memory"), text_kinds.require_memory),
-    "--driver-java-options": text_kinds.require_java_options,
+    **dict.fromkeys(("--master", "spark.master"), setting_types.require_master),
+    **dict.fromkeys(("--driver-memory", "spark.driver.memory"), setting_types.require_memory),
+    **dict.fromkeys(("--executor-memory", "spark.executor.memory"), setting_types.require_memory),
+    "--driver-java-options": setting_types.require_java_options,
 }
 # Spark's launcher adds the module, and no option of Java's takes the warning away.
 START_OF_JVM = "WARNING: Using incubator modules: jdk.incubator.vector"

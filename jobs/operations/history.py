@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from conf import command_line
-from conf.durations import milliseconds
 from conf.errors import TidemarkError, exit_on_error, nearest
+from conf.setting_types import LONG, milliseconds
 from conf.settings import Settings
 from jobs import catalog
 from jobs.pipeline.monitoring import micro_batch_table
@@ -116,7 +116,7 @@ def _require_known(settings: Settings, name: str) -> None:
 
 def attempts(settings: Settings, query: str, batch: int) -> list[dict[str, Any]]:
     """Return what is known of one micro-batch of a query, by its attempts; none where no batch has such a number."""
-    if batch > command_line.LARGEST:
+    if batch > LONG:
         return []
     return rows_of(
         micro_batch_table.micro_batches(settings, (pc.field("query") == query) & (pc.field("batch") == batch))

@@ -15,8 +15,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf import code_version
-from conf.durations import milliseconds
 from conf.regex_growth import LONGEST_TEXT
+from conf.setting_types import milliseconds
 from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import source_sink

@@ -16,8 +16,8 @@ from typing import Any
 from pyspark.sql import Column, Row, SparkSession
 from pyspark.sql import functions as F
 
-from conf.durations import milliseconds
 from conf.errors import TidemarkError
+from conf.setting_types import milliseconds
 from conf.settings import Search
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.opensearch import Document, OpenSearch

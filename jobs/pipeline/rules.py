@@ -24,7 +24,7 @@ from pyspark.sql.types import (
     TimestampType,
 )
 
-from conf import durations
+from conf import setting_types
 from conf.errors import TidemarkError, nearest
 from conf.rules import Freshness, Pattern, Range, Reference, Required, Rule, Stateless, Unique, fields_of
 from jobs.connectors.spark_internals import jvm
@@ -219,7 +219,7 @@ def with_repeats(validated: DataFrame, rule: Unique, event_time: str, earlier: D
             "place", F.struct(F.lit(-1).alias("partition"), F.lit(-1).cast("long").alias("offset"))
         )
         rows = rows.unionByName(before, allowMissingColumns=True)
-    reach = durations.milliseconds(rule.within)
+    reach = setting_types.milliseconds(rule.within)
     # A row that is compared with nothing has its own window: in one window for all, each would look at every other.
     alone = F.when(F.col("repeated").isNull(), F.col("place"))
     near = Window.partitionBy("repeated", alone).orderBy("at_ms").rangeBetween(-reach, reach)
@@ -241,7 +241,7 @@ def before_batch(
         starts: the batch's first offset in each partition; rows of other partitions do not count as before.
         between: the batch's first and last event time, in milliseconds since 1970-01-01T00:00Z.
     """
-    reach = durations.milliseconds(rule.within)
+    reach = setting_types.milliseconds(rule.within)
     first, last = F.timestamp_millis(F.lit(between[0] - reach)), F.timestamp_millis(F.lit(between[1] + reach))
     near = F.col(event_time).between(first, last)
     sides = ((F.col("_partition") == number) & (F.col("_offset") < start) for number, start in starts.items())

@@ -19,8 +19,8 @@ from typing import Any
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from conf.durations import milliseconds
 from conf.errors import Interrupted, TidemarkError
+from conf.setting_types import milliseconds
 from conf.settings import SPARK_SECRET, Settings, secret_variables
 from jobs.connectors.spark_internals import jvm, load_testing_late, start_callback_server, submitted_conf
 from jobs.pipeline.log_labels import log_to_file

@@ -17,8 +17,8 @@ from pyspark.errors import StreamingQueryException
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
-from conf.durations import milliseconds
 from conf.errors import TidemarkError
+from conf.setting_types import milliseconds
 from conf.settings import Kafka, Running
 from jobs.connectors.hadoop_files import FILE_UNREADABLE
 from jobs.connectors.spark_internals import in_parallel

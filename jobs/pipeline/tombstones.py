@@ -73,7 +73,7 @@ def with_deleted_keys(
 
 
 def key_value(topic: str, schema: dict[str, Any], key: str) -> Column:
-    """Return the column `key` (binary) of a record as a value of the field `key` of `schema`, in fastavro's parse_text
+    """Return the column `key` (binary) of a record as a value of the field `key` of `schema`, in fastavro's parsed
     form; null where it is none.
 
     Raises:

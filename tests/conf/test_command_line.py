@@ -260,7 +260,7 @@ def test_every_command_line_is_looked_through_before_argparse_reads_it() -> None
                     and call.func.attr in ("parse_args", "parse_known_args")
                     and not (call.args and isinstance(call.args[0], ast.List))  # words of ours
                 ]
-                assert not reads or {"check", "refuse"} & {*named}, f"{path}: {function.name}"
+                assert not reads or {"check", "refuse_secrets"} & {*named}, f"{path}: {function.name}"
 
 
 def test_words_that_are_no_utf_8_are_refused_by_every_command() -> None:

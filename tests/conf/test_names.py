@@ -1,14 +1,15 @@
-"""No name from outside leads out of its folder, and topics are named as Kafka names them."""
+"""No name from outside leads out of its folder, topics are named as Kafka names them, URLs as clients take them."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
-from conf.names import require_topic, within
+from conf.names import require_topic, require_url, within
 from conf.settings import load
 from jobs.operations.replay.record import Replays
 from jobs.pipeline import paths
@@ -84,3 +85,45 @@ def test_the_id_of_a_registered_schema_is_a_number(tmp_path: Path) -> None:
     (tmp_path / "index.json").write_text('[{"id": "../x", "subject": "s", "version": 1, "sha256": ""}]')
     with pytest.raises(TidemarkError, match=r"REGISTRY_DAMAGED: .*an id is no number"):
         FileRegistry(tmp_path).latest("s")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host", "https://host:8081/a", "http://[::1]:8081", "http://127.0.0.1", "http://bücher.example"]
+)
+def test_a_url_that_is_taken_a_client_takes(url: str) -> None:
+    assert require_url("url", url, "").hostname
+    httpx2.URL(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "",
+            "host:8081",
+            "ftp://host",
+            "http://",
+            "http://host:abc",
+            "http://host:99999",
+            "http://[::1",
+            "http://[x]",
+        ),
+        *(
+            "http://999.1.1.1",
+            "http://a..b",
+            f"http://{'a' * 64}",
+            "http://ho st",
+            "http://host/a b",
+            "http://☃.example",
+        ),
+    ],
+)
+def test_a_url_that_no_client_takes_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^url must be http://HOST… or https://HOST…"):
+        require_url("url", url, "")
+
+
+@pytest.mark.parametrize("url", ["http://u:hunter2@host", "https://hunter2@host", "http://u:hun/hunter2@host"])
+def test_a_login_in_a_url_is_refused_with_what_to_do_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^url must hold no user and password: set it elsewhere$"):
+        require_url("url", url, "set it elsewhere")

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from conf import ROOT
-from conf.durations import milliseconds
 from conf.setting_sources import variables
+from conf.setting_types import milliseconds
 from conf.settings import Settings, load
 from jobs import arguments, catalog
 from local.cli import COMMANDS

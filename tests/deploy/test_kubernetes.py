@@ -16,8 +16,8 @@ from kubeflow_spark_api import models
 from pydantic import SecretStr
 
 from conf import ROOT
-from conf.durations import milliseconds
 from conf.setting_sources import variables
+from conf.setting_types import milliseconds
 from conf.settings import Settings, load
 from jobs import arguments, catalog
 from jobs.operations.replay.request import duration

@@ -21,7 +21,7 @@ from confluent_kafka.admin import AclOperation, ResourceType
 from fastavro import parse_schema, schemaless_writer
 
 from conf import ROOT, setting_sources, state_dir
-from conf.certificates import key_for_java
+from conf.credentials import key_for_java
 from conf.settings import Settings
 from local.processes import HOST, end_group, wait_for
 from schemas.codec import frame

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ClusterMetadata
 
-from conf.certificates import subject
+from conf.credentials import certificate_subject
 from conf.errors import TidemarkError
 from conf.settings import CLIENT_LOG, Kafka
 from jobs.connectors.kafka.refusals import BY_ERROR
@@ -181,7 +181,7 @@ def user_of(connection: Mapping[str, Any]) -> str:
     if user := connection.get("sasl.username"):
         return str(user)
     is_by_certificate = connection.get("security.protocol") == "SSL" and "ssl.certificate.location" in connection
-    return subject(connection["ssl.certificate.location"]) if is_by_certificate else ""
+    return certificate_subject(connection["ssl.certificate.location"]) if is_by_certificate else ""
 
 
 def kafka_failed(what: str, cause: str) -> TidemarkError:

@@ -17,7 +17,7 @@ from typing import Any
 from py4j.java_gateway import JavaGateway  # type: ignore[import-untyped]
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 
-from conf.certificates import key_for_java
+from conf.credentials import key_for_java
 from conf.errors import TidemarkError
 from conf.settings import Kafka
 from jobs.connectors.kafka.access import CLUSTER, EVERY, Kind, Right, denied, reading

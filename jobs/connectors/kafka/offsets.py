@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple, Self, cast
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from conf.durations import moment
 from conf.errors import TidemarkError
+from conf.setting_types import moment
 from conf.settings import Kafka
 from jobs.connectors.kafka.access import Connection, reading
 from jobs.connectors.kafka.consumer import MESSAGES, ReadCommittedConsumer, is_end, messages, open_consumer

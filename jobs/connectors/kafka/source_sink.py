@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, StringType
 
-from conf import durations
+from conf import setting_types
 from conf.errors import TidemarkError, nearest
 from conf.settings import Batching, Kafka, Source
 from jobs.connectors.causes import KAFKA, causes
@@ -79,7 +79,7 @@ def stream_limits(source: Source) -> dict[str, str]:
     limits = {"maxOffsetsPerTrigger": str(source.max_offsets_per_trigger)}
     if source.min_offsets_per_trigger:
         limits["minOffsetsPerTrigger"] = str(source.min_offsets_per_trigger)
-        limits["maxTriggerDelay"] = f"{durations.milliseconds(source.max_trigger_delay)}ms"
+        limits["maxTriggerDelay"] = f"{setting_types.milliseconds(source.max_trigger_delay)}ms"
     if source.min_partitions:
         limits["minPartitions"] = str(source.min_partitions)
     return limits

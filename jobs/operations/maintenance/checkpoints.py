@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from pyspark.sql import SparkSession
 
-from conf.durations import milliseconds
+from conf.setting_types import milliseconds
 from conf.settings import Settings
 from jobs import catalog
 from jobs.connectors.causes import cause_line

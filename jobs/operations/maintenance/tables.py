@@ -7,7 +7,7 @@ from time import monotonic
 
 from pyspark.sql import SparkSession
 
-from conf.durations import milliseconds
+from conf.setting_types import milliseconds
 from conf.settings import Maintenance, Settings
 from jobs.connectors.causes import cause_line
 from jobs.connectors.delta import maintenance as delta_maintenance

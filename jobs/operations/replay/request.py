@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from conf.durations import milliseconds
 from conf.errors import TidemarkError, nearest
+from conf.setting_types import milliseconds
 from conf.settings import Settings
 from jobs.connectors.kafka.offsets import OffsetLookup, Position, parse_position, require_offsets
 from jobs.operations.replay.live_job import BronzeIndex, LiveQuery

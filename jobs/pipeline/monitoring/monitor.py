@@ -26,8 +26,8 @@ from pyspark.sql.streaming.listener import (
 )
 from pyspark.sql.streaming.query import StreamingQuery
 
-from conf.durations import milliseconds
 from conf.errors import TidemarkError
+from conf.setting_types import milliseconds
 from conf.settings import Job
 from jobs.pipeline import checkpoint, plan_analysis
 from jobs.pipeline.log_labels import tell_batch

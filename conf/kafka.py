@@ -1,25 +1,119 @@
-"""Declares the connection to the brokers, the same for librdkafka and for Spark's client in Java."""
+"""Declares the connection to the brokers, the same for librdkafka and for Spark's client in Java.
+
+Beside the block's own settings it takes properties of the two clients, from a list. Properties that decide on delivery,
+login and trust are not among them: `acks`, `isolation.level`, groups, transactional ids, host name verification,
+classes to load. Neither is what a setting has, or a file to be written.
+"""
 
 import hashlib
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from conf import setting_sources
-from conf.certificates import require_certificates, require_key_pair
-from conf.client_properties import CLIENT, SPARK, allowed
-from conf.connections import CLIENT_LOG, Section
-from conf.errors import TidemarkError
-from conf.setting_sources import SecretFile
-from conf.text_kinds import Line, Servers
+from conf.credentials import require_certificates, require_key_pair, shown
+from conf.errors import TidemarkError, nearest
+from conf.names import require_url
+from conf.setting_sources import SecretFile, variable_of
+from conf.setting_types import INT, LONG, Line, Section, Servers
 from conf.topics import MOST
-from conf.urls import require_url
 
+CLIENT_LOG = logging.getLogger("tidemark.kafka")
+# Without a handler Python prints warnings to the terminal, where our one line should stand alone.
+CLIENT_LOG.addHandler(logging.NullHandler())
 OAUTHBEARER = "OAUTHBEARER"
 # A secret may go to these hosts without TLS: it does not leave the machine.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Properties of librdkafka.
+CLIENT = frozenset(
+    {
+        *("api.version.request.timeout.ms", "broker.address.family", "broker.address.ttl", "client.dns.lookup"),
+        *("client.rack", "connections.max.idle.ms", "enable.metrics.push"),
+        *("metadata.max.age.ms", "metadata.recovery.strategy", "reconnect.backoff.max.ms", "retry.backoff.max.ms"),
+        *("retry.backoff.ms", "sasl.oauthbearer.extensions", "socket.connection.setup.timeout.ms"),
+        *("socket.keepalive.enable", "socket.max.fails", "socket.nagle.disable", "socket.receive.buffer.bytes"),
+        *("socket.send.buffer.bytes", "ssl.cipher.suites", "ssl.crl.location", "ssl.curves.list"),
+        *("ssl.sigalgs.list", "topic.metadata.refresh.interval.ms"),
+    }
+)
+Numbers = tuple[float, float]  # from and to, whole where both are whole
+# Properties of the client in Java, which are judged by none before a job runs: which numbers or which texts each takes.
+VALUES: Mapping[str, Numbers | re.Pattern[str]] = {
+    **dict.fromkeys(("default.api.timeout.ms", "request.timeout.ms", "sasl.login.connect.timeout.ms"), (0, INT)),
+    **dict.fromkeys(("metadata.max.age.ms", "sasl.login.retry.backoff.ms"), (0, LONG)),
+    **dict.fromkeys(("reconnect.backoff.ms", "reconnect.backoff.max.ms", "retry.backoff.ms"), (0, LONG)),
+    **dict.fromkeys(("retry.backoff.max.ms", "sasl.login.retry.backoff.max.ms"), (0, LONG)),
+    **dict.fromkeys(("socket.connection.setup.timeout.ms", "socket.connection.setup.timeout.max.ms"), (0, LONG)),
+    "sasl.login.read.timeout.ms": (0, INT),
+    "sasl.login.refresh.buffer.seconds": (0, 3600),
+    "sasl.login.refresh.min.period.seconds": (0, 900),
+    "sasl.login.refresh.window.factor": (0.5, 1.0),
+    "send.buffer.bytes": (-1, INT),
+    "connections.max.idle.ms": (-1, LONG),
+    "client.dns.lookup": re.compile("use_all_dns_ips|resolve_canonical_bootstrap_servers_only"),
+    "client.rack": re.compile(r"[\x20-\x7e]*"),
+    "enable.metrics.push": re.compile("true|false", re.IGNORECASE),
+    "metadata.recovery.strategy": re.compile("none|rebootstrap", re.IGNORECASE),
+    "ssl.cipher.suites": re.compile(r"(SSL|TLS)_[A-Z0-9_]+(\s*,\s*(SSL|TLS)_[A-Z0-9_]+)*"),
+    "ssl.enabled.protocols": re.compile(r"TLSv1(\.[123])?(\s*,\s*TLSv1(\.[123])?)*"),
+    "ssl.protocol": re.compile(r"TLS(v1(\.[123])?)?"),
+}
+SPARK = frozenset(VALUES)
+REQUEST_MS = 30_000  # of request.timeout.ms by default
+
+
+def _properties(setting: str, names: frozenset[str]) -> Callable[[Any], Any]:
+    """Return a function that turns the tables of kafka.`setting` into texts by the properties' names.
+
+    A name's dots have made tables within tables; a variable writes them as `_`. It raises ValueError, with the nearest
+    name, where one is not among `names`, and where Kafka's client in Java would not take a value (`VALUES`).
+    """
+
+    def read(tables: Any) -> Any:
+        if not isinstance(tables, Mapping):
+            return tables
+        properties = _flatten(tables)
+        for name, value in properties.items():
+            if name not in names:
+                free = nearest(name, sorted(names))
+                raise ValueError(
+                    f"kafka.{setting} does not take `{name}`, which is a setting's or never changes: {free}"
+                )
+            if setting == "spark":
+                _require_value(name, value)
+        least, request = properties.get("default.api.timeout.ms"), properties.get("request.timeout.ms", REQUEST_MS)
+        if least and int(least) < int(request):
+            raise ValueError(f"default.api.timeout.ms is {least}, below request.timeout.ms = {request}")
+        return properties
+
+    return read
+
+
+def _require_value(name: str, value: str) -> None:
+    takes = VALUES[name]
+    if isinstance(takes, re.Pattern):
+        if not takes.fullmatch(value):
+            raise ValueError(f"{name} is {shown(value)}: write what matches {takes.pattern}")
+        return
+    least, most = takes
+    is_whole = isinstance(least, int)
+    form = r"-?[0-9]{1,19}" if is_whole else r"[0-9](\.[0-9]{1,9})?"
+    if not re.fullmatch(form, value) or not least <= (int(value) if is_whole else float(value)) <= most:
+        raise ValueError(f"{name} is {shown(value)}: write a number from {least} to {most}")
+
+
+def _flatten(tables: Mapping[str, Any], within: str = "") -> dict[str, str]:
+    properties: dict[str, str] = {}
+    for part, value in tables.items():
+        name = f"{within}{part}".replace("_", ".")
+        if isinstance(value, Mapping):
+            properties |= _flatten(value, f"{name}.")
+        else:
+            properties[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return properties
 
 
 class Kafka(Section):
@@ -41,8 +135,8 @@ class Kafka(Section):
     ssl_key_location: str
     ssl_key_password: SecretStr
     replication_factor: int = Field(ge=1, le=MOST["replication_factor"])
-    client: Annotated[Mapping[str, str], BeforeValidator(allowed("client", CLIENT))]
-    spark: Annotated[Mapping[str, str], BeforeValidator(allowed("spark", SPARK))]
+    client: Annotated[Mapping[str, str], BeforeValidator(_properties("client", CLIENT))]
+    spark: Annotated[Mapping[str, str], BeforeValidator(_properties("spark", SPARK))]
 
     @model_validator(mode="after")
     def _require_credentials(self) -> "Kafka":
@@ -52,7 +146,7 @@ class Kafka(Section):
             names, secret = ("oauth_token_url", "oauth_client_id"), "oauth_client_secret"
         else:
             names, secret = ("sasl_mechanism", "sasl_username"), "sasl_password"
-        variable = setting_sources.variable_of(f"kafka.{secret}")
+        variable = variable_of(f"kafka.{secret}")
         needed = {name: getattr(self, name) for name in names}
         needed[f"{secret} (set {variable}, or ..._FILE to its file)"] = getattr(self, secret).get_secret_value()
         if missing := " and ".join(name for name, value in needed.items() if not value):
@@ -106,19 +200,20 @@ class Kafka(Section):
 
     @property
     def uses_oauth(self) -> bool:
-        """Return whether clients log in by a token."""
         return self.security_protocol.startswith("SASL") and self.sasl_mechanism == OAUTHBEARER
 
     @property
     def rotates(self) -> bool:
         """Return whether what clients log in by may change while they run: it lies in files."""
-        secrets = (self.sasl_password, self.oauth_client_secret, self.ssl_key_password)
-        return bool(self.ssl_certificate_location) or any(isinstance(each, SecretFile) for each in secrets)
+        return bool(self.ssl_certificate_location) or any(isinstance(secret, SecretFile) for secret in self._secrets)
+
+    @property
+    def _secrets(self) -> tuple[SecretStr, ...]:
+        return self.sasl_password, self.oauth_client_secret, self.ssl_key_password
 
     def credentials(self) -> str:
         """Return a digest of what clients log in by, as its files are now."""
-        secrets = (self.sasl_password, self.oauth_client_secret, self.ssl_key_password)
-        digest = hashlib.sha256(repr([secret.get_secret_value() for secret in secrets]).encode())
+        digest = hashlib.sha256(repr([secret.get_secret_value() for secret in self._secrets]).encode())
         for path in (self.ssl_certificate_location, self.ssl_key_location, self.ssl_ca_location):
             digest.update(Path(path).read_bytes() if path and Path(path).is_file() else b"\0")
         return digest.hexdigest()
@@ -130,17 +225,13 @@ class Kafka(Section):
             TidemarkError: NO_BROKER, where neither is there.
         """
         if not self.bootstrap_servers:
-            remedy = (
-                "run `local/tidemark broker start`, or set kafka.bootstrap_servers (TIDEMARK_KAFKA__BOOTSTRAP_SERVERS)"
-            )
-            raise TidemarkError(
-                "NO_BROKER", "no Kafka broker is configured and the embedded one is not running", remedy
-            )
+            what = "no Kafka broker is configured and the embedded one is not running"
+            remedy = "run `local/tidemark broker start`, or set kafka.bootstrap_servers"
+            raise TidemarkError("NO_BROKER", what, f"{remedy} (TIDEMARK_KAFKA__BOOTSTRAP_SERVERS)")
         return self.bootstrap_servers
 
     def client_config(self) -> dict[str, Any]:
-        """Return librdkafka properties of the connection, secrets as they are now:
-        never to be printed, never to be kept.
+        """Return librdkafka properties of the connection, secrets as they are now: never to be printed or kept.
 
         A client's messages go to Python's log: by itself it would write to the terminal, whatever its log level.
         """

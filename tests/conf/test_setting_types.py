@@ -12,9 +12,9 @@ from deltalake import write_deltalake
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conf import setting_sources, text_kinds
-from conf.client_properties import VALUES
+from conf import setting_sources, setting_types
 from conf.errors import TidemarkError
+from conf.kafka import VALUES
 from conf.settings import Settings, load
 from jobs.connectors.delta.reading import find_table
 from jobs.connectors.files import table_uri
@@ -214,9 +214,10 @@ def test_a_value_that_may_be_a_secret_is_not_told(key: str, monkeypatch: pytest.
 
 
 JUDGES = [
-    *(text_kinds.require_memory, text_kinds.require_master, text_kinds.require_java_options, text_kinds.require_place),
-    *(text_kinds.require_servers, text_kinds.require_listening_host, text_kinds.require_folder),
-    *(text_kinds.require_region, text_kinds.require_line, text_kinds.require_position, text_kinds.clock),
+    *(setting_types.require_memory, setting_types.require_master, setting_types.require_java_options),
+    *(setting_types.require_place, setting_types.require_servers, setting_types.require_listening_host),
+    *(setting_types.require_folder, setting_types.require_region, setting_types.require_line),
+    *(setting_types.require_position, setting_types.read_clock),
 ]
 PARTS = [*"019:/,[]*.-_ '\"\\@\n\x00é", "local", "spark", "://", "g", "-X", "::1"]
 PIECES = st.lists(st.sampled_from(PARTS), max_size=8)
@@ -233,7 +234,7 @@ def test_any_text_is_taken_or_refused_in_one_line(text: str, judge: object) -> N
 @given(PIECES.map("".join))
 def test_a_heap_that_is_taken_is_one_that_java_reads(text: str) -> None:
     try:
-        text_kinds.require_memory(text)
+        setting_types.require_memory(text)
     except ValueError:
         return
     assert re.fullmatch(r"[0-9]+[mMgGtT]", text, re.ASCII)
@@ -277,7 +278,7 @@ def test_a_state_folder_in_which_tables_are_not_found_again_is_refused(
 def test_a_folder_that_is_taken_is_one_in_which_tables_are_found_again(mark: str, tmp_path: Path) -> None:
     path = str(tmp_path / f"a{mark}41b" / "t")
     try:
-        text_kinds.require_place(path)
+        setting_types.require_place(path)
     except ValueError:
         return
     Path(path).mkdir(parents=True)

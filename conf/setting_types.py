@@ -1,25 +1,27 @@
-"""Declares the kinds of settings that are texts: memory, masters, intervals, hosts, folders, options of Java.
+"""Declares the types of settings: durations, memory, masters, hosts, folders, options of Java, and tables of these.
 
 Spark, Java and Kafka's clients fail on a text that they cannot read only when a job runs, in words of their own: what
-stands here is judged when settings are loaded. The errors, ValueError, say the value and what is allowed.
+stands here is judged when settings are loaded. Each `require_*` returns its text; the errors, ValueError, say the value
+and what is allowed. Command lines and declarations write durations and times the same; so does Spark's INTERVAL.
 """
 
 import json
 import re
 import shlex
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
-from conf.durations import moment
-from conf.names import TOPIC_RULE, is_topic
-from conf.secret_words import holds_login, named_secret, shown
-from conf.urls import is_host
+from conf.credentials import holds_login, named_secret, shown
+from conf.names import TOPIC_RULE, is_host, is_topic
 
-LOGIN_REFUSED = "it must hold no user and password: give them where that system looks for them, such as a variable"
+INT, LONG = 2**31 - 1, 2**63 - 1  # the largest numbers that Kafka, Spark and Java have room for
+UNIT_MS = {"second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000}
+DURATION_EXAMPLE = 'write for example "1 day", "2 weeks"'
+LONGEST_DAYS = 365_000  # a thousand years: before or after any time of today, it is still a time
 NO_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 NO_NAME = re.compile(r"[\s\x00-\x1f\x7f-\x9f/@?#%\\,]")
 MEMORY = re.compile(r"([0-9]{1,9})([mgt])", re.IGNORECASE)
@@ -41,8 +43,54 @@ NOT_FOR_DRIVERS = re.compile(
 WITH_VALUE = ("--add-modules", "--add-opens", "--add-exports", "--add-reads", "--limit-modules", "--module-path", "-p")
 
 
+class Section(BaseModel):
+    """A table of the settings; frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+def milliseconds(text: str) -> int:
+    """Return how long `text` lasts; raises ValueError where it is no whole number of one unit, or too long."""
+    match = re.fullmatch(rf"([1-9][0-9]*) ({'|'.join(UNIT_MS)})s?", text)
+    if match is None:
+        raise ValueError(f"{shown(text)} is no duration: {DURATION_EXAMPLE}")
+    # Python takes no text of thousands of digits for a number.
+    lasts = int(match[1][:18]) * UNIT_MS[match[2]]
+    if len(match[1]) > 18 or lasts > LONGEST_DAYS * UNIT_MS["day"]:
+        raise ValueError(f"{shown(text)} is longer than {LONGEST_DAYS:,} days: {DURATION_EXAMPLE}")
+    return lasts
+
+
+def require_duration(text: str) -> str:
+    milliseconds(text)
+    return text
+
+
+def require_interval(text: str) -> str:
+    """Take how often micro-batches begin: a duration, in milliseconds too, or 0 for one after the other."""
+    if re.fullmatch(r"[0-9]{1,9} milliseconds?|0 seconds?", text):
+        return text
+    try:
+        milliseconds(text)
+    except ValueError:
+        example = '"5 seconds", "100 milliseconds", or "0 seconds" for one batch after the other'
+        raise ValueError(f"{shown(text)} is no interval between batches: write for example {example}") from None
+    return text
+
+
+def moment(text: str) -> datetime:
+    """Return a time in ISO's form, in UTC where it names no zone; raises ValueError, also for one that UTC has not."""
+    at = datetime.fromisoformat(text)
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} is before the year 1 or after 9999 in UTC") from None
+    return at
+
+
 def require_memory(text: str) -> str:
-    """Return `text`, the size of a heap as Java and Spark both read it; raises ValueError."""
+    """Take the size of a heap as Java and Spark both read it."""
     match = MEMORY.fullmatch(text)
     if not match or not LEAST_MEMORY <= int(match[1]) * MEGABYTES[match[2].lower()] <= MOST_MEMORY:
         raise ValueError(f'{shown(text)} is no memory of a JVM: write a whole number and m or g, from "512m" to "16t"')
@@ -50,7 +98,6 @@ def require_memory(text: str) -> str:
 
 
 def require_master(text: str) -> str:
-    """Return `text`, where Spark runs; raises ValueError."""
     _refuse_login(text)
     scheme, _, rest = text.partition("://")
     if scheme == "spark":
@@ -65,8 +112,7 @@ def require_master(text: str) -> str:
 
 
 def require_java_options(text: str) -> str:
-    """Return `text`, options of a driver's JVM with blanks between them; raises ValueError, and shows no value of one
-    that may be a secret."""
+    """Take options of a driver's JVM, with blanks between them; a value that may be a secret is not shown."""
     if name := named_secret(text):
         raise ValueError(f"{name} would show in the list of processes: give it in a file that Java reads (@FILE)")
     _refuse_login(text)
@@ -88,7 +134,6 @@ def require_java_options(text: str) -> str:
 
 
 def require_servers(text: str) -> str:
-    """Return `text`, addresses of brokers, or nothing; raises ValueError."""
     if "@" in text:
         raise ValueError("bootstrap_servers must be HOST:PORT,…, with no user and password: see sasl_username")
     if text and not _are_addresses(text):
@@ -97,22 +142,21 @@ def require_servers(text: str) -> str:
 
 
 def require_listening_host(text: str) -> str:
-    """Return `text`, a name or address of this machine; raises ValueError."""
     if not _is_name(text):
         raise ValueError(f"{shown(text)} is no host to listen on: write 127.0.0.1, 0.0.0.0 for all, or a name")
     return text
 
 
 def require_place(text: str) -> str:
-    """Return `text`, a folder or a URI; raises ValueError."""
+    """Take a folder or a URI."""
     _refuse_login(text)
     try:
         parts = urlsplit(text)
     except ValueError:
         raise ValueError("this is neither a folder nor a URI") from None
     _require_name(text)
-    if parts.scheme in ("", "file") and (found := NO_TABLE_PATH.search(text)):
-        raise ValueError(f"{shown(text)} has {found[0]!r}, by which tables are not found again: name another folder")
+    if parts.scheme in ("", "file") and (wrong := NO_TABLE_PATH.search(text)):
+        raise ValueError(f"{shown(text)} has {wrong[0]!r}, by which tables are not found again: name another folder")
     is_whole = bool(parts.netloc) or (parts.scheme in WITHOUT_HOST and parts.path.startswith("/"))
     if parts.scheme and not is_whole:
         raise ValueError(f"{shown(text)} names nothing behind its scheme: write a folder, or a URI s3a://BUCKET/PATH")
@@ -120,7 +164,6 @@ def require_place(text: str) -> str:
 
 
 def require_folder(text: str) -> str:
-    """Return `text`, a folder of this machine; raises ValueError."""
     _require_name(text)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
         raise ValueError(f"{shown(text)} is no folder of this machine: write a path, with no scheme")
@@ -128,14 +171,14 @@ def require_folder(text: str) -> str:
 
 
 def require_region(text: str) -> str:
-    """Return `text`, a cluster's name in MirrorMaker, which begins the names of its topics; raises ValueError."""
+    """Take a cluster's name in MirrorMaker, which begins the names of its topics."""
     if not is_topic(f"{text}.t") or not text:
         raise ValueError(f"{shown(text)} is no name of a region: it begins names of topics, of {TOPIC_RULE}")
     return text
 
 
 def require_position(text: str) -> str:
-    """Return `text`, where reading begins; offsets are judged further where they are read. Raises ValueError."""
+    """Take where reading begins; offsets are judged further where they are read."""
     try:
         is_position = text in ("earliest", "latest") or (
             isinstance(json.loads(text), dict) if text.lstrip().startswith("{") else bool(moment(text))
@@ -148,13 +191,12 @@ def require_position(text: str) -> str:
 
 
 def require_line(text: str) -> str:
-    """Return `text`, one line without control characters; raises ValueError."""
     if NO_LINE.search(text):
         raise ValueError(f"{shown(text)} has a line break or a control character: write one line")
     return text
 
 
-def clock(value: Any) -> Any:
+def read_clock(value: Any) -> Any:
     """Return the time that a text in ISO's form names, with its zone, and None for none; raises ValueError."""
     if value == "":
         return None
@@ -174,7 +216,8 @@ def clock(value: Any) -> Any:
 
 def _refuse_login(text: str) -> None:
     if holds_login(text):
-        raise ValueError(LOGIN_REFUSED)
+        where = "give them where that system looks for them, such as a variable"
+        raise ValueError(f"it must hold no user and password: {where}")
 
 
 def _require_name(text: str) -> None:
@@ -215,6 +258,8 @@ def _is_name(text: str) -> bool:
         return False
 
 
+Duration = Annotated[str, AfterValidator(require_duration)]
+Interval = Annotated[str, AfterValidator(require_interval)]
 Memory = Annotated[str, AfterValidator(require_memory)]
 Master = Annotated[str, AfterValidator(require_master)]
 JavaOptions = Annotated[str, AfterValidator(require_java_options)]
@@ -226,4 +271,4 @@ Region = Annotated[str, AfterValidator(require_region)]
 StartingOffsets = Annotated[str, AfterValidator(require_position)]
 Line = Annotated[str, AfterValidator(require_line)]
 StoreFolder = Annotated[Path, BeforeValidator(lambda value: require_folder(value) if isinstance(value, str) else value)]
-Clock = BeforeValidator(clock)
+Clock = BeforeValidator(read_clock)

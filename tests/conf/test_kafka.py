@@ -9,8 +9,8 @@ import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from conf.client_properties import CLIENT
 from conf.errors import TidemarkError
+from conf.kafka import CLIENT
 from conf.setting_sources import known_keys, secret_keys
 from conf.settings import Settings, load, show
 from jobs.connectors.kafka.java_client import connection_options
