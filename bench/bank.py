@@ -23,7 +23,7 @@ from jobs.connectors.kafka.access import connect
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from local.broker import Cluster
-from local.session import spark_session
+from local.driver import spark_session
 from local.topics import bring_in_step
 from producers.kafka.pacing import Interrupt
 from producers.transfers import TOPIC, Bank, publish_transfers

@@ -28,7 +28,7 @@ from conf.errors import exit_on_error
 from conf.settings import load
 from jobs.connectors.avro import decode
 from jobs.connectors.avro.encode import encode
-from local.session import spark_session
+from local.driver import spark_session
 from schemas.codec import HEADER_LENGTH
 from schemas.contracts import contract
 from schemas.registry import RegisteredSchema

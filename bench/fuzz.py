@@ -12,7 +12,7 @@ from collections import Counter
 from conf import command_line
 from conf.errors import exit_on_error
 from conf.settings import load
-from local.session import spark_session
+from local.driver import spark_session
 from tests.jobs.connectors.avro.fuzzing import fuzz
 
 SHOWN = 50  # disagreements; the causes are fewer than the cases

@@ -29,7 +29,7 @@ from jobs.ingest import job
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from local.demo import records_in
-from local.session import spark_session
+from local.driver import spark_session
 from schemas.registry import FileRegistry
 
 TOPIC = "bench_departures"

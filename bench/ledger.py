@@ -30,7 +30,7 @@ from conf.settings import load
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from local.demo import records_in
-from local.session import spark_session
+from local.driver import spark_session
 
 PARTITIONS = 4
 SMALL_BATCHES = 30

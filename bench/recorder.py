@@ -28,7 +28,7 @@ from jobs.ingest import job
 from jobs.pipeline.monitoring.monitor import Monitor
 from jobs.pipeline.run import Run
 from local.demo import records_in
-from local.session import spark_session
+from local.driver import spark_session
 
 TOPIC = "departures"
 SIZES = {100_000: 300_000, 100: 2_000}  # records of a batch -> records that are read

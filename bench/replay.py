@@ -29,7 +29,7 @@ from jobs.operations.replay.request import ReplayRequest
 from jobs.operations.replay.steps import Steps
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
-from local.session import spark_session
+from local.driver import spark_session
 
 YEAR = ("2013-01-01", "2014-01-01")
 

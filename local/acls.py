@@ -87,7 +87,7 @@ def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right
     # Here, so that no JVM is started, and no PySpark loaded, for commands that need none.
     from jobs.pipeline.job_rights import DeclaredRun
     from jobs.pipeline.job_rights import job_rights as declared_rights
-    from local.session import spark_session
+    from local.driver import spark_session
     from local.submit import quiet_start
 
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": settings.kafka.bootstrap_servers or SERVERS})

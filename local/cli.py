@@ -39,7 +39,7 @@ COMMANDS = {
         "local.kafka_commands:kafka_tools",
     ),
     "publish": Command("events or files into a topic", "producers.cli:main"),
-    "replay": Command("plan | run | verify | cutover | undo | catch-up: the past again", "local.operations:replay"),
+    "replay": Command("plan | run | verify | cutover | undo | catch-up: the past again", "local.submit:replay"),
     "quarantine": Command("list | inspect | redrive | audit | queue: rejects", "producers.quarantine.cli:main"),
     "maintain": Command("tables | checkpoints | ledgers | state: upkeep while jobs run", operation="maintenance"),
     "checkpoint": Command(
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
     end_on_signal()
     if operation := COMMANDS[name].operation:
         with interrupts_held_back():
-            from local.operations import run_in_spark  # here: the commands without packages load this module, too
+            from local.submit import run_in_spark  # here: the commands without packages load this module, too
 
         return run_in_spark(operation, arguments)
     module, _, function = COMMANDS[name].target.partition(":")

@@ -1,5 +1,10 @@
-"""Makes spark-submit's command line of a job's name: zips packages, lists jars, passes properties and environment."""
+"""Becomes spark-submit, which starts a job (`./spark-submit.sh`) or an operation (`replay`, `maintain`, `checkpoint`).
 
+What needs no JVM is done here: wrong arguments and settings are refused, and a range's replay is planned. The command
+line zips our packages, lists jars, and passes properties and environment.
+"""
+
+import json
 import os
 import signal
 import sys
@@ -12,14 +17,12 @@ from pathlib import Path
 from conf import ROOT, code_version, command_line, setting_types, state_dir
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings, without_secrets
-from jobs import arguments as jobs_arguments
-from jobs import catalog
-from local import driver, object_store
-from local.jars import folder, read_lock
+from jobs import arguments, catalog
+from local import driver
+from local.jars import folder, read_lock, spark_jars
 from local.processes import require_account
 from local.state_folder import with_temporary_folder, written_whole
 
-PACKAGES = code_version.PACKAGES
 SCRIPT = ROOT / "jobs" / "main.py"
 # These of spark-submit's options say where code runs, or bring code that may need ours.
 CODE_OPTIONS = {
@@ -45,11 +48,11 @@ def main() -> int:
     if not job_arguments:
         print(listing())
         return 0
-    args = jobs_arguments.parse_job(job_arguments)
-    catalog.require(args.job)
-    settings = jobs_arguments.settings_of(args)
+    options = arguments.parse_job(job_arguments)
+    catalog.require(options.job)
+    settings = arguments.settings_of(options)
     settings.kafka.require_bootstrap_servers()
-    become(args.job, settings, spark_options, jobs_arguments.RUN, job_arguments)
+    become(options.job, settings, spark_options, arguments.RUN, job_arguments)
     return 0
 
 
@@ -84,16 +87,58 @@ def listing() -> str:
     return "\n".join(["usage: ./spark-submit.sh JOB [job options] [-- spark-submit options]", "", *lines])
 
 
-def become(
-    name: str, settings: Settings, spark_options: Sequence[str], operation: str, arguments: Sequence[str]
-) -> None:
-    """Become spark-submit, which starts `jobs/main.py` with `operation` and its `arguments`; does not return."""
-    submit = Path(os.environ["SPARK_HOME"]) / "bin" / "spark-submit"
+def run_in_spark(operation: str, argv: Sequence[str]) -> int:
+    """Become spark-submit, which runs `operation`; wrong arguments and settings are refused before any JVM starts."""
+    words, spark_options = split(argv)
+    settings = arguments.settings_of(arguments.PARSERS[operation](words))
+    become(operation, settings, spark_options, operation, words)
+    return 0
+
+
+def replay(argv: Sequence[str]) -> int:
+    """Run `replay ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
+    # Here, for the start of a job: these take a second and a half to import.
+    from jobs.operations.replay import report
+    from jobs.operations.replay.live_job import require_live
+    from jobs.operations.replay.plan import plan_range
+    from jobs.operations.replay.record import Replays
+    from jobs.operations.replay.request import request_of
+
+    words, spark_options = split(argv)
+    options = arguments.parse_replay(words)
+    settings = arguments.settings_of(options)
+    replays = Replays(settings)
+    if options.step == "list":
+        known = replays.all()
+        print(json.dumps(report.as_fields(known)) if options.json else "\n".join(report.list_lines(known)))
+        return 0
+    if "id" in options:
+        replays.require(options.id)
+    settings.kafka.require_bootstrap_servers()
+    if options.step == "plan" and not options.backfill:
+        planned = replays.find(options.job) or replays.begin(plan_range(settings, request_of(options)), options.again)
+        if options.json:
+            print(planned.to_json())
+            return 0
+        print("\n".join(report.plan_lines(settings, planned, replays.speed(planned.job))))
+        once_more = f"it is {planned.state}; once more: {planned.command}"
+        print(once_more if planned.is_finished else f"next: local/tidemark replay run {planned.id}")
+        return 0
+    if options.step == "run" and not options.backfill and replays.find(options.job) is None:
+        request_of(options)
+        require_live(settings, options.job)
+    become("replay", settings, spark_options, "replay", words)
+    return 0
+
+
+def become(name: str, settings: Settings, spark_options: Sequence[str], operation: str, words: Sequence[str]) -> None:
+    """Become spark-submit, which starts `jobs/main.py` with `operation` and its arguments; does not return."""
+    submit = spark_jars().with_name("bin") / "spark-submit"
     require_account()
-    object_store.require_reachable(settings)
+    driver.require_reachable(settings)
     _filter_stderr()
     with with_temporary_folder():
-        os.execv(submit, [str(submit), *command(name, settings, spark_options), operation, *arguments])
+        os.execv(submit, [str(submit), *command(name, settings, spark_options), operation, *words])
 
 
 @contextmanager
@@ -142,7 +187,7 @@ def command(name: str, settings: Settings, spark_options: Sequence[str]) -> list
         "--master": settings.spark.master,
         "--name": name,
         "--driver-memory": settings.spark.driver_memory,
-        "--properties-file": str(ROOT / "conf" / "spark-defaults.conf"),
+        "--properties-file": str(driver.PROPERTIES),
         "--driver-java-options": driver.java_options(settings, driver.log_file(settings, name), name),
         # Spark makes this folder where it is started, whether a job has tables there or not.
         "--conf": f"spark.sql.warehouse.dir={state_dir() / 'warehouse'}",
@@ -150,40 +195,31 @@ def command(name: str, settings: Settings, spark_options: Sequence[str]) -> list
     }
     words = [word for option in options.items() for word in option]
     words += ["--conf", driver.WORKER_DAEMON] if _runs_alone(settings, spark_options) else []
-    for key, value in object_store.spark_options(settings, os.environ).items():
+    for key, value in driver.object_store_options(settings, os.environ).items():
         words += ["--conf", f"{key}={value}"]
-    return [*words, *_added_to(options, ("--jars", "--py-files"), spark_options), str(SCRIPT)]
+    users = list(spark_options)
+    for at, option in enumerate(spark_options[:-1]):
+        if option in ("--jars", "--py-files"):  # the last such option drops the ones before it
+            users[at + 1] = f"{options[option]},{users[at + 1]}"
+    return [*words, *users, str(SCRIPT)]
 
 
 def _code(settings: Settings, spark_options: Sequence[str]) -> dict[str, str]:
     """Return the options that bring our jars and packages: a driver that runs alone has them where they lie, which
     starts faster; else to executors too."""
     if _runs_alone(settings, spark_options):
-        return {"--driver-class-path": driver.class_path(object_store.jar_sets(settings))}
+        return {"--driver-class-path": driver.class_path(driver.jar_sets(settings))}
     return {
         "--jars": ",".join(
-            str(folder(jar_set) / jar.file) for jar_set in object_store.jar_sets(settings) for jar in read_lock(jar_set)
+            str(folder(jar_set) / jar.file) for jar_set in driver.jar_sets(settings) for jar in read_lock(jar_set)
         ),
         "--py-files": str(zipped_packages(state_dir() / "run")),
     }
 
 
 def _runs_alone(settings: Settings, spark_options: Sequence[str]) -> bool:
-    return driver.is_local(settings.spark.master) and not any(map(_concerns_code, spark_options))
-
-
-def _concerns_code(option: str) -> bool:
-    return option.removeprefix("--conf=").partition("=")[0] in CODE_OPTIONS
-
-
-def _added_to(options: Mapping[str, str], lists: Sequence[str], spark_options: Sequence[str]) -> list[str]:
-    """Return `spark_options` with ours in front of what they list,
-    where the last option would drop the ones before it."""
-    added = list(spark_options)
-    for at, option in enumerate(spark_options[:-1]):
-        if option in lists:
-            added[at + 1] = f"{options[option]},{added[at + 1]}"
-    return added
+    names = {option.removeprefix("--conf=").partition("=")[0] for option in spark_options}
+    return driver.is_local(settings.spark.master) and names.isdisjoint(CODE_OPTIONS)
 
 
 def zipped_packages(folder: Path) -> Path:
@@ -192,7 +228,7 @@ def zipped_packages(folder: Path) -> Path:
     target = folder / "tidemark.zip"
     # Another submit may read the archive now.
     with written_whole(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(source for package in PACKAGES for source in (ROOT / package).rglob("*.py")):
+        for path in sorted(source for package in code_version.PACKAGES for source in (ROOT / package).rglob("*.py")):
             archive.writestr(zipfile.ZipInfo(str(path.relative_to(ROOT)), EPOCH), path.read_bytes())
     return target
 

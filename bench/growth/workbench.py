@@ -24,7 +24,7 @@ from conf.settings import Settings, load
 from jobs.connectors.spark_internals import jvm
 from jobs.pipeline.run import Run
 from local.broker import Cluster
-from local.session import spark_session
+from local.driver import spark_session
 
 POLL_SECONDS = 0.1
 BATCHING = {"linger.ms": 50, "batch.size": 1_000_000, "compression.type": "lz4"}

@@ -10,7 +10,7 @@ from shutil import copy, copytree, ignore_patterns
 import pytest
 
 from conf import ROOT, code_version
-from local.submit import PACKAGES, zipped_packages
+from local.submit import zipped_packages
 
 SOURCE = '''"""A module's docstring."""
 LIMIT = 3  # why three
@@ -31,7 +31,7 @@ def version_in(place: Path) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    for package in PACKAGES:
+    for package in code_version.PACKAGES:
         copytree(ROOT / package, tmp_path / package, ignore=ignore_patterns("__pycache__"))
     return tmp_path
 
@@ -39,7 +39,7 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.fixture
 def few_sources(tmp_path: Path) -> Path:
     """Packages of one module each, beside what says their version."""
-    for package in PACKAGES:
+    for package in code_version.PACKAGES:
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text("")
     for name in ("__init__.py", "code_version.py"):
@@ -52,10 +52,6 @@ def test_it_is_the_packages_version_and_twelve_digits_of_a_hash() -> None:
     version, _, digest = code_version.version().partition("+")
     assert version == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.fullmatch("[0-9a-f]{12}", digest)
-
-
-def test_it_covers_the_packages_that_jobs_travel_with() -> None:
-    assert code_version.PACKAGES == PACKAGES
 
 
 def test_it_is_the_same_from_a_copy_and_from_the_zip_that_executors_get(checkout: Path, tmp_path: Path) -> None:

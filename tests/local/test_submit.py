@@ -1,4 +1,4 @@
-"""From the words after spark-submit.sh to spark-submit's own."""
+"""From the words after spark-submit.sh to spark-submit's own; operations that become it, and what they refuse first."""
 
 import os
 import shlex
@@ -7,16 +7,18 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pyspark
 import pytest
 
-from conf import ROOT
+from conf import ROOT, code_version
 from conf.errors import TidemarkError
 from conf.settings import Settings, load
-from jobs import catalog
-from local import driver, submit
+from jobs import arguments, catalog
+from local import cli, driver, submit
 from local.jars import folder
 
 JOB = "flights.hourly_delays"
@@ -122,7 +124,7 @@ def test_equal_sources_give_equal_archives_of_the_packages_alone(tmp_path: Path)
     first, second = (submit.zipped_packages(tmp_path / name) for name in "ab")
     assert first.read_bytes() == second.read_bytes()
     names = zipfile.ZipFile(first).namelist()
-    assert {name.split("/")[0] for name in names} == set(submit.PACKAGES)
+    assert {name.split("/")[0] for name in names} == set(code_version.PACKAGES)
     assert all(name.endswith(".py") for name in names)
     assert [path.name for path in first.parent.iterdir()] == [first.name]
 
@@ -245,3 +247,51 @@ def test_sizes_and_masters_after_the_dashes_are_judged_as_the_settings_are(words
 def test_a_path_with_blanks_and_quotes_stays_one_word_of_java(name: str, settings: Settings, tmp_path: Path) -> None:
     log = tmp_path / name / "x.log"
     assert f"-Dtidemark.log={log}" in shlex.split(driver.java_options(settings, log))
+
+
+@pytest.fixture
+def became(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    seen: list[Any] = []
+    monkeypatch.setattr(submit, "become", lambda *arguments: seen.extend(arguments))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["table"], ["state", "--dry-run"], ["tables", "--remove", "x"]],
+)
+def test_wrong_usage_of_maintain_is_code_2(argv: list[str], became: list[Any]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        submit.run_in_spark("maintenance", argv)
+    assert (ended.value.code, became) == (2, [])
+
+
+@pytest.mark.parametrize("argv", [[], ["doctor"], ["rename", "ingest", "a"], ["doctor", "ingest", "--dry-run"]])
+def test_wrong_usage_of_checkpoint_is_code_2(argv: list[str], became: list[Any]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        submit.run_in_spark("checkpoint_doctor", argv)
+    assert (ended.value.code, became) == (2, [])
+
+
+def test_a_short_keep_an_unknown_job_and_a_secret_are_refused_before_spark_starts(became: list[Any]) -> None:
+    with pytest.raises(TidemarkError, match="BAD_SETTING"):
+        submit.run_in_spark("maintenance", ["tables", "--set", "maintenance.keep=1 day"])
+    with pytest.raises(TidemarkError, match=r"UNKNOWN_JOB.*did you mean `ingest`"):
+        submit.run_in_spark("checkpoint_doctor", ["doctor", "ingets"])
+    with pytest.raises(TidemarkError, match="BAD_ARGUMENTS"):
+        submit.run_in_spark("maintenance", ["state", "--set", "kafka.sasl_password=x"])
+    assert became == []
+
+
+def test_a_command_becomes_spark_submit_with_its_operation(became: list[Any], tmp_path: Path) -> None:
+    options = ["tables", "--dry-run", "--tables", str(tmp_path)]
+    submit.run_in_spark("maintenance", [*options, "--", "--master", "local[1]"])
+    name, settings, spark_options, operation, words = became
+    assert (name, spark_options, operation, words) == ("maintenance", ["--master", "local[1]"], "maintenance", options)
+    assert settings.paths.tables == str(tmp_path)
+
+
+def test_the_script_finds_the_module_of_each_operation() -> None:
+    named = {command.operation for command in cli.COMMANDS.values() if command.operation}
+    assert named == set(arguments.PARSERS)
+    assert all(callable(import_module(f"jobs.operations.{name}.commands").main) for name in {*named, "replay"})
