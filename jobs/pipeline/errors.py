@@ -57,6 +57,18 @@ NAMED = (
         ("org.apache.spark.SparkConcurrentModificationException",),
     ),
     Named(
+        "STATE_CHANGED",
+        "`local/tidemark checkpoint doctor JOB` says which change of the job or of a schema its state does not fit: "
+        "take that back (cast a field that got wider to the type it had), or give the output another name, which reads "
+        "the topics from the start",
+        (
+            *("STATE_STORE_KEY_SCHEMA_NOT_COMPATIBLE", "STATE_STORE_VALUE_SCHEMA_NOT_COMPATIBLE"),
+            *("STATE_STORE_COLUMN_FAMILY_SCHEMA_INCOMPATIBLE", "STATE_STORE_INVALID_VALUE_SCHEMA_EVOLUTION"),
+            *("STATE_STORE_INVALID_VARIABLE_TYPE_CHANGE", "STATE_STORE_INVALID_CONFIG_AFTER_RESTART"),
+            "STREAMING_STATEFUL_OPERATOR_NOT_MATCH_IN_STATE_METADATA",
+        ),
+    ),
+    Named(
         "BROKER_REFUSES",
         "check kafka.sasl_mechanism, kafka.sasl_username and kafka.sasl_password, or kafka.oauth_client_id and its "
         "secret, against the brokers' users, kafka.security_protocol, kafka.ssl_ca_location and "

@@ -106,6 +106,8 @@ def test_a_checkpoint_of_a_tables_log_can_be_done_without() -> None:
         (Cause("org.apache.kafka.clients.consumer.OffsetOutOfRangeException", "out of range"), "DATA_LOST"),
         (Cause("x", "", "CONCURRENT_STREAM_LOG_UPDATE"), "TWO_DRIVERS"),
         (Cause("x", "", "CONCURRENT_QUERY"), "TWO_DRIVERS"),
+        (Cause("x", "", "STATE_STORE_VALUE_SCHEMA_NOT_COMPATIBLE"), "STATE_CHANGED"),
+        (Cause("x", "", "STREAMING_STATEFUL_OPERATOR_NOT_MATCH_IN_STATE_METADATA"), "STATE_CHANGED"),
         (Cause("org.apache.spark.SparkConcurrentModificationException", "Multiple streaming queries"), "TWO_DRIVERS"),
         (Cause(f"{KAFKA}.SaslAuthenticationException", "invalid credentials"), "BROKER_REFUSES"),
         (Cause(f"{KAFKA}.SslAuthenticationException", "SSL handshake failed"), "BROKER_REFUSES"),

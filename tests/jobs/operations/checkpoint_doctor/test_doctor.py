@@ -170,9 +170,26 @@ def test_what_spark_refuses_is_to_be_rebuilt(name: str, scratch: Scratch, ran: s
     found = ask(scratch, changed, ran)
     assert found.answer == "rebuild", found
     assert any(told in reason for reason in found.reasons), found
-    with pytest.raises(TidemarkError, match=r"SCHEMA_NOT_COMPATIBLE|STATEFUL_OPERATOR_NOT_MATCH"):
+    with pytest.raises(TidemarkError, match="STATE_CHANGED") as stop:
         start(scratch, changed, ran)
+    assert "checkpoint doctor" in str(stop.value)
     assert totals(scratch) == [("a", 2), ("b", 1)]
+
+
+@pytest.mark.slow
+def test_a_field_that_got_wider_stops_its_totals_until_the_job_casts_it_back(scratch: Scratch, topic: str) -> None:
+    most = Job(totals=(("most", "max(level)"),))
+
+    def widened(rows: DataFrame) -> DataFrame:
+        return rows.withColumn("level", F.col("level").cast("bigint"))
+
+    send(scratch, topic, ("a", 1, 0), ("a", 2, 1))
+    start(scratch, most, topic)
+    send(scratch, topic, ("a", 7, 2))
+    with pytest.raises(TidemarkError, match=r"STATE_CHANGED.*cast a field that got wider to the type it had"):
+        start(scratch, replace(most, first=widened), topic)
+    start(scratch, replace(most, first=lambda rows: widened(rows).withColumn("level", F.expr("int(level)"))), topic)
+    assert [tuple(row) for row in scratch.rows("totals", "id", "most")] == [("a", 7)]
 
 
 def other_names(readings: DataFrame) -> DataFrame:
