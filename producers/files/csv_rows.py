@@ -2,11 +2,11 @@
 
 import codecs
 import csv
-import functools
 import io
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from producers.files.line_blocks import LineBlocks, halved, lines_of
-from producers.files.rows import NOT_UTF8, READ_ERRORS, Piece, Row, bad_file, is_utf8, unique_columns
+from producers.files.rows import (
+    NOT_UTF8,
+    READ_ERRORS,
+    LineBlocks,
+    LinesPiece,
+    Piece,
+    Row,
+    bad_file,
+    is_utf8,
+    lines_of,
+    unique_columns,
+)
 
 DELIMITERS = ",;\t|"
 SNIFFED_BYTES = 65_536
@@ -63,7 +73,6 @@ class CsvInput:
         self._note_blank_lines()
 
     def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
-        """Return all columns as text."""
         return pa.schema([(name, pa.string()) for name in self._columns])
 
     def pieces(self) -> Iterator[Piece | Iterator[Row]]:
@@ -90,9 +99,8 @@ class CsvInput:
                 lines.returned.extend(lines_of(block))
             block = b""
 
-    def rows_of(self, block: bytes, number: int) -> Iterator[Row]:
-        """Yield the rows of a block of whole rows, behind so many lines."""
-        lines = _Lines(None, number)
+    def rows_of(self, block: bytes, before: int) -> Iterator[Row]:
+        lines = _Lines(None, before)
         lines.returned.extend(lines_of(block))
         return self._rows(lines)
 
@@ -147,42 +155,24 @@ class CsvInput:
                 self._blank_lines += 1
 
 
-class CsvPiece:
-    """Whole rows of a CSV file, one a line, behind so many lines."""
+@dataclass(frozen=True)
+class CsvPiece(LinesPiece):
+    """Whole rows of a CSV file."""
 
-    def __init__(self, file: CsvInput, block: bytes, number: int) -> None:
-        self._file, self._block, self._number = file, block, number
-
-    def rows(self) -> Iterator[Row]:
-        """Yield every row."""
-        return self._file.rows_of(self._block, self._number)
-
-    def row(self, index: int) -> Row:
-        """Return one row."""
-        number, line = self._filled[index]
-        return next(self._file.rows_of(line, self._number + number))
+    file: CsvInput
 
     def columns(self, types: pa.Schema) -> pa.Table:
         """Return the cells, which `types` has as text; raises pa.ArrowInvalid where a row has more or fewer."""
         table = pa_csv.read_csv(
-            pa.BufferReader(self._block),
+            pa.BufferReader(self.block),
             # A block_size above the text's size makes Arrow read in one thread.
-            pa_csv.ReadOptions(use_threads=False, block_size=len(self._block) + 1, column_names=types.names),
-            pa_csv.ParseOptions(delimiter=self._file.delimiter, quote_char='"' if self._file.quoted else False),
+            pa_csv.ReadOptions(use_threads=False, block_size=len(self.block) + 1, column_names=types.names),
+            pa_csv.ParseOptions(delimiter=self.file.delimiter, quote_char='"' if self.file.quoted else False),
             pa_csv.ConvertOptions(check_utf8=False, column_types=types, strings_can_be_null=False),
         )
-        if table.num_rows != self._block.count(b"\n") and table.num_rows != len(self._filled):
+        if table.num_rows != self.block.count(b"\n") and table.num_rows != len(self.filled):
             raise pa.ArrowInvalid("it takes other lines for blank")
         return table
-
-    def halves(self) -> Sequence[Piece]:
-        """Return the rows in two pieces."""
-        return [CsvPiece(self._file, half, self._number + behind) for half, behind in halved(self._block)]
-
-    @functools.cached_property
-    def _filled(self) -> list[tuple[int, bytes]]:
-        lines = self._block.split(b"\n")
-        return [(number, line) for number, line in enumerate(lines) if line not in (b"", b"\r")]
 
 
 def is_regular(block: bytes, delimiter: bytes, quoted: bool = True) -> bool:

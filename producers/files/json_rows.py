@@ -1,18 +1,28 @@
-"""Reads JSON files: one object a line, an array of objects, or objects one after the other."""
+"""Reads JSON files: one object a line, an array of objects, or objects one after the other, each in any lines."""
 
 import codecs
-import functools
 import io
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.json as pa_json
 
-from producers.files.json_values import JsonValues, spans_lines
-from producers.files.line_blocks import LineBlocks, halved
-from producers.files.rows import NOT_UTF8, READ_ERRORS, NotColumnarError, Piece, Row, bad_file, is_utf8
+from producers.files.rows import (
+    LONGEST_LINE,
+    NOT_UTF8,
+    READ_ERRORS,
+    LineBlocks,
+    LinesPiece,
+    NotColumnarError,
+    Piece,
+    Row,
+    bad_file,
+    is_utf8,
+)
 from schemas.columnar import column_type
 from schemas.numbers import ExactDecoder
 from schemas.values import branches, source_name
@@ -24,11 +34,14 @@ LONG_NUMBER = re.compile(rb"[:,\[]\s*(-?(?:[0-9.]{15,}|[0-9.]+[eE])[0-9.eE+-]*)"
 # Numbers, also as text, for whose scale Arrow looks powers of ten up beyond its table's end; and what may hide one.
 TINY_NUMBER = re.compile(rb'[:,\[]\s*"?[+-]?[0-9.]*[eE]-[0-9]{2}|\\u00(?:2[bBdDeE]|3[0-9]|[46]5)')
 SNIFFED_BYTES = 65_536
+CHUNK_BYTES = 1 << 16
+SPACE = re.compile(r"[ \t\r\n]*")
+# A value cut short is noticed this far before the end, at most: at the start of `-Infinity`, or within an escape.
+TAIL = 12
 
 
 class JsonInput:
-    """A file of JSON objects: one a line, blank lines skipped, or, where its first bytes show it, an array of objects,
-    or objects one after the other, each in any number of lines.
+    """A file of JSON objects: one a line, or, where its first bytes show it, in any lines (`JsonValues`).
 
     `exact`: whether numbers with a fraction are read as decimals, for a schema that has any, rather than doubles. One
     with more digits than a double holds is a decimal in any case.
@@ -45,14 +58,13 @@ class JsonInput:
         self._decoder = ExactDecoder(decimals=exact)
 
     def columns(self) -> list[str] | None:
-        """Return None: each row names its own."""
         return None
 
     def rows(self) -> Iterator[Row]:
         """Yield every object, and every line or element that is none."""
         if self._spans_lines:
             for line, raw, value in JsonValues(self.name, self._stream, self._decoder):
-                yield self._row_of(line, raw, value)
+                yield self._row(line, raw, value)
             return
         for block, before in self._blocks():
             yield from self.rows_of(block, before)
@@ -61,7 +73,8 @@ class JsonInput:
         """Return the types of the schema's fields, of times as the first object has them; raises NotColumnarError."""
         if self._spans_lines:
             raise NotColumnarError("its objects are not one a line")
-        first = self._first_values()
+        start = self._stream.peek(SNIFFED_BYTES).removeprefix(codecs.BOM_UTF8)
+        first = next((row.values for row in self.rows_of(start, 0) if row.values is not None), {})
         types = []
         for field in schema["fields"]:
             kind = _column_type(field["type"], first.get(source_name(field)))
@@ -79,18 +92,9 @@ class JsonInput:
             yield JsonPiece(self, block, before) if is_regular(block) else self.rows_of(block, before)
 
     def rows_of(self, block: bytes, before: int) -> Iterator[Row]:
-        """Yield the rows of whole lines, behind so many others."""
         for number, data in enumerate(block.split(b"\n"), start=before + 1):
             if data.strip():
-                yield self.row_of(number, data)
-
-    def _first_values(self) -> Mapping[str, Any]:
-        """Return the first object near the beginning, without reading it; empty where there is none."""
-        for line in self._stream.peek(SNIFFED_BYTES).removeprefix(codecs.BOM_UTF8).split(b"\n"):
-            values = self.row_of(1, line).values if line.strip() else None
-            if values is not None:
-                return values
-        return {}
+                yield self._row_of_line(number, data)
 
     def _blocks(self) -> Iterator[tuple[bytes, int]]:
         """Yield blocks of lines, and how many lines lie before each."""
@@ -102,8 +106,7 @@ class JsonInput:
         except READ_ERRORS as exc:
             raise bad_file(self.name, f"unreadable after line {before}: {exc}") from exc
 
-    def row_of(self, number: int, data: bytes) -> Row:
-        """Return the row that a line holds."""
+    def _row_of_line(self, number: int, data: bytes) -> Row:
         raw = data.decode("utf-8", "surrogateescape").rstrip("\r\n")
         try:
             value = self._decoder.decode(data.decode("utf-8"))
@@ -113,9 +116,9 @@ class JsonInput:
             return Row(number, raw, None, "it is nested too deeply")
         except ValueError as exc:
             return Row(number, raw, None, f"it is no JSON: {exc}")
-        return self._row_of(number, raw, value)
+        return self._row(number, raw, value)
 
-    def _row_of(self, line: int, raw: str, value: Any) -> Row:
+    def _row(self, line: int, raw: str, value: Any) -> Row:
         if not is_utf8(raw):
             return Row(line, raw, None, NOT_UTF8)
         if self._decoder.fault:
@@ -125,46 +128,29 @@ class JsonInput:
         return Row(line, raw, value)
 
 
-class JsonPiece:
-    """Lines of a JSON-lines file, an object in each, behind so many others."""
+@dataclass(frozen=True)
+class JsonPiece(LinesPiece):
+    """Lines of a JSON-lines file, an object in each."""
 
-    def __init__(self, file: JsonInput, block: bytes, before: int) -> None:
-        self._file, self._block, self._before = file, block, before
-
-    def rows(self) -> Iterator[Row]:
-        """Yield every row."""
-        return self._file.rows_of(self._block, self._before)
-
-    def row(self, index: int) -> Row:
-        """Return one row."""
-        number, line = self._filled[index]
-        return self._file.row_of(self._before + number, line)
+    file: JsonInput
 
     def columns(self, types: pa.Schema) -> pa.Table:
         """Return the values; raises pa.ArrowException where one is of another type, or a number is not kept.
 
         A field that is missing is null, as one that is null. A field that `types` does not have is an error.
         """
-        if _hold(pa.types.is_floating, types.types) and not _are_doubles(self._block):
+        if _hold(pa.types.is_floating, types.types) and not _are_doubles(self.block):
             raise pa.ArrowInvalid("a number is not the double that is nearest to it")
-        if _hold(pa.types.is_decimal, types.types) and TINY_NUMBER.search(self._block):
+        if _hold(pa.types.is_decimal, types.types) and TINY_NUMBER.search(self.block):
             raise pa.ArrowInvalid("a decimal is too small to be read")
         table = pa_json.read_json(
-            pa.BufferReader(self._block),
-            pa_json.ReadOptions(use_threads=False, block_size=len(self._block) + 1),
+            pa.BufferReader(self.block),
+            pa_json.ReadOptions(use_threads=False, block_size=len(self.block) + 1),
             pa_json.ParseOptions(types, newlines_in_values=False, unexpected_field_behavior="error"),
         )
-        if table.num_rows != _count(self._block) and table.num_rows != len(self._filled):
+        if table.num_rows != _count(self.block) and table.num_rows != len(self.filled):
             raise pa.ArrowInvalid("a line has several values")
         return table
-
-    def halves(self) -> Sequence[Piece]:
-        """Return the rows in two pieces."""
-        return [JsonPiece(self._file, half, self._before + behind) for half, behind in halved(self._block)]
-
-    @functools.cached_property
-    def _filled(self) -> list[tuple[int, bytes]]:
-        return [(number, line) for number, line in enumerate(self._block.split(b"\n"), start=1) if line.strip()]
 
 
 def _column_type(avro_type: Any, first: Any) -> pa.DataType | None:
@@ -213,9 +199,7 @@ def _count(block: bytes) -> int:
 
 def _hold(is_kind: Callable[[pa.DataType], bool], types: Sequence[pa.DataType]) -> bool:
     """Return whether one of the types, or one within it, is of a kind."""
-    return any(
-        is_kind(each) or _hold(is_kind, [each.field(index).type for index in range(each.num_fields)]) for each in types
-    )
+    return any(is_kind(kind) or _hold(is_kind, [kind.field(i).type for i in range(kind.num_fields)]) for kind in types)
 
 
 def _are_doubles(block: bytes) -> bool:
@@ -226,3 +210,127 @@ def _are_doubles(block: bytes) -> bool:
         return all(repr(float(number)) == number.decode() for number in LONG_NUMBER.findall(block))
     except ValueError:  # it was no number, but a part of a text
         return False
+
+
+class JsonValues:
+    """The values of a stream where a value may span lines, an array of them or one after the other."""
+
+    def __init__(self, name: str, stream: io.BufferedReader, decoder: json.JSONDecoder) -> None:
+        self._name, self._stream, self._decoder = name, stream, decoder
+        self._text = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+        self._buffer, self._at, self._line, self._ended = "", 0, 1, False
+
+    def __iter__(self) -> Iterator[tuple[int, str, Any]]:
+        """Yield line, text and value of each; raises BAD_FILE, after the values before, where the rest is no JSON."""
+        if self._next() != "[":
+            while self._next():
+                yield self._value()
+            return
+        self._at += 1
+        while self._next() != "]":
+            yield self._value()
+            if self._next() == ",":
+                self._at += 1
+                if self._next() == "]":
+                    raise self._bad("a value is expected after the comma")
+            elif self._next() != "]":
+                raise self._bad("its array is not closed" if not self._next() else "a comma is expected")
+        self._at += 1
+        if self._next():
+            raise self._bad("there is more after the end of its array")
+
+    def _next(self) -> str:
+        """Return the next character that is no white space; empty at the end."""
+        while True:
+            end = SPACE.match(self._buffer, self._at).end()  # type: ignore[union-attr]
+            self._line += self._buffer.count("\n", self._at, end)
+            self._at = end
+            if end < len(self._buffer):
+                return self._buffer[end]
+            if not self._read():
+                return ""
+
+    def _value(self) -> tuple[int, str, Any]:
+        while True:
+            start = self._at
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, start)
+            except json.JSONDecodeError as exc:
+                if _is_cut_short(exc, len(self._buffer)) and self._read():
+                    continue
+                self._line += self._buffer.count("\n", start, exc.pos)
+                raise self._bad(f"it is no JSON: {exc.msg}") from exc
+            except RecursionError as exc:
+                raise self._bad("it is nested too deeply") from exc
+            except ValueError as exc:
+                raise self._bad(f"it is no JSON: {exc}") from exc
+            if end == len(self._buffer) and self._read():
+                continue  # A number may go on.
+            text, line = self._buffer[start:end], self._line
+            self._at, self._line = end, line + text.count("\n")
+            return line, text, value
+
+    def _read(self) -> bool:
+        """Read on, at least as much as is waiting; False at the end."""
+        if self._ended:
+            return False
+        waiting = len(self._buffer) - self._at
+        if waiting > LONGEST_LINE:
+            raise self._bad(f"a value is longer than {LONGEST_LINE:,} characters")
+        try:
+            data = self._stream.read(max(CHUNK_BYTES, waiting))
+        except READ_ERRORS as exc:
+            raise bad_file(self._name, f"unreadable after line {self._line}: {exc}") from exc
+        self._ended = not data
+        self._buffer = self._buffer[self._at :] + self._text.decode(data, final=self._ended)
+        self._at = 0
+        return True
+
+    def _bad(self, what: str) -> Exception:
+        return bad_file(self._name, f"line {self._line}: {what}")
+
+
+def spans_lines(start: str) -> bool:
+    """Return whether a file that begins so holds an array, or values longer than a line, rather than a value a line."""
+    text = start.lstrip("\ufeff \t\r\n")
+    first, _, rest = text.partition("\n")
+    if text[:1] == "[":
+        # An array alone is one of rows; followed by more, it is a row, which is to be rejected.
+        return not (_is_json(first) and rest.strip())
+    at = 0
+    # A line feed alone ends a line: within a text, other characters that do so elsewhere may stand as they are.
+    for line in text.split("\n"):
+        length = min(len(line) + 1, len(text) - at)
+        if line.strip() and not _is_json(line):
+            return _goes_on(text[at:], length)
+        at += length
+    return False
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _goes_on(text: str, line: int) -> bool:
+    """Return whether an object begins here that ends beyond its line of so many characters,
+    or is followed by one in it."""
+    start = SPACE.match(text).end()  # type: ignore[union-attr]
+    if text[start : start + 1] != "{":
+        return False
+    try:
+        _, end = json.JSONDecoder().raw_decode(text, start)
+    except json.JSONDecodeError as exc:
+        # The file goes on behind what is seen of it; so may a line.
+        return _is_cut_short(exc, len(text)) and line < len(text)
+    except (ValueError, RecursionError):
+        return False
+    return end >= line or text[end:].lstrip(" \t").startswith("{")
+
+
+def _is_cut_short(exc: json.JSONDecodeError, length: int) -> bool:
+    """Return whether the text ends before its value does, rather than being wrong."""
+    return exc.pos >= length - TAIL or exc.msg.startswith("Unterminated string")

@@ -1,11 +1,13 @@
-"""Defines what every kind of input file becomes: rows that know where they came from."""
+"""Defines what every kind of input file becomes: rows that know where they came from; reads text in whole lines."""
 
+import functools
+import io
 import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
 
@@ -15,6 +17,13 @@ from conf.errors import TidemarkError
 READ_ERRORS = (OSError, EOFError, UnicodeError, zlib.error, zipfile.BadZipFile)
 SAY_ENCODING = "say what it is with --encoding"
 NOT_UTF8 = f"it is not UTF-8: {SAY_ENCODING}"
+# A piece of fewer rows is not worth its columns.
+LEAST_ROWS = 32
+# Some thousand rows: enough to read them by columns, and little enough to have several copies of.
+BLOCK_BYTES = 1 << 19
+# Past this a line cannot become a record, and reading on would only take memory.
+LONGEST_LINE = 1 << 26
+LINE_ENDS = (b"\n", b"\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +94,97 @@ class Input(Protocol):
         """
 
 
-# A piece of fewer rows is not worth its columns.
-LEAST_ROWS = 32
+class TextInput(Input, Protocol):
+    """A file of text whose rows are lines."""
+
+    def rows_of(self, block: bytes, before: int) -> Iterator[Row]:
+        """Return the rows of whole lines, behind so many others."""
+
+
+@dataclass(frozen=True)
+class LinesPiece:
+    """Whole rows of a file of text, one a line, behind so many lines; but for `columns` a `Piece`."""
+
+    file: TextInput
+    block: bytes
+    before: int
+
+    def rows(self) -> Iterator[Row]:
+        return self.file.rows_of(self.block, self.before)
+
+    def row(self, index: int) -> Row:
+        number, line = self.filled[index]
+        return next(self.file.rows_of(line, self.before + number))
+
+    def halves(self) -> Sequence[Self]:
+        middle = self.block.find(b"\n", len(self.block) // 2) + 1
+        first, second = self.block[:middle], self.block[middle:]
+        if self.block.count(b"\n") < 2 * LEAST_ROWS or not first or not second:
+            return ()
+        return replace(self, block=first), replace(self, block=second, before=self.before + first.count(b"\n"))
+
+    @functools.cached_property
+    def filled(self) -> list[tuple[int, bytes]]:
+        """Every line that is not empty, and how many of the piece lie before it."""
+        return [(number, line) for number, line in enumerate(self.block.split(b"\n")) if line.strip(b"\r")]
+
+
+class LineBlocks:
+    """The lines of a stream, in blocks of whole lines, so that memory is bounded whatever a file holds."""
+
+    def __init__(self, name: str, stream: io.BufferedReader, carriage_returns: bool) -> None:
+        """`carriage_returns`: whether a carriage return alone ends a line, too."""
+        self._name, self._stream = name, stream
+        self._ends = LINE_ENDS if carriage_returns else LINE_ENDS[:1]
+        self._rest = b""
+        self._failure: Exception | None = None
+        self._ended = False
+
+    def next(self) -> bytes:
+        """Return the next lines, some `BLOCK_BYTES` of them, or one that is longer; empty at the end.
+
+        Raises:
+            TidemarkError: BAD_FILE, where a line is longer than a record can be.
+            READ_ERRORS: where the file cannot be read on, after the whole lines before.
+        """
+        chunks, size = [self._rest], len(self._rest)
+        while True:
+            while size < BLOCK_BYTES and (data := self._read()):
+                chunks.append(data)
+                size += len(data)
+            block = b"".join(chunks)
+            end = len(block) if self._ended else self._end_of_lines(block)
+            if end:
+                self._rest = block[end:]
+                return block[:end]
+            if self._failure:
+                raise self._failure
+            if self._ended:
+                return b""
+            if size > LONGEST_LINE:
+                raise bad_file(self._name, f"a line is longer than {LONGEST_LINE:,} bytes")
+            data = self._read()
+            chunks, size = [block, data], size + len(data)
+
+    def _read(self) -> bytes:
+        if self._failure or self._ended:
+            return b""
+        try:
+            data = self._stream.read1(BLOCK_BYTES)
+        except READ_ERRORS as exc:
+            self._failure = exc
+            return b""
+        self._ended = not data
+        return data
+
+    def _end_of_lines(self, block: bytes) -> int:
+        """Return where the last whole line ends; one that ends with the block's carriage return may go on."""
+        return max(block.rfind(end, 0, len(block) - (end == b"\r")) for end in self._ends) + 1
+
+
+def lines_of(block: bytes) -> Iterator[str]:
+    """Return the lines of a block, with their ends; bytes that are no UTF-8 are lone surrogates."""
+    return iter(io.StringIO(block.decode("utf-8", "surrogateescape"), newline=""))
 
 
 def bad_file(name: str, what: str, remedy: str = "mend or leave out the file") -> TidemarkError:

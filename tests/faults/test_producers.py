@@ -31,7 +31,7 @@ import sys
 from conf.errors import exit_on_error
 from jobs.connectors.exactly_once.fail_points import fail_point
 from producers import cli
-from producers.files import line_blocks, records
+from producers.files import records, rows
 from producers.kafka import pacing, publisher, transactional
 records.BATCH_ROWS = pacing.MAX_BATCH = transactional.MAX_RECORDS = {CHUNK}
 send = publisher.Publisher._send
@@ -40,7 +40,7 @@ def send_and_stop(self, batch):
     fail_point("plain-sent", rows=self._handed_over.total())
 publisher.Publisher._send = send_and_stop
 """
-BY_ROWS, BY_COLUMNS = "records.FileRows._columns = lambda self, file: None", "line_blocks.BLOCK_BYTES = 2_000"
+BY_ROWS, BY_COLUMNS = "records.FileRows._columns = lambda self, file: None", "rows.BLOCK_BYTES = 2_000"
 RUN = "exit_on_error(lambda: cli.main(sys.argv[1:]))"
 CLAIM, SECOND = -1, 2
 STEPS = ["before-fence", "after-fence", "after-barrier", "mid-produce", "after-flush", "after-commit"]

@@ -33,7 +33,7 @@ from tests.jobs.scratch import Scratch
 from tests.producers.desk import Desk
 from tests.producers.files.read_back import inferred
 from tests.producers.files.test_avro_files import container
-from tests.producers.files.test_json_values import TEXTS, VALUES, is_said, written
+from tests.producers.files.test_json_types import TEXTS, VALUES, is_said, written
 from tests.producers.files.test_parquet_files import KINDS, REJECTED, SHAPES, WRAPS, array, same, shaped
 from tests.producers.files.test_text_types import CELLS, as_written, says_the_same
 

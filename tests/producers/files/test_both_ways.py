@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.refusals import Limits
-from producers.files import json_rows, line_blocks, parquet_rows
+from producers.files import json_rows, parquet_rows
+from producers.files import rows as file_rows
 from producers.files.columns import Fitting
 from producers.files.records import Codec, FileRows
 from producers.files.rejects import RejectLimit, Rejects
@@ -190,9 +191,9 @@ def assert_same(path: Path, avro_type: Any, parts: Parts = NO_KEY, zone: Any = d
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every value ends up alone in its piece, so that each is tried as a column."""
-    for module in (line_blocks, parquet_rows):
+    for module in (file_rows, parquet_rows):
         monkeypatch.setattr(module, "LEAST_ROWS", 1)
-    monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 40)
+    monkeypatch.setattr(file_rows, "BLOCK_BYTES", 40)
     # One line of several values would have the whole file read as such.
     monkeypatch.setattr(json_rows, "spans_lines", lambda start: False)
     monkeypatch.setattr("producers.files.columns.TRIED_PIECES", 10**6)
@@ -548,7 +549,7 @@ def test_a_file_of_good_and_hostile_rows(tmp_path_factory: Any, seed: int, hosti
         request = FileRequest("topic", [path], Parts("id", "at"), limit=RejectLimit(share=None))
         rejects = Rejects(iter([folder / f"rejects-{by_columns}"]), request.limit, reported=0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(line_blocks, "BLOCK_BYTES", 4_000)
+            patch.setattr(file_rows, "BLOCK_BYTES", 4_000)
             rows = FileRows(request, Codec(RowReader(text, request), 1, text, Limits(10**6), by_columns), rejects, done)
             events = [event[1:4] for batch in rows.batches() for event in batch.events()]
         position = rows.position()
@@ -570,7 +571,7 @@ def test_large_rows_come_a_few_at_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_line_without_end_ends_its_file(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_blocks, "LONGEST", 1_000)
+    monkeypatch.setattr(file_rows, "LONGEST_LINE", 1_000)
     path = tmp_path / f"in.{kind}"
     good = "v\nx\n" if kind == "csv" else '{"v": "x"}\n'
     path.write_text(good + "y" * 5_000)

@@ -152,7 +152,7 @@ def test_a_row_that_cannot_be_shown_can_be_rejected() -> None:
 
 
 def test_memory_holds_one_value_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("producers.files.json_values.LONGEST", 1 << 18)
+    monkeypatch.setattr("producers.files.json_rows.LONGEST_LINE", 1 << 18)
     rows_of = [{"n": number, "text": "x" * 1000} for number in range(2_000)]
     assert len(read(tmp_path, pretty(rows_of))) == 2_000
     with pytest.raises(TidemarkError, match=r"BAD_FILE: .*line 1: a value is longer than 262,144 characters"):
@@ -181,7 +181,7 @@ def test_every_layout_of_the_same_objects_gives_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, values: list[Any], layout: Callable[[list[Any]], str], chunk: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("producers.files.json_values.CHUNK_BYTES", chunk)
+        patch.setattr("producers.files.json_rows.CHUNK_BYTES", chunk)
         found = read(tmp_path_factory.mktemp("json"), layout(values).encode("utf-8", "surrogatepass"))
     assert repr([row.values for row in found]) == repr(values)
 

@@ -13,8 +13,8 @@ from conf.errors import TidemarkError
 from conf.settings import Settings, load
 from local.broker import Cluster
 from local.processes import wait_for
-from producers.files import line_blocks
 from producers.files import records as files_records
+from producers.files import rows as file_rows
 from producers.files.publish import publish_files
 from producers.files.rejects import RejectLimit
 from producers.kafka import transactional
@@ -38,7 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some ten rows make a transaction; an interrupt is asked about after each batch, not while one is sent."""
     monkeypatch.setattr(transactional.Deadline, "check", lambda self, left: None)
     monkeypatch.setattr(files_records, "BATCH_ROWS", 10)
-    monkeypatch.setattr(line_blocks, "BLOCK_BYTES", 300)
+    monkeypatch.setattr(file_rows, "BLOCK_BYTES", 300)
     monkeypatch.setattr(transactional, "MAX_RECORDS", 10)
 
 
