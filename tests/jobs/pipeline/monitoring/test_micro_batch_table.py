@@ -31,7 +31,7 @@ from pathlib import Path
 from jobs.pipeline.monitoring.journal import Journal
 journal = Journal(Path(sys.argv[1]), "victim")
 for kind, row in json.loads(sys.argv[2]):
-    micro_batch_table.append(kind, row)
+    journal.append(kind, row)
 print("written", flush=True)
 sys.stdin.read()
 """
