@@ -23,10 +23,10 @@ from jobs.connectors.kafka import source_sink
 from jobs.ingest import quarantine
 from jobs.operations.log_index import LogIndex
 from jobs.pipeline import paths, rules
-from jobs.pipeline.log_labels import NANOSECONDS, TASKS
 from jobs.pipeline.outputs import Batch, Output, RowSelector
 from jobs.pipeline.progress import SIZE, Counted
 from jobs.pipeline.run import Run
+from jobs.pipeline.session import NANOSECONDS, TASKS
 
 TOPIC = TABLE = "app_logs"
 WINDOW = "5 minutes"

@@ -32,12 +32,12 @@ from jobs.pipeline import checkpoint, plan_analysis, state_store
 from jobs.pipeline.checkpoint_format import batch_offsets, planned_at
 from jobs.pipeline.guards import LostRecords, SchemaGuard, SourceGuard, go_on_with_recreated, topics_of
 from jobs.pipeline.late_rows import LateRows
-from jobs.pipeline.log_labels import label_batch
 from jobs.pipeline.outputs import Batch, OnBatch, Output
 from jobs.pipeline.paths import CHECKED_FILE
 from jobs.pipeline.progress import Counted, counted_by_spark
 from jobs.pipeline.query_description import DescriptionFiles
 from jobs.pipeline.remedies import query_error, read_anew, require_whole
+from jobs.pipeline.session import label_batch
 from jobs.pipeline.termination import batch_errors, explain, start_error, stop_by
 from jobs.pipeline.topic_sink import TopicOutput, not_real_time
 

@@ -1,21 +1,28 @@
-"""Makes the session of a script that spark-submit has started, and ends it: at its end, or in order at a signal.
+"""Makes the session of a script that spark-submit has started, with its logs, and ends it: at its end, or at a signal.
 
 A signal to stop a job goes to the process that `./spark-submit.sh` has become, which is the JVM; a terminal signals the
 script too. Left to itself, the JVM would stop the context while queries run.
+
+Labels say of each log line, Python's and the JVM's, which job, query and micro-batch it belongs to. They are there
+where `logging.format` is "ecs": JSON lines by the Elastic Common Schema. A thread that writes a batch keeps its labels
+until its next batch, so that what Spark says of the batch's end has them too.
 """
 
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import ecs_logging
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
@@ -23,7 +30,8 @@ from conf.errors import Interrupted, TidemarkError
 from conf.setting_types import milliseconds
 from conf.settings import SPARK_SECRET, Settings, secret_variables
 from jobs.connectors.spark_internals import jvm, load_testing_late, start_callback_server, submitted_conf
-from jobs.pipeline.log_labels import log_to_file
+from jobs.pipeline.outputs import Batch
+from jobs.pipeline.progress import offsets_of_batch
 
 # The last is a terminal's that is closed.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -32,7 +40,14 @@ SAME_SIGNAL_SECONDS = 1.0
 # The variable by which an executor gets the secret that it shows the driver.
 OF_EXECUTOR = "_SPARK_AUTH_SECRET"
 
+BATCHES = "tidemark.batches"
+PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TASKS = "mdc."  # local properties of that name become labels of the tasks' threads, by the whole name
+NANOSECONDS = 1_000_000  # in a millisecond
+
 logger = logging.getLogger(__name__)
+batch_logger = logging.getLogger(BATCHES)
+_labels: ContextVar[Mapping[str, str] | None] = ContextVar("labels", default=None)
 
 
 @contextmanager
@@ -65,7 +80,7 @@ def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
         logger.warning("raised after a signal", exc_info=True)
         raise Interrupted(stopping.number) from None
     finally:
-        with suppress(Exception) if stopping.number else _unchanged():
+        with suppress(Exception) if stopping.number else nullcontext():
             spark.stop()
 
 
@@ -82,11 +97,6 @@ def _complete(conf: SparkConf, settings: Settings) -> None:
 def hide_secrets(spark: SparkSession) -> None:
     """Start Python workers without the secrets that stand in variables of this process, or of their executor."""
     spark.sparkContext.environment |= dict.fromkeys([*secret_variables(os.environ), OF_EXECUTOR], "")
-
-
-@contextmanager
-def _unchanged() -> Iterator[None]:
-    yield
 
 
 def log_path(settings: Settings, log: str) -> Path:
@@ -106,6 +116,67 @@ def _send_errors_to(spark: SparkSession, path: Path) -> None:
     java = jvm(spark).java
     file = java.io.FileOutputStream(str(path), True)
     java.lang.System.setErr(java.io.PrintStream(file, True))
+
+
+class Labelling(logging.Filter):
+    """Adds `labels` to every record that passes: the job's, the thread's, and those that the record has already."""
+
+    def __init__(self, job: str) -> None:
+        super().__init__()
+        self._job = job
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.labels = {"job": self._job, **(_labels.get() or {}), **getattr(record, "labels", {})}
+        return True
+
+
+def log_to_file(settings: Settings, path: Path, job: str) -> None:
+    """Let Python's log of this process go to `path`, in the format of the settings."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if settings.logging.format == "plain":
+        logging.basicConfig(filename=path, level=logging.WARNING, format=PLAIN)
+        return
+    handler = logging.FileHandler(path)
+    handler.setFormatter(ecs_logging.StdlibFormatter(extra={"service.name": job, "host.name": socket.gethostname()}))
+    handler.addFilter(Labelling(job))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+    # The ends of batches are for logs that are read together; for a plain log the table of micro-batches has them.
+    batch_logger.setLevel(logging.INFO)
+
+
+def label_batch(spark: SparkSession, settings: Settings, job: str, batch: Batch) -> None:
+    """Label this thread, its JVM's and those of the tasks that it starts; nothing where logs are plain."""
+    if settings.logging.format == "plain":
+        return
+    labels = labels_of(job, batch.sink, batch.version, offsets_of_batch(batch.offsets))
+    _labels.set(labels)
+    context = jvm(spark).org.apache.logging.log4j.ThreadContext
+    for name, value in labels.items():
+        context.put(name, value)
+        spark.sparkContext.setLocalProperty(f"{TASKS}{name}", value)
+
+
+def labels_of(job: str, query: str, batch: int, spans: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the labels of a micro-batch, texts all of them: `job`, `query`, `batch` and `offsets`.
+
+    Args:
+        spans: as `offsets_of_batch` gives them; written as `TOPIC-PARTITION:FROM-UNTIL`, with blanks between them.
+    """
+    texts = (f"{span['topic']}-{span['partition']}:{span['start'] or 0}-{span['end']}" for span in spans)
+    return {"job": job, "query": query, "batch": str(batch), "offsets": " ".join(texts)}
+
+
+def tell_batch(row: Mapping[str, Any]) -> None:
+    """Log the end of a micro-batch, with its labels and how long it took.
+
+    Args:
+        row: of the table of micro-batches.
+    """
+    took = row["phases"].get("triggerExecution", 0)
+    labels = labels_of(row["job"], row["query"], row["batch"], row["offsets"])
+    fields = {"labels": labels, "event.duration": took * NANOSECONDS, "event.outcome": "success"}
+    message = "batch %d of %s took %d ms: %d records, %d rejected"
+    batch_logger.info(message, row["batch"], row["query"], took, row["rows_in"], row["rejected"], extra=fields)
 
 
 class _Stopping:

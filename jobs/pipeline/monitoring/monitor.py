@@ -30,7 +30,6 @@ from conf.errors import TidemarkError
 from conf.setting_types import milliseconds
 from conf.settings import Job
 from jobs.pipeline import checkpoint, plan_analysis
-from jobs.pipeline.log_labels import tell_batch
 from jobs.pipeline.monitoring.exporter import Exporter
 from jobs.pipeline.monitoring.lag import ConsumerGroups, Positions
 from jobs.pipeline.monitoring.recorder import Recorder, counts
@@ -46,6 +45,7 @@ from jobs.pipeline.progress import (
     watermark_of,
 )
 from jobs.pipeline.run import Run
+from jobs.pipeline.session import tell_batch
 
 FOLD_SECONDS = 60.0
 LAG_SECONDS = 15.0
