@@ -85,8 +85,7 @@ def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right
     if not names:
         return {}
     # Here, so that no JVM is started, and no PySpark loaded, for commands that need none.
-    from jobs.pipeline.job_rights import DeclaredRun
-    from jobs.pipeline.job_rights import job_rights as declared_rights
+    from jobs.pipeline.run import DeclaredRun
     from local.driver import spark_session
     from local.submit import quiet_start
 
@@ -97,7 +96,7 @@ def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right
     for name in names:
         run = DeclaredRun(spark, settings.model_copy(update={"kafka": kafka}), name)
         catalog.load(name).build(run)
-        found[name] = declared_rights(run)
+        found[name] = run.rights()
     return found
 
 

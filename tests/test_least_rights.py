@@ -17,8 +17,7 @@ from jobs.connectors.kafka.acls import Acls, single
 from jobs.ingest import job as ingest
 from jobs.operations.coverage import cli as coverage
 from jobs.operations.replay.replay_lock import ReplayLock
-from jobs.pipeline.job_rights import DeclaredRun, job_rights
-from jobs.pipeline.run import Run
+from jobs.pipeline.run import DeclaredRun, Run
 from local import acls
 from local.command_rights import Who, Words, command_rights
 from producers import cli as producers
@@ -61,7 +60,7 @@ class World:
         run = DeclaredRun(self.scratch.spark, settings, job)
         run.topics |= self.scratch.declared
         build(run)
-        rights = job_rights(run)
+        rights = run.rights()
         rights += command_rights(settings, Who("replay", "replay", Words(job))) if replay else []
         Acls(settings.kafka).add(user, [right for right in single(rights) if not right.without])
 

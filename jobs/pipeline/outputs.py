@@ -5,7 +5,7 @@ Outputs that are topics are in `jobs.pipeline.topic_sink`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,10 +14,12 @@ from typing import Any, Literal, Self
 from pyspark.sql import DataFrame, SparkSession
 
 from conf.errors import TidemarkError, nearest
+from conf.settings import Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.exactly_once.markers import BatchId, Progress
+from jobs.connectors.kafka.access import Right, publishing
 from jobs.connectors.tally import Tally
-from jobs.pipeline import paths
+from jobs.pipeline import paths, plan_analysis
 from jobs.pipeline.checkpoint_format import topic_offsets
 
 OutputMode = Literal["append", "update", "complete"]
@@ -26,6 +28,21 @@ OutputMode = Literal["append", "update", "complete"]
 def query_name(job: str, output: str) -> str:
     """Return the name of the query that feeds an output: the job's own, where both have the same name."""
     return job if output == job.rsplit(".", 1)[-1] else f"{job}.{output}"
+
+
+def group_of(settings: Settings, query: str) -> str:
+    """Return the group that shows the lag of a query: the installation's name, then the query's."""
+    return f"{settings.ledger.application}.{query}"
+
+
+def reading_rights(settings: Settings, topics: Iterable[str], query: str) -> list[Right]:
+    """Return the rights that a query that reads `topics` needs;
+    none on the groups of Spark's consumers, which join none."""
+    rights = [Right("topic", topic, ("Read",)) for topic in topics]
+    if settings.source.commit_to_group:
+        without = "its lag in tools that show that of groups (source.commit_to_group)"
+        rights.append(Right("group", group_of(settings, query), ("Read",), without=without))
+    return rights
 
 
 @dataclass(frozen=True)
@@ -150,9 +167,17 @@ class Output(ABC):
         """Let the output's ledger go on behind batch `at`; see `exactly_once.adopt.begin_after`."""
         return
 
+    def rights(self, settings: Settings) -> list[Right]:
+        """Return the rights on the brokers that the output's query needs."""
+        topics = sorted(set(plan_analysis.topics_read(self.frame)))
+        return reading_rights(settings, topics, self.query) + self.writing_rights()
+
+    def writing_rights(self) -> list[Right]:
+        """Return the rights that writing needs."""
+        return publishing([self.topic]) if self.topic else []
+
     @property
     def query(self) -> str:
-        """Return the name of the output's query."""
         return query_name(self.job, self.name)
 
     @property

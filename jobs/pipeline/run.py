@@ -18,6 +18,7 @@ from conf.settings import Delivery, Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import offsets as kafka_offsets
 from jobs.connectors.kafka import source_sink
+from jobs.connectors.kafka.access import Right
 from jobs.pipeline import checkpoint, paths, plan_analysis, query, state_store, topic_sink
 from jobs.pipeline.guards import SchemaGuard
 from jobs.pipeline.late_rows import LateRows
@@ -256,6 +257,10 @@ class Run(Sources):
         """
         self.declare(FunctionOutput(self.job, name, frame, mode, topic=topic, function=write, tables=tables))
 
+    def rights(self) -> list[Right]:
+        """Return the rights on the brokers that the declared outputs of a stream need together."""
+        return [right for output in self.outputs for right in output.rights(self.settings)]
+
     @property
     def is_apart(self) -> bool:
         """Return whether the past is tried out: outputs go to places of their own,
@@ -393,3 +398,11 @@ class Run(Sources):
         if not self.outputs:
             raise TidemarkError("NO_OUTPUT", f"job {self.job} writes nothing", "see its settings, or its build()")
         return self.outputs
+
+
+class DeclaredRun(Run):
+    """Takes what a job declares, and asks no broker whether its topics are there."""
+
+    def records(self, topic: str) -> DataFrame:
+        subscription = source_sink.Subscription((topic,))
+        return source_sink.read_stream(self.spark, self.settings.kafka, self._source(), subscription)

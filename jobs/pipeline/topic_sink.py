@@ -23,9 +23,11 @@ from jobs.connectors.delta import table as delta_table
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.adopt import Held, adopt, begin_after, progress
 from jobs.connectors.exactly_once.fail_points import fail_point
+from jobs.connectors.exactly_once.ledger_topic import sink_rights
 from jobs.connectors.exactly_once.markers import BatchId, Progress, offsets_hash
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.kafka import source_sink
+from jobs.connectors.kafka.access import Right
 from jobs.connectors.kafka.refusals import Limits, topic_limits
 from jobs.connectors.spark_internals import operators_above_sources, real_time_operators, without_source_options
 from jobs.pipeline import checkpoint, paths, plan_analysis
@@ -140,6 +142,9 @@ class TopicOutput(Output):
     @property
     def topics(self) -> tuple[str, ...]:
         return (self.topic, self.sink.ledger.name) if self.keeps_ledger else (self.topic,)
+
+    def writing_rights(self) -> list[Right]:
+        return sink_rights(self.sink_id, [self.topic]) if self.keeps_ledger else super().writing_rights()
 
     def require_deterministic(self) -> None:
         """Check that the plan gives the same rows when a batch is run again, where it must.

@@ -11,7 +11,7 @@ from conf.settings import Settings, load
 from jobs.connectors.exactly_once.ledger_topic import sink_rights
 from jobs.connectors.kafka.access import Kind, Right, publishing, reading
 from jobs.connectors.kafka.acls import Acls, Comparison, Entry, compare, single
-from jobs.pipeline.job_rights import reading_rights
+from jobs.pipeline.outputs import reading_rights
 from local import acls
 from local.acls import commands, needed, table, together
 from local.broker import Cluster

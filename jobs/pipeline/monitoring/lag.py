@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from conf.settings import Kafka, Settings
 from jobs.connectors.kafka.access import CODES, LongLivedClient, Right, not_authorized, reading
 from jobs.connectors.kafka.offsets import Edges, OffsetLookup, edges, list_offsets
+from jobs.pipeline.outputs import group_of
 
 COMMIT_SECONDS = 10.0
 
@@ -128,11 +129,6 @@ def freshness(lags: list[PartitionLag], watermarks: Mapping[tuple[str, str], dat
         ages[key] = max(ages.get(key, 0.0), lag.seconds)
     now = time.time()
     return ages | {key: max(0.0, now - watermark.timestamp()) for key, watermark in watermarks.items()}
-
-
-def group_of(settings: Settings, query: str) -> str:
-    """Return the group that shows the lag of a query: the installation's name, then the query's."""
-    return f"{settings.ledger.application}.{query}"
 
 
 class ConsumerGroups:
