@@ -1,4 +1,7 @@
-"""Reads and writes a query's checkpoint folder through Hadoop's file system, wherever the folder lies."""
+"""Reads and writes a query's checkpoint folder through Hadoop's file system, wherever the folder lies.
+
+`jobs.pipeline.checkpoint_format` says what its files mean, for programs without a JVM too.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,51 +11,23 @@ from urllib.parse import urlsplit
 
 from pyspark.sql import SparkSession
 
-from jobs.connectors.hadoop_files import located, read, remove, rename, write
+from jobs.connectors.hadoop_files import located, rename
+from jobs.connectors.hadoop_files import read as read
+from jobs.connectors.hadoop_files import remove as remove
+from jobs.connectors.hadoop_files import write as write
 from jobs.pipeline import paths
 from jobs.pipeline.checkpoint_format import (
     COMMITS,
     METADATA,
     NO_OFFSET,
     OFFSETS,
-    batch_offsets,
     before_batch,
     commit_file,
     entry_file,
     initial_offsets,
-    late_watermark_ms,
-    planned_at,
     source_offsets,
     start_file,
 )
-
-# The meaning of the texts is imported here, too; programs without a JVM use `jobs.pipeline.checkpoint_format` itself.
-__all__ = [
-    "NO_OFFSET",
-    "Damage",
-    "batch_offsets",
-    "choose_file_manager",
-    "damage",
-    "entry",
-    "forget_after",
-    "has_begun",
-    "initial_offsets",
-    "is_damaged",
-    "last_commit",
-    "last_entry",
-    "late_watermark_ms",
-    "move_aside",
-    "opening",
-    "planned_at",
-    "positions",
-    "query_id",
-    "read",
-    "rebuild",
-    "remove",
-    "set_entry",
-    "set_initial_offsets",
-    "write",
-]
 
 CUT = "is empty or cut short"
 FILE_MANAGER = "spark.sql.streaming.checkpointFileManagerClass"
@@ -79,9 +54,8 @@ def opening(spark: SparkSession, checkpoint: str, batch: int, begun: dict[str, s
     """
     begun = {} if begun is None else begun
     texts = _texts(spark, checkpoint, [entry_file(batch), entry_file(batch - 1)] if batch else [entry_file(batch)])
-    sources = range(len(source_offsets(texts.get(entry_file(batch))) or ()))
-    missing = [start_file(source) for source in sources if start_file(source) not in begun]
-    read_now = _texts(spark, checkpoint, missing)
+    sources = map(start_file, range(len(source_offsets(texts.get(entry_file(batch))) or ())))
+    read_now = _texts(spark, checkpoint, [file for file in sources if file not in begun])
     begun.update({path: text for path, text in read_now.items() if initial_offsets(text) is not None})
     before = before_batch(texts, batch) or ()
     first = {start_file(source) for source, at in enumerate(before) if at is None}
@@ -120,7 +94,7 @@ def query_id(spark: SparkSession, checkpoint: str) -> str | None:
 
 def last_commit(spark: SparkSession, checkpoint: str) -> int | None:
     """Return the last micro-batch in the commit log: Spark takes it for done."""
-    return _last(spark, f"{checkpoint}/{COMMITS}")
+    return max(_batches(spark, f"{checkpoint}/{COMMITS}"), default=None)
 
 
 def conf(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, str]:
@@ -147,17 +121,12 @@ def positions(spark: SparkSession, checkpoint: str) -> list[Any]:
 
 def last_entry(spark: SparkSession, checkpoint: str) -> int | None:
     """Return the last micro-batch in the offset log."""
-    return _last(spark, f"{checkpoint}/{OFFSETS}")
+    return max(_batches(spark, f"{checkpoint}/{OFFSETS}"), default=None)
 
 
 def has_begun(spark: SparkSession, checkpoint: str) -> bool:
     """Return whether a query has used the folder."""
     return query_id(spark, checkpoint) is not None or last_entry(spark, checkpoint) is not None
-
-
-def is_damaged(spark: SparkSession, checkpoint: str) -> bool:
-    """Return whether a file that the next run begins with is missing, empty or cut short."""
-    return damage(spark, checkpoint) is not None
 
 
 class Damage(NamedTuple):
@@ -176,7 +145,7 @@ def damage(spark: SparkSession, checkpoint: str) -> Damage | None:
     begun, done = last_entry(spark, checkpoint), last_commit(spark, checkpoint)
     if begun is None and done is None:
         metadata = read(spark, f"{checkpoint}/{METADATA}")
-        return None if metadata is None or _is_sound(METADATA, metadata) else Damage(METADATA, CUT)
+        return None if metadata is None or _is_readable(METADATA, metadata) else Damage(METADATA, CUT)
     last = max(number for number in (begun, done) if number is not None)
     needed = [METADATA, entry_file(last), *([commit_file(done)] if done is not None else [])]
     texts = {file: read(spark, f"{checkpoint}/{file}") for file in needed}
@@ -187,7 +156,7 @@ def damage(spark: SparkSession, checkpoint: str) -> Damage | None:
     for file, text in texts.items():
         if text is None:
             return Damage(file, "is missing")
-        if not _is_sound(file, text):
+        if not _is_readable(file, text):
             return Damage(file, CUT)
     before = source_offsets(texts.get(entry_file(last - 1)))
     # A query keeps its sources for as long as its checkpoint.
@@ -196,15 +165,17 @@ def damage(spark: SparkSession, checkpoint: str) -> Damage | None:
     return None
 
 
-def _is_sound(file: str, text: str) -> bool:
+def _is_readable(file: str, text: str) -> bool:
     if file == METADATA:
         return _id_in(text) is not None
     if file.startswith("sources/"):
         # Files of other kinds of sources are not checked here.
         lines = text.splitlines()[1:]
         return not (len(lines) == 1 and lines[0].startswith("{")) or _is_json(lines[0])
-    is_of_batch = file.startswith(f"{OFFSETS}/")
-    return _is_whole(text) and not (is_of_batch and not source_offsets(text))
+    version, *lines = text.splitlines() or [""]
+    if not (version.startswith("v") and lines and all(line == NO_OFFSET or _is_json(line) for line in lines)):
+        return False
+    return bool(source_offsets(text)) or not file.startswith(f"{OFFSETS}/")
 
 
 def _id_in(metadata: str) -> str | None:
@@ -217,29 +188,20 @@ def _id_in(metadata: str) -> str | None:
 def forget_after(spark: SparkSession, checkpoint: str, batch: int) -> None:
     """Remove the entries of all batches after `batch`, which the next run plans anew; where it is the -1st, all."""
     # Spark goes on behind a batch only with its entry in the offset log, so the oldest kept entry is not removed.
-    kept = max(batch, min(_numbers(spark, f"{checkpoint}/{OFFSETS}"), default=-1)) if batch >= 0 else -1
+    last = max(batch, min(_batches(spark, f"{checkpoint}/{OFFSETS}"), default=-1)) if batch >= 0 else -1
     for log in (COMMITS, OFFSETS):
-        numbers = _numbers(spark, f"{checkpoint}/{log}")
-        for number in sorted((number for number in numbers if number > kept), reverse=True):
-            remove(spark, f"{checkpoint}/{log}/{number}")
-        if kept < 0:
+        for number in sorted(_batches(spark, f"{checkpoint}/{log}"), reverse=True):
+            if number > last:
+                remove(spark, f"{checkpoint}/{log}/{number}")
+        if last < 0:
             remove(spark, f"{checkpoint}/{log}")  # in an empty one Spark takes checksums for entries
 
 
-def _last(spark: SparkSession, folder: str) -> int | None:
-    return max(_numbers(spark, folder), default=None)
-
-
-def _numbers(spark: SparkSession, folder: str) -> list[int]:
+def _batches(spark: SparkSession, folder: str) -> list[int]:
     """Return the batches that have a file in the folder of a log."""
     files, path = located(spark, folder)
     names = [str(status.getPath().getName()) for status in files.listStatus(path)] if files.exists(path) else []
     return [int(name) for name in names if name.isdecimal()]
-
-
-def _is_whole(entry: str) -> bool:
-    version, *lines = entry.splitlines() or [""]
-    return version.startswith("v") and bool(lines) and all(line == NO_OFFSET or _is_json(line) for line in lines)
 
 
 def _is_json(text: str) -> bool:

@@ -105,7 +105,7 @@ def _read_ids(spark: SparkSession, file: str) -> dict[str, str]:
 
 
 def topics_of(offsets: Mapping[str, Any]) -> set[str]:
-    """Return the topics in a batch's offsets (`checkpoint.batch_offsets`); sources other than Kafka's have none."""
+    """Return the topics in a batch's offsets; sources other than Kafka's have none."""
     return {topic for source in offsets.get("until") or () for topic in topic_offsets(source)}
 
 

@@ -21,7 +21,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from conf.settings import Settings
 from jobs.connectors.causes import cause_line, causes
 from jobs.connectors.delta import table as delta_table
-from jobs.pipeline import checkpoint, paths, plan_analysis
+from jobs.pipeline import checkpoint, checkpoint_format, paths, plan_analysis
 from jobs.pipeline.dropped_rows import FOUND, Reread, RereadError, dropped_rows
 from jobs.pipeline.errors import known_error
 from jobs.pipeline.outputs import Output
@@ -113,12 +113,12 @@ class LateRows:
 
     def _list(self, session: SparkSession, number: int, dropped: int | None) -> None:
         files = checkpoint.opening(session, self._folder, number)
-        offsets = checkpoint.batch_offsets(files, number)
+        offsets = checkpoint_format.batch_offsets(files, number)
         if dropped is None and offsets["from"] == offsets["until"]:
             return
         id = str(checkpoint.query_id(session, self._folder))
-        planned = checkpoint.planned_at(files, number)
-        batch = _Batch(number, id, dropped, offsets, planned, checkpoint.late_watermark_ms(files, number))
+        planned = checkpoint_format.planned_at(files, number)
+        batch = _Batch(number, id, dropped, offsets, planned, checkpoint_format.late_watermark_ms(files, number))
         commit = self._commit(batch)
         if delta_table.recorded_version(session, self._table.path, commit.app_id(self._table)) != number:
             self._write(session, batch, commit)

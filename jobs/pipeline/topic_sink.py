@@ -275,4 +275,4 @@ def _held(spark: SparkSession, folder: str) -> Held:
     done = checkpoint.entry(spark, folder, last) if last is not None else None
     begun = checkpoint.entry(spark, folder, last + 1 if last is not None else 0)
     at = BatchId(query_id, last, offsets_hash(done)) if query_id and last is not None and done else None
-    return Held(query_id, at, offsets_hash(begun) if begun else None, checkpoint.is_damaged(spark, folder))
+    return Held(query_id, at, offsets_hash(begun) if begun else None, checkpoint.damage(spark, folder) is not None)

@@ -18,7 +18,7 @@ from jobs.connectors.causes import cause_line
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.hadoop_files import Folders
 from jobs.operations.checkpoint_doctor.diagnosis import Doctor
-from jobs.pipeline import checkpoint, paths
+from jobs.pipeline import checkpoint, checkpoint_format, paths
 from jobs.pipeline.outputs import Output, query_name
 from jobs.pipeline.run import Run
 from jobs.pipeline.session import session
@@ -152,7 +152,7 @@ def _carry_over(
 
 
 def _commit(spark: SparkSession, query: str, folder: str, batch: int) -> delta_table.Commit:
-    offsets = checkpoint.batch_offsets(checkpoint.opening(spark, folder, batch), batch)
+    offsets = checkpoint_format.batch_offsets(checkpoint.opening(spark, folder, batch), batch)
     return delta_table.Commit(query, checkpoint.query_id(spark, folder) or "", "write", batch, offsets)
 
 

@@ -22,7 +22,7 @@ from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.spark_internals import cloned_session, plan_micro_batch
 from jobs.operations.checkpoint_doctor.comparison import ANSWERS, Answer, Change, NewQuery, OldQuery, changes
 from jobs.operations.maintenance.checkpoints import Checkpoint, find_checkpoints
-from jobs.pipeline import checkpoint, paths, state_store
+from jobs.pipeline import checkpoint, checkpoint_format, paths, state_store
 from jobs.pipeline.checkpoint_format import entry_file, source_offsets
 from jobs.pipeline.guards import SourceGuard
 from jobs.pipeline.outputs import Output
@@ -206,7 +206,7 @@ def _remedy(output: Output, folder: str, answer: Answer) -> str:
 def _write_offset_log(spark: SparkSession, folder: str, metadata: str, *batches: int) -> None:
     """Write an offset log with those batches: Spark needs one before it reads the metadata of transformWithState."""
     for batch in batches:
-        checkpoint.write(spark, f"{folder}/{entry_file(batch)}", f"v1\n{metadata}\n{checkpoint.NO_OFFSET}")
+        checkpoint.write(spark, f"{folder}/{entry_file(batch)}", f"v1\n{metadata}\n{checkpoint_format.NO_OFFSET}")
 
 
 def _copy_metadata(folders: Folders, state: str, to: str) -> None:

@@ -29,7 +29,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from conf.errors import TidemarkError
 from conf.setting_types import milliseconds
 from conf.settings import Job
-from jobs.pipeline import checkpoint, plan_analysis
+from jobs.pipeline import checkpoint, checkpoint_format, plan_analysis
 from jobs.pipeline.monitoring.exporter import Exporter
 from jobs.pipeline.monitoring.lag import ConsumerGroups, Positions
 from jobs.pipeline.monitoring.recorder import Recorder, counts
@@ -162,7 +162,10 @@ class Monitor(StreamingQueryListener):
         (output,) = (output for output in self._run.outputs if output.query == progress.name)
         number = progress.batchId
         files = checkpoint.opening(self._run.spark, self._run.checkpoint(output), number)
-        planned_at, offsets = checkpoint.planned_at(files, number), checkpoint.batch_offsets(files, number)
+        planned_at, offsets = (
+            checkpoint_format.planned_at(files, number),
+            checkpoint_format.batch_offsets(files, number),
+        )
         identity = output.query, str(progress.id), number, planned_at, self._settings.paths.tables
         return Batch(output.frame, *identity, offsets)
 
