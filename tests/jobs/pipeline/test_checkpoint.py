@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from conf.errors import TidemarkError
+from jobs.pipeline import checkpoint_format
 from jobs.pipeline.checkpoint import (
     FILE_MANAGER,
     LOCAL_FILE_MANAGER,
@@ -22,7 +23,7 @@ from jobs.pipeline.checkpoint import (
     read,
     remove,
 )
-from jobs.pipeline.checkpoint_format import batch_offsets, initial_offsets, late_watermark_ms
+from jobs.pipeline.checkpoint_format import initial_offsets, late_watermark_ms
 from tests.jobs.scratch import Scratch
 
 TWO = 'v1\n{"batchWatermarkMs":0}\n{"a":{"0":2}}\n{"b":{"0":2}}\n'
@@ -45,7 +46,7 @@ def files(tmp_path: Path) -> Files:
 
 
 def batch_offsets(spark: SparkSession, checkpoint: str, batch: int) -> dict[str, Any]:
-    return batch_offsets(opening(spark, checkpoint, batch), batch)
+    return checkpoint_format.batch_offsets(opening(spark, checkpoint, batch), batch)
 
 
 def test_an_entry_is_the_files_text_and_none_where_there_is_no_file(spark: SparkSession, files: Files) -> None:
@@ -124,7 +125,7 @@ def test_where_kafka_sources_began_is_read_once_and_told_in_every_batch(spark: S
         sources__1__0="v1\n17",
     )
     begun: dict[str, str] = {}
-    assert batch_offsets(opening(spark, checkpoint, 5, begun), 5)["since"] == [
+    assert checkpoint_format.batch_offsets(opening(spark, checkpoint, 5, begun), 5)["since"] == [
         {"a": {"0": 1}},
         None,
     ]
