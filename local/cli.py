@@ -48,7 +48,7 @@ COMMANDS = {
     "schemas": Command("the event contracts and their registry", "schemas.cli:main"),
     "transactions": Command("which open transactions hold readers back; --abort", "local.kafka_commands:transactions"),
     "history": Command("micro-batches of every query, and how they ended", "jobs.operations.history:main"),
-    "page": Command("accounts, queries, rejects and topics in a browser", "local.page.command:main"),
+    "page": Command("accounts, queries, rejects and topics in a browser", "local.page.server:main"),
     "compare": Command("whether two tables hold the same rows, and which not", "jobs.operations.compare:main"),
     "coverage": Command("show | check: which offsets each table and topic holds", "jobs.operations.coverage.cli:main"),
     "config": Command("show: the merged settings, secrets masked", "local.cli:config"),

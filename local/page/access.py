@@ -4,6 +4,7 @@ Every answer forbids scripts that are not the page's own, frames around it, and 
 """
 
 import hmac
+import ipaddress
 from hashlib import sha256
 from urllib.parse import parse_qs
 
@@ -14,6 +15,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from conf import setting_sources
+from conf.errors import TidemarkError
+from conf.settings import Page
+
+LEAST_TOKEN = 16  # characters
 COOKIE = "tidemark_page"
 SIGN_IN = "/sign-in"
 # Against DNS rebinding: a site whose name points to this machine could have the browser read the page as its own.
@@ -30,6 +36,25 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+
+def require_token(page: Page) -> None:
+    """Refuse to listen beyond this machine without a token; raises TidemarkError BAD_SETTING."""
+    token, variable = page.token.get_secret_value(), setting_sources.variable_of("page.token")
+    if not token and not is_loopback(page.host):
+        what = f"page.host {page.host} can be reached from other machines, and page.token is empty"
+        raise TidemarkError("BAD_SETTING", what, f"set the variable {variable}, or leave page.host at 127.0.0.1")
+    if token and len(token) < LEAST_TOKEN:
+        remedy = f"take {LEAST_TOKEN} or more, for example of `openssl rand -hex 16`"
+        raise TidemarkError("BAD_SETTING", f"page.token has {len(token)} characters", remedy)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def guards(token: str, only_this_machine: bool) -> list[Middleware]:
@@ -64,7 +89,7 @@ class TokenRequired:
             request = Request(scope, receive)
             is_open = request.url.path == SIGN_IN or request.url.path.startswith("/static/")
             if not is_open and not is_known(request, self._token):
-                await _turned_away(request)(scope, receive, send)
+                await _turn_away(request)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -98,7 +123,7 @@ async def sign_in(request: Request, token: str) -> Response | None:
     return answer
 
 
-def _turned_away(request: Request) -> Response:
+def _turn_away(request: Request) -> Response:
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse(SIGN_IN, status_code=303)
     return Response("the token is missing or wrong: Authorization: Bearer TOKEN\n", 401, {"WWW-Authenticate": "Bearer"})

@@ -24,7 +24,7 @@ from jobs.operations.coverage.row_checks import BRONZE, RowAudit, row_audits
 from jobs.operations.coverage.tables import TableCoverage
 from jobs.pipeline import paths
 from jobs.pipeline.paths import find_stored
-from local.page.cluster import Brokers
+from local.page.background import Brokers
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Quarantine
 

@@ -1,11 +1,14 @@
-"""Serves the page's routes: each view is read in the background, and rendered here, on the server."""
+"""Serves the page (`local/tidemark page`): each view is read in the background, and rendered here, on the server."""
 
+import argparse
 import shlex
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import SecretStr
 from starlette.applications import Starlette
@@ -14,14 +17,16 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from conf.settings import Settings
-from local.page import accounts, history, late, quarantine, queries, replays, topics
-from local.page.access import SIGN_IN, guards, sign_in
-from local.page.cluster import Brokers
-from local.page.latest import Answer, Latest
+from conf import command_line
+from conf.errors import TidemarkError
+from conf.settings import Page, Settings
+from local.page import accounts, charts, rejected_and_late, runs, topics
+from local.page.access import SIGN_IN, guards, is_loopback, require_token, sign_in
+from local.page.background import Answer, Brokers, Latest
 
 FOLDER = Path(__file__).resolve().parent
 CHECK_SECONDS = 60.0
+GRACE_SECONDS = 2  # for answers that are under way when the page is stopped
 # Path, and what the link says.
 VIEWS = {
     "/accounts": "Accounts",
@@ -32,6 +37,46 @@ VIEWS = {
     "/topics": "Topics",
     "/history": "History",
 }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve the page; returns when it is stopped.
+
+    Raises:
+        TidemarkError: BAD_SETTING, PAGE_NOT_SERVED.
+        SystemExit: 2, where the command line is wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="local/tidemark page",
+        description="Show accounts, queries, rejects, late rows, replays, topics and history in a browser; read-only.",
+        epilog="It listens where page.host and page.port say, and asks for page.token where that is set.",
+        parents=[command_line.settings_options(with_roots=True)],
+    )
+    options = command_line.parse(parser, argv)
+    page = command_line.settings_of(options).page
+    require_token(page)
+    with listen(page) as listening:
+        port = listening.getsockname()[1]
+        host = f"[{page.host}]" if ":" in page.host else page.host
+        print(f"the page is at http://{host}:{port}/ (Ctrl-C ends it)", flush=True)
+        # Settings are read again for each view: the embedded broker may start after the page.
+        app = create_app(lambda: command_line.settings_of(options), page.token, is_loopback(page.host))
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE_SECONDS
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def listen(page: Page) -> socket.socket:
+    """Return the socket that the page is served on; raises TidemarkError PAGE_NOT_SERVED."""
+    try:
+        family = socket.AF_INET6 if ":" in page.host else socket.AF_INET
+        return socket.create_server((page.host, page.port), family=family)
+    except OSError as exc:
+        what = f"nothing can be served on page.port {page.port} of {page.host}: {exc.strerror}"
+        remedy = "choose another by --set page.port=8401; 0 takes one that is free"
+        raise TidemarkError("PAGE_NOT_SERVED", what, remedy) from exc
 
 
 def create_app(load: Callable[[], Settings], token: SecretStr, only_this_machine: bool) -> Starlette:
@@ -85,30 +130,30 @@ class Views:
         return self._rendered(request, "accounts.html", answer, "local/tidemark coverage check", checked=checked)
 
     def queries(self, request: Request) -> Response:
-        answer = self._latest.get("queries", lambda: queries.read_queries(self._load(), self._brokers))
+        answer = self._latest.get("queries", lambda: runs.read_queries(self._load(), self._brokers))
         return self._rendered(request, "queries.html", answer, "local/tidemark history")
 
     def query(self, request: Request) -> Response:
         name = request.path_params["name"]
-        answer = self._latest.get(f"query {name}", lambda: queries.read_charts(self._load(), name))
-        return self._rendered(request, "query.html", answer, history.Chosen(name).command, name=name)
+        answer = self._latest.get(f"query {name}", lambda: charts.read_charts(self._load(), name))
+        return self._rendered(request, "query.html", answer, runs.Selection(name).command, name=name)
 
     def quarantine(self, request: Request) -> Response:
-        answer = self._latest.get("quarantine", lambda: quarantine.read_rejects(self._load(), self._brokers))
-        return self._rendered(request, "quarantine.html", answer, f"{quarantine.COMMAND} list")
+        answer = self._latest.get("quarantine", lambda: rejected_and_late.read_rejects(self._load(), self._brokers))
+        return self._rendered(request, "quarantine.html", answer, f"{rejected_and_late.QUARANTINE} list")
 
     def samples(self, request: Request) -> Response:
-        group = quarantine.Group(*(request.query_params.get(name, "") for name in ("topic", "error", "rule")))
-        answer = self._latest.get(f"samples {group}", lambda: quarantine.read_samples(self._load(), group))
+        group = rejected_and_late.Group(*(request.query_params.get(name, "") for name in ("topic", "error", "rule")))
+        answer = self._latest.get(f"samples {group}", lambda: rejected_and_late.read_samples(self._load(), group))
         return self._rendered(request, "samples.html", answer, group.inspect, group=group)
 
     def late(self, request: Request) -> Response:
-        answer = self._latest.get("late", lambda: late.read_late(self._load()))
+        answer = self._latest.get("late", lambda: rejected_and_late.read_late(self._load()))
         command = answer.content.command if answer.content else "local/tidemark history"
         return self._rendered(request, "late.html", answer, command)
 
     def replays(self, request: Request) -> Response:
-        answer = self._latest.get("replays", lambda: replays.read_replays(self._load()))
+        answer = self._latest.get("replays", lambda: runs.read_replays(self._load()))
         return self._rendered(request, "replays.html", answer, "local/tidemark replay list")
 
     def topics(self, request: Request) -> Response:
@@ -116,15 +161,15 @@ class Views:
         return self._rendered(request, "topics.html", answer, "local/tidemark topics plan")
 
     def history(self, request: Request) -> Response:
-        asked = request.query_params
-        chosen = history.Chosen(asked.get("name", ""), asked.get("since", ""), asked.get("failed") == "1")
-        answer = self._latest.get(f"history {chosen}", lambda: history.read_history(self._load(), chosen))
+        params = request.query_params
+        chosen = runs.Selection(params.get("name", ""), params.get("since", ""), params.get("failed") == "1")
+        answer = self._latest.get(f"history {chosen}", lambda: runs.read_history(self._load(), chosen))
         return self._rendered(request, "history.html", answer, chosen.command, chosen=chosen)
 
     def batch(self, request: Request) -> Response:
         query, batch = request.path_params["query"], request.path_params["batch"]
-        answer = self._latest.get(f"batch {query} {batch}", lambda: history.read_batch(self._load(), query, batch))
-        command = f"{history.COMMAND} explain {shlex.quote(query)} {batch}"
+        answer = self._latest.get(f"batch {query} {batch}", lambda: runs.read_batch(self._load(), query, batch))
+        command = f"{runs.COMMAND} explain {shlex.quote(query)} {batch}"
         return self._rendered(request, "batch.html", answer, command, query=query, batch=batch)
 
     async def sign_in(self, request: Request) -> Response:

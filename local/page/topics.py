@@ -7,7 +7,7 @@ from conf.errors import TidemarkError
 from conf.settings import Settings
 from conf.topics import FOREVER_MS, Topic, load_topics
 from jobs.connectors.kafka.offsets import edges
-from local.page.cluster import Brokers
+from local.page.background import Brokers
 from local.topics import Change, Existing, plan, read_cluster
 from schemas.registry import RegisteredSchema, RetryPolicy, open_registry
 

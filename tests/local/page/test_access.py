@@ -7,8 +7,8 @@ from pydantic import SecretStr
 
 from conf.errors import TidemarkError
 from conf.settings import Page
-from local.page.access import COOKIE, cookie_of
-from local.page.command import is_loopback, listen, main, require_token
+from local.page.access import COOKIE, cookie_of, is_loopback, require_token
+from local.page.server import listen, main
 from tests.local.page.browser import Browser
 
 TOKEN = "a-token-of-the-test"

@@ -12,7 +12,7 @@ from jobs.operations.coverage.check import CoverageReport
 from jobs.operations.coverage.findings import Finding
 from jobs.operations.coverage.query_offsets import Span
 from local.page.accounts import Accounts, Place, _places, read_accounts
-from local.page.cluster import Brokers
+from local.page.background import Brokers
 from tests.jobs.operations.coverage.holdings import Holdings
 from tests.local.page.browser import DOWN, Browser
 

@@ -27,7 +27,7 @@ from local.processes import end_group, output_of
 from tests.jobs.operations.coverage.holdings import Holdings, send
 from tests.local.page.browser import Browser
 from tests.local.page.chromium import Tab, chromium, program
-from tests.local.page.test_queries import DONE
+from tests.local.page.test_runs import DONE
 from tests.producers.quarantine.ward import COMMON, SCHEMA
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,7 @@
-"""Keeps the newest answer of each view, and reads a newer one in the background: no view waits for a slow table."""
+"""Reads what views show, in the background: no view waits for a slow table, or for brokers that are down.
+
+The newest answer of each view is kept, and one client asks the brokers for all of them.
+"""
 
 import logging
 import threading
@@ -8,12 +11,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from confluent_kafka.admin import AdminClient
+
 from conf.errors import TidemarkError
+from conf.settings import Kafka
+from jobs.connectors.kafka.access import Connection, connect
 
 FRESH_SECONDS = 2.0
 REST = 4.0  # times as long as a reading took, before the next: all browsers together cost a fifth of a core
 PATIENCE_SECONDS = 1.0
 MOST_KEPT = 100  # answers; a selection has one of its own
+BROKER_SECONDS = 2.0
+BROKER_REST_SECONDS = 5.0  # after a cluster did not answer
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +81,18 @@ class Latest:
 
     def _read(self, entry: _Entry, read: Callable[[], Any]) -> None:
         began = time.monotonic()
+        content, error = None, None
         try:
-            answer = Answer(read(), None, datetime.now(UTC))
-        except TidemarkError as error:
-            answer = Answer(None, error, datetime.now(UTC))
+            content = read()
+        except TidemarkError as refused:
+            error = refused
         except Exception as exc:
             logger.exception("a view of the page")
             # The libraries that read tables and topics have no error in common, and the page outlives them all.
             what = f"{type(exc).__name__}: {str(exc).partition(chr(10))[0]}"
-            unforeseen = TidemarkError("NOT_READ", what, "the command below says more")
-            answer = Answer(None, unforeseen, datetime.now(UTC))
+            error = TidemarkError("NOT_READ", what, "the command below says more")
         with self._lock:
-            entry.answer, entry.ended = answer, time.monotonic()
+            entry.answer, entry.ended = Answer(content, error, datetime.now(UTC)), time.monotonic()
             entry.seconds = entry.ended - began
             done, entry.reading = entry.reading, None
         if done is not None:
@@ -94,3 +103,42 @@ class Latest:
         idle = [key for key, entry in self._entries.items() if entry.reading is None]
         for key in sorted(idle, key=lambda key: self._entries[key].ended)[: max(0, len(self._entries) - MOST_KEPT)]:
             del self._entries[key]
+
+
+class Brokers:
+    """Connects to the cluster of the settings, which may become another: an embedded broker is started again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._admin: tuple[Kafka, AdminClient] | None = None
+        self._refused: tuple[Kafka, float, TidemarkError] | None = None
+
+    def admin(self, kafka: Kafka) -> AdminClient:
+        """Return a client of the cluster.
+
+        Raises:
+            TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES.
+        """
+        with self._lock:
+            if (
+                self._refused
+                and self._refused[0] == kafka
+                and time.monotonic() - self._refused[1] < BROKER_REST_SECONDS
+            ):
+                raise TidemarkError(*self._refused[2].args)
+            try:
+                if self._admin is None or self._admin[0] != kafka:
+                    self._admin = kafka, connect(kafka, BROKER_SECONDS)
+                else:
+                    Connection(kafka, BROKER_SECONDS).metadata(self._admin[1])
+            except TidemarkError as error:
+                self._refused = kafka, time.monotonic(), error
+                raise
+            return self._admin[1]
+
+    def ask(self, kafka: Kafka) -> tuple[AdminClient | None, TidemarkError | None]:
+        """Return a client of the cluster, or why it cannot be asked."""
+        try:
+            return self.admin(kafka), None
+        except TidemarkError as error:
+            return None, error

@@ -3,7 +3,7 @@
 import threading
 
 from conf.errors import TidemarkError
-from local.page.latest import MOST_KEPT, Latest
+from local.page.background import MOST_KEPT, Latest
 from local.processes import wait_for
 
 

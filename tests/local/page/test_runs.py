@@ -1,4 +1,4 @@
-"""The views of queries and history over journals: states, charts, failed micro-batches with their cause."""
+"""The views of queries, history and replays: states, charts, failed micro-batches with their cause, next steps."""
 
 import json
 import re
@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from jobs.connectors.exactly_once.authors import this_process
+from jobs.operations.replay.record import Replay, ReplayPaths, Slice
 from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.monitoring.journal import ENDED, Journal
-from local.page.queries import charts, rate
+from local.page.runs import ReplayRow
 from tests.local.page.browser import Browser
 
 NOW = datetime.now(UTC)
@@ -66,12 +67,6 @@ def test_the_state_of_each_query(browser: Browser) -> None:
     assert "NO_BROKER" in text
 
 
-def test_a_rate_needs_the_seconds() -> None:
-    assert rate(DONE) == 200.0
-    assert rate({"rows_in": 5, "phases": None}) is None
-    assert rate({"rows_in": 5, "phases": {"triggerExecution": 0}}) is None
-
-
 def test_charts_of_a_query(browser: Browser) -> None:
     note(browser, {}, {"rows_in": 50, "state_rows": 9, "watermark": NOW, "max_event_time": NOW + timedelta(hours=3)})
     drawn = [
@@ -84,12 +79,6 @@ def test_charts_of_a_query(browser: Browser) -> None:
     assert by_series["addBatch",] == [[0.4, 0.4]]
     assert by_series["hours",] == [[None, 3.0]]
     assert ("megabytes",) not in by_series  # it has none
-
-
-def test_there_are_nine_charts_of_a_query_with_state() -> None:
-    row = DONE | {"began_at": NOW, "state_rows": 1, "state_bytes": 1, "watermark": NOW, "max_event_time": NOW}
-    row |= {"write_phases": {}}
-    assert len([chart for chart in charts([row]) if chart.has_values]) == 9
 
 
 def test_a_query_that_nobody_knows_is_said(browser: Browser) -> None:
@@ -126,3 +115,58 @@ def test_one_micro_batch_is_explained_with_the_command_that_repeats_it(browser: 
 
 def test_a_name_is_no_command(browser: Browser) -> None:
     assert "history 'a;b'" in unescape(browser.text("/history?name=a%3Bb"))
+
+
+def test_a_number_that_no_batch_has_is_an_unknown_batch(browser: Browser) -> None:
+    assert "UNKNOWN_BATCH" in browser.text("/history/q/99999999999999999999")
+
+
+def replay(**changes: Any) -> Replay:
+    asked = {"from": "2013-01-01", "to": "2013-01-02"}
+    known: dict[str, Any] = {"id": "r1", "job": "j", "kind": "range", "request": asked, "starts": {}, "parts": ()}
+    known |= {"slices": (Slice({"t": {0: 9}}),), "code": "c", "planned_at": NOW, "records": 9}
+    return Replay(**(known | changes))
+
+
+TABLE = {"rows": 5, "unlike_check": 0, "unlike_live": 2, "unexplained": 0, "version": 3}
+
+
+@pytest.mark.parametrize(
+    ("tables", "verdict"),
+    [
+        ({}, "not compared yet"),
+        ({"t": TABLE}, "as recomputed; every difference from the live tables is explained"),
+        ({"t": TABLE | {"unexplained": 2}}, "as recomputed; 2 rows differ from the live tables for no known reason"),
+        ({"t": TABLE | {"unexplained": 2, "version": None}}, "as recomputed; every difference"),
+        ({"t": TABLE | {"unlike_check": 1}}, "unlike its recomputation"),
+    ],
+)
+def test_the_verdict_of_a_replay(tables: dict[str, dict[str, Any]], verdict: str) -> None:
+    assert ReplayRow(replay(), tables).verdict.startswith(verdict)
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "step"),
+    [
+        ("planned", "range", "run"),
+        ("verified", "range", "cutover"),
+        ("done", "range", "undo"),
+        ("done", "backfill", ""),
+    ],
+)
+def test_the_next_step_of_a_replay(state: str, kind: str, step: str) -> None:
+    expected = f"local/tidemark replay {step} r1" if step else ""
+    assert ReplayRow(replay(state=state, kind=kind), {}).next == expected
+
+
+def test_replays_are_listed_with_what_comparing_gave(browser: Browser) -> None:
+    assert "No replay was planned" in browser.text("/replays")
+    kept = replay(state="verified", findings={"tables": {"hours": TABLE}})
+    path = Path(ReplayPaths.of(browser.settings(), "r1").record)
+    path.parent.mkdir(parents=True)
+    path.write_text(kept.to_json())
+    text = Browser(browser.folder).text("/replays")
+    assert "2013-01-01 to 2013-01-02" in text
+    assert '<th scope="row">hours</th><td class="n">5</td>' in text
+    path.write_text("{}")
+    assert "BAD_REPLAY" in Browser(browser.folder).text("/replays")

@@ -1,4 +1,4 @@
-"""The views of quarantine, late rows, topics and replays over small tables, and what they say where nothing is."""
+"""The views of quarantine and late rows over small tables, and what they say where nothing is."""
 
 import json
 import re
@@ -11,9 +11,6 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from jobs.operations.replay.record import Replay, ReplayPaths, Slice
-from local.page.charts import bucket_seconds, counts_over_time
-from local.page.replays import ReplayRow
 from schemas.registry import FileRegistry
 from tests.local.page.browser import Browser
 from tests.producers.quarantine.ward import COMMON, SCHEMA
@@ -93,10 +90,6 @@ def test_a_damaged_table_is_named_with_its_code(view: str, table: str, browser: 
     assert "TABLE_LOG_DAMAGED" in browser.text(view)
 
 
-def test_a_number_that_no_batch_has_is_an_unknown_batch(browser: Browser) -> None:
-    assert "UNKNOWN_BATCH" in browser.text("/history/q/99999999999999999999")
-
-
 def test_where_ingest_has_not_run_that_is_said(browser: Browser) -> None:
     text = browser.text("/quarantine")
     assert "none that `ingest` has filled" in text
@@ -120,77 +113,3 @@ def test_late_rows_by_query_and_the_newest(browser: Browser) -> None:
     assert '{"n":39}' in text
     assert '{"n":9}' not in text  # thirty are shown
     assert "orders/0/39" in text
-
-
-def test_topics_are_declared_whether_or_not_a_broker_answers(browser: Browser) -> None:
-    text = browser.text("/topics")
-    assert '<th scope="row">departures</th>' in text
-    assert "NO_BROKER" in text
-    assert "none registered" in text
-
-
-def test_schema_versions_stand_beside_their_topic(browser: Browser) -> None:
-    FileRegistry(browser.folder / "registry").register("departures-value", json.dumps(PERSON))
-    assert "departures-value 1 (id 1)" in browser.text("/topics")
-
-
-def replay(**changes: Any) -> Replay:
-    asked = {"from": "2013-01-01", "to": "2013-01-02"}
-    known: dict[str, Any] = {"id": "r1", "job": "j", "kind": "range", "request": asked, "starts": {}, "parts": ()}
-    known |= {"slices": (Slice({"t": {0: 9}}),), "code": "c", "planned_at": NOW, "records": 9}
-    return Replay(**(known | changes))
-
-
-TABLE = {"rows": 5, "unlike_check": 0, "unlike_live": 2, "unexplained": 0, "version": 3}
-
-
-@pytest.mark.parametrize(
-    ("tables", "verdict"),
-    [
-        ({}, "not compared yet"),
-        ({"t": TABLE}, "as recomputed; every difference from the live tables is explained"),
-        ({"t": TABLE | {"unexplained": 2}}, "as recomputed; 2 rows differ from the live tables for no known reason"),
-        ({"t": TABLE | {"unexplained": 2, "version": None}}, "as recomputed; every difference"),
-        ({"t": TABLE | {"unlike_check": 1}}, "unlike its recomputation"),
-    ],
-)
-def test_the_verdict_of_a_replay(tables: dict[str, dict[str, Any]], verdict: str) -> None:
-    assert ReplayRow(replay(), tables).verdict.startswith(verdict)
-
-
-@pytest.mark.parametrize(
-    ("state", "kind", "step"),
-    [
-        ("planned", "range", "run"),
-        ("verified", "range", "cutover"),
-        ("done", "range", "undo"),
-        ("done", "backfill", ""),
-    ],
-)
-def test_the_next_step_of_a_replay(state: str, kind: str, step: str) -> None:
-    expected = f"local/tidemark replay {step} r1" if step else ""
-    assert ReplayRow(replay(state=state, kind=kind), {}).next == expected
-
-
-def test_replays_are_listed_with_what_comparing_gave(browser: Browser) -> None:
-    assert "No replay was planned" in browser.text("/replays")
-    kept = replay(state="verified", findings={"tables": {"hours": TABLE}})
-    path = Path(ReplayPaths.of(browser.settings(), "r1").record)
-    path.parent.mkdir(parents=True)
-    path.write_text(kept.to_json())
-    text = Browser(browser.folder).text("/replays")
-    assert "2013-01-01 to 2013-01-02" in text
-    assert '<th scope="row">hours</th><td class="n">5</td>' in text
-    path.write_text("{}")
-    assert "BAD_REPLAY" in Browser(browser.folder).text("/replays")
-
-
-@pytest.mark.parametrize(("span", "width"), [(0, 60), (7200, 60), (7201, 3600), (3 * 86_400, 3600), (10**7, 86_400)])
-def test_a_bar_is_a_minute_an_hour_or_a_day(span: float, width: int) -> None:
-    assert bucket_seconds(span) == width
-
-
-def test_only_the_most_frequent_names_have_a_series() -> None:
-    chart = counts_over_time("t", {(f"n{number}", NOW): number for number in range(1, 12)})
-    assert chart.series == tuple(f"n{number}" for number in range(11, 3, -1))
-    assert counts_over_time("t", {}).data == ((),)

@@ -1,6 +1,7 @@
-"""Reads the queries: what each does now, how far it is behind, and how its micro-batches went."""
+"""Reads what runs and ran: queries as they are now, the history of their micro-batches, and replays of the past."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -11,16 +12,17 @@ import pyarrow.compute as pc
 from conf.errors import TidemarkError
 from conf.settings import Job, Settings
 from jobs.connectors.exactly_once.authors import is_gone
-from jobs.operations.history import rows_of
+from jobs.operations.history import HEADINGS, NUMBERS, SHOWN, attempts, cells, explained, rows_of, wanted
+from jobs.operations.replay.record import Replay, Replays
 from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.monitoring.lag import PartitionLag, Positions, freshness
-from local.page.charts import Chart
-from local.page.cluster import Brokers
+from local.page.background import Brokers
+from local.page.charts import rate
 
 DAYS = 7  # queries of these days are listed; where there are none, all that are kept
-CHARTED = 300  # micro-batches
 State = Literal["running", "ended", "failed", "killed", "elsewhere"]
-WHOLE = "triggerExecution"
+COMMAND = "local/tidemark history"
+NEXT_STEPS = {"planned": "run", "ran": "verify", "verified": "cutover", "done": "undo"}
 
 
 @dataclass(frozen=True)
@@ -77,71 +79,6 @@ def read_queries(settings: Settings, brokers: Brokers) -> Queries:
     found = (_query(settings, name, rows[-1], lags if down is None else None, fresh) for name, rows in by_query.items())
     order = ("failed", "killed", "running", "elsewhere", "ended")
     return Queries(tuple(sorted(found, key=lambda query: (order.index(query.state), query.name))), down)
-
-
-def read_charts(settings: Settings, query: str) -> tuple[Chart, ...]:
-    """Return the newest micro-batches of a query as charts, oldest first; those that show nothing are left out.
-
-    Raises:
-        TidemarkError: UNKNOWN_QUERY.
-    """
-    where = (pc.field("query") == query) & (pc.field("outcome") == "done")
-    rows = rows_of(micro_batch_table.newest(settings, CHARTED, where))
-    if not rows:
-        what = f"no micro-batch of a query `{query}` has been finished"
-        raise TidemarkError("UNKNOWN_QUERY", what, "the view Queries has those that are known")
-    return tuple(chart for chart in charts(rows) if chart.has_values)
-
-
-def charts(rows: Sequence[Mapping[str, Any]]) -> Iterable[Chart]:
-    """Draw what micro-batches say, over time."""
-    times = tuple(row["began_at"].timestamp() for row in rows)
-
-    def chart(title: str, **values: Iterable[float | None]) -> Chart:
-        names = tuple(name.replace("_", " ") for name in values)
-        return Chart(title, names, (times, *(tuple(column) for column in values.values())))
-
-    yield chart("Records in each micro-batch", records=(row["rows_in"] for row in rows))
-    yield chart("Records a second", records_a_second=map(rate, rows))
-    yield chart("Records behind the end of the topics", lag=(row["lag"] for row in rows))
-    yield chart("Seconds a micro-batch takes", seconds=(_seconds(row, WHOLE) for row in rows))
-    yield _phases("Seconds by phase", times, [_without_whole(row["phases"]) for row in rows])
-    yield _phases("Seconds of the parts of a write", times, [row["write_phases"] or {} for row in rows])
-    yield chart("Hours from the newest event time back to the watermark", hours=map(_watermark_hours, rows))
-    yield chart("Rows in the state", rows=(row["state_rows"] for row in rows))
-    yield chart("Megabytes of state", megabytes=(_scaled(row["state_bytes"], 1e6) for row in rows))
-    yield chart("Rejected and late", rejected=(row["rejected"] for row in rows), late=(row["late"] for row in rows))
-
-
-def _phases(title: str, times: tuple[float, ...], phases: Sequence[Mapping[str, int]]) -> Chart:
-    names = sorted({name for each in phases for name in each})
-    lines = (tuple(_scaled(each.get(name), 1000) for each in phases) for name in names)
-    return Chart(title, tuple(names), (times, *lines))
-
-
-def _without_whole(phases: Mapping[str, int] | None) -> dict[str, int]:
-    return {name: took for name, took in (phases or {}).items() if name != WHOLE}
-
-
-def rate(row: Mapping[str, Any]) -> float | None:
-    """Count records a second of a micro-batch; None for one that did not say how long it took."""
-    seconds = _seconds(row, WHOLE)
-    return row["rows_in"] / seconds if seconds and row["rows_in"] is not None else None
-
-
-def _seconds(row: Mapping[str, Any], phase: str) -> float | None:
-    return _scaled((row["phases"] or {}).get(phase), 1000)
-
-
-def _scaled(value: float | None, by: float) -> float | None:
-    return None if value is None else value / by
-
-
-def _watermark_hours(row: Mapping[str, Any]) -> float | None:
-    if row["watermark"] is None or row["max_event_time"] is None or row["watermark"].year < 1971:
-        return None
-    hours: float = (row["max_event_time"] - row["watermark"]).total_seconds() / 3600
-    return hours
 
 
 def _newest_of_each(settings: Settings) -> pa.Table:
@@ -208,3 +145,103 @@ def _state(last: Mapping[str, Any]) -> State:
     if gone is None:
         return "elsewhere"
     return "ended" if gone else "running"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which micro-batches; `since` as the option takes it, empty fields choose all."""
+
+    name: str = ""
+    since: str = ""
+    failed: bool = False
+
+    @property
+    def command(self) -> str:
+        words = [*([self.name] if self.name else []), *(["--since", self.since] if self.since else [])]
+        return " ".join([COMMAND, *map(shlex.quote, words), *(["--failed"] if self.failed else [])])
+
+
+@dataclass(frozen=True)
+class Row:
+    """A micro-batch: its texts by heading, what leads to the whole of it, and the error that ended it."""
+
+    cells: tuple[tuple[str, str], ...]
+    query: str
+    batch: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The newest SHOWN, newest first; `has_more` where there are older ones."""
+
+    rows: tuple[Row, ...]
+    has_more: bool
+    headings: tuple[str, ...] = HEADINGS
+    numbers: tuple[str, ...] = NUMBERS
+
+
+def read_history(settings: Settings, chosen: Selection) -> Listed:
+    """Read the micro-batches that are chosen; raises TidemarkError BAD_ARGUMENTS."""
+    where = wanted(chosen.name or None, chosen.since or None, chosen.failed)
+    newest = rows_of(micro_batch_table.newest(settings, SHOWN + 1, where))
+    rows = (
+        Row(tuple(zip(HEADINGS, cells(row), strict=True)), row["query"], row["batch"], row["error"] or "")
+        for row in reversed(newest[-SHOWN:])
+    )
+    return Listed(tuple(rows), len(newest) > SHOWN)
+
+
+def read_batch(settings: Settings, query: str, batch: int) -> list[list[str]]:
+    """Return all that is known of a micro-batch, by its attempts; raises TidemarkError UNKNOWN_BATCH."""
+    rows = attempts(settings, query, batch)
+    if not rows:
+        raise TidemarkError("UNKNOWN_BATCH", f"no micro-batch {batch} of {query} is known", "see the view History")
+    return [explained(row) for row in rows]
+
+
+@dataclass(frozen=True)
+class ReplayRow:
+    """One replay; `tables` has what comparing gave, by table, and is empty before it was compared."""
+
+    replay: Replay
+    tables: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def span(self) -> str:
+        whole = self.replay.kind == "backfill"
+        return "the whole history" if whole else f"{self.replay.request['from']} to {self.replay.request['to']}"
+
+    @property
+    def is_wrong(self) -> bool:
+        """Return whether rows differ from an independent recomputation."""
+        return any(table["unlike_check"] for table in self.tables.values())
+
+    @property
+    def unexplained(self) -> int:
+        """Count rows that differ from live tables for no known reason."""
+        compared = [table for table in self.tables.values() if table["version"] is not None]
+        return sum(int(table["unexplained"]) for table in compared)
+
+    @property
+    def verdict(self) -> str:
+        if not self.tables:
+            return "not compared yet"
+        if self.is_wrong:
+            return "unlike its recomputation"
+        if self.unexplained:
+            return f"as recomputed; {self.unexplained:,} rows differ from the live tables for no known reason"
+        return "as recomputed; every difference from the live tables is explained"
+
+    @property
+    def next(self) -> str:
+        """Return the command of the next step; empty where there is none."""
+        step = NEXT_STEPS.get(self.replay.state, "")
+        is_last = self.replay.state == "done" and self.replay.kind == "backfill"
+        return f"local/tidemark replay {step} {self.replay.id}" if step and not is_last else ""
+
+
+def read_replays(settings: Settings) -> tuple[ReplayRow, ...]:
+    """Return every replay, the newest first; raises TidemarkError BAD_REPLAY."""
+    replays = reversed(Replays(settings).all())
+    return tuple(ReplayRow(replay, replay.findings.get("tables", {})) for replay in replays)
