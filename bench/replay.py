@@ -23,10 +23,9 @@ from conf import ROOT, command_line, state_dir
 from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings, load
 from jobs import catalog
-from jobs.operations.replay.plan import plan_range
+from jobs.operations.replay.commands import Steps
+from jobs.operations.replay.plan import ReplayRequest, plan_range
 from jobs.operations.replay.record import Replays
-from jobs.operations.replay.request import ReplayRequest
-from jobs.operations.replay.steps import Steps
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from local.driver import spark_session

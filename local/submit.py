@@ -98,11 +98,10 @@ def run_in_spark(operation: str, argv: Sequence[str]) -> int:
 def replay(argv: Sequence[str]) -> int:
     """Run `replay ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
     # Here, for the start of a job: these take a second and a half to import.
-    from jobs.operations.replay import report
+
     from jobs.operations.replay.live_job import require_live
-    from jobs.operations.replay.plan import plan_range
+    from jobs.operations.replay.plan import plan_lines, plan_range, request_of
     from jobs.operations.replay.record import Replays
-    from jobs.operations.replay.request import request_of
 
     words, spark_options = split(argv)
     options = arguments.parse_replay(words)
@@ -110,7 +109,8 @@ def replay(argv: Sequence[str]) -> int:
     replays = Replays(settings)
     if options.step == "list":
         known = replays.all()
-        print(json.dumps(report.as_fields(known)) if options.json else "\n".join(report.list_lines(known)))
+        as_json = json.dumps([replay.summary() for replay in known])
+        print(as_json if options.json else "\n".join(replay.line() for replay in known))
         return 0
     if "id" in options:
         replays.require(options.id)
@@ -120,7 +120,7 @@ def replay(argv: Sequence[str]) -> int:
         if options.json:
             print(planned.to_json())
             return 0
-        print("\n".join(report.plan_lines(settings, planned, replays.speed(planned.job))))
+        print("\n".join(plan_lines(settings, planned, replays.speed(planned.job))))
         once_more = f"it is {planned.state}; once more: {planned.command}"
         print(once_more if planned.is_finished else f"next: local/tidemark replay run {planned.id}")
         return 0

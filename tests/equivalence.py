@@ -37,17 +37,15 @@ from conf.topics import Topic, load_topics
 from jobs import catalog
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.offsets import Position, resolve_offsets
-from jobs.operations.replay import compare
-from jobs.operations.replay.compare import differences
+from jobs.operations.replay.commands import Steps
 from jobs.operations.replay.cutover import HEADER
 from jobs.operations.replay.live_job import live_queries
-from jobs.operations.replay.plan import plan_range
+from jobs.operations.replay.plan import ReplayRequest, plan_range
 from jobs.operations.replay.record import Replays
-from jobs.operations.replay.request import ReplayRequest
-from jobs.operations.replay.row_identity import align_all, align_columns, fingerprint
-from jobs.operations.replay.steps import Steps
+from jobs.operations.replay.row_comparison import align_all, align_columns, differences, fingerprint
+from jobs.operations.replay.verify import read_rows, row_selection
+from jobs.pipeline import paths
 from jobs.pipeline.outputs import Output, RowSelector
-from jobs.pipeline.paths import LATE
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from local.broker import Cluster
@@ -183,8 +181,8 @@ class Equivalence:
             replay = Replays(settings).keep(planned)
             for part in replay.parts:
                 for each in (table for table in part.tables if table.rows.can_select):
-                    path = compare.live_path(settings, each.rows.table)
-                    where = compare.row_selection(replay, part, each)
+                    path = paths.table(settings.paths.tables, each.rows.table)
+                    where = row_selection(replay, part, each)
                     if Path(path).exists():
                         self._spark.sql(f"DELETE FROM delta.`{path}` WHERE {where}")
             steps = Steps(self._spark, settings, catalog.load(name).build, print, lambda: None)
@@ -203,8 +201,8 @@ class Equivalence:
     def _compare_table(self, batch: Run, output: Output, rows: RowSelector, settings: Settings, way: str) -> None:
         closed = self._closed(output, rows, settings)
         where = f"`{rows.event_time}` < TIMESTAMP '{closed}'" if rows.event_time and closed else "true"
-        expected = compare.read_rows(self._spark, f"{batch.tables_root}/{rows.table}", where)
-        found = compare.read_rows(self._spark, compare.live_path(settings, rows.table), where)
+        expected = read_rows(self._spark, f"{batch.tables_root}/{rows.table}", where)
+        found = read_rows(self._spark, paths.table(settings.paths.tables, rows.table), where)
         if expected is None and found is None:
             return
         expected, found = align_all((expected, found), rows.stamps)
@@ -246,7 +244,7 @@ class Equivalence:
         self._published[topic] = resolve_offsets(settings.kafka, topic, "latest")
 
     def _late(self, output: Output, settings: Settings) -> int:
-        late = compare.read_rows(self._spark, compare.live_path(settings, LATE), f"query = '{output.query}'")
+        late = read_rows(self._spark, paths.table(settings.paths.tables, paths.LATE), f"query = '{output.query}'")
         return late.count() if late is not None else 0
 
     def _require_same(

@@ -27,13 +27,11 @@ from jobs.arguments import parse_maintain
 from jobs.connectors.kafka import source_sink
 from jobs.operations.checkpoint_doctor.diagnosis import Diagnosis, Doctor
 from jobs.operations.maintenance.commands import reports
-from jobs.operations.replay import compare
+from jobs.operations.replay.commands import Steps
 from jobs.operations.replay.live_job import live_queries
-from jobs.operations.replay.plan import plan_range
+from jobs.operations.replay.plan import ReplayRequest, plan_range
 from jobs.operations.replay.record import Replay, Replays
-from jobs.operations.replay.request import ReplayRequest
-from jobs.operations.replay.row_identity import align_all, align_columns
-from jobs.operations.replay.steps import Steps
+from jobs.operations.replay.row_comparison import align_all, align_columns, differences
 from jobs.pipeline.outputs import Output, RowSelector
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import supervise
@@ -279,7 +277,7 @@ def require_same(upgraded: Upgraded, batch: Run, output: Output, rows: RowSelect
     expected, found = expected.where(where), found.where(where)
     found = align_columns(found, expected) if output.topic else found
     expected, found = align_all((expected, found), rows.stamps)
-    differing = compare.differences(expected, found, rows.keys)
+    differing = differences(expected, found, rows.keys)
     assert not (shown := differing.limit(3).collect()), (output.query, rows.table, shown)
     return expected.count()
 

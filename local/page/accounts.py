@@ -15,11 +15,9 @@ from conf.settings import Settings
 from jobs.connectors.delta.reading import StoredTable
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges, edges
-from jobs.operations.coverage import check
-from jobs.operations.coverage.check import Coverage, CoverageReport
-from jobs.operations.coverage.findings import Finding
-from jobs.operations.coverage.offset_checks import topics_of
-from jobs.operations.coverage.query_offsets import QueryOffsets, Span, merge_spans
+from jobs.operations.coverage.check import CoverageReport, check_coverage
+from jobs.operations.coverage.holdings import Coverage, read_coverage, topics_of
+from jobs.operations.coverage.query_offsets import Finding, QueryOffsets, Span, merge_spans
 from jobs.operations.coverage.row_checks import BRONZE, RowAudit, row_audits
 from jobs.operations.coverage.tables import TableCoverage
 from jobs.pipeline import paths
@@ -120,7 +118,7 @@ def read_accounts(settings: Settings, brokers: Brokers, checked: CoverageReport 
     """
     admin, down = brokers.ask(settings.kafka)
     with ReadCommittedConsumer({} if admin is None else settings.kafka.client_config()) as reader:
-        coverage = check.read_coverage(settings, admin, reader, verify=False)
+        coverage = read_coverage(settings, admin, reader, verify=False)
     names = sorted({*settings.ingest.topics, *_topics(coverage)} if coverage.tables else _topics(coverage))
     ends = {} if admin is None else edges(admin, names)
     audits = _audits(coverage)
@@ -140,8 +138,8 @@ def check_everything(settings: Settings, brokers: Brokers) -> CoverageReport:
     """
     admin = brokers.admin(settings.kafka)
     with ReadCommittedConsumer(settings.kafka.client_config()) as reader:
-        everything = check.read_coverage(settings, admin, reader, verify=True)
-        return check.check_coverage(settings, admin, reader, everything, everything)
+        everything = read_coverage(settings, admin, reader, verify=True)
+        return check_coverage(settings, admin, reader, everything, everything)
 
 
 def _chains(coverage: Coverage) -> Iterator[tuple[str, QueryOffsets]]:

@@ -20,7 +20,7 @@ from conf.setting_sources import variables
 from conf.setting_types import milliseconds
 from conf.settings import Settings, load
 from jobs import arguments, catalog
-from jobs.operations.replay.request import duration
+from jobs.operations.replay.plan import duration
 from local import submit
 
 FOLDER = ROOT / "deploy" / "kubernetes"

@@ -15,7 +15,7 @@ from cronsim import CronSim
 
 from conf import ROOT, state_dir
 from jobs import arguments, catalog
-from jobs.operations.replay.request import duration
+from jobs.operations.replay.plan import duration
 from local.processes import exclusive
 
 DEPLOY = ROOT / "deploy"

@@ -6,7 +6,7 @@ import pytest
 
 from conf.errors import TidemarkError
 from jobs.arguments import is_bounded, parse_job, parse_replay, settings_of
-from jobs.operations.replay.request import request_of
+from jobs.operations.replay.plan import request_of
 
 JOB = "flights.hourly_delays"
 

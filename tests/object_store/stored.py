@@ -17,8 +17,8 @@ from jobs.connectors.files import read_text, table_uri, write_text
 from jobs.connectors.hadoop_files import Folders
 from jobs.operations.coverage import cli as coverage
 from jobs.operations.maintenance import commands as maintain
+from jobs.operations.replay.plan import ReplayRequest
 from jobs.operations.replay.record import Replays
-from jobs.operations.replay.request import ReplayRequest
 from jobs.pipeline import checkpoint
 from local.broker import Cluster
 from local.processes import wait_for

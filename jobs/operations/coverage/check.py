@@ -1,124 +1,66 @@
-"""Checks coverage: reads what tables and topics hold, then checks every chain, topic and row that can be compared."""
+"""Checks coverage: every chain of offsets against itself and its topics, every file against its log, every row."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
-from conf.errors import TidemarkError, nearest
+from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.delta.log import log_damaged, tables_under
+from jobs.connectors.delta.log import tables_under
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
 from jobs.connectors.files import lacks_folder
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
-from jobs.connectors.kafka.offsets import edges
-from jobs.operations.coverage.findings import Finding
-from jobs.operations.coverage.ledgers import SinkCoverage, sink_coverages, topic_ids_by_query, written_tables
-from jobs.operations.coverage.offset_checks import (
-    ClusterTopics,
-    check_sink,
-    check_table,
-    count_offsets,
-    known_ids,
-    topics_of,
+from jobs.connectors.kafka.offsets import Edges, edges
+from jobs.operations.coverage.holdings import Coverage, SinkCoverage, read_table, topic_ids_by_query, topics_of
+from jobs.operations.coverage.query_offsets import (
+    Finding,
+    Gap,
+    Key,
+    QueryOffsets,
+    Span,
+    gaps_between,
+    gaps_within,
+    merge_spans,
+    offsets_finding,
 )
-from jobs.operations.coverage.row_checks import RowAudit, check_rows, row_audits, unreadable_tables
-from jobs.operations.coverage.tables import TableCoverage, check_files, table_coverage
+from jobs.operations.coverage.row_checks import check_rows, row_audits, unreadable_tables
+from jobs.operations.coverage.tables import TableCoverage, check_files
 from jobs.pipeline import paths
-from jobs.pipeline.paths import lost_table_remedy
+from jobs.pipeline.paths import GO_ON_WITH_NEW, OTHER_NAME, SKIP, lost_table_remedy, recreated_topic_remedy
+
+INTO_A_RANGE = "`--from` and `--to` read them into tables of a range"
+# What goes on where the offsets of an output topic no longer are those of its source.
+GO_ON = f"{SKIP}: what was published stays"
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """The offsets that tables, by name, and the sinks of output topics hold.
+class ClusterTopics:
+    """The topics as the cluster has them now.
 
     Args:
-        missing: tables that are not there, though queries have written them, by name: the query's.
+        edges: by topic and partition; ids: of topics by name; known: the ids that checkpoints know, by query id.
+        publishing: the ids of queries that have a ledger.
     """
 
-    tables: dict[str, TableCoverage]
-    sinks: list[SinkCoverage]
-    missing: Mapping[str, str] = field(default_factory=dict)
+    edges: Mapping[tuple[str, int], Edges]
+    ids: Mapping[str, str]
+    known: Mapping[str, Mapping[str, str]]
+    publishing: Collection[str] = ()
 
-    def only(self, names: Sequence[str]) -> "Coverage":
-        """Choose those that are named, lie in a named folder, are of a named query, or read or write a named topic.
+    def is_there(self, topic: str) -> bool:
+        return topic in self.ids
 
-        Raises:
-            TidemarkError: NOTHING_COVERED, with the nearest name.
-        """
-        if not names:
-            return self
-        of_tables = {name: _names_of_table(name, table) for name, table in self.tables.items()}
-        of_sinks = {sink.sink: _names_of_sink(sink) for sink in self.sinks}
-        of_missing = {name: {*_table_folders(name), query} for name, query in self.missing.items()}
-        known = set().union(*of_tables.values(), *of_sinks.values(), *of_missing.values())
-        for name in names:
-            if name not in known:
-                what = f"there is no table, folder of tables or topic `{name}` that has anything to cover"
-                raise TidemarkError("NOTHING_COVERED", what, nearest(name, sorted(known)))
-        chosen = set(names)
-        tables = {name: self.tables[name] for name, table_names in of_tables.items() if table_names & chosen}
-        missing = {name: query for name, query in self.missing.items() if of_missing[name] & chosen}
-        return Coverage(tables, [sink for sink in self.sinks if of_sinks[sink.sink] & chosen], missing)
+    def recreated(self, query_id: str) -> set[str]:
+        """Return the query's topics that are others now."""
+        known = self.known.get(query_id, {})
+        return {name for name, id in known.items() if name in self.ids and self.ids[name] != id}
 
-
-def read_coverage(
-    settings: Settings, admin: AdminClient | None, reader: ReadCommittedConsumer, verify: bool
-) -> Coverage:
-    """Read what all tables and output topics hold.
-
-    Args:
-        admin: None leaves the output topics out.
-        verify: see `table_coverage`.
-
-    Raises:
-        TidemarkError: TABLE_LOG_DAMAGED, KAFKA_FAILED.
-    """
-    root = settings.paths.tables
-    # Before the tables: a query that begins meanwhile has made its tables by its first finished batch.
-    written = written_tables(settings.paths.checkpoints)
-    tables = {name: _read(root, name, verify) for name in tables_under(root)}
-    covering = {name: table for name, table in tables.items() if table.chains or table.replaced or table.undone}
-    # `len` of a client is the length of its queue: an idle one would count as false.
-    in_sinks = [] if admin is None else sink_coverages(admin, reader, settings.ledger.application, verify)
-    return Coverage(covering, in_sinks, {name: query for name, query in written.items() if name not in tables})
-
-
-def _read(root: str, name: str, verify: bool = False) -> TableCoverage:
-    table = table_coverage(paths.table(root, name), verify, lost_table_remedy(name))
-    if table.version < 0:
-        raise log_damaged(table.path, "it has no commit", table.anew)
-    return table
-
-
-def topics_on_cluster(settings: Settings, admin: AdminClient, coverage: Coverage) -> ClusterTopics:
-    """Ask the cluster for the topics that tables and output topics are made of.
-
-    Raises:
-        TidemarkError: KAFKA_FAILED.
-    """
-    chains = [chain for table in coverage.tables.values() for chain in table.chains]
-    chains += [sink.chain for sink in coverage.sinks if sink.chain]
-    topics = topics_of(chains).union(*(sink.topics for sink in coverage.sinks))
-    known = known_ids(topic_ids_by_query(settings.paths.checkpoints), coverage.sinks)
-    publishing = {sink.chain.key.query_id for sink in coverage.sinks if sink.chain}
-    ids = topic_ids(admin, topics, settings.kafka.client_config())
-    return ClusterTopics(edges(admin, topics), ids, known, publishing)
-
-
-def _names_of_table(name: str, table: TableCoverage) -> set[str]:
-    return {*_table_folders(name), *topics_of(table.chains), *(chain.key.sink for chain in table.chains)}
-
-
-def _names_of_sink(sink: SinkCoverage) -> set[str]:
-    chains = [sink.chain] if sink.chain else []
-    return {sink.sink, sink.query, *sink.topics, *topics_of(chains)}
-
-
-def _table_folders(name: str) -> Iterable[str]:
-    parts = name.split("/")
-    return ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    def partitions(self, topic: str) -> dict[int, Edges]:
+        """Return the edges by partition."""
+        return {partition: edge for (name, partition), edge in self.edges.items() if name == topic}
 
 
 @dataclass
@@ -169,19 +111,22 @@ def check_coverage(
     if everything == Coverage({}, []) and lacks_folder(root):
         raise TidemarkError("NOTHING_COVERED", f"there is no folder {root}", "run a job, or name another by --tables")
     # Topics are read after tables and ledgers: what those hold is in the topics by then.
-    topics = topics_on_cluster(settings, admin, everything)
+    topics = _topics_on_cluster(settings, admin, everything)
     report = CoverageReport(tables=len(chosen.tables), sinks=len(chosen.sinks))
-    report.findings += [_missing(name, query) for name, query in chosen.missing.items()]
+    for name, query in chosen.missing.items():
+        text = f"{name}: there is no such table, and the checkpoint of {query} has batches that were written to it"
+        remedy = f"restore it from a copy, or {lost_table_remedy(name)}"
+        report.findings.append(Finding("TABLE_MISSING", name, text, remedy))
     damaged: set[str] = set()
     for name, table in chosen.tables.items():
         lost = list(check_files(name, table))
         report.findings += lost
         damaged |= {table.path for _ in lost}
-        report.findings += check_table(name, table, topics, complete)
-        report.offsets += count_offsets(span for chain in table.chains for span in chain.spans)
+        report.findings += _check_table(name, table, topics, complete)
+        report.offsets += _count_offsets(span for chain in table.chains for span in chain.spans)
     for sink in chosen.sinks:
-        report.findings += check_sink(sink, topics, complete)
-        report.offsets += count_offsets(sink.chain.spans) if sink.chain else 0
+        report.findings += _check_sink(sink, topics, complete)
+        report.offsets += _count_offsets(sink.chain.spans) if sink.chain else 0
     for audit in row_audits(everything.tables, _quarantines(settings, chosen.tables), chosen.tables):
         beside = [audit.beside] if audit.beside else []
         if any(table.path in damaged for table in (*audit.tables.values(), *beside)):
@@ -190,37 +135,192 @@ def check_coverage(
             report.findings += not_comparable
             continue
         report.rows += audit.read()
-        edges = topics.partitions(audit.topic) if _can_be_asked(audit, topics) else None
-        report.findings += check_rows(audit, edges, reader)
+        queries = {chain.key.query_id for table in audit.tables.values() for chain in table.chains}
+        is_another = any(audit.topic in topics.recreated(query) for query in queries)
+        can_be_asked = topics.is_there(audit.topic) and not is_another
+        report.findings += check_rows(audit, topics.partitions(audit.topic) if can_be_asked else None, reader)
     report.findings.sort(key=lambda finding: not finding.is_problem)
     return report
 
 
-def _missing(name: str, query: str) -> Finding:
-    text = f"{name}: there is no such table, and the checkpoint of {query} has batches that were written to it"
-    return Finding("TABLE_MISSING", name, text, f"restore it from a copy, or {lost_table_remedy(name)}")
+def _topics_on_cluster(settings: Settings, admin: AdminClient, coverage: Coverage) -> ClusterTopics:
+    """Ask the cluster for the topics that tables and output topics are made of.
 
-
-def _can_be_asked(audit: RowAudit, topics: ClusterTopics) -> bool:
-    queries = {chain.key.query_id for table in audit.tables.values() for chain in table.chains}
-    others = set().union(*(topics.recreated(query) for query in queries))
-    return topics.is_there(audit.topic) and audit.topic not in others
+    Raises:
+        TidemarkError: KAFKA_FAILED.
+    """
+    chains = [chain for table in coverage.tables.values() for chain in table.chains]
+    chains += [sink.chain for sink in coverage.sinks if sink.chain]
+    topics = topics_of(chains).union(*(sink.topics for sink in coverage.sinks))
+    in_ledgers = {sink.chain.key.query_id: sink.source_topics for sink in coverage.sinks if sink.chain}
+    known = in_ledgers | topic_ids_by_query(settings.paths.checkpoints)
+    publishing = {sink.chain.key.query_id for sink in coverage.sinks if sink.chain}
+    ids = topic_ids(admin, topics, settings.kafka.client_config())
+    return ClusterTopics(edges(admin, topics), ids, known, publishing)
 
 
 def _quarantines(settings: Settings, tables: Mapping[str, TableCoverage]) -> dict[str, TableCoverage]:
-    """Read quarantine again, after silver, so that no reject of a batch that silver has is missed."""
+    """Read quarantine again, after silver, so that no reject of a batch that silver has is missed.
+
+    Returns:
+        the tables of that name, by the folder of a range that each lies in, "" for the live one.
+    """
     if not any((match := paths.TOPIC_TABLE.match(name)) and match["layer"] == "silver" for name in tables):
         return {}
     root = settings.paths.tables
-    return {folder: _read(root, f"{folder}{paths.QUARANTINE}") for folder in _folders(root)}
-
-
-def _folders(root: str) -> Iterator[str]:
-    """Yield the folders that tables of the name paths.QUARANTINE lie in, as a prefix of their names."""
-    for name in tables_under(root):
-        if name == paths.QUARANTINE or name.endswith(f"/{paths.QUARANTINE}"):
-            yield name.removesuffix(paths.QUARANTINE)
+    names = [name for name in tables_under(root) if name.rpartition("/")[2] == paths.QUARANTINE]
+    return {name.removesuffix(paths.QUARANTINE): read_table(root, name) for name in names}
 
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _count_offsets(spans: Iterable[Span]) -> int:
+    """Return how many offsets the spans hold."""
+    return sum(span.end - (span.start or 0) for span in merge_spans(spans))
+
+
+def _check_table(name: str, table: TableCoverage, topics: ClusterTopics, complete: bool) -> Iterator[Finding]:
+    """Find what is wrong with the offsets of a table, read with `verify`."""
+    for chain in table.chains:
+        for gap in gaps_within(chain, table.is_whole or chain.first.batch == 0):
+            yield _broken(name, gap, table.anew)
+    for chains in _by_sink(table.chains):
+        for gap in gaps_between(_not_removed(chains, table.removals)):
+            yield _broken(name, gap, table.anew)
+        publishes = chains[-1].key.query_id in topics.publishing
+        with_new = GO_ON_WITH_NEW if publishes else table.anew
+        yield from _against_topics(name, chains, topics, complete, with_new, GO_ON if publishes else table.anew)
+    for lost in table.undone:
+        text = f"taken back: version {lost.version} of {name} held them, version {lost.undone_by} restored an older one"
+        remedy = f"restore it to its version {lost.undone_by - 1}, or {table.anew}"
+        yield offsets_finding("TAKEN_BACK", name, lost.span, text, remedy)
+    if table.chains and not table.is_whole:
+        text = f"{name}: the links between batches are verified from version {table.first_read} on"
+        yield Finding("NOT_VERIFIED", name, text, "older commits are not in its log, or too many", is_problem=False)
+
+
+def _check_sink(sink: SinkCoverage, topics: ClusterTopics, complete: bool) -> Iterator[Finding]:
+    """Find what is wrong with the offsets of an output topic."""
+    for topic, id in sink.topics.items():
+        if id and topics.ids.get(topic) != id:
+            what = "was deleted and created again" if topics.is_there(topic) else "was deleted"
+            text = f"{sink.sink}: its output topic {topic} {what} since it was written"
+            yield Finding("TOPIC_RECREATED", sink.sink, text, "`--adopt` goes on with the topic as it is", topic)
+    if sink.missing:
+        text = f"{sink.sink}: {len(sink.missing)} of {sink.shards} shards of batch {sink.batch} are not published"
+        remedy = "a run is under way, or was cut short: the next one finishes it"
+        yield Finding("UNFINISHED", sink.sink, text, remedy, is_problem=False)
+    if sink.chain is None:
+        text = f"{sink.sink}: the ledger holds no offsets before batch {sink.batch + 1}"
+        yield Finding("NOT_VERIFIED", sink.sink, text, "", is_problem=False)
+        return
+    for gap in gaps_within(sink.chain, sink.chain.first.batch == 0):
+        yield _broken(sink.sink, gap, OTHER_NAME)
+    yield from _against_topics(sink.sink, [sink.chain], topics, complete, GO_ON_WITH_NEW, GO_ON)
+
+
+def _broken(name: str, gap: Gap, anew: str) -> Finding:
+    if gap.is_overlap:
+        text = f"{_are(gap.span)} in {name} by {gap.before} and by {gap.after} of {gap.key.sink}"
+        return offsets_finding("OVERLAP", name, gap.span, text, f"records of it are doubled: {anew}")
+    text = f"{_are(gap.span)} not in {name}: between {gap.before} and {gap.after} of {gap.key.sink}"
+    return offsets_finding("GAP", name, gap.span, text, INTO_A_RANGE)
+
+
+def _are(span: Span) -> str:
+    return "is" if span.end - (span.start or 0) == 1 else "are"
+
+
+def _by_sink(chains: Iterable[QueryOffsets]) -> list[list[QueryOffsets]]:
+    """Group the chains that go on by sink and statement, in the order in which they began."""
+    by_sink: dict[tuple[str, str], list[QueryOffsets]] = defaultdict(list)
+    for chain in chains:
+        if not chain.key.is_range:
+            by_sink[chain.key.sink, chain.key.statement].append(chain)
+    return list(by_sink.values())
+
+
+def _not_removed(chains: Sequence[QueryOffsets], removals: Collection[int]) -> list[QueryOffsets]:
+    """Leave out chains whose rows were deleted before the newest one began: it may hold again what they held."""
+    newest = chains[-1]
+    return [
+        chain
+        for chain in chains
+        if not any(chain.newest.version < removal < newest.first.version for removal in removals)
+    ]
+
+
+def _against_topics(
+    name: str, chains: Sequence[QueryOffsets], topics: ClusterTopics, complete: bool, with_new: str, behind: str
+) -> Iterator[Finding]:
+    """Compare chains with their topics.
+
+    Args:
+        with_new, behind: what the query goes on by where a topic was created again, or has lost its newest records.
+    """
+    newest = chains[-1]
+    recreated = topics.recreated(newest.key.query_id)
+    spans = merge_spans(span for chain in chains for span in chain.spans)
+    names = sorted({span.topic for span in spans})
+    for topic in names:
+        if not topics.is_there(topic):
+            text, remedy = f"{name}: its topic {topic} is not on the cluster", "see kafka.bootstrap_servers"
+            yield Finding("TOPIC_MISSING", name, text, remedy, topic)
+        elif topic in recreated:
+            text = f"{name}: topic {topic} was deleted and created again since {newest.key.sink} began to read it"
+            yield Finding("TOPIC_RECREATED", name, text, recreated_topic_remedy(with_new), topic)
+        elif newest.every_batch:
+            ends = {span.partition: span for span in spans if span.topic == topic}
+            starts = {p: min(s.start or 0 for s in spans if s[:2] == (topic, p)) for p in ends}
+            edges = topics.partitions(topic)
+            if not all(chain.begins for chain in chains):
+                starts = {p: min(at, edges[p].first) if p in edges else at for p, at in starts.items()}
+            yield from _edges(name, newest.key, topic, starts, ends, edges, behind)
+            yield from _behind(name, topic, ends, edges, complete)
+
+
+def _edges(
+    name: str,
+    key: Key,
+    topic: str,
+    starts: Mapping[int, int],
+    spans: Mapping[int, Span],
+    edges: Mapping[int, Edges],
+    behind: str,
+) -> Iterator[Finding]:
+    """Yield where a table begins and ends, beside its topic; `spans`: the last one of each partition."""
+    expired = 0
+    for partition, span in spans.items():
+        start, partition_edges = starts[partition], edges.get(partition, Edges(0, 0))
+        if span.end > partition_edges.end:
+            at = Span(topic, partition, max(start, partition_edges.end), span.end)
+            text = f"{_are(at)} in {name} and beyond the end of the topic"
+            remedy = f"the topic was created again or has lost records: compare its records, then {behind}"
+            yield offsets_finding("BEYOND_TOPIC", name, at, text, remedy)
+        if start > partition_edges.first:
+            at = Span(topic, partition, partition_edges.first, start)
+            text = f"{_are(at)} in the topic and not in {name}: {key.sink} began behind"
+            yield offsets_finding("NOT_FROM_START", name, at, text, INTO_A_RANGE)
+        if span.end < partition_edges.first:
+            text = f"gone from the topic before {key.sink} read so far"
+            remedy = "see what is missing, and compare the topic's retention with the pauses of the job"
+            at = Span(topic, partition, span.end, partition_edges.first)
+            yield offsets_finding("DATA_LOST", name, at, text, remedy)
+        expired += max(0, min(partition_edges.first, span.end) - start)
+    if expired:
+        text = f"{name}: {expired:,} of its offsets are no longer in the topic {topic}"
+        yield Finding("EXPIRED", name, text, "", topic, is_problem=False)
+
+
+def _behind(
+    name: str, topic: str, spans: Mapping[int, Span], edges: Mapping[int, Edges], complete: bool
+) -> Iterator[Finding]:
+    behind = 0
+    for partition, edge in edges.items():
+        at = spans[partition].end if partition in spans else edge.first
+        behind += max(0, edge.end - max(at, edge.first))
+    if behind:
+        text = f"{name} is {behind:,} offsets behind the topic {topic}"
+        yield Finding("BEHIND", name, text, "run its job until it has caught up", topic, is_problem=complete)

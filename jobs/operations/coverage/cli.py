@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,17 +14,16 @@ from conf.errors import TidemarkError, exit_on_error
 from conf.settings import Settings
 from jobs.connectors.kafka.access import connect
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
-from jobs.operations.coverage import check
-from jobs.operations.coverage.check import Coverage, read_coverage
-from jobs.operations.coverage.findings import shorten
-from jobs.operations.coverage.ledgers import SinkCoverage
-from jobs.operations.coverage.query_offsets import QueryOffsets, Span
+from jobs.operations.coverage.check import check_coverage
+from jobs.operations.coverage.holdings import Coverage, SinkCoverage, read_coverage
+from jobs.operations.coverage.query_offsets import Finding, QueryOffsets, Span
 from jobs.operations.coverage.tables import TableCoverage
 
 TABLES = ("table", "sink/statement", "query id", "topic", "partition", "from", "to", "commits", "newest commit")
 SINKS = ("output topic", "sink", "query id", "topic", "partition", "from", "to", "batch", "records", "newest batch")
 NUMBERS = {"partition", "from", "to", "commits", "batch", "records"}
 REPLACED = ("table", "replaced by", "column", "from", "until", "version", "undone by")
+SHOWN = 20  # lines of one kind in one partition; past that, only how many more there are
 ID_SHOWN = 18  # characters of a query id: a range's whole
 
 
@@ -166,7 +165,7 @@ def _check(loaded: Settings, options: argparse.Namespace) -> int:
     with ReadCommittedConsumer(loaded.kafka.client_config()) as reader:
         everything = read_coverage(loaded, admin, reader, verify=True)
         coverage = everything.only(options.names)
-        report = check.check_coverage(loaded, admin, reader, coverage, everything, options.complete)
+        report = check_coverage(loaded, admin, reader, coverage, everything, options.complete)
     if options.json:
         for finding in report.findings:
             print(json.dumps(finding.to_json()))
@@ -174,6 +173,23 @@ def _check(loaded: Settings, options: argparse.Namespace) -> int:
     else:
         print("\n".join([*(finding.line() for finding in shorten(report.findings)), report.summary()]))
     return 1 if report.problems else 0
+
+
+def shorten(findings: Iterable[Finding]) -> list[Finding]:
+    """Keep SHOWN of each code, place and partition, and one that says how many more there are."""
+    kept: list[Finding] = []
+    counts: dict[tuple[str, str, str, int | None], list[Finding]] = {}
+    for finding in findings:
+        same = counts.setdefault((finding.code, finding.where, finding.topic, finding.partition), [])
+        same.append(finding)
+        if len(same) <= SHOWN:
+            kept.append(finding)
+    for same in counts.values():
+        if len(same) > SHOWN:
+            first, text = same[0], f"{len(same) - SHOWN:,} more like these; --json shows them all"
+            named = f"{first.where}: {first.topic} partition {first.partition}: {text}"
+            kept.append(Finding(first.code, first.where, named, "", first.topic, first.partition))
+    return kept
 
 
 def _admin_if_any(loaded: Settings) -> AdminClient | None:

@@ -1,7 +1,10 @@
-"""Links the offsets that commits record to have taken from topics to one chain for each query and statement."""
+"""Links the offsets that commits record to one chain for each query and statement, and finds where they do not meet.
+
+`Finding` is what every check of coverage says of offsets, rows and files.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -86,17 +89,14 @@ def offset_commit_of(commit: LogCommit) -> OffsetCommit | None:
     offsets, batch = metadata.get("offsets"), metadata.get("batch")
     if not is_named or not isinstance(offsets, Mapping) or not isinstance(batch, int):
         return None
-    if not _is_recorded(metadata, commit.app_ids) or "replaces" in metadata or metadata["statement"] == CUTOVER:
-        return None
     key = Key(metadata["sink"], metadata["query_id"], metadata["statement"])
+    begin, end = f"{key.sink}/", f"/{key.statement}/{key.query_id}"
+    # A CREATE TABLE may carry the userMetadata of the write beside it, and none of its app ids.
+    is_write = any(id.startswith(begin) and id.endswith(end) for id in commit.app_ids)
+    if not is_write or "replaces" in metadata or key.statement == CUTOVER:
+        return None
     every = bool(metadata.get("every_batch", key.statement not in SPARSE))
     return OffsetCommit(key, batch, commit.version, commit.at, every, offsets)
-
-
-def _is_recorded(metadata: Mapping[str, Any], app_ids: Iterable[str]) -> bool:
-    """Return whether it is the write it names: a CREATE TABLE may carry the userMetadata of the write beside it."""
-    begin, end = f"{metadata['sink']}/", f"/{metadata['statement']}/{metadata['query_id']}"
-    return any(id.startswith(begin) and id.endswith(end) for id in app_ids)
 
 
 def _places(sources: Any) -> dict[SourcePartition, int]:
@@ -222,7 +222,7 @@ def gaps_within(chain: QueryOffsets, from_its_beginning: bool) -> Iterator[Gap]:
         for place in first.end():
             since, start = first.since(place), first.start(place)
             if since is not None and start is not None:
-                yield from _meet(chain.key, place, since, start, "its beginning", _named(first))
+                yield from _meet(chain.key, place, since, start, "its beginning", f"batch {first.batch}")
     yield from chain.links
 
 
@@ -232,7 +232,7 @@ def _between(before: OffsetCommit, after: OffsetCommit) -> Iterator[Gap]:
         start = after.start(place)
         end = ends.get(place, after.since(place))  # since: of a source that begins with this batch
         if start is not None and end is not None and (after.every_batch or start < end):
-            yield from _meet(after.key, place, end, start, _named(before), _named(after))
+            yield from _meet(after.key, place, end, start, f"batch {before.batch}", f"batch {after.batch}")
 
 
 def gaps_between(chains: Sequence[QueryOffsets]) -> Iterator[Gap]:
@@ -251,10 +251,6 @@ def _meet(key: Key, place: SourcePartition, end: int, start: int, before: str, a
         yield Gap(start < end, key, Span(place.topic, place.partition, low, high), before, after)
 
 
-def _named(commit: OffsetCommit) -> str:
-    return f"batch {commit.batch}"
-
-
 def merge_spans(spans: Iterable[Span]) -> list[Span]:
     """Make one of spans that meet or overlap; in order."""
     merged: list[Span] = []
@@ -265,3 +261,44 @@ def merge_spans(spans: Iterable[Span]) -> list[Span]:
         else:
             merged.append(span)
     return merged
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a check found: a line.
+
+    Args:
+        code: names the kind for programs.
+        where: the table, or the sink of an output topic.
+        topic, partition, start, end: the offsets, from `start` to before `end`, where it is about some.
+        is_problem: False for a note.
+    """
+
+    code: str
+    where: str
+    text: str
+    remedy: str
+    topic: str = ""
+    partition: int | None = None
+    start: int | None = None
+    end: int | None = None
+    is_problem: bool = True
+
+    def line(self) -> str:
+        """Return the finding as a line for people."""
+        text = f"{self.code}: {self.text}" if self.is_problem else f"note: {self.text}"
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as JSON by the names above; `from` and `to` for start and end."""
+        fields = asdict(self)
+        fields["from"], fields["to"] = fields.pop("start"), fields.pop("end")
+        return fields
+
+
+def offsets_finding(code: str, where: str, span: Span, text: str, remedy: str) -> Finding:
+    """Make a finding about the offsets of `span`, which begin its text."""
+    start, end = span.start or 0, span.end
+    offsets = f"offset {start}" if end - start == 1 else f"offsets {start} to {end - 1}"
+    named = f"{span.topic} partition {span.partition}: {offsets} {text}"
+    return Finding(code, where, named, remedy, span.topic, span.partition, start, end)

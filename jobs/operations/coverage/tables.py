@@ -1,13 +1,14 @@
 """Finds which offsets of which topics a Delta table holds by its commits, and whether its data files are there."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from jobs.connectors.delta.log import ANEW, DeltaLog, LogCommit, undone
 from jobs.connectors.delta.reading import StoredTable, file_faults, naming_damage
-from jobs.operations.coverage.findings import Finding
 from jobs.operations.coverage.query_offsets import (
+    Finding,
     Key,
     OffsetCommit,
     QueryOffsets,
@@ -86,19 +87,14 @@ def table_coverage(path: str, verify: bool = False, anew: str = ANEW) -> TableCo
         TidemarkError: TABLE_LOG_DAMAGED.
     """
     log = DeltaLog(path, anew)
-    commits = log.commits()
-    visited = list(_bounded(commits) if verify else _newest(commits, log))
-    return replace(coverage_of(path, log.newest, visited), anew=anew)
-
-
-def coverage_of(path: str, version: int, commits: Iterable[LogCommit]) -> TableCoverage:
-    """Put together the coverage that `commits`, newest first, make."""
+    in_checkpoint = None if verify else log.app_ids()
     held: dict[Key, QueryOffsetsBuilder] = {}
     taken_back: dict[Key, tuple[OffsetCommit, int]] = {}
     replaced: list[ReplacedRows] = []
-    removals = []
-    oldest = version
-    for commit, undone_by in undone(commits):
+    removals: list[int] = []
+    known: set[str] = set()
+    oldest = log.newest
+    for commit, undone_by in undone(islice(log.commits(), MOST_COMMITS)):
         oldest = commit.version
         replaced += _replaced(commit, undone_by)
         if commit.operation in REMOVALS and undone_by is None:
@@ -110,30 +106,14 @@ def coverage_of(path: str, version: int, commits: Iterable[LogCommit]) -> TableC
             held[offset_commit.key].add(offset_commit)
         elif offset_commit:
             held[offset_commit.key] = QueryOffsetsBuilder(offset_commit)
-    chains = sorted((builder.build() for builder in held.values()), key=lambda chain: (chain.first.version, chain.key))
-    lost = [lost for commit, by in taken_back.values() for lost in _undone_offsets(commit, by, chains)]
-    return TableCoverage(path, version, oldest, tuple(chains), tuple(replaced), tuple(lost), tuple(removals))
-
-
-def _bounded(commits: Iterator[LogCommit]) -> Iterator[LogCommit]:
-    for _, commit in zip(range(MOST_COMMITS), commits, strict=False):
-        yield commit
-
-
-def _newest(commits: Iterator[LogCommit], log: DeltaLog) -> Iterator[LogCommit]:
-    """Yield commits, newest first, until every app id was in one that was not undone and says where its query began.
-
-    MOST_COMMITS are the most.
-    """
-    app_ids = log.app_ids()
-    seen: set[str] = set()
-    for commit, undone_by in undone(_bounded(commits)):
-        yield commit
-        offset_commit = offset_commit_of(commit)
         if undone_by is None and (offset_commit is None or offset_commit.says_where_it_began()):
-            seen.update(commit.app_ids)
-        if app_ids is not None and commit.version <= log.checkpoint and app_ids <= seen:
-            return
+            known.update(commit.app_ids)
+        # Every query of the log was in a commit that holds and says where the query began.
+        if in_checkpoint is not None and commit.version <= log.checkpoint and in_checkpoint <= known:
+            break
+    chains = sorted((builder.build() for builder in held.values()), key=lambda chain: (chain.first.version, chain.key))
+    lost = tuple(lost for commit, by in taken_back.values() for lost in _undone_offsets(commit, by, chains))
+    return TableCoverage(path, log.newest, oldest, tuple(chains), tuple(replaced), lost, tuple(removals), anew)
 
 
 def _replaced(commit: LogCommit, undone_by: int | None) -> list[ReplacedRows]:

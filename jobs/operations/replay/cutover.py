@@ -18,12 +18,10 @@ from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.kafka import source_sink
-from jobs.operations.replay import compare
-from jobs.operations.replay.compare import read_records, read_rows, row_selection
 from jobs.operations.replay.record import Part, Replacement, Replay, ReplayPaths
-from jobs.operations.replay.row_identity import fingerprint
-from jobs.operations.replay.side_run import SideRun
-from jobs.operations.replay.slice_runner import kafka_offset
+from jobs.operations.replay.row_comparison import fingerprint
+from jobs.operations.replay.side_run import SideRun, kafka_offset, topic_entries
+from jobs.operations.replay.verify import read_records, read_rows, row_selection
 from jobs.pipeline import checkpoint, paths
 from jobs.pipeline.checkpoint_format import entry_file
 from jobs.pipeline.plan_analysis import Source, sources
@@ -55,7 +53,7 @@ class Cutover:
         """
         rows = table.rows
         replayed = read_rows(self._spark, paths.table(self._side_run, rows.table), "true")
-        path = compare.live_path(self._settings, rows.table)
+        path = paths.table(self._settings.paths.tables, rows.table)
         if replayed is None:
             return None
         live = delta_table.Table(rows.table, path, rows.keys)
@@ -74,7 +72,7 @@ class Cutover:
         Raises:
             TidemarkError: LIVE_CHANGED, where the rows were changed since; BUSY_TABLE.
         """
-        path = compare.live_path(self._settings, table.rows.table)
+        path = paths.table(self._settings.paths.tables, table.rows.table)
         version = self._version_of(path, CUTOVER)
         if version is None:
             return None
@@ -138,10 +136,6 @@ class Cutover:
 
     def _commit_info(self, statement: str, table: Replacement, where: str) -> str:
         """Return the description that the commit carries, as JSON: `coverage` shows it."""
-        starts, untils = (
-            [{topic: dict(partitions)} for topic, partitions in edge.items()]
-            for edge in (self._replay.starts, self._replay.untils)
-        )
         start, until = (edge.isoformat() if edge else None for edge in (table.start, table.until))
         span = {"replay": self._replay.id, "column": table.rows.event_time, "from": start, "until": until}
         fields = {
@@ -149,7 +143,7 @@ class Cutover:
             "query_id": self._query_id,
             "statement": statement,
             "batch": 0,
-            "offsets": {"from": starts, "until": untils},
+            "offsets": {"from": topic_entries(self._replay.starts), "until": topic_entries(self._replay.untils)},
             "replaces" if statement == CUTOVER else "restores": span | {"where": where},
             "code": code_version.version(),
         }
@@ -183,7 +177,7 @@ def promote_backfill(spark: SparkSession, settings: Settings, replay: Replay, ru
     lines, folders = [], Folders(spark)
     for output in run.outputs:
         for rows in output.tables:
-            _move(folders, paths.table(run.tables_root, rows.table), compare.live_path(settings, rows.table))
+            _move(folders, paths.table(run.tables_root, rows.table), paths.table(settings.paths.tables, rows.table))
         folder = run.checkpoint(output)
         if checkpoint.query_id(spark, folder):
             _remove_restored(spark, folder, replay, sources(output.frame))

@@ -1,23 +1,21 @@
-"""Reads what the live job has: its queries, by their checkpoints, the records that bronze holds, and its late rows."""
+"""Reads what the live job has done: its queries, by their checkpoints, its late rows, and which periods are due."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from operator import and_
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from conf.errors import TidemarkError
+from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from jobs import catalog
 from jobs.connectors.files import listed, read_text
 from jobs.connectors.kafka import source_sink
-from jobs.operations.replay.record import Partitions
+from jobs.connectors.kafka.offsets import EPOCH, Partitions, parse_position
+from jobs.operations.replay.record import BEGINNING, WITHDRAWN, Replay
 from jobs.pipeline import paths
 from jobs.pipeline.checkpoint_format import (
     COMMITS,
@@ -30,8 +28,7 @@ from jobs.pipeline.checkpoint_format import (
 from jobs.pipeline.paths import find_stored
 from jobs.pipeline.query_description import QueryDescription
 
-Integers = npt.NDArray[np.int64]
-INGEST = "ingest"  # the job that writes bronze
+Period = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,8 @@ def _live_query(folder: str) -> LiveQuery | None:
         return LiveQuery(manifest, {}, None)
     sources = source_offsets(read_text(f"{folder}/{entry_file(batch)}")) or ()
     until = {topic: offsets for source in sources for topic, offsets in topic_offsets(source).items()}
-    watermark = _watermark(read_text(f"{folder}/{commit_file(batch)}") or "")
+    time_ms = next_watermark_ms(read_text(f"{folder}/{commit_file(batch)}") or "")
+    watermark = EPOCH + timedelta(milliseconds=time_ms) if time_ms > 0 else None
     return LiveQuery(manifest, until, watermark, _sends_times(folder))
 
 
@@ -90,57 +88,19 @@ def _sends_times(folder: str) -> bool:
     return description.topic is not None and source_sink.TIMESTAMP in dict(description.columns)
 
 
-def _watermark(commit: str) -> datetime | None:
-    time_ms = next_watermark_ms(commit)
-    return datetime.fromtimestamp(time_ms / 1000, UTC) if time_ms > 0 else None
+def queries_reading(queries: Sequence[LiveQuery], topics: set[str]) -> list[LiveQuery]:
+    """Select the queries that read one of `topics`; all, where none is named. BAD_POSITION where none reads one."""
+    known = sorted({topic for query in queries for topic in query.manifest.topics})
+    if unread := sorted(topics - set(known)):
+        message = f"the job does not read {', '.join(unread)}"
+        raise TidemarkError("BAD_POSITION", message, nearest(unread[0], known))
+    return [query for query in queries if not topics or topics & set(query.manifest.topics)]
 
 
 def table_version(settings: Settings, table: str) -> int | None:
     """Return the newest version of a table under the tables root; None where there is no such table."""
-    found = find_stored(settings, table)
-    return None if found is None else found.version
-
-
-@dataclass(frozen=True)
-class RecordTimes:
-    """The times at which the records of one partition were written: `offsets`, and `times` in ms since 1970."""
-
-    offsets: Integers
-    times: Integers
-
-    def first_at(self, time_ms: int) -> int | None:
-        """Return the first offset with a time at or after `time_ms`; None for none."""
-        index = int(np.searchsorted(np.maximum.accumulate(self.times), time_ms)) if len(self.times) else 0
-        return int(self.offsets[index]) if index < len(self.offsets) else None
-
-    def between(self, start: int | None = None, until: int | None = None) -> Integers:
-        """Return the times of the records with offsets in [start, until); None: from the first, to the last."""
-        first, end = (None if edge is None else int(np.searchsorted(self.offsets, edge)) for edge in (start, until))
-        return self.times[first:end]
-
-
-class BronzeIndex:
-    """Which records of `topic` the table bronze holds now, and when they were written.
-
-    Attributes:
-        exists: whether there is such a table.
-        until: before which offset of each partition all are in it.
-    """
-
-    def __init__(self, settings: Settings, topic: str) -> None:
-        self._settings, self._name = settings, paths.bronze(topic)
-        self.exists = table_version(settings, self._name) is not None
-        queries = live_queries(settings, INGEST) if self.exists else []
-        self.until = next((dict(query.until[topic]) for query in queries if topic in query.until), {})
-
-    def record_times(self, start: datetime | None, until: datetime | None) -> dict[int, RecordTimes]:
-        """Return the records with times in [start, until), by partition; None: from the first, to the last."""
-        # Opened after `until` was read: it has all of those.
-        table = find_stored(self._settings, self._name) if self.exists else None
-        if table is None:
-            return {}
-        condition = _between("timestamp", start, until)
-        return _by_partition(table.rows(["partition", "offset", "timestamp"], condition))
+    stored = find_stored(settings, table)
+    return None if stored is None else stored.version
 
 
 def late_rows_end(
@@ -151,7 +111,7 @@ def late_rows_end(
     if late is None:
         return {}
     condition = (pc.field("query") == query) & pc.field("offset").is_valid()
-    in_span = _between("event_time", start, until)
+    in_span = time_condition("event_time", start, until)
     rows = late.rows(["topic", "partition", "offset"], condition if in_span is None else condition & in_span)
     ends: dict[str, dict[int, int]] = {}
     for row in rows.group_by(["topic", "partition"]).aggregate([("offset", "max")]).to_pylist():
@@ -159,21 +119,69 @@ def late_rows_end(
     return dict(ends)
 
 
-def _between(column: str, start: datetime | None, until: datetime | None) -> Any:
-    """Return the condition start <= column < until, as far as there is one."""
+def time_condition(
+    column: str, start: datetime | None, until: datetime | None, kind: pa.DataType | None = None
+) -> pc.Expression | None:
+    """Return the condition start <= column < until, as far as there is one.
+
+    Args:
+        kind: of the column, where it may be a date: that is before a time of its day.
+    """
     edges = ((start, pc.Expression.__ge__), (until, pc.Expression.__lt__))
-    parts = [compare(pc.field(column), pc.scalar(edge)) for edge, compare in edges if edge is not None]
+    scalars = ((pc.scalar(edge), compare) for edge, compare in edges if edge is not None)
+    parts = [compare(pc.field(column), edge if kind is None else edge.cast(kind)) for edge, compare in scalars]
     return reduce(and_, parts) if parts else None
 
 
-def _by_partition(rows: Any) -> dict[int, RecordTimes]:
-    partitions, offsets = (rows[name].to_numpy() for name in ("partition", "offset"))
-    times = rows["timestamp"].cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64()).to_numpy()
-    order = np.lexsort((offsets, partitions))
-    partitions, offsets, times = partitions[order], offsets[order], times[order]
-    numbers, firsts = np.unique(partitions, return_index=True)
-    edges = [*firsts.tolist(), len(partitions)]
-    return {
-        int(number): RecordTimes(offsets[start:end], times[start:end])
-        for number, start, end in zip(numbers, edges, edges[1:], strict=False)
-    }
+@dataclass(frozen=True)
+class Due:
+    """The periods that are to be replayed, the oldest first, and those whose replay was taken back or given up."""
+
+    periods: Sequence[Period] = ()
+    withdrawn: Sequence[tuple[Period, Replay]] = ()
+
+
+def due_periods(
+    queries: Sequence[LiveQuery], replays: Sequence[Replay], every: timedelta, since: datetime | None
+) -> Due:
+    """Return the periods that are due; periods begin at multiples of `every` since 1970.
+
+    Args:
+        queries: the live queries of the job; replays: all that there are of it.
+        since: of the first period; None: the end of the newest replay that is done, or the last closed period.
+    """
+    watermarks = [query.watermark - query.manifest.reach.back for query in queries if query.watermark]
+    if not watermarks:
+        return Due()
+    closed = _floor(min(watermarks), every)
+    done = [period for replay in replays if replay.state == "done" and (period := _replayed_period(replay))]
+    first = _floor(max(since, BEGINNING), every) if since else max((end for _, end in done), default=closed - every)
+    periods = [period for period in _periods(first, closed, every) if not _is_covered(period, done)]
+    last = {period: replay for replay in replays if (period := _replayed_period(replay))}
+    withdrawn = {period: last[period] for period in periods if period in last and last[period].state in WITHDRAWN}
+    return Due([period for period in periods if period not in withdrawn], list(withdrawn.items()))
+
+
+def _periods(first: datetime, until: datetime, every: timedelta) -> Iterator[Period]:
+    while first + every <= until:
+        yield first, first + every
+        first += every
+
+
+def _is_covered(period: Period, done: Sequence[Period]) -> bool:
+    """Return whether the done replays hold all of the period, one after the other."""
+    at = period[0]
+    for start, end in sorted(done):
+        if start <= at < end:
+            at = end
+    return at >= period[1]
+
+
+def _replayed_period(replay: Replay) -> Period | None:
+    start, end = (parse_position(replay.request[edge]) for edge in ("from", "to"))
+    since = start if isinstance(start, datetime) else EPOCH if start == "earliest" else None
+    return (since, end) if since is not None and isinstance(end, datetime) else None
+
+
+def _floor(at: datetime, every: timedelta) -> datetime:
+    return EPOCH + (at - EPOCH) // every * every

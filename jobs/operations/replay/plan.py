@@ -1,33 +1,96 @@
-"""Plans replays: what is replaced, and which offsets are read for it in which slices; finds which periods are due."""
+"""Plans replays: reads what is requested, says what is replaced, and which offsets are read for it in which slices."""
 
 import hashlib
 import json
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Literal
 
+import pyarrow.compute as pc
+
 from conf import code_version
 from conf.errors import TidemarkError
+from conf.setting_types import milliseconds
 from conf.settings import Settings
-from jobs.connectors.kafka.offsets import OffsetLookup, parse_position
-from jobs.operations.replay.live_job import LiveQuery, late_rows_end, require_live, table_version
-from jobs.operations.replay.offsets_by_time import TopicRange, cut_slices, topic_range
-from jobs.operations.replay.record import WITHDRAWN, Part, Partitions, Replacement, Replay
-from jobs.operations.replay.request import (
-    ReplayRequest,
-    TimeRange,
-    clip_to_positions,
-    event_time_range,
+from jobs.connectors.kafka.offsets import OffsetLookup, Partitions, parse_position
+from jobs.operations.replay.live_job import (
+    LiveQuery,
+    late_rows_end,
     queries_reading,
+    require_live,
+    table_version,
+    time_condition,
+)
+from jobs.operations.replay.ranges import (
+    TimeRange,
+    TopicRange,
+    clip_to_positions,
+    cut_slices,
+    event_time_range,
+    topic_range,
     topics_named,
 )
+from jobs.operations.replay.record import BEGINNING, Part, Replacement, Replay
+from jobs.pipeline.paths import find_stored
 from jobs.pipeline.plan_analysis import EventTimeSpan
 from jobs.pipeline.query_description import QueryDescription
 
-# Far enough from the ends of what a datetime can hold, however far an event reaches.
 DAY = timedelta(days=1)
-BEGINNING, END = datetime(1900, 1, 1, tzinfo=UTC), datetime(2900, 1, 1, tzinfo=UTC)
+END = datetime(2900, 1, 1, tzinfo=UTC)
+UNMEASURED = 50_000  # records a second, where no replay of the job has run yet
+
+
+@dataclass(frozen=True)
+class ReplayRequest:
+    """The job, range and tables that are to be replayed.
+
+    Args:
+        start, end: positions as `jobs.connectors.kafka.offsets` reads them.
+        context: read so much more on both sides; None for what the job's plan says.
+        hold_watermark: let the watermark wait until all is read.
+    """
+
+    job: str
+    start: str = "earliest"
+    end: str = "latest"
+    context: timedelta | None = None
+    hold_watermark: bool = False
+
+
+def request_of(options: Namespace) -> ReplayRequest:
+    """Read the options of `replay plan` and `replay run`.
+
+    Raises:
+        TidemarkError: BAD_ARGUMENTS, BAD_POSITION.
+    """
+    if options.backfill and (options.start or options.end):
+        raise TidemarkError("BAD_ARGUMENTS", "--backfill is the whole history", "leave out --from and --to")
+    if not options.backfill and not (options.start or options.end):
+        remedy = "say --from and --to, as in --from 2013-03-01 --to 2013-04-01, or --from earliest for all"
+        raise TidemarkError("BAD_ARGUMENTS", "the range is missing", remedy)
+    for position in (options.start, options.end):
+        parse_position(position or "earliest")
+    context = duration(options.context) if options.context else None
+    start, end = options.start or "earliest", options.end or "latest"
+    return ReplayRequest(options.job, start, end, context, options.hold_watermark)
+
+
+def duration(text: str) -> timedelta:
+    """Return a duration, such as "1 day"; BAD_ARGUMENTS for any other text."""
+    try:
+        return timedelta(milliseconds=milliseconds(text))
+    except ValueError as exc:
+        raise TidemarkError("BAD_ARGUMENTS", str(exc), 'as in --context "1 day"') from exc
+
+
+def time_of(text: str) -> datetime:
+    """Return the time that a position is; raises TidemarkError BAD_POSITION for any other position."""
+    position = parse_position(text)
+    if not isinstance(position, datetime):
+        raise TidemarkError("BAD_POSITION", f"`{text}` is no time", "write one, as in --since 2013-03-01")
+    return position
 
 
 def plan_range(settings: Settings, request: ReplayRequest) -> Replay:
@@ -66,19 +129,17 @@ def plan_backfill(settings: Settings, request: ReplayRequest, manifests: Sequenc
     Raises:
         TidemarkError: ALREADY_RUNS, where one of its queries has a checkpoint or one of its tables is there.
     """
-    parts = [_new_part(settings, manifest) for manifest in manifests]
+    parts = []
+    for manifest in manifests:
+        for rows in manifest.tables:
+            if find_stored(settings, rows.table) is not None:
+                remedy = "a backfill is for a job that has never run: replay a range of this one by --from and --to"
+                raise TidemarkError("ALREADY_RUNS", f"job {manifest.job} has a table {rows.table} already", remedy)
+        parts.append(_part_of(manifest, tuple(Replacement(rows) for rows in manifest.tables)))
     with OffsetLookup(settings.kafka) as lookup:
         topics = dict.fromkeys(topic for part in parts for topic in part.topics)
         ranges = [topic_range(settings, lookup, topic, None, None) for topic in topics]
         return _replay(settings, lookup, "backfill", request, parts, ranges)
-
-
-def _new_part(settings: Settings, manifest: QueryDescription) -> Part:
-    for rows in manifest.tables:
-        if table_version(settings, rows.table) is not None:
-            remedy = "a backfill is for a job that has never run: replay a range of this one by --from and --to"
-            raise TidemarkError("ALREADY_RUNS", f"job {manifest.job} has a table {rows.table} already", remedy)
-    return _part_of(manifest, tuple(Replacement(rows) for rows in manifest.tables))
 
 
 def _part_of(
@@ -210,59 +271,62 @@ def _id(
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-Period = tuple[datetime, datetime]
-
-
-@dataclass(frozen=True)
-class Due:
-    """The periods that are to be replayed, the oldest first, and those whose replay was taken back or given up."""
-
-    periods: Sequence[Period] = ()
-    withdrawn: Sequence[tuple[Period, Replay]] = ()
-
-
-def due_periods(
-    queries: Sequence[LiveQuery], replays: Sequence[Replay], every: timedelta, since: datetime | None
-) -> Due:
-    """Return the periods that are due; periods begin at multiples of `every` since 1970.
+def plan_lines(settings: Settings, replay: Replay, speed: float | None) -> Iterator[str]:
+    """Say in lines what is planned.
 
     Args:
-        queries: the live queries of the job; replays: all that there are of it.
-        since: of the first period; None: the end of the newest replay that is done, or the last closed period.
+        speed: of the job's last replay, records/s; None for none.
     """
-    watermarks = [query.watermark - query.manifest.reach.back for query in queries if query.watermark]
-    if not watermarks:
-        return Due()
-    closed = _floor(min(watermarks), every)
-    done = [period for replay in replays if replay.state == "done" and (period := _period(replay))]
-    first = _floor(max(since, BEGINNING), every) if since else max((end for _, end in done), default=closed - every)
-    periods = [period for period in _periods(first, closed, every) if not _is_covered(period, done)]
-    last = {period: replay for replay in replays if (period := _period(replay))}
-    withdrawn = {period: last[period] for period in periods if period in last and last[period].state in WITHDRAWN}
-    return Due([period for period in periods if period not in withdrawn], list(withdrawn.items()))
+    yield f"replay {replay.id} of {replay.job}: {replay.span if replay.kind == 'range' else 'the whole history'}"
+    for topic, starts in replay.starts.items():
+        untils = replay.untils[topic]
+        count = sum(untils[partition] - start for partition, start in starts.items())
+        spans = ", ".join(
+            f"{partition}: {start:,} to {untils[partition]:,}" for partition, start in sorted(starts.items())
+        )
+        yield f"  reads     {topic:<24} {count:,} offsets  {spans}"
+    for part in replay.parts:
+        for table in part.tables:
+            yield f"  replaces  {table.rows.table:<24} {_replaced(settings, table)}"
+        if part.topic:
+            yield f"  sends to  {part.topic:<24} {_sent(part)}, each once, with a header that names the replay"
+    rate = speed or UNMEASURED
+    how = "as the job's last replay" if speed else "a guess: no replay of this job has run yet"
+    size = f"about {replay.bytes / 1e6:,.1f} MB, {replay.records / rate:,.0f} s"
+    yield f"  slices    {len(replay.slices)}, {size} at {rate:,.0f} records/s ({how})"
+    if any(slice.watermark_slice < 0 for slice in replay.slices[:-1]):
+        yield "  the watermark is held until all is read: without bronze nobody knows how late the latest record is"
 
 
-def _periods(first: datetime, until: datetime, every: timedelta) -> Iterator[Period]:
-    while first + every <= until:
-        yield first, first + every
-        first += every
+def _replaced(settings: Settings, table: Replacement) -> str:
+    rows = table.rows
+    if rows.coordinates:
+        return "the rows of these records"
+    if rows.event_time is None:
+        return "nothing: no column tells which rows a range makes (event_time=)"
+    if table.version is None:
+        return "all: the table is new"
+    windows, count = _touched(settings, table)
+    return f"{rows.event_time} {_span(table.start, table.until)}: {windows:,} windows or times, {count:,} rows now"
 
 
-def _is_covered(period: Period, done: Sequence[Period]) -> bool:
-    """Return whether the done replays hold all of the period, one after the other."""
-    at = period[0]
-    for start, end in sorted(done):
-        if start <= at < end:
-            at = end
-    return at >= period[1]
+def _sent(part: Part) -> str:
+    if part.sends_since is None and part.sends_until is None:
+        return "the records"
+    return f"the records of event times {_span(part.sends_since, part.sends_until)}"
 
 
-def _period(replay: Replay) -> Period | None:
-    start, end = (parse_position(replay.request[edge]) for edge in ("from", "to"))
-    since = start if isinstance(start, datetime) else EPOCH if start == "earliest" else None
-    return (since, end) if since is not None and isinstance(end, datetime) else None
+def _span(start: datetime | None, until: datetime | None) -> str:
+    first, last = (edge.isoformat(" ", "minutes") if edge else "" for edge in (start, until))
+    return f"from {first or 'the first'} to {last or 'the last'}"
 
 
-def _floor(at: datetime, every: timedelta) -> datetime:
-    return EPOCH + (at - EPOCH) // every * every
+def _touched(settings: Settings, table: Replacement) -> tuple[int, int]:
+    """Return how many different event times, and rows, the live table has in the range."""
+    live = find_stored(settings, table.rows.table)
+    if live is None:
+        return 0, 0
+    name = str(table.rows.event_time)  # each table whose rows a range replaces has one
+    condition = time_condition(name, table.start, table.until, live.columns.field(name).type)
+    column = live.rows([name], condition)[name]
+    return int(pc.count_distinct(column).as_py()), len(column)

@@ -4,12 +4,13 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.files import listed, read_text, write_text
+from jobs.connectors.kafka.offsets import Partitions
 from jobs.pipeline import paths
 from jobs.pipeline.outputs import RowSelector
 
@@ -17,7 +18,7 @@ FILE = "replay.json"
 State = Literal["planned", "ran", "verified", "done", "undone", "abandoned"]
 FINISHED: tuple[State, ...] = ("done", "undone", "abandoned")
 WITHDRAWN: tuple[State, ...] = ("undone", "abandoned")  # after these, the same is planned as a further attempt
-Partitions = Mapping[int, int]
+BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)  # far enough from the least datetime, however far an event reaches back
 # Attributes that have another name in the records.
 JSON_NAMES = {"request": "asked", "watermark_slice": "trusted"}
 
@@ -157,6 +158,20 @@ class Replay:
     @property
     def is_finished(self) -> bool:
         return self.state in FINISHED
+
+    @property
+    def span(self) -> str:
+        """Return the requested range in words."""
+        return f"{self.request['from']} to {self.request['to']}"
+
+    def line(self) -> str:
+        """Return the line of `replay list`."""
+        planned = self.planned_at.isoformat(timespec="minutes")
+        return f"{self.id}  {self.state:<10} {self.job:<28} {self.span:<48} planned {planned}"
+
+    def summary(self) -> dict[str, object]:
+        """Return the same for programs."""
+        return {name: getattr(self, name) for name in ("id", "job", "kind", "state", "findings")} | dict(self.request)
 
     @property
     def command(self) -> str:

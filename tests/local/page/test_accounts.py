@@ -9,8 +9,7 @@ from deltalake import write_deltalake
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.offsets import Edges
 from jobs.operations.coverage.check import CoverageReport
-from jobs.operations.coverage.findings import Finding
-from jobs.operations.coverage.query_offsets import Span
+from jobs.operations.coverage.query_offsets import Finding, Span
 from local.page.accounts import Accounts, Place, _places, read_accounts
 from local.page.background import Brokers
 from tests.jobs.operations.coverage.holdings import Holdings

@@ -325,7 +325,7 @@ def test_silver_and_quarantine_together_hold_each_record_once(covered: Holdings,
 def test_what_is_in_neither_or_in_both_is_named(
     features: set[str], covered: Holdings, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.operations.coverage.rows._features", lambda table: features)
+    monkeypatch.setattr("jobs.operations.coverage.row_checks._features", lambda table: features)
     with_silver(covered, topic, rejected=[(0, 2), (0, 3), (1, 5)], written=[(0, 2), (1, 4)])
     code, lines = covered.check()
     assert code == 1

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.ingest import job
-from jobs.operations.coverage.ledgers import sink_coverages
+from jobs.operations.coverage.holdings import sink_coverages
 from jobs.pipeline.run import Run
 from local.processes import wait_for
 from tests.jobs.operations.coverage.holdings import Holdings, send_in_transaction

@@ -8,10 +8,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from conf.settings import Settings
-from jobs.operations.replay.plan import plan_range
+from jobs.operations.replay.commands import Steps
+from jobs.operations.replay.plan import ReplayRequest, plan_range
 from jobs.operations.replay.record import Replay, Replays
-from jobs.operations.replay.request import ReplayRequest
-from jobs.operations.replay.steps import Steps
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from tests.jobs.scratch import Row, Scratch

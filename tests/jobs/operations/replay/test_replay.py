@@ -10,11 +10,9 @@ from jobs import arguments
 from jobs.connectors.kafka import source_sink
 from jobs.ingest import job
 from jobs.operations.replay import cutover
-from jobs.operations.replay.commands import Command
-from jobs.operations.replay.plan import plan_range
+from jobs.operations.replay.commands import Command, Steps
+from jobs.operations.replay.plan import ReplayRequest, plan_range
 from jobs.operations.replay.record import Replays
-from jobs.operations.replay.request import ReplayRequest
-from jobs.operations.replay.steps import Steps
 from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all

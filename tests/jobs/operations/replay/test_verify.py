@@ -10,9 +10,10 @@ from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
 from conf.settings import load
+from jobs.operations.replay.commands import Steps
 from jobs.operations.replay.record import Replay
-from jobs.operations.replay.steps import Steps
-from jobs.operations.replay.verify import TableComparison
+from jobs.operations.replay.row_comparison import differences, first_differences
+from jobs.operations.replay.verify import TableComparison, with_causes
 from jobs.pipeline.run import Run
 from tests.jobs.operations.replay.past import JOB, TABLE, Past, hourly
 
@@ -106,3 +107,19 @@ def test_fingerprints_that_older_code_has_kept_are_compared_with_no_other() -> N
     older = Replay("r", JOB, "range", {}, {}, (), (), "0.1.0+000000000000", at, state="verified")
     with pytest.raises(TidemarkError, match=r"CODE_CHANGED.*plan it again"):
         steps.cut_over(older, accept=True)
+
+
+@pytest.mark.parametrize(
+    ("back_s", "causes"), [(3600, {"a": "1 rows were late for the live job", "b": ""}), (0, {"a": "", "b": ""})]
+)
+def test_late_rows_in_the_window_are_a_cause(spark: SparkSession, back_s: int, causes: dict[str, str]) -> None:
+    rows = [(datetime(2013, 1, 1, 1), "a"), (datetime(2013, 1, 1, 5), "b")]
+    left, right = (
+        spark.createDataFrame([(*row, level) for row in rows], "hour timestamp, id string, level double")
+        for level in (1.0, 2.0)
+    )
+    late = spark.createDataFrame([(datetime(2013, 1, 1, 1, 30),)], "event_time timestamp")
+    found = first_differences(
+        with_causes(differences(left, right, ["hour", "id"]), late, "hour", back_s), ["hour", "id"]
+    )
+    assert {each.key["id"]: each.cause for each in found} == causes

@@ -3,8 +3,7 @@
 import numpy as np
 
 from jobs.connectors.kafka.offsets import OffsetLookup
-from jobs.operations.replay.live_job import RecordTimes
-from jobs.operations.replay.offsets_by_time import TopicRange, cut_slices
+from jobs.operations.replay.ranges import RecordTimes, TopicRange, cut_slices
 
 NO_BROKER: OffsetLookup = None  # type: ignore[assignment]  # what bronze knows is asked of nobody else
 

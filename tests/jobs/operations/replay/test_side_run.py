@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
-from jobs.operations.replay.slice_runner import ATTEMPTS, retry_after_data_loss
+from jobs.operations.replay.side_run import ATTEMPTS, retry_after_data_loss
 from jobs.pipeline import supervision
 from jobs.pipeline.supervision import await_all
 

@@ -9,8 +9,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from jobs.connectors.exactly_once.markers import BatchId, Done, Plan, Published
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
-from jobs.operations.coverage import ledgers
-from jobs.operations.coverage.ledgers import SinkCoverage, sink_coverages
+from jobs.operations.coverage import holdings
+from jobs.operations.coverage.holdings import SinkCoverage, sink_coverages
 from local.broker import Cluster
 from tests.jobs.operations.coverage.holdings import Holdings, send
 
@@ -94,7 +94,7 @@ def test_of_a_first_batch_that_is_not_published_nothing_is_held(markers: Markers
 
 
 def test_a_plan_far_back_is_found(markers: Markers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledgers, "PLAN_TAIL", 1)
+    monkeypatch.setattr(holdings, "PLAN_TAIL", 1)
     markers.plan(0, 2, 5)
     markers.done(0, 3, 4)
     for _ in range(3):

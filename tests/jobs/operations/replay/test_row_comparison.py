@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType, _parse_datatype_string
 
-from jobs.operations.replay.compare import differences
-from jobs.operations.replay.row_identity import align_all, fingerprint, row_hash
+from jobs.operations.replay.row_comparison import align_all, differences, fingerprint, first_differences, row_hash
 
 # Few values of each, so that those of two rows are often the same, or the same in another place.
 LEAVES: dict[str, Sequence[Any]] = {
@@ -206,3 +205,36 @@ def test_frames_are_aligned_by_names_at_any_depth_and_keep_what_only_one_has(spa
         "b": None,
     }
     assert second == {"a": 1, "s": [{"p": "x", "q": "y", "r": 2}], "m": {"k": {"p": 1, "q": 2}}, "b": "z"}
+
+
+SCHEMA = "hour timestamp, id string, level double"
+
+
+def hour(number: int) -> datetime:
+    return datetime(2013, 1, 1, number)
+
+
+def frame(spark: SparkSession, *rows: tuple[int, str, float | None]) -> DataFrame:
+    return spark.createDataFrame([(hour(number), id, level) for number, id, level in rows], SCHEMA)
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_of_rows_and_counts_repeats(spark: SparkSession) -> None:
+    rows = [(1, "a", 1.0), (2, "b", None), (1, "a", 1.0)]
+    assert fingerprint(frame(spark, *rows)) == fingerprint(frame(spark, *reversed(rows)).repartition(3))
+    assert fingerprint(frame(spark, *rows)) != fingerprint(frame(spark, *rows[:2]))
+    assert fingerprint(frame(spark, *rows).select("id", "level", "hour")) == fingerprint(frame(spark, *rows))
+
+
+def test_rows_are_paired_by_their_keys_and_sums_may_differ_by_a_billionth(spark: SparkSession) -> None:
+    left = frame(spark, (1, "a", 1.0), (1, "b", 2.0), (2, "c", None), (3, "d", 0.1 + 0.2))
+    right = frame(spark, (1, "a", 1.0), (1, "b", 3.0), (2, "c", None), (3, "d", 0.3), (4, "e", 5.0))
+    found = first_differences(differences(left, right, ["hour", "id"]), ["hour", "id"])
+    levels = {each.key["id"]: [side and side["level"] for side in (each.left, each.right)] for each in found}
+    assert levels == {"b": [2.0, 3.0], "e": [None, 5.0]}
+
+
+def test_without_keys_equal_rows_are_taken_off_each_other_one_for_one(spark: SparkSession) -> None:
+    left = frame(spark, (1, "a", 1.0), (1, "a", 1.0), (2, "b", 2.0))
+    right = frame(spark, (1, "a", 1.0), (2, "b", 2.0), (2, "b", 2.0))
+    found = first_differences(differences(left, right, ()), ())
+    assert sorted((each.key["id"], each.left is None) for each in found) == [("a", False), ("b", True)]
