@@ -6,24 +6,14 @@ On a broker of its own: transfers are published, the job auctions.balances reads
 every version of its table is read back. The exit code is 1 where one does not sum to zero.
 """
 
-import argparse
-import sys
-import tempfile
-from pathlib import Path
-
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from conf import command_line
+from bench.workbench import catch_up, own_workbench, read_options
 from conf.errors import exit_on_error
-from conf.settings import Settings, load
 from conf.topics import load_topics
 from jobs.auctions import balances
 from jobs.connectors.kafka.access import connect
-from jobs.pipeline.run import Run
-from jobs.pipeline.supervision import await_all
-from local.broker import Cluster
-from local.driver import spark_session
 from local.topics import bring_in_step
 from producers.kafka.pacing import Interrupt
 from producers.transfers import TOPIC, Bank, publish_transfers
@@ -32,34 +22,15 @@ JOB = "auctions.balances"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--batch", type=int, default=2_000)
-    parser.add_argument("--accounts", type=int, default=100)
-    arguments = command_line.parse(parser, sys.argv[1:])
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
-            own = {
-                "kafka.bootstrap_servers": cluster.bootstrap_servers,
-                "paths.tables": folder / "tables",
-                "paths.checkpoints": folder / "checkpoints",
-                "source.max_offsets_per_trigger": arguments.batch,
-            }
-            settings = load("local", [f"{key}={value}" for key, value in own.items()])
-            bring_in_step(connect(settings.kafka), [load_topics()[TOPIC]], 1)
-            bank = Bank(accounts=arguments.accounts)
-            publish_transfers(settings, bank, arguments.count, Interrupt()).require_complete()
-            _run(settings, folder / "spark.log")
-        return _print_versions(f"{settings.paths.tables}/balances")
-
-
-def _run(settings: Settings, log: Path) -> None:
-    spark = spark_session(settings, JOB, log)
-    run = Run(spark, settings, JOB)
-    balances.build(run)
-    await_all(spark, run.start(continuous=False))
-    spark.stop()
+    options = read_options(__doc__, count=20_000, batch=2_000, accounts=100)
+    with own_workbench() as bench:
+        run = bench.run(JOB, options.batch)
+        bring_in_step(connect(run.settings.kafka), [load_topics()[TOPIC]], 1)
+        bank = Bank(accounts=options.accounts)
+        publish_transfers(run.settings, bank, options.count, Interrupt()).require_complete()
+        balances.build(run)
+        catch_up(run)
+        return _print_versions(f"{run.settings.paths.tables}/balances")
 
 
 def _print_versions(path: str) -> int:

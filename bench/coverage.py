@@ -5,20 +5,20 @@ the start of Python, and of reading a log with 100,000 commits.
     .tidemark/venv/bin/python -m bench.coverage [--rounds 5] [--commits 100000]
 """
 
-import argparse
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from conf import ROOT, command_line, state_dir
+from bench.workbench import read_options, seconds
+from conf import ROOT, state_dir
 from conf.errors import exit_on_error
 from jobs.operations.coverage.tables import table_coverage
 
@@ -28,30 +28,22 @@ PARTITIONS = 4
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--commits", type=int, default=100_000)
-    options = command_line.parse(parser, sys.argv[1:])
+    options = read_options(__doc__, rounds=5, commits=100_000)
     for command in ("show", "check"):
-        line, seconds = _timed(options.rounds, lambda command=command: _run(command))
-        print(f"{'coverage ' + command:<40} {seconds:6.2f} s   {line}", flush=True)
+        _measure(f"coverage {command}", options.rounds, partial(_run, command))
     with tempfile.TemporaryDirectory(dir=state_dir()) as scratch:
         path = str(Path(scratch) / "many")
         _make(path, options.commits)
         for verify, name in ((False, "the newest commits"), (True, "verified")):
-            line, seconds = _timed(options.rounds, lambda verify=verify: _read(path, verify))
-            print(f"{f'{options.commits:,} commits, {name}':<40} {seconds:6.2f} s   {line}", flush=True)
+            _measure(f"{options.commits:,} commits, {name}", options.rounds, partial(_read, path, verify))
     return 0
 
 
-def _timed(rounds: int, run: Callable[[], str]) -> tuple[str, float]:
-    """The line of the last round, and the median of its seconds."""
-    seconds, line = [], ""
-    for _ in range(rounds):
-        began = time.monotonic()
-        line = run()
-        seconds.append(time.monotonic() - began)
-    return line, statistics.median(seconds)
+def _measure(name: str, rounds: int, work: Callable[[], str]) -> None:
+    """Print the median of the rounds' seconds, and what the last one says."""
+    said: list[str] = []
+    took = [seconds(lambda: said.append(work())) for _ in range(rounds)]
+    print(f"{name:<40} {statistics.median(took):6.2f} s   {said[-1]}", flush=True)
 
 
 def _run(command: str) -> str:
@@ -69,10 +61,8 @@ def _read(path: str, verify: bool) -> str:
 def _make(path: str, commits: int) -> None:
     """A table whose log has so many commits, and a checkpoint near its end."""
     row = pa.table({"partition": pa.array([0], pa.int32()), "offset": pa.array([0], pa.int64())})
-    info = CommitProperties(
-        custom_metadata={"userMetadata": _commit_info(0)}, app_transactions=[Transaction(APP_ID, 0)]
-    )
-    write_deltalake(path, row, commit_properties=info)
+    properties = CommitProperties({"userMetadata": _commit_info(0)}, app_transactions=[Transaction(APP_ID, 0)])
+    write_deltalake(path, row, commit_properties=properties)
     log = Path(path) / "_delta_log"
     for number in range(1, commits):
         info = {"timestamp": 1_700_000_000_000 + number, "operation": "WRITE", "userMetadata": _commit_info(number)}
@@ -84,14 +74,11 @@ def _make(path: str, commits: int) -> None:
 
 
 def _commit_info(batch: int) -> str:
-    at = [[{"t": {str(partition): offset for partition in range(PARTITIONS)}}] for offset in _edges(batch)]
+    edges = (0, batch * RECORDS, (batch + 1) * RECORDS)
+    at = [[{"t": {str(partition): offset for partition in range(PARTITIONS)}}] for offset in edges]
     offsets = dict(zip(("since", "from", "until"), at, strict=True))
     info = {"sink": "ingest.t", "query_id": "q", "statement": "bronze", "batch": batch, "offsets": offsets}
     return json.dumps(info)
-
-
-def _edges(batch: int) -> tuple[int, int, int]:
-    return 0, batch * RECORDS, (batch + 1) * RECORDS
 
 
 if __name__ == "__main__":

@@ -5,17 +5,14 @@
 Departures lie as framed values in a Parquet file and go to a sink that does nothing, so that decoding takes the time.
 The five ids are versions of one contract, the newest of which is the one id's; "counted" is the one id with its rejects
 counted as `Run.read` does; "wide" is an event of 60 fields, whose code is too long for what the JVM compiles by
-default. The ways take turns within a round: the ratio holds on a noisy machine too. The first round is cold, is shown,
-and stays out of the medians.
+default. The ways take turns (`workbench.take_turns`).
 """
 
-import argparse
 import json
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,8 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.avro.functions import from_avro
 
-from conf import command_line, state_dir
+from bench.workbench import ratios, read_options, seconds, take_turns
+from conf import state_dir
 from conf.errors import exit_on_error
 from conf.settings import load
 from jobs.connectors.avro import decode
@@ -48,12 +46,8 @@ RATIOS = {"one id": ("bare", 0.8), "five ids": ("bare", 0.6), "counted": ("bare"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--millions", type=float, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = command_line.parse(parser, sys.argv[1:])
-    settings = load()
-    spark = spark_session(settings, "bench")
+    options = read_options(__doc__, millions=2.0, rounds=5)
+    spark = spark_session(load(), "bench")
     with tempfile.TemporaryDirectory(dir=state_dir()) as scratch:
         _measure(spark, Path(scratch), int(options.millions * 1_000_000), options.rounds)
     spark.stop()
@@ -66,7 +60,7 @@ def _measure(spark: SparkSession, folder: Path, count: int, rounds: int) -> None
     one = _written(spark, folder / "one", newest, count)
     five = _written(spark, folder / "five", versions, count)
     wide_version, wide = _wide(spark, folder / "wide", count // 4)
-    ways: dict[str, Callable[[], DataFrame]] = {
+    frames: dict[str, Callable[[], DataFrame]] = {
         "bare": lambda: _bare(one, CONTRACT),
         "one id": lambda: _ours(one, newest),
         "five ids": lambda: _ours(five, versions),
@@ -74,21 +68,16 @@ def _measure(spark: SparkSession, folder: Path, count: int, rounds: int) -> None
         "wide bare": lambda: _bare(wide, wide_version.text),
         "wide": lambda: _ours(wide, [wide_version]),
     }
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    print(f"{count:,} records, and {count // 4:,} wide ones")
-    print(f"{'round':<8}" + "".join(f"{name:>14}" for name in ways) + "   records/s")
-    for number in range(rounds + 1):
-        for name, frame in ways.items():
-            began = time.monotonic()
-            frame().write.format("noop").mode("overwrite").save()
-            number_of = count // 4 if name.startswith("wide") else count
-            speeds[name].append(number_of / (time.monotonic() - began))
-        label = "cold" if number == 0 else str(number)
-        print(f"{label:<8}" + "".join(f"{values[-1]:>14,.0f}" for values in speeds.values()), flush=True)
-    print(f"{'median':<8}" + "".join(f"{statistics.median(values[1:]):>14,.0f}" for values in speeds.values()))
+
+    def speed(name: str) -> float:
+        writer = frames[name]().write.format("noop").mode("overwrite")
+        return (count // 4 if name.startswith("wide") else count) / seconds(writer.save)
+
+    print(f"{count:,} records, and {count // 4:,} wide ones; records/s")
+    speeds = take_turns({name: partial(speed, name) for name in frames}, rounds)
     for name, (whole, target) in RATIOS.items():
-        ratios = [speed / bare for speed, bare in zip(speeds[name][1:], speeds[whole][1:], strict=True)]
-        print(f"{name} / {whole}: {statistics.median(ratios):.2f}" + (f" (wanted: {target})" if target else ""))
+        ratio = statistics.median(ratios(speeds, name, whole))
+        print(f"{name} / {whole}: {ratio:.2f}" + (f" (wanted: {target})" if target else ""))
 
 
 def _versions() -> list[RegisteredSchema]:

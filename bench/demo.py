@@ -38,7 +38,7 @@ def main() -> int:
 
 def _measure(environment: dict[str, str]) -> int:
     began = time.monotonic()
-    command = [ROOT / "local" / "tidemark", "demo"]
+    command = [str(ROOT / "local" / "tidemark"), "demo"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     peak = [0]
     sampler = threading.Thread(target=_sample, args=(environment["TIDEMARK_STATE"], process, peak))

@@ -5,11 +5,10 @@
 The exit code is 0 where they agree on every payload.
 """
 
-import argparse
 import sys
 from collections import Counter
 
-from conf import command_line
+from bench.workbench import read_options
 from conf.errors import exit_on_error
 from conf.settings import load
 from local.driver import spark_session
@@ -19,10 +18,7 @@ SHOWN = 50  # disagreements; the causes are fewer than the cases
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--payloads", type=int, default=1_000_000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = command_line.parse(parser, sys.argv[1:])
+    options = read_options(__doc__, payloads=1_000_000, seed=1)
     spark = spark_session(load(), "fuzz")
     counts: Counter[str] = Counter()
     shown = 0

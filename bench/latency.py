@@ -16,20 +16,17 @@ import json
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from bench.growth.workbench import Workbench
+from bench.workbench import Workbench, line, option_parser, own_workbench
 from conf import ROOT, command_line
 from conf.errors import exit_on_error
-from local.broker import Cluster
 
 PARTITIONS = 4
 LATEST_SECONDS = 60  # after the last record was produced
@@ -45,51 +42,45 @@ WAYS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=40)
+    parser = option_parser(__doc__, seconds=40, rate=1_000, rounds=1)
     parser.add_argument("--warm", type=int, default=10, help="seconds of a turn that do not count: more, of a cold JVM")
-    parser.add_argument("--rate", type=int, default=1_000)
-    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--way", action="append", choices=WAYS, help="measure this one; all, where left out")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for all ways")
     parser.add_argument("--load", nargs=3, metavar=("SERVERS", "SOURCE", "TARGET"), help=argparse.SUPPRESS)
     options = command_line.parse(parser, sys.argv[1:])
     if options.load:
-        print(json.dumps(_latencies(*options.load, options.rate, options.seconds, options.warm)))
+        servers, source, target = options.load
+        print(json.dumps(_latencies(servers, source, target, options.rate, options.seconds, options.warm)))
         return 0
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
-            bench = Workbench(folder, cluster, sets=(f"spark.master=local[{PARTITIONS},4]", *options.set))
-            ways = options.way or list(WAYS)
-            print(f"{options.rate:,} records/s for {options.seconds} s, of which the first {options.warm} do not count")
-            names = "".join(f"{f'p{each}' if each < 100 else 'max':>8}" for each in PERCENTILES)
-            print(f"{'':<24}{names}{'batches':>9}{'twice':>9}   ms", flush=True)
-            for number in range(options.rounds):
-                for way in ways if number % 2 == 0 else reversed(ways):
-                    _measure(bench, way, options.rate, options.seconds, options.warm)
-            bench.close()
+    with own_workbench(f"spark.master=local[{PARTITIONS},4]", *options.set) as bench:
+        ways = options.way or list(WAYS)
+        print(f"{options.rate:,} records/s for {options.seconds} s, of which the first {options.warm} do not count")
+        names = [f"p{percentile}" if percentile < 100 else "max" for percentile in PERCENTILES]
+        print(line("", [*names, "batches", "twice"], 9, 24), "  ms", flush=True)
+        for number in range(options.rounds):
+            for way in ways if number % 2 == 0 else reversed(ways):
+                _measure(bench, way, options.rate, options.seconds, options.warm)
     return 0
 
 
 def _measure(bench: Workbench, way: str, rate: int, seconds: int, warm: int) -> None:
-    own = uuid.uuid4().hex[:8]
-    source, target = (bench.create(f"{side}-{own}", PARTITIONS) for side in ("in", "out"))
-    run = bench.run(f"bench/{own}", None, *WAYS[way], "spark.trigger=0 seconds")
+    turn = uuid.uuid4().hex[:8]
+    source, target = (bench.create(f"{side}-{turn}", PARTITIONS) for side in ("in", "out"))
+    run = bench.run(f"bench/{turn}", None, *WAYS[way], "spark.trigger=0 seconds")
     run.publish(run.records(source).select("key", "value"), target)
     (query,) = run.start(continuous=True)
     command = [sys.executable, "-m", "bench.latency", "--rate", str(rate), "--seconds", str(seconds)]
     command += ["--warm", str(warm)]
     command += ["--load", run.settings.kafka.bootstrap_servers, source, target]
-    said = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
+    measured = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
     batches = query.lastProgress.batchId if query.lastProgress else 0
     query.stop()
     if error := query.exception():
         raise error
-    *found, twice = json.loads(said)
+    *percentiles, twice = json.loads(measured)
     if twice and way not in MAY_DOUBLE:
         raise SystemExit(f"{way}: {twice:,} records are there twice")
-    print(f"{way:<24}" + "".join(f"{each:>8,.0f}" for each in found) + f"{batches:>9}{twice:>9,}", flush=True)
+    print(line(way, [*percentiles, batches, twice], 9, 24), flush=True)
 
 
 def _latencies(servers: str, source: str, target: str, rate: int, seconds: int, warm: int) -> list[float]:
@@ -119,7 +110,7 @@ def _latencies(servers: str, source: str, target: str, rate: int, seconds: int, 
     consumer.close()
     if sent - seen:
         raise SystemExit(f"{(sent - seen).total():,} records are missing and {(seen - sent).total():,} are there twice")
-    return [*(float(each) for each in np.percentile(took, PERCENTILES)), (seen - sent).total()]
+    return [*np.percentile(took, PERCENTILES).tolist(), (seen - sent).total()]
 
 
 def _produce(servers: str, topic: str, rate: int, seconds: int, sent: Counter[int]) -> None:

@@ -5,28 +5,21 @@
 
 The broker is one of its own, on the same machine, and goes when the benchmark ends. `publish` is the whole of encoding,
 sending and waiting for every acknowledgement, `publish, exactly once` the same in transactions; `encode` is the first
-part of both alone, `encode, row by row` what it would be with fastavro, which writes one record at a time. The first
-round is cold: shown, but not in the medians.
+part of both alone, `encode, row by row` what it would be with fastavro, which writes one record at a time. They take
+turns (`workbench.take_turns`).
 """
 
-import argparse
 import resource
-import statistics
-import sys
-import tempfile
-import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from conf import command_line
+from bench.workbench import own_broker, read_options, seconds, take_turns
 from conf.errors import exit_on_error
 from conf.settings import load
 from conf.topics import load_topics
-from local.broker import Cluster
 from producers.flights.data_set import load_source
 from producers.flights.events import TOPICS, flight_events
 from producers.flights.publish import flight_blocks, in_order
@@ -43,13 +36,8 @@ MIB = 1 << 20
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = command_line.parse(parser, sys.argv[1:]).rounds
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Cluster(Path(scratch), Path(scratch) / "logs", attached=True) as cluster,
-    ):
+    rounds = read_options(__doc__, rounds=3).rounds
+    with own_broker() as (_, cluster):
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0})
         for future in admin.create_topics([NewTopic(name, load_topics()[name].partitions) for name in TOPICS]).values():
             future.result()
@@ -58,49 +46,36 @@ def main() -> int:
 
 
 def _measure(servers: str, rounds: int) -> None:
-    speeds: dict[str, list[float]] = {}
-    for number in range(rounds + 1):
-        for name, speed in _round(servers).items():
-            speeds.setdefault(name, []).append(speed)
-        if number == 0:
-            print("events/s" + "".join(f"{name:>22}" for name in speeds))
-        print(
-            f"{'cold' if number == 0 else number:<8}" + "".join(f"{rounds[-1]:>22,.0f}" for rounds in speeds.values())
-        )
-    print("median  " + "".join(f"{statistics.median(rounds[1:] or rounds):>22,.0f}" for rounds in speeds.values()))
-    print(
-        f"peak resident memory of the producer: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // MIB} MiB"
-    )
-
-
-def _round(servers: str) -> dict[str, float]:
     settings = load(overrides=[f"kafka.bootstrap_servers={servers}"])
-    started = time.monotonic()
     events, _ = flight_events(load_source())
     timeline = in_order(events)
-    generated = time.monotonic() - started
+    count = len(timeline)
     encoders, row_by_row = topic_encoders(dict.fromkeys(TOPICS, 1)), Encoder(1, contract("departure"))
     rows = events["departures"].table.slice(0, ROWS_ONE_BY_ONE).to_pylist()
-    publisher = Publisher(settings.kafka, settings.producer, TOPICS)
-    once = TransactionalPublisher(settings, "flights", f"bench-{uuid.uuid4().hex}", TOPICS)
-    once.begin({})
 
     def encoded() -> Iterator[Batch]:
-        return encoded_batches(flight_blocks(timeline, events), encoders, Pacer(len(timeline)), never)
+        return encoded_batches(flight_blocks(timeline, events), encoders, Pacer(count), never)
 
-    return {
-        "generate": len(timeline) / generated,
-        "encode, row by row": _speed(len(rows), lambda: [row_by_row(row) for row in rows]),
-        "encode": _speed(len(timeline), lambda: deque(encoded(), maxlen=0)),
-        "publish": _speed(len(timeline), lambda: publisher.publish(encoded()).require_complete()),
-        "publish, exactly once": _speed(len(timeline), lambda: once.publish(encoded()).require_complete()),
+    def publish() -> float:
+        publisher = Publisher(settings.kafka, settings.producer, TOPICS)
+        return count / seconds(lambda: publisher.publish(encoded()).require_complete())
+
+    def publish_once() -> float:
+        publisher = TransactionalPublisher(settings, "flights", f"bench-{uuid.uuid4().hex}", TOPICS)
+        publisher.begin({})
+        return count / seconds(lambda: publisher.publish(encoded()).require_complete())
+
+    print("events/s")
+    ways = {
+        "generate": lambda: count / seconds(lambda: in_order(flight_events(load_source())[0])),
+        "encode, row by row": lambda: len(rows) / seconds(lambda: [row_by_row(row) for row in rows]),
+        "encode": lambda: count / seconds(lambda: deque(encoded(), maxlen=0)),
+        "publish": publish,
+        "publish, exactly once": publish_once,
     }
-
-
-def _speed(count: int, work: Callable[[], object]) -> float:
-    started = time.monotonic()
-    work()
-    return count / (time.monotonic() - started)
+    take_turns(ways, rounds, 22)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // MIB
+    print(f"peak resident memory of the producer: {peak} MiB")
 
 
 if __name__ == "__main__":

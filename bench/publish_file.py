@@ -7,21 +7,18 @@ Bids as in Nexmark (127 bytes of Avro) lie in a Parquet, a CSV and a JSON-lines 
 its own: by `publish file`, with key, event time, all checks and rejects, and by a plain loop that reads the file with
 pyarrow, csv or json, encodes with fastavro, produces with the same settings, checks nothing, and counts what was
 acknowledged. Every way's records are checked first: they must be the same bytes under the same keys and timestamps. The
-ways take turns within a round, in the other order in every second round; a ratio is of one round. The first is cold:
-shown, but not in the medians.
+ways take turns (`workbench.take_turns`).
 """
 
-import argparse
 import csv
 import io
 import json
 import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +31,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from fastavro import parse_schema, schemaless_writer
 
-from conf import command_line
+from bench.workbench import own_broker, ratios, read_options, seconds, take_turns
 from conf.errors import exit_on_error
 from conf.settings import Settings, load
-from local.broker import Cluster
 from producers.files.publish import publish_files
 from producers.files.request import FileRequest, Parts
 from producers.kafka.pacing import Interrupt
@@ -59,17 +55,9 @@ TOPIC = "bids"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--thousands", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = command_line.parse(parser, sys.argv[1:])
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        Cluster(Path(scratch) / "broker", Path(scratch) / "logs", attached=True) as cluster,
-    ):
-        folder = Path(scratch) / "files"
-        registry = Path(scratch) / "registry"
-        overrides = [f"kafka.bootstrap_servers={cluster.bootstrap_servers}", f"registry.path={registry}"]
+    options = read_options(__doc__, thousands=400, rounds=3)
+    with own_broker() as (folder, cluster):
+        overrides = [f"kafka.bootstrap_servers={cluster.bootstrap_servers}", f"registry.path={folder / 'registry'}"]
         settings = load(overrides=overrides)
         for name, count in (("checked", CHECKED), ("all", options.thousands * 1000)):
             write_bids(folder / name, count)
@@ -200,21 +188,15 @@ def _empty(settings: Settings) -> None:
 
 
 def _measure(settings: Settings, path: Path, count: int, rounds: int, wanted: int) -> None:
-    ways = {"publish file": publish, "fastavro loop": plain_loop}
-    speeds: dict[str, list[float]] = {name: [] for name in ways}
-    print(f"\n{path.name}: {count:,} bids\n{'round':<8}" + "".join(f"{name:>16}" for name in ways) + f"{'ratio':>8}")
-    for number in range(rounds + 1):
-        for name in ways if number % 2 else reversed(ways):
-            _empty(settings)
-            began = time.monotonic()
-            ways[name](settings, path)
-            speeds[name].append(count / (time.monotonic() - began))
-        ours, theirs = (listed[-1] for listed in speeds.values())
-        print(f"{number or 'cold':<8}{ours:>16,.0f}{theirs:>16,.0f}{ours / theirs:>8.2f}", flush=True)
-    warm = [listed[1:] or listed for listed in speeds.values()]
-    ratios = [ours / theirs for ours, theirs in zip(*warm, strict=True)]
-    medians = "".join(f"{statistics.median(listed):>16,.0f}" for listed in warm)
-    print(f"median  {medians}{statistics.median(ratios):>8.2f}   (wanted: {wanted:,} and {RATIO})")
+    def speed(way: Callable[[Settings, Path], None]) -> float:
+        _empty(settings)
+        return count / seconds(lambda: way(settings, path))
+
+    print(f"\n{path.name}: {count:,} bids; events/s")
+    speeds = take_turns({"publish file": partial(speed, publish), "fastavro loop": partial(speed, plain_loop)}, rounds)
+    by_round = ratios(speeds, "publish file", "fastavro loop")
+    shown = " ".join(f"{ratio:.2f}" for ratio in by_round)
+    print(f"ratio   {statistics.median(by_round):.2f} ({shown}); wanted: {wanted:,} and {RATIO}")
 
 
 if __name__ == "__main__":

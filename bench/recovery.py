@@ -12,11 +12,8 @@ started anew at once, on a broker of the benchmark's own. The parts, each from t
     records   the shard's records are written, committed, and seen by a `read_committed` reader
 """
 
-import argparse
 import json
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +22,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
-from conf import command_line
+from bench.workbench import line, own_broker, read_options
 from conf.errors import exit_on_error
 from local.broker import Cluster
 from tests.faults.host import Driver
@@ -40,23 +37,19 @@ POINT = "shard-mid-produce"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = command_line.parse(parser, sys.argv[1:]).rounds
-    print(f"{'':<8}" + "".join(f"{name:>10}" for name in (*PARTS, "all")) + "  seconds")
-    rounds_taken = []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
-            for number in range(1, rounds + 1):
-                rounds_taken.append(_recovered(cluster, folder / f"round-{number}"))
-                _show(str(number), rounds_taken[-1])
-    _show("median", [statistics.median(part) for part in zip(*rounds_taken, strict=True)])
+    rounds = read_options(__doc__, rounds=3).rounds
+    print(line("", (*PARTS, "all"), 10), " seconds")
+    taken = []
+    with own_broker() as (folder, cluster):
+        for number in range(1, rounds + 1):
+            taken.append(_recovered(cluster, folder / f"round-{number}"))
+            _show(str(number), taken[-1])
+    _show("median", [statistics.median(part) for part in zip(*taken, strict=True)])
     return 0
 
 
 def _show(name: str, parts: list[float]) -> None:
-    print(f"{name:<8}" + "".join(f"{part:>10.1f}" for part in parts), flush=True)
+    print(line(name, [f"{part:.1f}" for part in parts], 10), flush=True)
 
 
 def _recovered(cluster: Cluster, folder: Path) -> list[float]:
@@ -75,11 +68,13 @@ def _recovered(cluster: Cluster, folder: Path) -> list[float]:
 
 def _restarted(scene: Scene, driver: Driver) -> list[float]:
     with _reader(scene, scene.target, "read_committed") as reader:
-        _skip_committed(reader, scene)
+        for _ in range(BATCH):
+            assert reader.poll(SECONDS) is not None, "batch 0 is not there"
         killed = time.time()
         driver.kill()
         after = scene.start(alone=True)
-        seen = _first(reader)
+        assert reader.poll(SECONDS) is not None, "nothing new was committed"
+        seen = time.time()
     assert after.wait() == 0, after.said[-3000:]
     assert scene.verdict().clean, scene.verdict()
     with _reader(scene, scene.ledger, "read_uncommitted") as reader:
@@ -99,18 +94,6 @@ def _reader(scene: Scene, topic: str, isolation: str) -> Iterator[Consumer]:
         yield reader
     finally:
         reader.close()
-
-
-def _skip_committed(reader: Consumer, scene: Scene) -> None:
-    """Read what batch 0 has written."""
-    for _ in range(BATCH):
-        assert reader.poll(SECONDS) is not None, "batch 0 is not there"
-
-
-def _first(reader: Consumer) -> float:
-    """When the reader sees its next record."""
-    assert reader.poll(SECONDS) is not None, "nothing new was committed"
-    return time.time()
 
 
 def _openings(reader: Consumer, since: float) -> tuple[float, float]:

@@ -8,37 +8,24 @@ replayed for it; both in turn (ABBA) in one warm JVM, each turn with tables of i
 stays out. `bench.growth topics` has runs of many topics.
 """
 
-import argparse
 import statistics
-import sys
-import tempfile
-from pathlib import Path
 
 import psutil
 
-from bench.growth.versions import WEEK, small_batches
-from bench.growth.workbench import Workbench
-from conf import command_line
+from bench.growth.queries import small_batches
+from bench.workbench import WEEK, Workbench, cpu_seconds, own_workbench, read_options
 from conf.errors import exit_on_error
 from jobs.connectors.spark_internals import DeltaSnapshot
-from local.broker import Cluster
 
 FROM_CHECKSUM, REPLAYED = "checksum", "log replayed"
 LISTED = DeltaSnapshot._listed_in_checksum
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--batches", type=int, default=20)
-    options = command_line.parse(parser, sys.argv[1:])
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
-            bench = Workbench(folder, cluster)
-            bench.publish_flights(WEEK)
-            _compare(bench, options.rounds, options.batches)
-            bench.close()
+    options = read_options(__doc__, rounds=1, batches=20)
+    with own_workbench() as bench:
+        bench.publish_flights(WEEK)
+        _compare(bench, options.rounds, options.batches)
     return 0
 
 
@@ -68,8 +55,7 @@ def _none_listed(snapshot: DeltaSnapshot) -> dict[str, int]:
 
 def _cpu() -> float:
     """CPU-seconds of this process and of those that it has begun and that live."""
-    times = [each.cpu_times() for each in (psutil.Process(), *psutil.Process().children(recursive=True))]
-    return sum(each.user + each.system for each in times)
+    return cpu_seconds([psutil.Process(), *psutil.Process().children(recursive=True)])
 
 
 if __name__ == "__main__":

@@ -11,22 +11,18 @@ The parts, each from the end of the one before; `cpu` is what all processes of a
     job       the session, what the job declares, a query that finds nothing, the end
 """
 
-import argparse
 import os
 import statistics
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import psutil
 
-from conf import ROOT, command_line
+from bench.workbench import WEEK, line, own_workbench, read_options
+from conf import ROOT
 from conf.errors import exit_on_error
 from local import driver
-from local.broker import Cluster
 
 JOB = "flights.hourly_delays"
 POLL_SECONDS = 0.01
@@ -34,29 +30,22 @@ COLUMNS = ("launcher", "spark", "job", "all", "cpu")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = command_line.parse(parser, sys.argv[1:]).rounds
+    rounds = read_options(__doc__, rounds=5).rounds
     print(f"archive of classes: {driver.class_archive() or 'none, local/tidemark setup makes it'}")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
-            sets = ["--set", f"kafka.bootstrap_servers={cluster.bootstrap_servers}"]
-            for words in (["topics", "apply"], ["publish", "flights", "--to", "2013-01-08"]):
-                subprocess.run([ROOT / "local" / "tidemark", *words, *sets], check=True, stdout=subprocess.DEVNULL)
-            sets += ["--set", f"paths.logs={folder}/logs", "--tables", f"{folder}/tables"]
-            command = [str(ROOT / "spark-submit.sh"), JOB, "--until-caught-up", *sets]
-            command += ["--checkpoints", f"{folder}/checkpoints"]
-            _timed(command)
-            print(f"{'':<8}" + "".join(f"{name:>10}" for name in COLUMNS) + "  seconds")
-            parts = [_show(str(number), _timed(command)) for number in range(1, rounds + 1)]
+    with own_workbench() as bench:
+        bench.publish_flights(WEEK)
+        words = bench.words(*bench.places(JOB))
+        command = [str(ROOT / "spark-submit.sh"), JOB, "--until-caught-up", *words]
+        _timed(command)
+        print(line("", COLUMNS, 10), " seconds")
+        parts = [_show(str(number), _timed(command)) for number in range(1, rounds + 1)]
     for summary in (min, statistics.median, max):
         _show(summary.__name__[:6], [summary(part) for part in zip(*parts, strict=True)])
     return 0
 
 
 def _show(name: str, parts: list[float]) -> list[float]:
-    print(f"{name:<8}" + "".join(f"{part:>10.1f}" for part in parts), flush=True)
+    print(line(name, [f"{part:.1f}" for part in parts], 10), flush=True)
     return parts
 
 

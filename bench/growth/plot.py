@@ -3,11 +3,10 @@
 .tidemark/venv/bin/python -m bench.growth.plot docs/pictures/growth.svg [--results FILE]
 """
 
-import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from bench.workbench import option_parser
 from conf import command_line, state_dir
 from conf.errors import exit_on_error
 
@@ -40,7 +40,7 @@ LABELS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("picture", type=Path)
     parser.add_argument("--results", type=Path, default=state_dir() / "growth.jsonl")
     options = command_line.parse(parser, sys.argv[1:])
@@ -56,16 +56,13 @@ def main() -> int:
 
 def _draw(axis: Axes, rows: Sequence[dict[str, Any]], curve: str, line: str, x: str, y: str, title: str) -> None:
     lines: dict[str, dict[float, float]] = defaultdict(dict)
-    for row in _rows(rows, curve):
-        lines[row[line]][row[x]] = row[y]  # the newest of each point
+    for row in rows:
+        if row["curve"] == curve and row.get("compacted") != "yes":
+            lines[row[line]][row[x]] = row[y]  # the newest of each point
     for name, points in lines.items():
         axis.plot(sorted(points), [points[at] for at in sorted(points)], marker="o", label=LABELS[name])
     axis.set(title=title, xscale="log", ylim=(0, None), ylabel="ms per batch")
     axis.legend()
-
-
-def _rows(rows: Sequence[dict[str, Any]], curve: str) -> Iterator[dict[str, Any]]:
-    return (row for row in rows if row["curve"] == curve and row.get("compacted") != "yes")
 
 
 if __name__ == "__main__":

@@ -19,14 +19,12 @@ turns; every second round goes in the other order. Where there are several round
 An answer counts as there when a consumer of committed records can read it.
 """
 
-import argparse
 import json
 import os
 import platform
 import shutil
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -34,17 +32,15 @@ from pathlib import Path
 
 import psutil
 
-from bench.peers import bids
-from bench.peers.answers import WrongAnswerError
 from bench.peers.environments import UnavailableError
 from bench.peers.peers import PEERS, Peer
-from bench.peers.registry import served
-from bench.peers.turns import Arena, FailedError, Turn
+from bench.peers.question import BIDS, WrongAnswerError, exact_answer, make_bids, publish_bids
+from bench.peers.turns import Arena, FailedError, Turn, serve_registry
+from bench.workbench import line, option_parser, own_broker
 from conf import ROOT, command_line
 from conf.errors import exit_on_error
 from conf.settings import load
 from conf.topics import load_topics
-from local.broker import Cluster
 from local.processes import end_on_signal
 from schemas.registry import FileRegistry
 
@@ -52,9 +48,7 @@ COLUMNS = ("rows/s", "from start", "per CPU-s", "memory", "start")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--millions", type=float, default=2)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser = option_parser(__doc__, millions=2.0, rounds=1)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=[*PEERS], metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--results", type=Path, help="a file for all figures, as bench.peers.plot reads it")
     parser.add_argument("--seconds", type=float, default=600, help="a turn may take so long")
@@ -92,35 +86,34 @@ def measure(peers: Sequence[Peer], count: int, rounds: int, limit_s: float, turn
         turns: gets each turn with a right answer as it ends.
     """
     failures = 0
-    with tempfile.TemporaryDirectory(prefix="tidemark-peers-") as scratch:
-        folder = Path(scratch)
-        with Cluster(folder / "broker", folder / "logs", attached=True) as cluster:
-            shutil.copytree(ROOT / "schemas" / "registry", folder / "registry")
-            own = [f"kafka.bootstrap_servers={cluster.bootstrap_servers}", f"registry.path={folder / 'registry'}"]
-            settings = load(overrides=own)
-            made = bids.make(count)
-            bids.publish(settings, made)
-            exact, records = bids.answer(made), count + load_topics()[bids.TOPIC].partitions
-            del made
-            print(f"{count:,} bids, {exact.num_rows:,} counts", flush=True)
-            with served(FileRegistry(folder / "registry")) as registry:
-                arena = Arena(settings, folder, registry, exact, records, limit_s)
-                for number in range(rounds):
-                    for peer in peers if number % 2 == 0 else reversed(peers):
-                        try:
-                            turns.append(arena.turn(peer))
-                            print(f"round {number + 1}  {line(peer.title, figures(turns[-1:]))}", flush=True)
-                        except (FailedError, WrongAnswerError) as failure:
-                            failures += 1
-                            print(f"round {number + 1}  {peer.title}: {failure}", flush=True)
+    with own_broker() as (folder, cluster):
+        shutil.copytree(ROOT / "schemas" / "registry", folder / "registry")
+        sets = [f"kafka.bootstrap_servers={cluster.bootstrap_servers}", f"registry.path={folder / 'registry'}"]
+        settings = load(overrides=sets)
+        bids = make_bids(count)
+        publish_bids(settings, bids)
+        exact, records = exact_answer(bids), count + load_topics()[BIDS].partitions
+        del bids
+        print(f"{count:,} bids, {exact.num_rows:,} counts", flush=True)
+        with serve_registry(FileRegistry(folder / "registry")) as registry:
+            arena = Arena(settings, folder, registry, exact, records, limit_s)
+            for number in range(rounds):
+                for peer in peers if number % 2 == 0 else reversed(peers):
+                    try:
+                        turns.append(arena.turn(peer))
+                        print(f"round {number + 1}  {figures_line(peer.title, figures(turns[-1:]))}", flush=True)
+                    except (FailedError, WrongAnswerError) as failure:
+                        failures += 1
+                        print(f"round {number + 1}  {peer.title}: {failure}", flush=True)
     return failures
 
 
 def _print(turns: Sequence[Turn], versions: dict[str, str]) -> None:
-    print(f"\n{'':<24}" + "".join(f"{name:>12}" for name in COLUMNS) + "  guarantee")
+    print()
+    print(line("", COLUMNS, label_width=24), " guarantee")
     for name in versions:
-        if own := [turn for turn in turns if turn.peer == name]:
-            print(f"{line(PEERS[name].title, figures(own))}  {PEERS[name].guarantee}")
+        if of_peer := [turn for turn in turns if turn.peer == name]:
+            print(figures_line(PEERS[name].title, figures(of_peer)), f" {PEERS[name].guarantee}")
     print()
     for name, version in versions.items():
         print(f"{PEERS[name].title}: {version}; {PEERS[name].advice}")
@@ -128,20 +121,20 @@ def _print(turns: Sequence[Turn], versions: dict[str, str]) -> None:
 
 def figures(turns: Sequence[Turn]) -> tuple[float, ...]:
     """Return the medians of some turns of one peer, by COLUMNS."""
-    each = (
+    columns = (
         [turn.per_second_reading for turn in turns],
         [turn.per_second for turn in turns],
         [turn.per_cpu_second for turn in turns],
         [turn.peak_bytes / 1e6 for turn in turns],
         [turn.first_record for turn in turns],
     )
-    return tuple(map(statistics.median, each))
+    return tuple(map(statistics.median, columns))
 
 
-def line(title: str, figures: tuple[float, ...], width: int = 24) -> str:
+def figures_line(title: str, figures: tuple[float, ...], width: int = 24) -> str:
     """Return the row of a table for `figures`, by COLUMNS; the title takes `width` characters."""
     *large, start = figures
-    return f"{title:<{width}}" + "".join(f"{figure:>12,.0f}" for figure in large) + f"{start:>12.1f}"
+    return line(title, [*large, f"{start:.1f}"], label_width=width)
 
 
 def _write(file: Path, turns: Sequence[Turn], versions: dict[str, str]) -> None:
@@ -150,14 +143,14 @@ def _write(file: Path, turns: Sequence[Turn], versions: dict[str, str]) -> None:
         for name, version in versions.items()
     }
     machine = {"cores": os.cpu_count(), "memory_bytes": psutil.virtual_memory().total, "system": platform.platform()}
-    found = {
+    results = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": ["python", "-m", "bench.peers", *sys.argv[1:]],
         "machine": machine,
         "peers": peers,
         "turns": [asdict(turn) for turn in turns],
     }
-    file.write_text(json.dumps(found, indent=1) + "\n")
+    file.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from local.processes import exclusive, java
 HERE = Path(__file__).resolve().parent
 LOCKS = HERE / "locks"
 PROGRAMS = HERE / "programs"
+# Environments of Java, and what is compiled against their jars; the others are Python's.
+JAVA = {"flink": "FlinkSql.java", "kafka-streams": "KafkaStreamsCounts.java"}
 
 
 class UnavailableError(Exception):
@@ -48,8 +50,8 @@ def python(name: str) -> Path:
     return interpreter
 
 
-def class_path(name: str, source: str) -> str:
-    """Return a class path with the jars of locks/NAME.jars, and programs/SOURCE compiled against them.
+def class_path(name: str) -> str:
+    """Return a class path with the jars of locks/NAME.jars, and the program of JAVA compiled against them.
 
     Raises:
         UnavailableError: with what Ivy or javac says, or the jar that is another than was locked.
@@ -57,7 +59,7 @@ def class_path(name: str, source: str) -> str:
     home = folder(name)
     with exclusive(home / "lock"):
         jars = _fetch(read_lock(LOCKS / f"{name}.jars"), home / "jars")
-        return f"{home / 'jars'}/*:{_compiled(PROGRAMS / source, home / 'classes', jars)}"
+        return f"{home / 'jars'}/*:{_compiled(PROGRAMS / JAVA[name], home / 'classes', jars)}"
 
 
 def read_lock(lock: Path) -> list[Jar]:
@@ -66,13 +68,22 @@ def read_lock(lock: Path) -> list[Jar]:
     return [Jar(*fields) for fields in lines]
 
 
-def locked_version(lock: str, name: str) -> str:
-    """Return the version that a lock has of a package or of an artifact, by its name."""
-    if lock.endswith(".jars"):
-        coordinates = (jar.coordinate.split(":") for jar in read_lock(LOCKS / lock))
-        return next(version for _, artifact, version, *_ in coordinates if artifact == name)
-    lines = (line.split()[0] for line in (LOCKS / lock).read_text().splitlines() if "==" in line)
-    return next(line.partition("==")[2] for line in lines if line.startswith(f"{name}=="))
+def prepared_versions(name: str, *packages: str) -> str:
+    """Make the environment where it is missing, and say which versions of packages, or of artifacts, its lock has.
+
+    Raises:
+        UnavailableError: where it cannot be made.
+    """
+    if name in JAVA:
+        class_path(name)
+        coordinates = [jar.coordinate.split(":") for jar in read_lock(LOCKS / f"{name}.jars")]
+        versions = {artifact: version for _, artifact, version, *_ in coordinates}
+    else:
+        python(name)
+        lines = (LOCKS / f"{name}.txt").read_text().splitlines()
+        pins = (line.split()[0].partition("==") for line in lines if "==" in line)
+        versions = {package: version for package, _, version in pins}
+    return ", ".join(f"{package} {versions[package]}" for package in packages)
 
 
 def _fetch(locked: Sequence[Jar], target: Path) -> list[Path]:

@@ -7,7 +7,6 @@ answer checked before its figures count. A row says which levers were pulled; th
 bids a second and to bids a CPU-second: the median over all combinations of the ratio with it to without it.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,10 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 
-from bench.peers.__main__ import COLUMNS, figures, line, measure
+from bench.peers.__main__ import COLUMNS, figures, figures_line, measure
 from bench.peers.peers import PEERS, Peer, ours
 from bench.peers.turns import Turn
+from bench.workbench import line, option_parser
 from conf import command_line
 from conf.errors import exit_on_error
 from local.processes import end_on_signal
@@ -35,9 +35,7 @@ AND = "."  # turns name ledgers, which are topics
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--millions", type=float, default=2)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser = option_parser(__doc__, millions=2.0, rounds=1)
     parser.add_argument("--levers", nargs="+", choices=LEVERS, default=[*STANDARD], metavar="LEVER")
     parser.add_argument("--seconds", type=float, default=600, help="a turn may take so long")
     options = command_line.parse(parser, sys.argv[1:])
@@ -68,21 +66,22 @@ def _print(turns: Sequence[Turn], levers: Sequence[str]) -> None:
     by_name: dict[str, list[Turn]] = {}
     for turn in turns:
         by_name.setdefault(turn.peer, []).append(turn)
-    print(f"\n{'':<32}" + "".join(f"{name:>12}" for name in COLUMNS))
-    found = {name: figures(own) for name, own in by_name.items()}
-    for name, own in found.items():
-        print(line(name, own, 32))
+    print()
+    print(line("", COLUMNS, label_width=32))
+    measured = {name: figures(of_name) for name, of_name in by_name.items()}
+    for name, values in measured.items():
+        print(figures_line(name, values, 32))
     print()
     for lever in levers:
         ratios = []
-        for name, own in found.items():
+        for name, values in measured.items():
             pulled = name.split(AND)
             without = _name([other for other in pulled if other != lever])
-            if lever in pulled and without in found:
-                ratios.append([a / b for a, b in zip(own, found[without], strict=True)])
+            if lever in pulled and without in measured:
+                ratios.append([a / b for a, b in zip(values, measured[without], strict=True)])
         if ratios:
             medians = (statistics.median(of_column) for of_column in zip(*ratios, strict=True))
-            print(f"{'with ÷ without ' + lever:<32}" + "".join(f"{ratio:>12.2f}" for ratio in medians))
+            print(line(f"with ÷ without {lever}", [f"{ratio:.2f}" for ratio in medians], label_width=32))
 
 
 if __name__ == "__main__":

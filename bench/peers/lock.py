@@ -5,16 +5,15 @@
 Packages with the hashes of every file of each version, jars with their checksums; no address stands in either.
 """
 
-import argparse
 import sys
 import tempfile
 import venv
 from pathlib import Path
 
 from bench.peers.environments import LOCKS
+from bench.workbench import option_parser
 from conf import command_line
 from conf.errors import exit_on_error
-from local.jars import Jar
 from local.lock import PIP_TOOLS, compile_packages, resolve, run
 
 PACKAGES = {
@@ -38,7 +37,7 @@ HEADER = "# Written by `python -m bench.peers.lock`: set, group:artifact:version
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("peers", nargs="*", metavar="PEER", help=", ".join([*PACKAGES, *JARS]))
     peers = command_line.parse(parser, sys.argv[1:]).peers or [*PACKAGES, *JARS]
     with tempfile.TemporaryDirectory() as folder:
@@ -50,14 +49,11 @@ def main() -> int:
             compile_packages(tool, ["-"], str(LOCKS / f"{peer}.txt"), stdin="\n".join(PACKAGES[peer]))
     for peer in peers:
         if peer in JARS:
-            rows = [" ".join((jar.jar_set, jar.coordinate, jar.file, jar.sha256)) for jar in _jars(peer)]
+            jars = sorted(resolve(peer, {"roots": JARS[peer]}))
+            rows = [" ".join((jar.jar_set, jar.coordinate, jar.file, jar.sha256)) for jar in jars]
             (LOCKS / f"{peer}.jars").write_text(HEADER + "".join(f"{row}\n" for row in rows))
     print(f"locked: {', '.join(peers)}", file=sys.stderr)
     return 0
-
-
-def _jars(peer: str) -> list[Jar]:
-    return sorted(resolve(peer, {"roots": JARS[peer]}))
 
 
 if __name__ == "__main__":

@@ -1,57 +1,26 @@
 """The peers: how each is started, what it promises, and whose advice its tuning follows."""
 
-import json
 import string
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from bench.peers import answers, bids, environments
-from bench.peers.environments import PROGRAMS, locked_version
+from bench.peers import environments
+from bench.peers.environments import PROGRAMS, prepared_versions
+from bench.peers.question import BIDS, COUNTS, LATENESS_MS, WINDOW_MS, Question
 from conf import ROOT
 from local import jars
 from local.processes import java
-from schemas.registry import FileRegistry
 
 JOB = "auctions.bid_counts"
 HEAP = "4g"  # of each peer on the JVM that is tuned
 # Flink's own start scripts open these to its serializers.
 FLINK_OPENS = ("java.lang", "java.util", "java.net", "java.nio", "java.time", "java.util.concurrent")
 FLINK_PARALLELISM = 2
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a peer is told.
-
-    Args:
-        name: of this turn, unlike that of any other: for consumer groups and transactional ids.
-        folder: empty, for whatever the peer keeps; gone after the turn.
-        records: in the topic, the closing bids included.
-        registry_url: of the same registry as the folder `registry`.
-    """
-
-    name: str
-    folder: Path
-    servers: str
-    registry: Path
-    registry_url: str
-    records: int
-
-    def as_file(self) -> Path:
-        """Write the question as JSON for a program of the peer's own, and return where."""
-        registry = FileRegistry(self.registry)
-        asked, told = (registry.latest(f"{topic}-value") for topic in (bids.TOPIC, answers.TOPIC))
-        texts = {"schema": asked.text, "result_schema": told.text, "result_id": told.id}
-        topics = {"servers": self.servers, "topic": bids.TOPIC, "results": answers.TOPIC}
-        times = {"window_ms": bids.WINDOW_MS, "lateness_ms": bids.LATENESS_MS}
-        file = self.folder / "question.json"
-        own = {"name": self.name, "folder": str(self.folder), "records": self.records}
-        file.write_text(json.dumps({**own, **topics, **times, **texts}))
-        return file
 
 
 @dataclass(frozen=True)
@@ -102,7 +71,7 @@ def ours(question: Question, changed: Mapping[str, str] | None = None) -> Start:
     return Start([ROOT / "spark-submit.sh", JOB, "--until-caught-up", *sets])
 
 
-def _pyspark(question: Question, how: str, options: Sequence[str]) -> Start:
+def _pyspark(how: str, options: Sequence[str], question: Question) -> Start:
     home = jars.spark_jars().parent
     kafka_and_avro = [
         str(jars.folder("spark") / jar.file) for jar in jars.read_lock("spark") if "delta" not in jar.coordinate
@@ -113,40 +82,27 @@ def _pyspark(question: Question, how: str, options: Sequence[str]) -> Start:
     return Start(command, environment)
 
 
-def _pyspark_tuned(question: Question) -> Start:
-    properties = ["--conf", "spark.sql.shuffle.partitions=2", "--driver-java-options", "-XX:+UseParallelGC"]
-    return _pyspark(question, "tuned", ["--master", "local[2]", "--driver-memory", HEAP, *properties])
-
-
-def _pyspark_defaults(question: Question) -> Start:
-    return _pyspark(question, "defaults", ["--master", "local[*]"])
-
-
-def _plain_loop(question: Question) -> Start:
-    return Start([environments.python("plain-loop"), PROGRAMS / "plain_loop.py", question.as_file()])
-
-
-def _quix(question: Question) -> Start:
-    return Start([environments.python("quix"), PROGRAMS / "quix_counts.py", question.as_file()])
+def _program(environment: str, program: str, question: Question) -> Start:
+    return Start([environments.python(environment), PROGRAMS / program, question.as_file()])
 
 
 def _kafka_streams(question: Question) -> Start:
-    class_path = environments.class_path("kafka-streams", "KafkaStreamsCounts.java")
+    class_path = environments.class_path("kafka-streams")
     command = [java(), f"-Xmx{HEAP}", "-XX:+UseParallelGC", "-cp", class_path, "KafkaStreamsCounts"]
     return Start([*command, question.as_file()])
 
 
-def _flink(question: Question, delivery: Mapping[str, str], configuration: Mapping[str, str]) -> Start:
-    class_path = environments.class_path("flink", "FlinkSql.java")
+def _flink(delivery: Mapping[str, str], configuration: Mapping[str, str], question: Question) -> Start:
+    class_path = environments.class_path("flink")
     statements = question.folder / "flink.sql"
     values = {
         "servers": question.servers,
-        "topic": bids.TOPIC,
-        "results": answers.TOPIC,
+        "topic": BIDS,
+        "results": COUNTS,
         "name": question.name,
         "registry": question.registry_url,
-        "window_s": bids.WINDOW_MS // 1000,
-        "lateness_s": bids.LATENESS_MS // 1000,
+        "window_s": WINDOW_MS // 1000,
+        "lateness_s": LATENESS_MS // 1000,
         "delivery": "".join(f",\n  '{key}' = '{value}'" for key, value in delivery.items()),
     }
     statements.write_text(string.Template((PROGRAMS / "flink.sql").read_text()).substitute(values))
@@ -161,11 +117,7 @@ def _flink(question: Question, delivery: Mapping[str, str], configuration: Mappi
     return Start([java(), f"-Xmx{HEAP}", *opens, "-cp", class_path, "FlinkSql", statements, *options])
 
 
-def _flink_without(question: Question) -> Start:
-    return _flink(question, {}, {})
-
-
-def _flink_with(question: Question, configuration: Mapping[str, str] | None = None) -> Start:
+def _flink_exactly_once(configuration: Mapping[str, str], question: Question) -> Start:
     delivery = {
         "sink.delivery-guarantee": "exactly-once",
         "sink.transactional-id-prefix": question.name,
@@ -173,42 +125,21 @@ def _flink_with(question: Question, configuration: Mapping[str, str] | None = No
     }
     folder = f"file://{question.folder}/checkpoints"
     checkpoints = {"execution.checkpointing.interval": "5 s", "execution.checkpointing.dir": folder}
-    return _flink(question, delivery, checkpoints | dict(configuration or {}))
+    return _flink(delivery, {**checkpoints, **configuration}, question)
 
 
-def _flink_rocksdb(question: Question) -> Start:
-    # Its memory is managed memory, of which a mini cluster has little.
-    store = {"state.backend.type": "rocksdb", "execution.checkpointing.incremental": "true"}
-    return _flink_with(question, store | {"taskmanager.memory.managed.size": "1g"})
-
-
-def _ours_rocksdb(question: Question) -> Start:
-    return ours(question, {"spark.state_store": "rocksdb"})
+TUNED = ["--master", "local[2]", "--driver-memory", HEAP, "--conf", "spark.sql.shuffle.partitions=2"]
+TUNED += ["--driver-java-options", "-XX:+UseParallelGC"]
+FLINK_ROCKSDB = {
+    "state.backend.type": "rocksdb",
+    "execution.checkpointing.incremental": "true",
+    "taskmanager.memory.managed.size": "1g",  # its memory is managed memory, of which a mini cluster has little
+}
+FLINK_VERSIONS = partial(prepared_versions, "flink", "flink-table-runtime", "flink-sql-connector-kafka")
 
 
 def _pyspark_version() -> str:
     return f"pyspark {version('pyspark')}"
-
-
-def _quix_version() -> str:
-    environments.python("quix")
-    return f"quixstreams {locked_version('quix.txt', 'quixstreams')}"
-
-
-def _plain_loop_versions() -> str:
-    environments.python("plain-loop")
-    return ", ".join(f"{name} {locked_version('plain-loop.txt', name)}" for name in ("confluent-kafka", "fastavro"))
-
-
-def _kafka_streams_version() -> str:
-    environments.class_path("kafka-streams", "KafkaStreamsCounts.java")
-    return f"kafka-streams {locked_version('kafka-streams.jars', 'kafka-streams')}"
-
-
-def _flink_version() -> str:
-    environments.class_path("flink", "FlinkSql.java")
-    names = ("flink-table-runtime", "flink-sql-connector-kafka")
-    return ", ".join(f"{name} {locked_version('flink.jars', name)}" for name in names)
 
 
 PEERS = {
@@ -229,7 +160,7 @@ PEERS = {
             "exactly once",
             "its settings as they come, but for the state store",
             _pyspark_version,
-            _ours_rocksdb,
+            partial(ours, changed={"spark.state_store": "rocksdb"}),
             "checkpoint",
         ),
         Peer(
@@ -239,7 +170,7 @@ PEERS = {
             "Spark: SQL performance tuning (shuffle partitions), Avro guide (avroSchema), "
             "Kafka guide (kafka. options), tuning (collectors)",
             _pyspark_version,
-            _pyspark_tuned,
+            partial(_pyspark, "tuned", TUNED),
             "checkpoint",
         ),
         Peer(
@@ -248,7 +179,7 @@ PEERS = {
             "at least once",
             "Spark: Structured Streaming and Kafka guide, first example",
             _pyspark_version,
-            _pyspark_defaults,
+            partial(_pyspark, "defaults", ["--master", "local[*]"]),
             "checkpoint",
             "JSON",
         ),
@@ -258,8 +189,8 @@ PEERS = {
             "none",
             "Flink: Kafka SQL connector, Confluent Avro format, window aggregation, "
             "execution configuration (object reuse)",
-            _flink_version,
-            _flink_without,
+            FLINK_VERSIONS,
+            partial(_flink, {}, {}),
             "registry",
             "Avro",
         ),
@@ -268,8 +199,8 @@ PEERS = {
             "Flink SQL, checkpoints",
             "exactly once",
             "the same; Kafka SQL connector (consistency guarantees), checkpointing",
-            _flink_version,
-            _flink_with,
+            FLINK_VERSIONS,
+            partial(_flink_exactly_once, {}),
             "registry",
             "Avro",
         ),
@@ -278,8 +209,8 @@ PEERS = {
             "Flink SQL, RocksDB",
             "exactly once",
             "the same; state backends (RocksDB, incremental checkpoints, managed memory)",
-            _flink_version,
-            _flink_rocksdb,
+            FLINK_VERSIONS,
+            partial(_flink_exactly_once, FLINK_ROCKSDB),
             "registry",
             "Avro",
         ),
@@ -288,7 +219,7 @@ PEERS = {
             "Kafka Streams",
             "at least once",
             "Kafka Streams: configuring an application, memory management, DSL (window final results)",
-            _kafka_streams_version,
+            partial(prepared_versions, "kafka-streams", "kafka-streams"),
             _kafka_streams,
             "line",
         ),
@@ -297,8 +228,8 @@ PEERS = {
             "Quix Streams",
             "at least once",
             "Quix Streams: windowing (closing strategies), configuration",
-            _quix_version,
-            _quix,
+            partial(prepared_versions, "quix", "quixstreams"),
+            partial(_program, "quix", "quix_counts.py"),
             "line",
         ),
         Peer(
@@ -306,8 +237,8 @@ PEERS = {
             "plain loop",
             "none",
             "librdkafka: introduction (performance); fastavro: schemaless_reader",
-            _plain_loop_versions,
-            _plain_loop,
+            partial(prepared_versions, "plain-loop", "confluent-kafka", "fastavro"),
+            partial(_program, "plain-loop", "plain_loop.py"),
             "line",
         ),
     )

@@ -6,7 +6,6 @@
 It needs matplotlib, which `local/tidemark notebook` and `local/tidemark test` install.
 """
 
-import argparse
 import json
 import statistics
 import sys
@@ -22,6 +21,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from bench.peers.turns import Turn
+from bench.workbench import option_parser
 from conf import command_line
 from conf.errors import exit_on_error
 
@@ -40,7 +40,7 @@ PALETTE = 64  # a committed picture should be small
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = option_parser(__doc__)
     parser.add_argument("results", type=Path)
     parser.add_argument("picture", type=Path)
     options = command_line.parse(parser, sys.argv[1:])

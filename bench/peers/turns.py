@@ -1,4 +1,7 @@
-"""Lets one peer answer the question once: a process, watched from outside, whose answer is checked."""
+"""Lets one peer answer the question once: a process, watched from outside, whose answer is checked.
+
+The file registry is served over HTTP, as Confluent's REST API, to peers that know no registry but that.
+"""
 
 import json
 import os
@@ -8,24 +11,30 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pyarrow as pa
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from bench.peers import answers
-from bench.peers.peers import Peer, Question
-from bench.peers.registry import Served
+from bench.peers.peers import Peer
+from bench.peers.question import COUNTS, Question, read_answer, require_right
 from conf import ROOT
+from conf.errors import TidemarkError
 from conf.settings import Settings
 from conf.topics import load_topics
-from local.processes import ending_with_us
+from local.processes import HOST, ending_with_us
+from schemas.registry import FileRegistry
 
 POLL_S = 0.05
 FIRST_RECORD = re.compile(r"^first-record ([\d.]+)$", re.MULTILINE)
 LAST_LINES = 15
+BY_ID = "/schemas/ids/"
 
 
 class FailedError(Exception):
@@ -80,7 +89,7 @@ class Arena:
     """
 
     def __init__(
-        self, settings: Settings, scratch: Path, served: Served, exact: pa.Table, records: int, limit_s: float
+        self, settings: Settings, scratch: Path, served: "ServedRegistry", exact: pa.Table, records: int, limit_s: float
     ) -> None:
         self._settings, self._scratch, self._served = settings, scratch, served
         self._exact, self._records, self._limit_s = exact, records, limit_s
@@ -90,7 +99,7 @@ class Arena:
         """Let `peer` answer, check the answer, and say what it took.
 
         Raises:
-            FailedError, UnavailableError; WrongAnswerError of `bench.peers.answers`.
+            FailedError, UnavailableError; WrongAnswerError of `bench.peers.question`.
         """
         name = f"{peer.name}-{uuid.uuid4().hex[:8]}"
         folder = self._scratch / name
@@ -114,9 +123,9 @@ class Arena:
                 measuring.terminate()
                 measuring.wait()
         if measuring.returncode:
-            said = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
-            raise FailedError(f"{peer.title} ended with {measuring.returncode}:\n{said}")
-        answers.require_right(answers.read(self._settings, peer.writes), self._exact)
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+            raise FailedError(f"{peer.title} ended with {measuring.returncode}:\n{last}")
+        require_right(read_answer(self._settings, peer.writes), self._exact)
         used = json.loads(taken.read_text())
         began = used["began"]
         first_record = self._began_reading(peer, folder, log.read_text(errors="replace")) - began
@@ -146,9 +155,9 @@ class Arena:
 
     def _committed(self) -> int | None:
         """How many records of the answer can be read; None where the broker cannot tell at this moment."""
-        partitions = range(load_topics()[answers.TOPIC].partitions)
+        partitions = range(load_topics()[COUNTS].partitions)
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = {TopicPartition(answers.TOPIC, partition): latest for partition in partitions}
+        asked = {TopicPartition(COUNTS, partition): latest for partition in partitions}
         found = self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED)
         try:
             return sum(int(offset.result().offset) for offset in found.values())
@@ -156,7 +165,7 @@ class Arena:
             return None
 
     def _empty_topic(self) -> None:
-        declared = load_topics()[answers.TOPIC]
+        declared = load_topics()[COUNTS]
         if declared.name in self._topics():
             self._admin.delete_topics([declared.name])[declared.name].result()
             while declared.name in self._topics():
@@ -185,3 +194,43 @@ class Arena:
 
 def _admin(settings: Settings) -> AdminClient:
     return AdminClient({**settings.kafka.client_config(), "log_level": 0})
+
+
+class ServedRegistry:
+    """Where the registry is, and when somebody first asked it for a schema (seconds since 1970; None: never).
+
+    A peer that knows no schema until it has read a record asks with the first of them.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.first_asked: float | None = None
+
+
+@contextmanager
+def serve_registry(registry: FileRegistry) -> Iterator[ServedRegistry]:
+    """Answer `GET /schemas/ids/ID` on a free port of loopback while the block runs."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served.first_asked = served.first_asked or time.time()
+            try:
+                id = int(self.path.partition("?")[0].removeprefix(BY_ID))
+                status, body = 200, {"schema": registry.schema(id)}
+            except (ValueError, TidemarkError) as refusal:
+                status, body = 404, {"error_code": "40403", "message": str(refusal)}
+            text = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer((HOST, 0), Handler) as server:
+        served = ServedRegistry(f"http://{HOST}:{server.server_port}")
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield served
+        server.shutdown()

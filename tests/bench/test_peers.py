@@ -4,9 +4,8 @@ import pyarrow as pa
 import pytest
 
 from bench.peers import __main__ as peers
-from bench.peers import answers, bids
-from bench.peers.answers import WrongAnswerError
 from bench.peers.peers import PEERS
+from bench.peers.question import WrongAnswerError, exact_answer, make_bids, require_right
 from bench.peers.turns import Turn
 
 BIDS = 3_000
@@ -14,27 +13,27 @@ BIDS = 3_000
 
 @pytest.fixture(scope="module")
 def exact() -> pa.Table:
-    return bids.answer(bids.make(BIDS))
+    return exact_answer(make_bids(BIDS))
 
 
 def test_the_exact_answer_is_right_in_any_order(exact: pa.Table) -> None:
-    answers.require_right(exact.sort_by([("auction", "descending")]), exact)
+    require_right(exact.sort_by([("auction", "descending")]), exact)
 
 
 def test_a_count_that_is_one_too_high_is_seen(exact: pa.Table) -> None:
     first = exact.slice(0, 1)
     wrong = first.set_column(2, "bids", pa.array([first["bids"][0].as_py() + 1]))
     with pytest.raises(WrongAnswerError, match=rf"1 with another count, as auction {first['auction'][0]} "):
-        answers.require_right(pa.concat_tables([wrong, exact.slice(1)]), exact)
+        require_right(pa.concat_tables([wrong, exact.slice(1)]), exact)
 
 
 def test_a_count_that_is_missing_too_many_or_repeated_is_seen(exact: pa.Table) -> None:
     with pytest.raises(WrongAnswerError, match="1 missing"):
-        answers.require_right(exact.slice(1), exact)
+        require_right(exact.slice(1), exact)
     with pytest.raises(WrongAnswerError, match="1 not in the topic"):
-        answers.require_right(exact, exact.slice(1))
+        require_right(exact, exact.slice(1))
     with pytest.raises(WrongAnswerError, match="1 repeated"):
-        answers.require_right(pa.concat_tables([exact, exact.slice(0, 1)]), exact)
+        require_right(pa.concat_tables([exact, exact.slice(0, 1)]), exact)
 
 
 @pytest.mark.exhaustive
