@@ -3,13 +3,16 @@
 It follows Avro's rules (1.12) and goes beyond them in two ways: logical types are converted, not overlooked, and what a
 rule would change without a word (a symbol that the contract does not know becomes its default) is noted. Where file and
 contract are alike nothing is done: values go over as they are stored.
+
+A logical type says what a stored number means. So a number goes over as it is only where both types say the same of it;
+otherwise it becomes what it stands for, and the field takes that, or refuses it.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
-from producers.files.avro_leaves import Leaf, conversion, meaning
-from producers.files.avro_rows import STANDS_FOR
+from producers.files.avro_rows import STANDS_FOR, TIMES, ScalarType, meaning_of
 from schemas.conversions import NUMBERS, branch_name
 from schemas.numbers import Convert
 from schemas.resolution import NAMED, PROMOTIONS
@@ -33,7 +36,7 @@ def resolution(stored: Any, contract: str, notes: list[str], numbers: Container[
         numbers: the contract's fields in which the converter takes a number for a time in a unit of its own.
     """
     wanted = parse_text(contract)
-    return _Pairs(NamedTypes(stored), NamedTypes(wanted), notes.append).row(stored, wanted, numbers)
+    return _Pairs(NamedTypes(stored), NamedTypes(wanted), notes.append).record(stored, wanted, numbers)
 
 
 class _Pairs:
@@ -46,10 +49,6 @@ class _Pairs:
         self._meanings: dict[tuple[str, bool], Convert | None] = {}
         # Whether numbers for times, in the field at hand, are not taken in the unit of its type.
         self._has_unit = False
-
-    def row(self, written: Declared, wanted: Declared, numbers: Container[str]) -> Convert | None:
-        """Return the conversion of the records that rows are."""
-        return self._record(written, wanted, numbers)
 
     def of(self, written: Any, wanted: Any) -> Convert | None:
         """Return the conversion from one type into another, either of which may be a union."""
@@ -94,7 +93,7 @@ class _Pairs:
         if target == "string" and wanted.get("json") and kind not in ("string", "bytes"):
             return self._meaning(written, of_times=False)
         if kind in ("record", "error") and target == "record":
-            return self._record(written, wanted)
+            return self.record(written, wanted)
         if kind == target == "array":
             return _each(self.of(written["items"], wanted["items"]))
         if kind == target == "map":
@@ -103,12 +102,45 @@ class _Pairs:
             return self._enum(written["symbols"], wanted)
         if kind in HOLDING or target in HOLDING:
             return self._meaning(written)
-        leaf, wanted_leaf = _leaf(written), _leaf_of_contract(wanted)
-        if self._has_unit and leaf.family in MOMENTS and wanted_leaf.family in MOMENTS:
-            return meaning(leaf)
-        return conversion(leaf, wanted_leaf, self._note)
+        scalar, wanted_scalar = ScalarType.of(written, STANDS_FOR), ScalarType.of(wanted, "logicalType")
+        if self._has_unit and scalar.family in MOMENTS and wanted_scalar.family in MOMENTS:
+            return meaning_of(scalar)
+        return self._scalar(scalar, wanted_scalar)
 
-    def _record(self, written: Declared, wanted: Declared, numbers: Container[str] = ()) -> Convert | None:
+    def _scalar(self, written: ScalarType, wanted: ScalarType) -> Convert | None:
+        if not written.logical:
+            return _from_plain(written.kind, wanted)
+        if not wanted.logical:
+            return self._into_plain(written, wanted)
+        if written.family != wanted.family:
+            return meaning_of(written) or _refused(written, wanted)
+        if written.family in TIMES:
+            return _rescaled(written, wanted) if written.unit_ns != wanted.unit_ns else None
+        if written.family == "decimal":
+            return meaning_of(written) if written.scale != wanted.scale else None
+        if written.family == "uuid" and written.kind != wanted.kind:
+            return meaning_of(written) if wanted.kind == "string" else lambda value: UUID(value).bytes
+        return None
+
+    def _into_plain(self, written: ScalarType, wanted: ScalarType) -> Convert | None:
+        if written.family == "uuid":
+            if wanted.kind == "string" and written.kind == "fixed":
+                return lambda value: str(UUID(bytes=value))
+            return _from_plain(written.kind, wanted)
+        is_number = written.kind in NUMBERS and wanted.kind in NUMBERS
+        if not is_number and not (written.kind in ("bytes", "fixed") and wanted.kind in ("bytes", "fixed")):
+            return meaning_of(written)
+        return self._noting(f"a {written} of the file taken as it is stored, where the schema has {wanted}")
+
+    def _noting(self, note: str) -> Convert:
+        def convert(value: Any) -> Any:
+            self._note(note)
+            return value
+
+        return convert
+
+    def record(self, written: Declared, wanted: Declared, numbers: Container[str] = ()) -> Convert | None:
+        """Return the conversion of a record; `numbers`: fields in which numbers are times in a unit of their own."""
         types = {field["name"]: field["type"] for field in written["fields"]}
         fields = {source_name(field): field for field in wanted["fields"]}
         converts: dict[str, tuple[str, Convert | None]] = {}
@@ -156,8 +188,8 @@ class _Pairs:
             return _each(self._meaning(declared["items"], of_times))
         if kind == "map":
             return _each_value(self._meaning(declared["values"], of_times))
-        leaf = _leaf(declared)
-        return meaning(leaf) if of_times or leaf.family == "decimal" else None
+        scalar = ScalarType.of(declared, STANDS_FOR)
+        return meaning_of(scalar) if of_times or scalar.family == "decimal" else None
 
 
 def _rank(written: Declared, wanted: Declared) -> tuple[int, int]:
@@ -166,8 +198,8 @@ def _rank(written: Declared, wanted: Declared) -> tuple[int, int]:
     is_named = kind in NAMED and kind == target
     if is_named and _has_name(written["name"], wanted):
         return (0, 0) if written["name"] == wanted["name"] else (1, 0)
-    leaf, target_leaf = _leaf(written), _leaf_of_contract(wanted)
-    if leaf.logical and leaf.family == target_leaf.family:
+    scalar = ScalarType.of(written, STANDS_FOR)
+    if scalar.logical and scalar.family == ScalarType.of(wanted, "logicalType").family:
         return 2, 0
     if kind == target:
         return UNSUITED if is_named else (3, 0)
@@ -182,12 +214,37 @@ def _has_name(name: str, wanted: Declared) -> bool:
     return name.rpartition(".")[2] == short or name in aliases
 
 
-def _leaf(written: Declared) -> Leaf:
-    return Leaf.of(written, str(written.get(STANDS_FOR, "")))
+def _from_plain(kind: str, wanted: ScalarType) -> Convert | None:
+    """Return the conversion from a type whose values stand for themselves; Avro's promotions of text are made here."""
+    if (kind, wanted.kind) == ("bytes", "string"):
+        return _text
+    return str.encode if (kind, wanted.kind) == ("string", "bytes") and not wanted.logical else None
 
 
-def _leaf_of_contract(wanted: Declared) -> Leaf:
-    return Leaf.of(wanted, str(wanted.get("logicalType", "")))
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as exc:
+        raise ValueError("its bytes are no text in UTF-8") from exc
+
+
+def _refused(written: ScalarType, wanted: ScalarType) -> Convert:
+    def refuse(value: Any) -> Any:
+        raise ValueError(f"the file has a {written}, which is no {wanted}")
+
+    return refuse
+
+
+def _rescaled(written: ScalarType, wanted: ScalarType) -> Convert:
+    from_ns, to_ns = written.unit_ns, wanted.unit_ns
+
+    def rescale(value: int) -> int:
+        count, lost = divmod(value * from_ns, to_ns)
+        if lost:
+            raise ValueError(f"{value:,} as {written} is finer than its type, which holds {wanted}")
+        return count
+
+    return rescale
 
 
 def _in_branch(name: str | None, convert: Convert | None) -> Convert | None:

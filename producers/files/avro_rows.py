@@ -1,4 +1,4 @@
-"""Reads Avro container files: values as they are stored, numbered from 1, in memory that is bounded here.
+"""Reads Avro container files: values as they are stored, and what those stand for; in memory that is bounded here.
 
 fastavro unpacks a block whole, whatever that may be, and makes room for as many bytes as a length claims. So header and
 blocks are read here, and fastavro reads the values of a block.
@@ -10,7 +10,10 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, time, timedelta
 from typing import Any
+from uuid import UUID
 
 import lz4.block
 import pyarrow as pa
@@ -22,8 +25,10 @@ from fastavro.schema import SchemaParseException, UnknownType, parse_schema
 
 from conf.errors import TidemarkError
 from producers.files.rows import READ_ERRORS, NotColumnarError, Piece, Row, bad_file
+from schemas.numbers import Convert, stored_decimal
 from schemas.schema_text import PRIMITIVE, without_ignored_logical_types
 from schemas.spark_limits import require_finite
+from schemas.timestamps import DAY_NS, EPOCH, LOCAL_EPOCH, UNIT_NS
 
 # Neither fastavro nor the unpackers have one error class of their own for damaged bytes.
 AVRO_ERRORS = (
@@ -40,6 +45,7 @@ ROWS = 100_000  # of a block that has fewer bytes: rows of nothing but nulls tak
 XZ_BYTES = 128 * 2**20  # of the unpacker itself, which the packer chose
 BRANCH = "tidemark-branch"
 STANDS_FOR = "tidemark-stands-for"
+TIMES = ("timestamp", "local-timestamp", "time")
 TAGGED = (PRIMITIVE - {"null"}) | {"array", "map"}
 
 
@@ -133,6 +139,74 @@ def _pair_with(branch: str) -> Callable[..., tuple[str, Any]]:
 
 
 LOGICAL_READERS.update({f"{name}-{BRANCH}": _pair_with(name) for name in TAGGED})
+
+
+@dataclass(frozen=True)
+class ScalarType:
+    """A type that holds no others: Avro's name of it, and its logical type."""
+
+    kind: str
+    logical: str = ""
+    scale: int = 0
+
+    @staticmethod
+    def of(declared: Mapping[str, Any], attribute: str) -> "ScalarType":
+        """Return what a schema declares; `attribute` has its logical type, which is STANDS_FOR in a stored schema."""
+        logical = str(declared.get(attribute, ""))
+        return ScalarType(str(declared["type"]), logical, declared.get("scale", 0) if logical == "decimal" else 0)
+
+    @property
+    def family(self) -> str:
+        """What it stands for, in whatever unit."""
+        base, _, unit = self.logical.rpartition("-")
+        return base if unit in UNIT_NS and base in TIMES else self.logical
+
+    @property
+    def unit_ns(self) -> int:
+        """Nanoseconds in the unit of a time."""
+        return UNIT_NS[self.logical.rpartition("-")[2]]
+
+    def __str__(self) -> str:
+        return self.logical or self.kind
+
+
+def meaning_of(stored: ScalarType) -> Convert | None:
+    """Return the conversion of a stored value into what it stands for, as Python has it; None where it has nothing.
+
+    A time that Python would cut is text. The callable raises ValueError.
+    """
+    if stored.family == "decimal":
+        return lambda value: stored_decimal(value, stored.scale)
+    if stored.family == "date":
+        return lambda value: _moment(LOCAL_EPOCH, value * DAY_NS).date()
+    if stored.family == "time":
+        return lambda value: _time_of_day(value * stored.unit_ns)
+    if stored.family in TIMES:
+        epoch = EPOCH if stored.family == "timestamp" else LOCAL_EPOCH
+        return lambda value: _moment(epoch, value * stored.unit_ns)
+    return (lambda value: UUID(bytes=value)) if stored.family == "uuid" and stored.kind == "fixed" else None
+
+
+def _time_of_day(nanoseconds: int) -> time:
+    if not 0 <= nanoseconds < DAY_NS:
+        raise ValueError("it is outside of a day")
+    return (LOCAL_EPOCH + timedelta(microseconds=nanoseconds // 1000)).time()
+
+
+def _moment(epoch: datetime, nanoseconds: int) -> Any:
+    micros, finer = divmod(nanoseconds, 1000)
+    try:
+        moment = epoch + timedelta(microseconds=micros)
+    except OverflowError as exc:
+        raise ValueError("it is outside of what a time holds, the years 1 to 9999") from exc
+    return time_text(nanoseconds) + ("Z" if moment.tzinfo else "") if finer else moment
+
+
+def time_text(nanoseconds: int) -> str:
+    """Return a time without its offset: with six digits behind its seconds, nine where it needs them, or none."""
+    micros, finer = divmod(nanoseconds, 1000)
+    moment = LOCAL_EPOCH + timedelta(microseconds=micros)
+    return f"{moment.isoformat(timespec='microseconds')}{finer:03}" if finer else moment.isoformat()
 
 
 class Container:

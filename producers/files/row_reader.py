@@ -8,9 +8,8 @@ from fractions import Fraction
 from typing import Any
 
 from conf.errors import TidemarkError, nearest
-from producers.files.avro_leaves import time_text
 from producers.files.avro_resolution import resolution
-from producers.files.avro_rows import AvroInput
+from producers.files.avro_rows import AvroInput, time_text
 from producers.files.json_rows import JsonInput
 from producers.files.request import DEFAULT_UNIT, NUMBER_UNIT_NS, FileRequest, Parts
 from producers.files.rows import Input, NotColumnarError, Row
