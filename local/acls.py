@@ -12,14 +12,8 @@ from conf.settings import Settings
 from jobs import catalog
 from jobs.connectors.kafka.access import Right, grant
 from jobs.connectors.kafka.acls import Acls, Comparison, Entry, compare, single
-from local.command_rights import COMMANDS, Who, command_rights, find_command, unknown
+from local.command_rights import COMMANDS, command_rights, find_command, unknown_command
 
-DESCRIPTION = """\
-What jobs and commands must be allowed to do on the brokers, derived from what they declare. With --principal, held
-against the ACLs of the cluster: + would be added, = is there, ! is denied, ? is there beyond the plan.
-"""
-EXIT_CODES = "exit code: 0 done, 1 failure, or an ACL denies what is needed, 2 wrong usage"
-WHO = "a job, or a command in quotes ('publish file TOPIC --exactly-once NAME'); without any: all of them"
 NAME, SERVERS = "User:NAME", "HOST:PORT"
 Needs = Mapping[str, Sequence[Right]]
 
@@ -28,12 +22,15 @@ def main(argv: Sequence[str]) -> int:
     """Run `acls ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
     parser = argparse.ArgumentParser(
         prog="local/tidemark acls",
-        description=DESCRIPTION,
-        epilog=EXIT_CODES,
+        description="What jobs and commands must be allowed to do on the brokers, derived from what they declare. "
+        "With --principal, held against the ACLs of the cluster: + would be added, = is there, ! is denied, "
+        "? is there beyond the plan.",
+        epilog="exit code: 0 done, 1 failure, or an ACL denies what is needed, 2 wrong usage",
         parents=[command_line.settings_options()],
     )
     parser.add_argument("action", choices=("plan", "apply"))
-    parser.add_argument("who", nargs="*", metavar="WHO", help=WHO)
+    who = "a job, or a command in quotes ('publish file TOPIC --exactly-once NAME'); without any: all of them"
+    parser.add_argument("who", nargs="*", metavar="WHO", help=who)
     parser.add_argument("--principal", type=_principal, metavar="User:NAME", help="whose rights they are")
     parser.add_argument("--least", action="store_true", help="leave out rights that everything works without")
     options = command_line.parse(parser, argv)
@@ -45,10 +42,10 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(table(needs)))
         print("\n".join(commands(all_of(needs), NAME, settings.kafka.bootstrap_servers or SERVERS)))
         return 0
-    return _held_against(settings, needs, options.principal, options.action == "apply")
+    return _compare_with_cluster(settings, needs, options.principal, options.action == "apply")
 
 
-def needed(settings: Settings, who: Iterable[str], least: bool = False) -> Needs:
+def needed(settings: Settings, who: Sequence[str], least: bool = False) -> Needs:
     """Return the rights that each of `who` needs, in the order of their names there.
 
     Args:
@@ -58,26 +55,24 @@ def needed(settings: Settings, who: Iterable[str], least: bool = False) -> Needs
         TidemarkError: UNKNOWN_COMMAND, BAD_ARGUMENTS, and what a job's `build` raises.
     """
     jobs = list(catalog.questions())
-    commands = {text: _command(text, jobs) for text in who if text not in jobs}
-    of_replays = {each.words.topic for each in commands.values() if each.command == "replay" and each.words.topic}
-    of_jobs = job_rights(settings, [text for text in jobs if text in {*who, *of_replays}])
+    lines = {}
+    for text in who:
+        if text not in jobs:
+            line = find_command(text)
+            if line is None:
+                raise unknown_command(text, jobs)
+            if line.command == "replay" and line.topic:
+                catalog.require(line.topic)
+            lines[text] = line
+    replayed = {line.topic for line in lines.values() if line.command == "replay" and line.topic}
+    of_jobs = job_rights(settings, [job for job in jobs if job in {*who, *replayed}])
     needs: dict[str, list[Right]] = {}
     for text in who:
-        command = commands.get(text)
-        found = list(of_jobs[text]) if command is None else command_rights(settings, command)
-        if command is not None and command.command == "replay":
-            found += of_jobs.get(command.words.topic, [])
-        needs[text] = [right for right in single(found) if not (least and right.without)]
+        rights = command_rights(settings, lines[text]) if text in lines else list(of_jobs[text])
+        if text in lines and lines[text].command == "replay":
+            rights += of_jobs.get(lines[text].topic, [])
+        needs[text] = [right for right in single(rights) if not (least and right.without)]
     return needs
-
-
-def _command(text: str, jobs: Sequence[str]) -> Who:
-    who = find_command(text)
-    if who is None:
-        raise unknown(text, jobs)
-    if who.command == "replay" and who.words.topic:
-        catalog.require(who.words.topic)
-    return who
 
 
 def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right]]:
@@ -137,7 +132,7 @@ def commands(rights: Iterable[Right], principal: str, servers: str) -> Iterator[
         yield grant(right, principal, servers).strip("`")
 
 
-def _held_against(settings: Settings, needs: Needs, principal: str, apply: bool) -> int:
+def _compare_with_cluster(settings: Settings, needs: Needs, principal: str, apply: bool) -> int:
     cluster, servers = Acls(settings.kafka), settings.kafka.bootstrap_servers
     rights = all_of(needs)
     compared = compare(rights, cluster.of(principal), principal)
@@ -165,13 +160,10 @@ def lines(compared: Comparison, needs: Needs) -> Iterator[str]:
     for right in single([*compared.held, *compared.lacking]):
         sign = "!" if right in denied else "=" if right in compared.held else "+"
         wanting = [who for who, rights in needs.items() if right[:4] in {each[:4] for each in rights}]
-        yield f"{sign} {right}  ({', '.join(wanting) or 'brought by another'}){_worth(right)}"
+        worth = f"  optional; without it: {right.without}" if right.without else ""
+        yield f"{sign} {right}  ({', '.join(wanting) or 'brought by another'}){worth}"
     for entry in compared.beyond:
         yield f"? {entry}  beyond the plan; left as it is"
-
-
-def _worth(right: Right) -> str:
-    return f"  optional; without it: {right.without}" if right.without else ""
 
 
 def _removal(entry: Entry, servers: str) -> str:

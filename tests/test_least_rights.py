@@ -19,7 +19,7 @@ from jobs.operations.coverage import cli as coverage
 from jobs.operations.replay.replay_lock import ReplayLock
 from jobs.pipeline.run import DeclaredRun, Run
 from local import acls
-from local.command_rights import Who, Words, command_rights
+from local.command_rights import CommandLine, command_rights
 from producers import cli as producers
 from producers.quarantine import cli as quarantine
 from tests.faults.oracle import judge, read_all
@@ -61,7 +61,7 @@ class World:
         run.topics |= self.scratch.declared
         build(run)
         rights = run.rights()
-        rights += command_rights(settings, Who("replay", "replay", Words(job))) if replay else []
+        rights += command_rights(settings, CommandLine("replay", "replay", job)) if replay else []
         Acls(settings.kafka).add(user, [right for right in single(rights) if not right.without])
 
     def command(self, main: Callable[[list[str]], int], user: str, *words: str) -> str:

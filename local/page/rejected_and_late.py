@@ -20,15 +20,12 @@ from jobs.pipeline.paths import find_stored
 from local.page.background import Brokers
 from local.page.charts import Chart, counts_over_time
 from producers.quarantine import inspection, marker_log
-from producers.quarantine.marker_log import MarkerLog
-from producers.quarantine.records import Coordinates
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Count, Quarantine, Slice, count_rejects
 from schemas.registry import RetryPolicy, open_registry
 
 SAMPLES = 5
 REGISTRY_SECONDS = 5.0
-QUARANTINE = "local/tidemark quarantine"
 LATE_SHOWN = 30
 LATE_GROUP = ("query", "operator", "topic")
 
@@ -41,22 +38,10 @@ class Group:
     error: str
     rule: str = ""
 
-    @property
-    def selection(self) -> Selection:
-        return Selection((self.topic,), (self.error,), (self.rule,) if self.rule else ())
-
-    @property
-    def options(self) -> str:
-        words = ["--topic", self.topic, "--error", self.error, *(["--rule", self.rule] if self.rule else [])]
-        return shlex.join(words)
-
-    @property
-    def inspect(self) -> str:
-        return f"{QUARANTINE} inspect {self.options}"
-
-    @property
-    def redrive(self) -> str:
-        return f"{QUARANTINE} redrive {self.options}"
+    def command(self, action: str) -> str:
+        """Return the command of `quarantine` that does `action` with these."""
+        options = ["--topic", self.topic, "--error", self.error, *(["--rule", self.rule] if self.rule else [])]
+        return shlex.join(["local/tidemark", "quarantine", action, *options])
 
 
 @dataclass(frozen=True)
@@ -78,14 +63,6 @@ class Rejects:
         return sum(count.records - (count.redriven or 0) for _, count in self.counts)
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Some rejects of a group, each as the lines of `quarantine inspect`: personal data is hidden in them."""
-
-    group: Group
-    records: tuple[str, ...]
-
-
 def read_rejects(settings: Settings, brokers: Brokers) -> Rejects:
     """Count what is in quarantine.
 
@@ -99,31 +76,29 @@ def read_rejects(settings: Settings, brokers: Brokers) -> Rejects:
             raise
         return Rejects((), counts_over_time("", {}), missing=error)
     over_time, topics = _over_time(table)
-    redriven, down = _redriven(settings, brokers, topics)
+    admin, down = brokers.ask(settings.kafka)
+    redriven = None if admin is None else marker_log.load_redriven(settings, admin, topics)
     counted = count_rejects(table, Selection(), redriven)
     groups = tuple((Group(count.topic, count.error, count.rule), count) for count in counted)
     return Rejects(groups, counts_over_time("Rejects by code and rule", over_time), broker=down)
 
 
-def read_samples(settings: Settings, group: Group) -> Samples:
-    """Read the first SAMPLES of a group; errors as those of `Quarantine` and of the registry."""
-    table, selected = Quarantine(settings), group.selection
+def read_samples(settings: Settings, group: Group) -> tuple[str, ...]:
+    """Return the first SAMPLES of a group, each as the lines of `quarantine inspect`: personal data is hidden in them.
+
+    Errors are those of `Quarantine` and of the registry.
+    """
+    table = Quarantine(settings)
+    selected = Selection((group.topic,), (group.error,), (group.rule,) if group.rule else ())
     registry = open_registry(settings.registry, RetryPolicy(REGISTRY_SECONDS))
-    records = []
-    for at in _first(table, selected):
-        for row in table.rows(selected, Slice(at.topic, at.partition, at.offset, at.offset)):
-            records.append("\n".join(inspection.lines(row, inspection.read(row, registry), None)))
-    return Samples(group, tuple(records))
-
-
-def _first(table: Quarantine, selected: Selection) -> list[Coordinates]:
-    places: list[Coordinates] = []
+    first: list[Slice] = []
     for batch in table.batches(selected, ("topic", "partition", "offset")):
-        rows = batch.slice(0, SAMPLES - len(places)).to_pylist()
-        places += [Coordinates(row["topic"], row["partition"], row["offset"]) for row in rows]
-        if len(places) >= SAMPLES:
+        rows = batch.slice(0, SAMPLES - len(first)).to_pylist()
+        first += [Slice(row["topic"], row["partition"], row["offset"], row["offset"]) for row in rows]
+        if len(first) >= SAMPLES:
             break
-    return places
+    rejects = (row for place in first for row in table.rows(selected, place))
+    return tuple("\n".join(inspection.lines(row, inspection.read(row, registry), None)) for row in rejects)
 
 
 def _over_time(table: Quarantine) -> tuple[Counter[tuple[str, datetime]], set[str]]:
@@ -139,13 +114,6 @@ def _over_time(table: Quarantine) -> tuple[Counter[tuple[str, datetime]], set[st
                 counts[" ".join(filter(None, (row["error"], row["rule"]))), row["at"]] += row["count_all"]
         topics |= set(batch["topic"].unique().to_pylist())
     return counts, topics
-
-
-def _redriven(settings: Settings, brokers: Brokers, topics: set[str]) -> tuple[MarkerLog | None, TidemarkError | None]:
-    admin, down = brokers.ask(settings.kafka)
-    if admin is None:
-        return None, down
-    return marker_log.load_redriven(settings, admin, topics), None
 
 
 @dataclass(frozen=True)
@@ -177,21 +145,15 @@ def read_late(settings: Settings) -> Late:
     if table is None:
         return Late((), (), counts_over_time("", {}), command)
     rows = table.rows([*LATE_GROUP, "dropped", "listed_at"])
-    rows = rows.set_column(4, "minute", pc.floor_temporal(rows["listed_at"], unit="minute")).append_column(
-        "listed_at", rows["listed_at"]
-    )
-    grouped = rows.group_by(list(LATE_GROUP)).aggregate([("dropped", "sum"), ("listed_at", "max"), ([], "count_all")])
-    groups = [
-        {name: row[name] for name in LATE_GROUP}
-        | {"rows": row["count_all"], "dropped": row["dropped_sum"], "at": row["listed_at_max"]}
-        for row in grouped.to_pylist()
-    ]
+    rows = rows.append_column("minute", pc.floor_temporal(rows["listed_at"], unit="minute"))
+    groups = rows.group_by(list(LATE_GROUP)).aggregate([("dropped", "sum"), ("listed_at", "max"), ([], "count_all")])
+    groups = groups.rename_columns({"dropped_sum": "dropped", "listed_at_max": "at", "count_all": "rows"})
     over_time: Counter[tuple[str, datetime]] = Counter()
     for row in rows.group_by(["query", "minute"]).aggregate([([], "count_all")]).to_pylist():
         if row["minute"] is not None:
             over_time[row["query"], row["minute"]] += row["count_all"]
     chart = counts_over_time("Late rows by query, when they were listed", over_time)
-    ordered = sorted(groups, key=lambda group: (-group["rows"], str(group["query"])))
+    ordered = sorted(groups.to_pylist(), key=lambda group: (-group["rows"], str(group["query"])))
     return Late(tuple(ordered), _newest_late(table, rows["listed_at"]), chart, command)
 
 

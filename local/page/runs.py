@@ -69,16 +69,18 @@ def read_queries(settings: Settings, brokers: Brokers) -> Queries:
     for row in rows_of(_newest_of_each(settings)):
         by_query.setdefault(row["query"], []).append(row)
     lags, down = _lags(settings, brokers, by_query)
-    watermarks = {
-        (row["job"], name): row["watermark"]
-        for name, rows in by_query.items()
-        for row in rows
-        if row["watermark"] is not None
-    }
-    fresh = freshness(lags, watermarks)
-    found = (_query(settings, name, rows[-1], lags if down is None else None, fresh) for name, rows in by_query.items())
+    known = ((row["job"], name, row["watermark"]) for name, rows in by_query.items() for row in rows)
+    fresh = freshness(lags, {(job, name): watermark for job, name, watermark in known if watermark is not None})
+    queries = []
+    for name, rows in by_query.items():
+        last, job = rows[-1], rows[-1]["job"]
+        behind = [lag for lag in lags if (lag.job, lag.query) == (job, name)]
+        records = sum(lag.records for lag in behind) if behind else last["lag"]
+        seconds = max(lag.seconds for lag in behind) if behind else None
+        promised = settings.jobs.get(job, Job()).fresh_within or ""
+        queries.append(Query(name, job, _state(last), last, records, seconds, fresh.get((job, name)), promised))
     order = ("failed", "killed", "running", "elsewhere", "ended")
-    return Queries(tuple(sorted(found, key=lambda query: (order.index(query.state), query.name))), down)
+    return Queries(tuple(sorted(queries, key=lambda query: (order.index(query.state), query.name))), down)
 
 
 def _newest_of_each(settings: Settings) -> pa.Table:
@@ -88,11 +90,9 @@ def _newest_of_each(settings: Settings) -> pa.Table:
     They are of the last DAYS; where there are none, of all times.
     """
     where = (pc.field("run") == "stream") | pc.field("run").is_null()
-    recent, columns = (
-        where & micro_batch_table.since(datetime.now(UTC) - timedelta(days=DAYS)),
-        [*micro_batch_table.ORDER, "outcome"],
-    )
-    known = micro_batch_table.micro_batches(settings, recent, columns)
+    recent = micro_batch_table.since(datetime.now(UTC) - timedelta(days=DAYS))
+    columns = [*micro_batch_table.ORDER, "outcome"]
+    known = micro_batch_table.micro_batches(settings, where & recent, columns)
     if not known.num_rows:
         known = micro_batch_table.micro_batches(settings, where, columns)
     # All columns are read of these alone, and of the files alone that may have them.
@@ -123,21 +123,6 @@ def _lags(
     return positions.measure(), None
 
 
-def _query(
-    settings: Settings,
-    name: str,
-    last: Mapping[str, Any],
-    lags: Sequence[PartitionLag] | None,
-    fresh: Mapping[tuple[str, str], float],
-) -> Query:
-    job = last["job"]
-    own = [lag for lag in lags or () if (lag.job, lag.query) == (job, name)]
-    records = sum(lag.records for lag in own) if own else last["lag"]
-    seconds = max(lag.seconds for lag in own) if own else None
-    promised = settings.jobs.get(job, Job()).fresh_within or ""
-    return Query(name, job, _state(last), last, records, seconds, fresh.get((job, name)), promised)
-
-
 def _state(last: Mapping[str, Any]) -> State:
     if last["outcome"] in ("failed", "killed"):
         return "killed" if last["outcome"] == "killed" else "failed"
@@ -162,34 +147,21 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A micro-batch: its texts by heading, what leads to the whole of it, and the error that ended it."""
+class History:
+    """The newest SHOWN micro-batches, newest first, each with its texts by heading; `has_more`: of older ones."""
 
-    cells: tuple[tuple[str, str], ...]
-    query: str
-    batch: int
-    error: str
-
-
-@dataclass(frozen=True)
-class Listed:
-    """The newest SHOWN, newest first; `has_more` where there are older ones."""
-
-    rows: tuple[Row, ...]
+    rows: tuple[tuple[Mapping[str, Any], tuple[tuple[str, str], ...]], ...]
     has_more: bool
     headings: tuple[str, ...] = HEADINGS
     numbers: tuple[str, ...] = NUMBERS
 
 
-def read_history(settings: Settings, chosen: Selection) -> Listed:
+def read_history(settings: Settings, chosen: Selection) -> History:
     """Read the micro-batches that are chosen; raises TidemarkError BAD_ARGUMENTS."""
     where = wanted(chosen.name or None, chosen.since or None, chosen.failed)
     newest = rows_of(micro_batch_table.newest(settings, SHOWN + 1, where))
-    rows = (
-        Row(tuple(zip(HEADINGS, cells(row), strict=True)), row["query"], row["batch"], row["error"] or "")
-        for row in reversed(newest[-SHOWN:])
-    )
-    return Listed(tuple(rows), len(newest) > SHOWN)
+    rows = ((row, tuple(zip(HEADINGS, cells(row), strict=True))) for row in reversed(newest[-SHOWN:]))
+    return History(tuple(rows), len(newest) > SHOWN)
 
 
 def read_batch(settings: Settings, query: str, batch: int) -> list[list[str]]:

@@ -140,12 +140,12 @@ class Views:
 
     def quarantine(self, request: Request) -> Response:
         answer = self._latest.get("quarantine", lambda: rejected_and_late.read_rejects(self._load(), self._brokers))
-        return self._rendered(request, "quarantine.html", answer, f"{rejected_and_late.QUARANTINE} list")
+        return self._rendered(request, "quarantine.html", answer, "local/tidemark quarantine list")
 
     def samples(self, request: Request) -> Response:
         group = rejected_and_late.Group(*(request.query_params.get(name, "") for name in ("topic", "error", "rule")))
         answer = self._latest.get(f"samples {group}", lambda: rejected_and_late.read_samples(self._load(), group))
-        return self._rendered(request, "samples.html", answer, group.inspect, group=group)
+        return self._rendered(request, "samples.html", answer, group.command("inspect"), group=group)
 
     def late(self, request: Request) -> Response:
         answer = self._latest.get("late", lambda: rejected_and_late.read_late(self._load()))
