@@ -54,11 +54,8 @@ def run(parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
 
 
 def check(words: Sequence[str]) -> None:
-    """Refuse words that no command line may hold: secrets of the settings or of another system, and what is no text.
-
-    Raises:
-        TidemarkError: BAD_ARGUMENTS, with what takes the secret in its place; no value is shown.
-    """
+    """Refuse words that no command line may hold: secrets of the settings or of another system, and what is no text;
+    raises TidemarkError BAD_ARGUMENTS, with what takes the secret in its place; no value is shown."""
     for word in words:
         setting_sources.refuse_secret(Settings, word)
     credentials.refuse_secrets(words)

@@ -59,11 +59,8 @@ ENCRYPTED = (b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"
 
 
 def refuse_secrets(words: Sequence[str]) -> None:
-    """Refuse words of a command line that hold a secret; no value is shown.
-
-    Raises:
-        TidemarkError: BAD_ARGUMENTS, with what takes the secret in its place.
-    """
+    """Refuse words of a command line that hold a secret; no value is shown. Raises TidemarkError BAD_ARGUMENTS, with
+    what takes the secret in its place."""
     for before, word in zip(["", *words], words, strict=False):
         what = named_secret(word)
         if what is None and holds_login(word):

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from conf.credentials import require_certificates, require_key_pair, shown
 from conf.errors import TidemarkError, nearest
 from conf.names import require_url
-from conf.setting_sources import SecretFile, variable_of
+from conf.setting_sources import SecretFile, leaves, variable_of
 from conf.setting_types import INT, LONG, Line, Section, Servers
 from conf.topics import MOST
 
@@ -75,7 +75,10 @@ def _properties(setting: str, names: frozenset[str]) -> Callable[[Any], Any]:
     def read(tables: Any) -> Any:
         if not isinstance(tables, Mapping):
             return tables
-        properties = _flatten(tables)
+        properties = {
+            name.replace("_", "."): str(value).lower() if isinstance(value, bool) else str(value)
+            for name, value in leaves(tables)
+        }
         for name, value in properties.items():
             if name not in names:
                 free = nearest(name, sorted(names))
@@ -103,17 +106,6 @@ def _require_value(name: str, value: str) -> None:
     form = r"-?[0-9]{1,19}" if is_whole else r"[0-9](\.[0-9]{1,9})?"
     if not re.fullmatch(form, value) or not least <= (int(value) if is_whole else float(value)) <= most:
         raise ValueError(f"{name} is {shown(value)}: write a number from {least} to {most}")
-
-
-def _flatten(tables: Mapping[str, Any], within: str = "") -> dict[str, str]:
-    properties: dict[str, str] = {}
-    for part, value in tables.items():
-        name = f"{within}{part}".replace("_", ".")
-        if isinstance(value, Mapping):
-            properties |= _flatten(value, f"{name}.")
-        else:
-            properties[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    return properties
 
 
 class Kafka(Section):
@@ -219,11 +211,8 @@ class Kafka(Section):
         return digest.hexdigest()
 
     def require_bootstrap_servers(self) -> str:
-        """Return the configured or embedded broker's address.
-
-        Raises:
-            TidemarkError: NO_BROKER, where neither is there.
-        """
+        """Return the configured or embedded broker's address; raises TidemarkError NO_BROKER, where neither is
+        there."""
         if not self.bootstrap_servers:
             what = "no Kafka broker is configured and the embedded one is not running"
             remedy = "run `local/tidemark broker start`, or set kafka.bootstrap_servers"

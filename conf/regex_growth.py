@@ -7,11 +7,11 @@ which power is read off products of that automaton with itself (Weber and Seidl,
 automata", 1991: the criteria EDA and IDA).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
-from typing import Literal
+from typing import Literal, TypeVar
 
 from conf.regex_syntax import Atomic, Chars, Choice, Node, Parser, Repeat, Sequence, UnreadableError
 
@@ -172,28 +172,25 @@ class _Ways:
             inside = [after for after in self._follow[state] if after in loop]
             if len(set(inside)) < len(inside):
                 return True
-        same = {(state, state) for state in loop}
-        reached, edges = set(same), dict[tuple[int, ...], list[tuple[int, ...]]]()
-        waiting = list(same)
-        while waiting:
-            pair = waiting.pop()
-            for after in self._together(pair, (loop, loop)):
-                edges.setdefault(after, []).append(pair)
-                if after not in reached:
-                    reached.add(after)  # type: ignore[arg-type]
-                    waiting.append(after)  # type: ignore[arg-type]
-        back, pending = set[tuple[int, ...]](same), list[tuple[int, ...]](same)
-        while pending:
-            for before in edges.get(pending.pop(), ()):
-                if before not in back:
-                    back.add(before)
-                    pending.append(before)
+        same: list[tuple[int, ...]] = [(state, state) for state in loop]
+        edges: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+
+        def after(pair: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+            for other in self._together(pair, (loop, loop)):
+                edges.setdefault(other, []).append(pair)
+                yield other
+
+        reached = set(_reach(same, after))
+        back = set(_reach(same, lambda pair: edges.get(pair, ())))
         return any(first != second for first, second in back & reached)
 
     def power(self) -> int:
         """Return 1 for linear; one more for each two loops in a row that a text may be shared out between (IDA)."""
         numbers = range(len(self._loops))
-        after = {number: self._loops_after(number) for number in numbers}
+        after = {
+            number: {self._loop_of[state] for state in _reach(loop, self._follow.__getitem__) if state in self._loop_of}
+            for number, loop in enumerate(self._loops)
+        }
 
         @cache
         def most(number: int) -> int:
@@ -202,29 +199,13 @@ class _Ways:
 
         return max(map(most, numbers), default=1)
 
-    def _loops_after(self, number: int) -> set[int]:
-        reached = set(self._loops[number])
-        waiting = list(reached)
-        while waiting:
-            for state in self._follow[waiting.pop()]:
-                if state not in reached:
-                    reached.add(state)
-                    waiting.append(state)
-        return {self._loop_of[state] for state in reached if state in self._loop_of}
-
     def _share(self, number: int, other: int) -> bool:
         first, second = self._loops[number], self._loops[other]
         every = set(range(len(self._chars)))
         for start, end in product(first, second):
-            goal = (start, end, end)
-            reached, waiting = {(start, start, end)}, [(start, start, end)]
-            while waiting:
-                for after in self._together(waiting.pop(), (first, every, second)):
-                    if after == goal:
-                        return True
-                    if after not in reached:
-                        reached.add(after)  # type: ignore[arg-type]
-                        waiting.append(after)  # type: ignore[arg-type]
+            starts: list[tuple[int, ...]] = [(start, start, end)]
+            if (start, end, end) in _reach(starts, lambda states: self._together(states, (first, every, second))):
+                return True
         return False
 
     def _together(self, states: tuple[int, ...], allowed: tuple[set[int], ...]) -> Iterator[tuple[int, ...]]:
@@ -242,6 +223,22 @@ class _Ways:
                 common &= self._chars[state]
             if common:
                 yield after
+
+
+State = TypeVar("State", bound=Hashable)
+
+
+def _reach(starts: Iterable[State], after: Callable[[State], Iterable[State]]) -> Iterator[State]:
+    """Yield the states that any of `starts` leads to, these included, each once."""
+    reached = set(starts)
+    waiting = list(reached)
+    yield from waiting
+    while waiting:
+        for state in after(waiting.pop()):
+            if state not in reached:
+                reached.add(state)
+                waiting.append(state)
+                yield state
 
 
 def _loops(follow: list[list[int]]) -> list[set[int]]:

@@ -34,11 +34,8 @@ NO_PATH = "write the path of the file that has the secret; what is set is not sh
 
 
 def read_toml(path: Path, code: str) -> tuple[dict[str, Any], str]:
-    """Return the tables of a file in UTF-8, with a byte order mark or without, and its text.
-
-    Raises:
-        TidemarkError: `code`, with the file and the reason, where it cannot be read or is no TOML.
-    """
+    """Return the tables of a file in UTF-8, with a byte order mark or without, and its text; raises TidemarkError
+    `code`, with the file and the reason, where it cannot be read or is no TOML."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         return tomllib.loads(text), text
@@ -61,11 +58,8 @@ class SecretFile(SecretStr):
     """
 
     def __init__(self, path: str, setting: str) -> None:
-        """Read the file for the first time.
-
-        Raises:
-            TidemarkError: BAD_SETTING, with the `setting` that names the file.
-        """
+        """Read the file for the first time; raises TidemarkError BAD_SETTING, with the `setting` that names the
+        file."""
         # Who gives the secret itself in the place of its file must not find it in a log.
         shown, remedy = (f"{setting} {path}", "mend it") if path.startswith(PATHS) else (setting, NO_PATH)
         try:
@@ -90,14 +84,10 @@ def _text_of(path: str) -> str:
 
 
 def file(model: Model, path: Path) -> InitSettingsSource:
-    """Return a TOML file's settings.
-
-    Raises:
-        TidemarkError: BAD_SETTING, where it cannot be read or is no TOML; UNKNOWN_SETTING, with the file and the
-            nearest name.
-    """
+    """Return a TOML file's settings; raises TidemarkError BAD_SETTING, where it cannot be read or is no TOML;
+    UNKNOWN_SETTING, with the file and the nearest name."""
     declared, _ = read_toml(path, "BAD_SETTING")
-    for key, value in _leaves(declared):
+    for key, value in leaves(declared):
         _require_known(model, str(path), key)
         _require_text(f"{path}: `{key}`", value)
     tables = {name: dict(value) if isinstance(value, Mapping) else value for name, value in declared.items()}
@@ -118,8 +108,13 @@ def texts(model: Model, values: Mapping[str, str]) -> tuple[InitSettingsSource, 
             a table is no JSON.
     """
     for key in _open_tables(model):
-        if key in values:
-            _require_json(key, values[key])
+        try:
+            is_table = isinstance(json.loads(values.get(key, "{}")), dict)
+        except (ValueError, RecursionError):
+            is_table = False
+        if not is_table:
+            remedy = f'write {{"NAME": "VALUE"}}, or set {key}.NAME'
+            raise TidemarkError("BAD_SETTING", f"{key} is no table in JSON", remedy)
     files: dict[str, dict[str, SecretFile]] = {}
     for key in secret_keys(model):
         if f"{key}{FILE}" in values:
@@ -128,16 +123,6 @@ def texts(model: Model, values: Mapping[str, str]) -> tuple[InitSettingsSource, 
     source = EnvSettingsSource(model, env_nested_delimiter=".")
     source.env_vars = {key: text for key, text in values.items() if not key.endswith(FILE)}
     return InitSettingsSource(model, files), source
-
-
-def _require_json(key: str, text: str) -> None:
-    try:
-        is_table = isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        is_table = False
-    if not is_table:
-        remedy = f'write {{"NAME": "VALUE"}}, or set {key}.NAME'
-        raise TidemarkError("BAD_SETTING", f"{key} is no table in JSON", remedy)
 
 
 def _secret_file(key: str, path: object, secret: object) -> SecretFile:
@@ -168,20 +153,16 @@ def overrides(model: Model, options: Sequence[str]) -> Iterator[tuple[str, str]]
         key, equals, value = (part.strip() for part in option.partition("="))
         if not equals:
             # What follows the name may be a secret.
-            named = re.match(r"[\w.-]*", option)
-            what = f"--set {named[0] if named else ''} has no `=`"
-            raise TidemarkError("BAD_SETTING", what, "write --set section.key=value")
+            named = re.split(r"[^\w.-]", option)[0]
+            raise TidemarkError("BAD_SETTING", f"--set {named} has no `=`", "write --set section.key=value")
         _require_known(model, "--set", key)
         _require_text(f"--set {key}", value)
         yield key, value
 
 
 def refuse_secret(model: Model, word: str) -> None:
-    """Refuse a word of a command line that sets a secret, however the setting's name is spelt in it.
-
-    Raises:
-        TidemarkError: BAD_ARGUMENTS, with the variable that takes the secret.
-    """
+    """Refuse a word of a command line that sets a secret, however the setting's name is spelt in it; raises
+    TidemarkError BAD_ARGUMENTS, with the variable that takes the secret."""
     if REFERENCE.fullmatch(word):
         return
     plain = re.sub(r"(^|\s)-D", " ", word).lower().replace("-", "_").replace("__", ".").replace(PREFIX.lower(), "")
@@ -211,13 +192,11 @@ def known_keys(model: Model) -> list[str]:
 
 def _keys_and_types(model: Model) -> Iterator[tuple[str, Any]]:
     for name, field in model.model_fields.items():
-        for prefix, section in _sections(name, field.annotation):
-            for key, declared in section.model_fields.items():
-                yield f"{prefix}.{key}", declared.annotation
-
-
-def _sections(name: str, kind: Any) -> list[tuple[str, type[BaseModel]]]:
-    return [(f"{name}.{NAME}", get_args(kind)[1])] if get_args(kind) else [(name, kind)]
+        kind: Any = field.annotation
+        of_any_name = get_args(kind)
+        section: type[BaseModel] = of_any_name[1] if of_any_name else kind
+        for key, declared in section.model_fields.items():
+            yield f"{name}.{NAME}.{key}" if of_any_name else f"{name}.{key}", declared.annotation
 
 
 def _require_known(model: Model, origin: str, key: str) -> None:
@@ -239,9 +218,10 @@ def _require_text(where: str, value: object) -> None:
         raise TidemarkError("BAD_SETTING", f"{where} is no text in UTF-8, or has a NUL in it", "write another")
 
 
-def _leaves(table: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(table: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every value of tables in tables, with its names and dots between them."""
     for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{within}{key}.")
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{within}{key}.")
         else:
             yield within + key, value

@@ -2,8 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -12,13 +11,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from conf import ROOT, credentials, setting_sources, state_dir
 from conf.errors import TidemarkError, nearest
-from conf.kafka import CLIENT_LOG, Kafka
+from conf.kafka import Kafka
 from conf.sections import (
-    SPARK_SECRET,
     Batching,
     Broker,
-    CompatibilityLevel,
-    Delivery,
     History,
     Ingest,
     Job,
@@ -26,7 +22,6 @@ from conf.sections import (
     Logging,
     Maintenance,
     Metrics,
-    OnFailure,
     Page,
     Paths,
     PersonalData,
@@ -41,36 +36,6 @@ from conf.sections import (
     Spark,
 )
 
-__all__ = [
-    "CLIENT_LOG",
-    "ENVIRONMENTS",
-    "SPARK_SECRET",
-    "Batching",
-    "CompatibilityLevel",
-    "Delivery",
-    "Job",
-    "Kafka",
-    "Ledger",
-    "Maintenance",
-    "Metrics",
-    "OnFailure",
-    "Page",
-    "Paths",
-    "PersonalData",
-    "Quarantine",
-    "Registry",
-    "Running",
-    "Search",
-    "Settings",
-    "Source",
-    "Spark",
-    "embedded_bootstrap_servers",
-    "load",
-    "secret_variables",
-    "show",
-    "without_secrets",
-]
-
 ENVIRONMENTS = ("local", "cluster")
 
 
@@ -84,15 +49,6 @@ def _by_name(jobs: Mapping[str, Any], within: str = "") -> dict[str, dict[str, A
         else:
             named.setdefault(within.removesuffix("."), {})[part] = value
     return named
-
-
-def _texts(tables: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every text of the settings with its place, `section.key`."""
-    for key, value in tables.items():
-        if isinstance(value, Mapping):
-            yield from _texts(value, f"{within}{key}.")
-        elif isinstance(value, str):
-            yield within + key, value
 
 
 class Settings(BaseSettings):
@@ -135,8 +91,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _hold_no_login(self) -> "Settings":
-        for place, text in _texts(self.model_dump()):
-            if credentials.holds_login(text):
+        for place, value in setting_sources.leaves(self.model_dump()):
+            if isinstance(value, str) and credentials.holds_login(value):
                 remedy = "give them where that system looks for them, such as a variable or a file of its own"
                 raise ValueError(f"{place} must hold no user and password: {remedy}")
         return self
@@ -167,9 +123,8 @@ def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Setti
     """
     environment = environment or os.environ.get("TIDEMARK_ENV") or "local"
     if environment not in ENVIRONMENTS:
-        raise TidemarkError(
-            "UNKNOWN_SETTING", f"no environment `{environment}`", nearest(environment, list(ENVIRONMENTS))
-        )
+        what = f"no environment `{environment}`"
+        raise TidemarkError("UNKNOWN_SETTING", what, nearest(environment, [*ENVIRONMENTS]))
     folder = ROOT / "conf"
     texts = dict([*setting_sources.variables(Settings, os.environ), *setting_sources.overrides(Settings, overrides)])
     overlay, base = (folder / f"{name}.toml" for name in (environment, "base"))
@@ -213,9 +168,8 @@ def _explain(exc: ValidationError) -> TidemarkError:
     problem = exc.errors(include_url=False)[0]
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return TidemarkError(
-            "UNKNOWN_SETTING", f"no setting `{key}`", nearest(key, setting_sources.known_keys(Settings))
-        )
+        known = setting_sources.known_keys(Settings)
+        return TidemarkError("UNKNOWN_SETTING", f"no setting `{key}`", nearest(key, known))
     if problem["type"] == "missing":
         return TidemarkError("MISSING_SETTING", f"setting `{key}` is missing", "conf/base.toml must hold every key")
     what, value = problem["msg"].removeprefix("Value error, "), problem["input"]
@@ -231,7 +185,8 @@ def _resolved(settings: Settings) -> Settings:
     kafka, paths = settings.kafka, settings.paths
     if not kafka.bootstrap_servers:
         kafka = kafka.model_copy(update={"bootstrap_servers": embedded_bootstrap_servers()})
-    folders = {name: _under(state_dir(), value) for name, value in paths.model_dump().items()}
+    state, places = state_dir(), paths.model_dump()
+    folders = {name: place if urlsplit(place).scheme else str(state / place) for name, place in places.items()}
     registry = settings.registry.model_copy(update={"path": ROOT / settings.registry.path})
     try:
         placed = Paths(**folders)
@@ -251,7 +206,3 @@ def embedded_bootstrap_servers() -> str:
     except (OSError, UnicodeDecodeError):
         return ""
     return record if re.fullmatch(r"127\.0\.0\.1:\d+(,127\.0\.0\.1:\d+)*", record) else ""
-
-
-def _under(folder: Path, value: str) -> str:
-    return value if urlsplit(value).scheme else str(folder / value)

@@ -75,11 +75,7 @@ def subject_of(topic: str) -> str:
 
 
 def load_topics(path: Path | None = None) -> dict[str, Topic]:
-    """Return every declared topic by name.
-
-    Raises:
-        TidemarkError: BAD_TOPICS, with the file, the topic and the key.
-    """
+    """Return every declared topic by name; raises TidemarkError BAD_TOPICS, with the file, the topic and the key."""
     path = path or ROOT / "conf" / "topics.toml"
     declared, _ = read_toml(path, "BAD_TOPICS")
     return {name: _topic(path, name, table) for name, table in declared.items()}

@@ -7,7 +7,7 @@ from typing import get_args
 
 from conf import command_line, topics
 from conf.errors import TidemarkError
-from conf.settings import CompatibilityLevel
+from conf.sections import CompatibilityLevel
 from schemas.compatibility import obstacles
 from schemas.contracts import contract, require_event, subject_of_stream
 from schemas.registry import FileRegistry, RegisteredSchema, Registry, open_registry, require_registry_in

@@ -27,11 +27,8 @@ def frame(schema_id: int, payload: bytes) -> bytes:
 
 
 def unframe(value: bytes) -> tuple[int, bytes]:
-    """Return the schema id and the Avro binary of a framed record value.
-
-    Raises:
-        TidemarkError: NOT_FRAMED, where the header is cut short or does not start with the magic byte.
-    """
+    """Return the schema id and the Avro binary of a framed record value; raises TidemarkError NOT_FRAMED, where the
+    header is cut short or does not start with the magic byte."""
     if len(value) < HEADER_LENGTH:
         raise _not_framed(f"a value of {len(value)} bytes is shorter than the {HEADER_LENGTH}-byte header")
     magic, schema_id = HEADER.unpack_from(value)

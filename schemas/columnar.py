@@ -7,6 +7,7 @@ so that memory grows with the bytes of the records only. Types must match exactl
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -53,15 +54,18 @@ class ColumnarEncoder:
     def __init__(self, schema_id: int, text: str) -> None:
         """Raises TidemarkError UNSUPPORTED_SCHEMA, where a field is of another type."""
         self._header = np.frombuffer(HEADER.pack(MAGIC, schema_id), dtype=np.uint8)
-        self._fields = [(field["name"], _column_type(field)) for field in load_schema(text)["fields"]]
+        self._fields: list[tuple[str, ColumnType]] = []
+        for field in load_schema(text)["fields"]:
+            kind = column_type(field["type"])
+            if kind is None:
+                what = f"field `{field['name']}` is of a type without a columnar encoding"
+                raise TidemarkError("UNSUPPORTED_SCHEMA", what, "encode it row by row, with schemas.codec.Encoder")
+            self._fields.append((field["name"], kind))
         self.arrow_schema = pa.schema([(name, kind.arrow) for name, kind in self._fields])
 
     def __call__(self, table: pa.Table) -> list[bytes]:
-        """Return the framed bytes of every row, in order.
-
-        Raises:
-            TidemarkError: COLUMN_MISMATCH, where a column is missing, of another type, or wrongly null.
-        """
+        """Return the framed bytes of every row, in order; raises TidemarkError COLUMN_MISMATCH, where a column is
+        missing, of another type, or wrongly null."""
         return [] if table.num_rows == 0 else self.column(table).to_pylist()
 
     def column(self, table: pa.Table) -> pa.Array:
@@ -69,29 +73,19 @@ class ColumnarEncoder:
         count = table.num_rows
         parts: list[Part] = [(np.broadcast_to(self._header, (count, len(self._header))), _all(count, 5))]
         for name, kind in self._fields:
-            parts += _parts(_checked(table, name, kind), kind)
-        return _joined(parts, count)
+            index = table.schema.get_field_index(name)
+            if index < 0 or table.schema.field(index).type != kind.arrow:
+                actual = "missing" if index < 0 else str(table.schema.field(index).type)
+                raise _mismatch(f"column `{name}` is {actual}, the schema needs {kind.arrow}")
+            parts += _parts(table.column(index).combine_chunks(), kind, f"column `{name}`")
+        return _join(parts)
 
 
-def _checked(table: pa.Table, name: str, kind: ColumnType) -> pa.Array:
-    index = table.schema.get_field_index(name)
-    if index < 0 or table.schema.field(index).type != kind.arrow:
-        actual = "missing" if index < 0 else str(table.schema.field(index).type)
-        raise _mismatch(f"column `{name}` is {actual}, the schema needs {kind.arrow}")
-    column = table.column(index).combine_chunks()
-    return _filled(column, kind, f"column `{name}`")
-
-
-def _filled(column: pa.Array, kind: ColumnType, what: str, allowed: int = 0) -> pa.Array:
-    """Return the column; raises COLUMN_MISMATCH where more than `allowed` values are null that must not be."""
-    nulls = column.null_count - allowed
-    if nulls > 0 and kind.branches is None:
-        raise _mismatch(f"{what} has {nulls} nulls, the schema allows none")
-    return column
-
-
-def _parts(column: pa.Array, kind: ColumnType) -> list[Part]:
+def _parts(column: pa.Array, kind: ColumnType, what: str, allowed: int = 0) -> list[Part]:
+    """Return the parts of a column; raises COLUMN_MISMATCH where more than `allowed` values are wrongly null."""
     if kind.branches is None:
+        if column.null_count > allowed:
+            raise _mismatch(f"{what} has {column.null_count - allowed} nulls, the schema allows none")
         return kind.encode(column)
     present = is_there(column)
     # A union starts with the number of its branch, as a varint: twice the number.
@@ -107,34 +101,25 @@ def _only(part: Part, present: Mask) -> Part:
     return part if present.all() else pc.if_else(pa.array(present), part, None)
 
 
-def _joined(parts: Sequence[Part], count: int) -> pa.Array:
+def _join(parts: Sequence[Part]) -> pa.Array:
     """Return the parts of each row, one behind the other, as a column of byte strings; a null is nothing."""
     columns: list[pa.Array] = []
-    narrow: list[tuple[Bytes, Mask]] = []
-    for part in [*parts, None]:
-        if isinstance(part, tuple):
-            narrow.append(part)
-            continue
-        if narrow:
-            columns.append(_packed(narrow))
-            narrow = []
-        if part is not None:
-            columns.append(part)
+    for are_narrow, run in groupby(parts, lambda part: isinstance(part, tuple)):
+        if are_narrow:
+            columns.append(_pack([*run]))
+        else:
+            columns += run
     if len(columns) == 1 and not columns[0].null_count:
         return columns[0]
     return pc.binary_join_element_wise(*columns, b"", null_handling="replace", null_replacement=b"")
 
 
-def _packed(narrow: Sequence[tuple[Bytes, Mask]]) -> pa.Array:
+def _pack(narrow: Sequence[tuple[Bytes, Mask]]) -> pa.Array:
     mask = np.concatenate([mask for _, mask in narrow], axis=1)
     data = np.concatenate([block for block, _ in narrow], axis=1)[mask]
-    return _byte_strings(np.count_nonzero(mask, axis=1), data)
-
-
-def _byte_strings(sizes: npt.NDArray[Any], data: Bytes) -> pa.Array:
-    offsets = np.zeros(len(sizes) + 1, dtype=np.int32)
-    np.cumsum(sizes, out=offsets[1:])
-    return pa.Array.from_buffers(pa.binary(), len(sizes), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    offsets = np.zeros(len(mask) + 1, dtype=np.int32)
+    np.cumsum(np.count_nonzero(mask, axis=1), out=offsets[1:])
+    return pa.Array.from_buffers(pa.binary(), len(mask), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def _varints(column: pa.Array) -> list[Part]:
@@ -162,10 +147,6 @@ def _texts(column: pa.Array) -> list[Part]:
     return [_varint_block(lengths(column)), column.cast(pa.binary())]
 
 
-def _fixed(column: pa.Array) -> list[Part]:
-    return [column.cast(pa.binary())]
-
-
 def _enum(symbols: list[str]) -> Encode:
     values = pa.array(symbols, pa.string())
 
@@ -183,7 +164,9 @@ def _booleans(column: pa.Array) -> list[Part]:
     return [(values[:, None], _all(len(column), 1))]
 
 
-def _numbers(layout: str, width: int) -> Encode:
+def _numbers(layout: str) -> Encode:
+    width = np.dtype(layout).itemsize
+
     def encode(column: pa.Array) -> list[Part]:
         values = column.fill_null(0.0).to_numpy(zero_copy_only=False).astype(layout)
         return [(values.view(np.uint8).reshape(len(column), width), _all(len(column), width))]
@@ -204,7 +187,7 @@ def unscaled_numbers(column: pa.Array) -> tuple[npt.NDArray[np.int64], Mask]:
     return low, (high == low >> 63) & (low > -limit) & (low < limit)
 
 
-def _numbers_of_decimals(column: pa.Array) -> npt.NDArray[np.int64]:
+def _unscaled(column: pa.Array) -> npt.NDArray[np.int64]:
     numbers, are_held = unscaled_numbers(column)
     if not are_held.all():
         raise _mismatch(f"a decimal has more digits than {column.type} holds")
@@ -212,7 +195,7 @@ def _numbers_of_decimals(column: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def _decimals(column: pa.Array) -> list[Part]:
-    unscaled = _numbers_of_decimals(column)
+    unscaled = _unscaled(column)
     limits = 1 << (8 * np.arange(1, 8, dtype=np.int64) - 1)
     # -128 takes two bytes, though one would do: so does fastavro.
     sizes = 1 + ((unscaled[:, None] >= limits) | (unscaled[:, None] <= -limits)).sum(axis=1)
@@ -222,7 +205,7 @@ def _decimals(column: pa.Array) -> list[Part]:
 
 def _fixed_decimals(size: int) -> Encode:
     def encode(column: pa.Array) -> list[Part]:
-        unscaled = _numbers_of_decimals(column)
+        unscaled = _unscaled(column)
         low = unscaled.astype(">i8").view(np.uint8).reshape(len(column), 8)[:, max(0, 8 - size) :]
         sign = np.repeat(np.where(unscaled < 0, 255, 0).astype(np.uint8)[:, None], max(0, size - 8), axis=1)
         return [(np.concatenate([sign, low], axis=1), _all(len(column), size))]
@@ -234,7 +217,7 @@ def _record(names: list[str], kinds: list[ColumnType]) -> Encode:
     def encode(column: pa.Array) -> list[Part]:
         parts: list[Part] = []
         for name, kind, child in zip(names, kinds, column.flatten(), strict=True):
-            parts += _parts(_filled(child, kind, f"field `{name}`", column.null_count), kind)
+            parts += _parts(child, kind, f"field `{name}`", column.null_count)
         return parts or [(np.zeros((len(column), 0), np.uint8), _all(len(column), 0))]
 
     return encode
@@ -242,8 +225,7 @@ def _record(names: list[str], kinds: list[ColumnType]) -> Encode:
 
 def _array(item: ColumnType) -> Encode:
     def encode(column: pa.Array) -> list[Part]:
-        items = _filled(column.flatten(), item, "an array")
-        return _blocks(column, len(items), _parts(items, item))
+        return _blocks(column, _parts(column.flatten(), item, "an array"))
 
     return encode
 
@@ -252,8 +234,7 @@ def _map(item: ColumnType) -> Encode:
     def encode(column: pa.Array) -> list[Part]:
         entries = pa.ListArray.from_arrays(*_list_parts(column)).flatten()
         keys, values = entries.flatten()
-        parts = [*_texts(keys), *_parts(_filled(values, item, "a map"), item)]
-        return _blocks(column, len(entries), parts)
+        return _blocks(column, [*_texts(keys), *_parts(values, item, "a map")])
 
     return encode
 
@@ -269,22 +250,14 @@ def _list_parts(column: pa.MapArray) -> tuple[pa.Array, pa.Array]:
     return pa.array(offsets), entries
 
 
-def _blocks(column: pa.Array, count: int, parts: list[Part]) -> list[Part]:
+def _blocks(column: pa.Array, parts: list[Part]) -> list[Part]:
     """Return the parts of lists: how many items, the items, and 0 for the end; where there is none, the end alone."""
     items = lengths(column)
-    joined = _joined(parts, count)
+    joined = _join(parts)
     spans = edges(joined)[np.concatenate([[0], np.cumsum(items)])]
     bodies = pa.Array.from_buffers(pa.binary(), len(column), [None, pa.py_buffer(spans), joined.buffers()[2]])
     end = (np.zeros((len(column), 1), dtype=np.uint8), (items > 0)[:, None])
     return [_varint_block(items), bodies, end]
-
-
-def _column_type(field: dict[str, Any]) -> ColumnType:
-    kind = column_type(field["type"])
-    if kind is None:
-        what = f"field `{field['name']}` is of a type without a columnar encoding"
-        raise TidemarkError("UNSUPPORTED_SCHEMA", what, "encode it row by row, with schemas.codec.Encoder")
-    return kind
 
 
 def column_type(avro_type: Any) -> ColumnType | None:
@@ -316,8 +289,8 @@ def _scalar(declared: dict[str, Any]) -> ColumnType | None:
         return None
     if kind == "enum":
         return ColumnType(pa.string(), _enum(declared["symbols"]))
-    if kind == "fixed":
-        return ColumnType(pa.binary(declared["size"]), _fixed) if declared["size"] else None
+    if kind == "fixed" and declared["size"]:
+        return ColumnType(pa.binary(declared["size"]), lambda column: [column.cast(pa.binary())])
     return PLAIN.get(kind) if isinstance(kind, str) else None
 
 
@@ -345,8 +318,8 @@ PLAIN = {
     "boolean": ColumnType(pa.bool_(), _booleans),
     "int": ColumnType(pa.int32(), _varints),
     "long": ColumnType(pa.int64(), _varints),
-    "float": ColumnType(pa.float32(), _numbers("<f4", 4)),
-    "double": ColumnType(pa.float64(), _numbers("<f8", 8)),
+    "float": ColumnType(pa.float32(), _numbers("<f4")),
+    "double": ColumnType(pa.float64(), _numbers("<f8")),
 }
 
 

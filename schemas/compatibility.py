@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from conf.errors import TidemarkError
-from conf.settings import CompatibilityLevel
-from schemas.resolution import Incompatibility, Type, incompatibilities, parse_type
+from conf.sections import CompatibilityLevel
+from schemas.resolution import Incompatibility, incompatibilities, parse_type
 from schemas.silver_columns import ColumnConflict, Version, column_conflicts
 
 # How to mend an incompatibility, where the new schema is the reader, and where it is the writer.
@@ -53,7 +53,6 @@ class VersionConflict:
 
     @property
     def what(self) -> str:
-        """Return version, field, and which reader breaks on which data."""
         old = f"version {self.version}"
         reader, writer = ("the new schema", old) if self.new_reads else (old, "the new schema")
         path, what = self.incompatibility.path, self.incompatibility.what
@@ -61,35 +60,27 @@ class VersionConflict:
 
     @property
     def remedy(self) -> str:
-        """Return how to mend it in the new schema."""
         remedy = REMEDIES[self.incompatibility.kind][0 if self.new_reads else 1]
         return remedy.format(reader=self.incompatibility.reader, writer=self.incompatibility.writer)
 
 
 def conflicts(text: str, earlier: Sequence[Version], level: CompatibilityLevel) -> list[VersionConflict]:
-    """Return every conflict between `text` and the versions in `earlier` (oldest first) that `level` compares it with.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA.
-    """
+    """Return every conflict between `text` and the versions in `earlier` (oldest first) that `level` compares it with;
+    raises TidemarkError INVALID_SCHEMA."""
     new = parse_type(text)
     compared = earlier if level.endswith("_transitive") else earlier[-1:]
     conflicting = []
     for old in compared if level != "none" else ():
-        before = _earlier(old)
+        try:
+            before = parse_type(old.text)
+        except TidemarkError as exc:
+            what = f"version {old.version}, which is registered already: {exc.message}"
+            raise TidemarkError(exc.code, what, "delete that version in the registry, or take a new topic") from exc
         if level.startswith(("backward", "full")):
             conflicting += [VersionConflict(old.version, True, problem) for problem in incompatibilities(new, before)]
         if level.startswith(("forward", "full")):
             conflicting += [VersionConflict(old.version, False, problem) for problem in incompatibilities(before, new)]
     return conflicting
-
-
-def _earlier(old: Version) -> Type:
-    try:
-        return parse_type(old.text)
-    except TidemarkError as exc:
-        what = f"version {old.version}, which is registered already: {exc.message}"
-        raise TidemarkError(exc.code, what, "delete that version in the registry, or take a new topic") from exc
 
 
 def obstacles(

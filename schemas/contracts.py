@@ -16,11 +16,8 @@ FOLDER = Path(__file__).resolve().parent
 
 
 def contract(name: str, folder: Path = FOLDER) -> str:
-    """Return the Avro schema text of contract `name` (a file's stem, as in conf/topics.toml).
-
-    Raises:
-        TidemarkError: UNKNOWN_CONTRACT, with the nearest name; BAD_NAME.
-    """
+    """Return the Avro schema text of contract `name` (a file's stem, as in conf/topics.toml); raises TidemarkError
+    UNKNOWN_CONTRACT, with the nearest name; BAD_NAME."""
     path = contract_path(name, folder)
     if not path.is_file():
         raise TidemarkError("UNKNOWN_CONTRACT", f"no contract {path}", nearest(name, contract_names(folder)))
@@ -38,11 +35,8 @@ def contract_names(folder: Path = FOLDER) -> list[str]:
 
 
 def require_event(subject: str, text: str) -> None:
-    """Check a schema, before it is registered under a topic's subject, as jobs would check it.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA; BAD_SCHEMA, where no job could read its events, or a mark would be ignored.
-    """
+    """Check a schema, before it is registered under a topic's subject, as jobs would check it; raises TidemarkError
+    INVALID_SCHEMA; BAD_SCHEMA, where no job could read its events, or a mark would be ignored."""
     try:
         require_storable(text)
         pii_fields_of(text)
@@ -98,12 +92,8 @@ def subject_of_stream(stream: str) -> str:
 
 
 def stream_of(topic: str, event: str | None, declared: Mapping[str, Topic]) -> str:
-    """Return the stream of `event` in `topic`; None stands for the one type of a topic.
-
-    Raises:
-        TidemarkError: UNKNOWN_EVENT, where the topic has no such type, or several and none is named; NO_CONTRACT, where
-            it holds JSON.
-    """
+    """Return the stream of `event` in `topic`; None stands for the one type of a topic. Raises TidemarkError
+    UNKNOWN_EVENT, where the topic has no such type, or several and none is named; NO_CONTRACT, where it holds JSON."""
     if topic in declared:
         declared[topic].require_contract()
     streams = declared[topic].streams if topic in declared else {topic: ""}
@@ -117,11 +107,8 @@ def stream_of(topic: str, event: str | None, declared: Mapping[str, Topic]) -> s
 
 
 def subject_for(topic: str, text: str, declared: Topic | None) -> str:
-    """Return the subject in which the schema `text` is a version of a type of `topic`'s events.
-
-    Raises:
-        TidemarkError: UNKNOWN_EVENT, where the topic has several types and `text` is of none of them.
-    """
+    """Return the subject in which the schema `text` is a version of a type of `topic`'s events; raises TidemarkError
+    UNKNOWN_EVENT, where the topic has several types and `text` is of none of them."""
     if declared is None or not declared.schemas:
         return subject_of(topic)
     subjects = [subject_of_stream(stream) for stream in declared.streams]

@@ -111,11 +111,8 @@ def exact(text: str) -> Decimal:
 
 
 def is_printed_alike(number: float, text: str) -> bool:
-    """Return whether the double nearest to the number `text` is printed with the same digits, zeros at the end apart.
-
-    Raises:
-        ValueError: where the number has an exponent beyond all use.
-    """
+    """Return whether the double nearest to the number `text` is printed with the same digits, zeros at the end apart;
+    raises ValueError where the number has an exponent beyond all use."""
     if len(text) <= EXACT_LENGTH and "e" not in text and "E" not in text:
         return True
     return repr(number) == text or (math.isfinite(number) and Decimal(repr(number)) == exact(text))

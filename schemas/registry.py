@@ -19,7 +19,7 @@ from threading import Event
 from typing import Any, Protocol, TypeVar
 
 from conf.errors import TidemarkError, nearest
-from conf.settings import CompatibilityLevel
+from conf.sections import CompatibilityLevel
 from conf.settings import Registry as RegistrySettings
 from schemas.compatibility import require_compatible
 from schemas.schema_text import AVRO, normalized
@@ -75,23 +75,16 @@ class Registry(Protocol):
         """
 
     def schema(self, schema_id: int) -> str:
-        """Return the text that `schema_id` stands for.
-
-        Raises:
-            TidemarkError: UNKNOWN_SCHEMA_ID; UNSUPPORTED_SCHEMA, where it is no Avro; BAD_SCHEMA, where types that it
-                refers to cannot be found.
-        """
+        """Return the text that `schema_id` stands for; raises TidemarkError UNKNOWN_SCHEMA_ID; UNSUPPORTED_SCHEMA,
+        where it is no Avro; BAD_SCHEMA, where types that it refers to cannot be found."""
 
     def latest(self, subject: str) -> RegisteredSchema:
         """Return the newest version that is Avro; raises what `versions` does."""
         return self.versions(subject)[-1]
 
     def versions(self, subject: str) -> list[RegisteredSchema]:
-        """Return every version that is Avro, oldest first.
-
-        Raises:
-            TidemarkError: UNKNOWN_SUBJECT; UNSUPPORTED_SCHEMA, where none of them is Avro.
-        """
+        """Return every version that is Avro, oldest first; raises TidemarkError UNKNOWN_SUBJECT; UNSUPPORTED_SCHEMA,
+        where none of them is Avro."""
 
     def all_versions(self, subject: str) -> list[RegisteredSchema]:
         """Return every version, of whatever type, oldest first; none where there is no such subject."""
@@ -114,11 +107,8 @@ def open_registry(settings: RegistrySettings, retry: "RetryPolicy | None" = None
 
 
 def avro_of(versions: Sequence[RegisteredSchema]) -> list[RegisteredSchema]:
-    """Return those of all versions of a subject that are Avro.
-
-    Raises:
-        TidemarkError: UNSUPPORTED_SCHEMA, where none of them is; there must be one at least.
-    """
+    """Return those of all versions of a subject that are Avro; raises TidemarkError UNSUPPORTED_SCHEMA, where none of
+    them is; there must be one at least."""
     avro = [version for version in versions if version.is_avro]
     if not avro:
         newest = versions[-1]
@@ -295,11 +285,8 @@ class RetryPolicy:
         self.answered = False
 
     def ask(self, place: str, what: str, ask: Callable[[], Answer]) -> Answer:
-        """Call `ask` until it no longer raises `UnavailableError`, and return its answer.
-
-        Raises:
-            TidemarkError: REGISTRY_UNAVAILABLE, with `place` and `what` was asked.
-        """
+        """Call `ask` until it no longer raises `UnavailableError`, and return its answer; raises TidemarkError
+        REGISTRY_UNAVAILABLE, with `place` and `what` was asked."""
         began, pause, last_line = time.monotonic(), FIRST_PAUSE_SECONDS, None
         while True:
             try:

@@ -59,11 +59,7 @@ class Field:
 
 
 def parse_type(text: str) -> Type:
-    """Return the schema's type, recursive where the schema is.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA.
-    """
+    """Return the schema's type, recursive where the schema is; raises TidemarkError INVALID_SCHEMA."""
     return _type(load_schema(text), "", {})
 
 

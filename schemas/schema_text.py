@@ -52,11 +52,8 @@ def invalid_schema(what: str) -> TidemarkError:
 
 
 def read_json(text: str) -> Any:
-    """Parse a schema's text.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA, where the text is no JSON that every parser reads alike.
-    """
+    """Parse a schema's text; raises TidemarkError INVALID_SCHEMA, where the text is no JSON that every parser reads
+    alike."""
     try:
         schema = json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_constant=_no_constant)
         text.encode()
@@ -69,11 +66,8 @@ def read_json(text: str) -> Any:
 
 
 def normalized(text: str) -> str:
-    """Return `text` as JSON without white space and with sorted attributes: equal for equal schemas, valid or not.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA, as `read_json`.
-    """
+    """Return `text` as JSON without white space and with sorted attributes: equal for equal schemas, valid or not;
+    raises TidemarkError INVALID_SCHEMA, as `read_json`."""
     return json.dumps(read_json(text), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

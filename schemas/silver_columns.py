@@ -5,13 +5,13 @@ bytes, one type into a union of several. Of such a union the column is a struct,
 not null, by the places that they had when they came.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from conf.errors import TidemarkError
 from schemas.schema_text import full_name
-from schemas.spark_limits import NamedTypes, require_expandable
+from schemas.spark_limits import NamedTypes, require_expandable, types_within
 from schemas.validity import parse_text
 
 LEAVES = {
@@ -83,12 +83,10 @@ class ColumnConflict:
 
     @property
     def what(self) -> str:
-        """Return version, field, and what is in the way."""
         return f"version {self.version}: {self.path}: silver's column cannot follow: {self.problem}"
 
     @property
     def remedy(self) -> str:
-        """Return how to mend it in the new schema."""
         return REMEDIES[self.kind].format(version=self.version)
 
 
@@ -103,26 +101,24 @@ class Version(Protocol):
 
 def column_conflicts(text: str, earlier: Sequence[Version]) -> list[ColumnConflict]:
     """Return each place in the schema `text` that the columns cannot follow which the versions in `earlier` (oldest
-    first) made; where the newest of them has it so already, it is no change.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA.
-    """
+    first) made; where the newest of them has it so already, it is no change. Raises TidemarkError INVALID_SCHEMA."""
     new = _columns_of_event(text, 0)
     if new is None:
         return []
     there: Column | None = None
     newest: Column | None = None
     for version in earlier:
-        newest = _columns_of_registered(version)
+        try:
+            newest = _columns_of_event(version.text, version.version)
+        except TidemarkError:
+            newest = None  # no job can read it
         if newest is not None:
             there = newest if there is None else merged(there, newest, takes_changed=False)
     if there is None:
         return []
-    before = {} if newest is None else _by_path(conflicts_of(there, newest))
-    since = {} if newest is None else _by_path(conflicts_of(newest, new))
-    found = conflicts_of(there, new)
-    return [conflict for conflict in found if conflict.path not in before or conflict.path in since]
+    before = set() if newest is None else {conflict.path for conflict in conflicts_of(there, newest)}
+    since = set() if newest is None else {conflict.path for conflict in conflicts_of(newest, new)}
+    return [conflict for conflict in conflicts_of(there, new) if conflict.path not in before or conflict.path in since]
 
 
 def columns_over(texts: Sequence[str]) -> Column | None:
@@ -139,17 +135,6 @@ def columns_over(texts: Sequence[str]) -> Column | None:
         if new is not None:
             there = new if there is None else merged(there, new, takes_changed=True)
     return there
-
-
-def _by_path(conflicts: Iterator[ColumnConflict]) -> dict[str, ColumnConflict]:
-    return {conflict.path: conflict for conflict in conflicts}
-
-
-def _columns_of_registered(version: Version) -> Column | None:
-    try:
-        return _columns_of_event(version.text, version.version)
-    except TidemarkError:
-        return None  # no job can read it
 
 
 def _columns_of_event(text: str, version: int) -> Column | None:
@@ -188,8 +173,7 @@ def column_of(schema: Any, names: NamedTypes, version: int, outer: tuple[str, ..
         }
         return Column("struct", version, fields)
     if kind in ("array", "map"):
-        items = declared["items" if kind == "array" else "values"]
-        return Column(kind, version, inner=column_of(items, names, version, outer))
+        return Column(kind, version, inner=column_of(types_within(declared)[0], names, version, outer))
     if logical == "decimal":
         return Column(f"decimal({declared['precision']},{declared.get('scale', 0)})", version)
     return Column(TIMES.get(str(logical), LEAVES[kind]), version)
@@ -207,17 +191,17 @@ def places(there: Sequence[Member], new: Sequence[Member]) -> list[int]:
     """Return the place of each type of a union in the column that has the members `there`; those that it lacks come
     behind them."""
     # By full names first, as readers do.
-    found = {i: place for place, old in enumerate(there) if (i := _same(old, new, _is_named_so)) is not None}
+    known = {i: place for place, old in enumerate(there) if (i := _first_like(old, new, _is_named_so)) is not None}
     for place, old in enumerate(there):
-        i = None if place in found.values() else _same(old, new, _is_like)
-        if i is not None and i not in found:
-            found[i] = place
+        i = None if place in known.values() else _first_like(old, new, _is_like)
+        if i is not None and i not in known:
+            known[i] = place
     behind = iter(range(len(there), len(there) + len(new)))
-    return [found[i] if i in found else next(behind) for i in range(len(new))]
+    return [known[i] if i in known else next(behind) for i in range(len(new))]
 
 
-def _same(old: Member, new: Sequence[Member], is_same: Any) -> int | None:
-    return next((i for i, member in enumerate(new) if is_same(old, member)), None)
+def _first_like(old: Member, new: Sequence[Member], is_like: Callable[[Member, Member], bool]) -> int | None:
+    return next((i for i, member in enumerate(new) if is_like(old, member)), None)
 
 
 def _is_named_so(old: Member, new: Member) -> bool:
@@ -247,9 +231,8 @@ def conflicts_of(there: Column, new: Column, path: str = "") -> Iterator[ColumnC
 
 def _of_field(spelled: str, there: Column, name: str, new: Column, path: str) -> Iterator[ColumnConflict]:
     if spelled != name:
-        yield ColumnConflict(
-            "case", path, there.version, f"it is called `{spelled}`, and `{name}` is no other name to it"
-        )
+        what = f"it is called `{spelled}`, and `{name}` is no other name to it"
+        yield ColumnConflict("case", path, there.version, what)
     yield from conflicts_of(there, new, path)
 
 

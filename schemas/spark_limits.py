@@ -40,8 +40,16 @@ class NamedTypes:
             if isinstance(part, dict):
                 if "name" in part:
                     self._types[part["name"]] = part
-                for child in (part.get("items"), part.get("values"), *(f["type"] for f in part.get("fields", ()))):
-                    self._collect(child)
+                for inner in types_within(part):
+                    self._collect(inner)
+
+
+def types_within(declared: dict[str, Any]) -> list[Any]:
+    """Return the types that an object directly holds: a record's fields', an array's or a map's one."""
+    if declared["type"] in ("record", "error"):
+        return [field["type"] for field in declared["fields"]]
+    inner = {"array": "items", "map": "values"}.get(str(declared["type"]))
+    return [declared[inner]] if inner else []
 
 
 def is_reserved(name: str) -> bool:
@@ -113,24 +121,19 @@ class _Expanded:
     def of(self, schema: Any) -> tuple[int, int]:
         """Return how many types there are, and how many levels of them below the uppermost."""
         if isinstance(schema, list):
-            found = [self.of(branch) for branch in schema]
-            return 1 + sum(size for size, _ in found), max((depth for _, depth in found), default=0)
+            branches = [self.of(branch) for branch in schema]
+            return 1 + sum(size for size, _ in branches), max((depth for _, depth in branches), default=0)
         declared = self._names.of(schema)
         name = declared.get("name")
-        if name is None:
-            return self._of(declared)
-        if name not in self._named:
+        if name in self._named:
+            return self._named[name]
+        if name is not None:
             self._named[name] = 1, 0  # within itself
-            self._named[name] = self._of(declared)
-        return self._named[name]
-
-    def _of(self, declared: dict[str, Any]) -> tuple[int, int]:
-        kind = declared["type"]
-        inner = [declared["items" if kind == "array" else "values"]] if kind in ("array", "map") else []
-        if kind in ("record", "error"):
-            inner = [field["type"] for field in declared["fields"]]
-        found = [self.of(part) for part in inner]
-        return 1 + sum(size for size, _ in found), max((depth + 1 for _, depth in found), default=0)
+        inner = [self.of(part) for part in types_within(declared)]
+        counted = 1 + sum(size for size, _ in inner), max((depth + 1 for _, depth in inner), default=0)
+        if name is not None:
+            self._named[name] = counted
+        return counted
 
 
 class _Storable:
@@ -146,7 +149,7 @@ class _Storable:
         for branch in branches:
             declared = self._names.of(branch)
             if declared["type"] in ("array", "map"):
-                self.type(declared["items" if declared["type"] == "array" else "values"], path, in_list=True)
+                self.type(types_within(declared)[0], path, in_list=True)
             elif declared["type"] in ("record", "error"):
                 fields = declared["fields"]
                 if not any(self._names.branches(field["type"]) for field in fields):
@@ -173,7 +176,7 @@ class _Check:
         if kind in ("record", "error"):
             self._record(declared, path, outer)
         elif kind in ("array", "map"):
-            items = declared["items" if kind == "array" else "values"]
+            (items,) = types_within(declared)
             if kind == "array":
                 self._require_items(items, path, outer)
             self.type(items, path, outer)
@@ -187,9 +190,8 @@ class _Check:
         fields = [field["name"].lower() for field in declared["fields"]]
         twice = next((field for field in fields if fields.count(field) > 1), None)
         if twice:
-            raise _bad(
-                path, f"`{name}` has two fields `{twice}` that differ in case alone", "give one of them another name"
-            )
+            what = f"`{name}` has two fields `{twice}` that differ in case alone"
+            raise _bad(path, what, "give one of them another name")
         for field in declared["fields"]:
             place = f"{path}.{field['name']}".lstrip(".")
             misread = "default" in field and _misread_type(field["type"], field["default"], self._names)
@@ -238,11 +240,11 @@ class _Finite(_Check):
                 for field in fields:
                     self.type(field["type"], f"{path}.{field['name']}".lstrip("."), (*outer, declared["name"]))
                 self._seen.add(declared["name"])
-            elif declared["type"] == "array":
-                self._require_items(declared["items"], path, outer)
-                self.type(declared["items"], path, outer)
-            elif declared["type"] == "map":
-                self.type(declared["values"], path, outer)
+            elif declared["type"] in ("array", "map"):
+                (items,) = types_within(declared)
+                if declared["type"] == "array":
+                    self._require_items(items, path, outer)
+                self.type(items, path, outer)
 
     def _require_few(self, name: str, fields: Sequence[dict[str, Any]], path: str) -> None:
         free = sum(self._without_bytes(field["type"]) for field in fields)

@@ -67,10 +67,9 @@ class WallClock:
 def instant(unit: str, clock: WallClock | None, number_ns: int | None = None) -> Callable[[Any], int]:
     """Make a converter to units since 1970.
 
-    A time without an offset was shown by `clock`; where that is None, none may have an offset.
-
     Takes ISO 8601 text, datetimes (pandas' with their nanoseconds), and integers already in the unit; or, where
     `number_ns` says how many nanoseconds the unit of the input's numbers has, any number in that unit, also as text.
+    A time without an offset was shown by `clock`; where that is None, none may have an offset.
     """
     unit_ns = UNIT_NS[unit]
     low, high = max(FIRST * 10**6 // unit_ns, LONG[0]), min((LAST + 1) * 10**6 // unit_ns - 1, LONG[1])
@@ -82,19 +81,14 @@ def instant(unit: str, clock: WallClock | None, number_ns: int | None = None) ->
         elif isinstance(value, int) and not isinstance(value, bool):
             count = value
         else:
-            nanoseconds = _text_ns(value, clock) if isinstance(value, str) else _datetime_ns(value, clock)
-            count = _in_units(nanoseconds, unit_ns, unit, value)
+            passed_ns = nanoseconds(value, clock) if isinstance(value, str) else _datetime_ns(value, clock)
+            count = _in_units(passed_ns, unit_ns, unit, value)
         if not low <= count <= high:
             held = "1 to 9999" if unit != "nanos" else "1677 to 2262"
             raise ValueError(f"{value} is outside of what a time in {unit} holds, the years {held}")
         return count
 
     return convert
-
-
-def nanoseconds(text: str, clock: WallClock) -> int:
-    """Return the nanoseconds since 1970 of a time like 2013-01-31T13:45:00Z, of the years 1 to 9999."""
-    return _text_ns(text, clock)
 
 
 def day(number_ns: int | None = None) -> Callable[[Any], int]:
@@ -108,9 +102,9 @@ def day(number_ns: int | None = None) -> Callable[[Any], int]:
             value = _of_number(number, number_ns, DAY_NS, "days")
         if isinstance(value, str):
             value = _parsed(date.fromisoformat, value, "date like 2013-01-31")
-        if isinstance(value, datetime) and value.time() != time(0):
-            raise ValueError(f"{value} has a time of day, which a date cannot hold")
         if isinstance(value, datetime):
+            if value.time() != time(0):
+                raise ValueError(f"{value} has a time of day, which a date cannot hold")
             value = value.date()
         if isinstance(value, date):
             return (value - EPOCH_DAY).days
@@ -161,7 +155,8 @@ def _of_number(number: int | Decimal, number_ns: int, unit_ns: int, unit: str) -
     return count.numerator
 
 
-def _text_ns(text: str, clock: WallClock | None) -> int:
+def nanoseconds(text: str, clock: WallClock | None) -> int:
+    """Return the nanoseconds since 1970 of a time like 2013-01-31T13:45:00Z, of the years 1 to 9999."""
     match = INSTANT.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no time like 2013-01-31T13:45:00Z")
@@ -186,8 +181,8 @@ def _datetime_ns(time_value: Any, clock: WallClock | None) -> int:
     return int(passed // MICROSECOND) * 1000 + int(extra)
 
 
-def _in_units(nanoseconds: int, unit_ns: int, unit: str, value: Any) -> int:
-    count, lost = divmod(nanoseconds, unit_ns)
+def _in_units(passed_ns: int, unit_ns: int, unit: str, value: Any) -> int:
+    count, lost = divmod(passed_ns, unit_ns)
     if lost:
         raise ValueError(f"{value} is finer than its type, which holds {unit}")
     return count

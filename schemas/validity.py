@@ -33,11 +33,8 @@ DEPTH = 32
 
 
 def load_schema(text: str) -> Any:
-    """Return the schema as JSON values, without the logical types that mean nothing where they stand.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA, with the place and what is wrong there.
-    """
+    """Return the schema as JSON values, without the logical types that mean nothing where they stand; raises
+    TidemarkError INVALID_SCHEMA, with the place and what is wrong there."""
     schema = read_json(text)
     check = _Check()
     check.type(schema, "schema", "", 0)
@@ -66,10 +63,7 @@ def is_valid(text: str) -> bool:
 
 def without_unfit_defaults(schema: Any) -> list[str]:
     """Take the defaults that are none of their types out of a schema (JSON values); return what was wrong with each.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA, where something else is wrong.
-    """
+    Raises TidemarkError INVALID_SCHEMA, where something else is wrong."""
     wrong: list[str] = []
     while True:
         check = _Check()

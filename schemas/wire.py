@@ -91,7 +91,6 @@ class AvroCursor:
         return at + size
 
     def enter(self) -> None:
-        """Go one record, array or map deeper."""
         self.depth -= 1
         self.entered -= 1
         if self.depth < 0:
@@ -104,14 +103,14 @@ Check = Callable[[AvroCursor, int], int]
 """Reads over one value: from where it begins to where it ends."""
 
 
-def primitive(schema_type: dict[str, Any]) -> Check | None:
+def _primitive(schema_type: dict[str, Any]) -> Check | None:
     """Return the check of a type without a name; None for what is none."""
     kind, logical = schema_type["type"], schema_type.get("logicalType")
     if kind in ("int", "long"):
         allowed = RANGES.get((kind, str(logical)), INT if kind == "int" else LONG)
         return lambda cursor, at: cursor.varint(at, 64, allowed)[1]
     if kind == "string":
-        return _uuid if logical == "uuid" else text
+        return _uuid if logical == "uuid" else _text
     if kind == "bytes":
         return _decimal(schema_type["precision"]) if logical == "decimal" else lambda cursor, at: _bytes(cursor, at)[1]
     if kind == "boolean":
@@ -120,7 +119,7 @@ def primitive(schema_type: dict[str, Any]) -> Check | None:
     return None if size is None else lambda cursor, at: cursor.skip(at, size)
 
 
-def index(cursor: AvroCursor, at: int, count: int, code: str) -> tuple[int, int]:
+def _index(cursor: AvroCursor, at: int, count: int, code: str) -> tuple[int, int]:
     """Return which of `count` follows, and where that begins."""
     value, at = cursor.varint(at, 32, INT)
     if not 0 <= value < count:
@@ -149,8 +148,7 @@ def _decoded(cursor: AvroCursor, at: int) -> tuple[str, int]:
         raise DecodeError("BAD_UTF8", f"the text before byte {end} is no UTF-8: {exc.reason}") from exc
 
 
-def text(cursor: AvroCursor, at: int) -> int:
-    """Check a string, a length and that many bytes of UTF-8, and return where it ends."""
+def _text(cursor: AvroCursor, at: int) -> int:
     return _decoded(cursor, at)[1]
 
 
@@ -175,14 +173,12 @@ def _check_digits(number: bytes, precision: int, end: int) -> None:
         raise DecodeError("BAD_DECIMAL", f"the decimal before byte {end} has no digit, or more than {precision}")
 
 
-def enum(schema_type: dict[str, Any]) -> Check:
-    """Return the check of a symbol's index."""
+def _enum(schema_type: dict[str, Any]) -> Check:
     count = len(schema_type["symbols"])
-    return lambda cursor, at: index(cursor, at, count, "BAD_ENUM")[1]
+    return lambda cursor, at: _index(cursor, at, count, "BAD_ENUM")[1]
 
 
-def fixed(schema_type: dict[str, Any]) -> Check:
-    """Return the check of as many bytes as the type says."""
+def _fixed(schema_type: dict[str, Any]) -> Check:
     size, is_decimal = schema_type["size"], schema_type.get("logicalType") == "decimal"
 
     def check(cursor: AvroCursor, at: int) -> int:
@@ -217,7 +213,6 @@ class _Compiler:
         self._smallest: dict[str, int] = {}
 
     def compile(self, schema: Any) -> Check:
-        """Return the check of one type."""
         if isinstance(schema, list):
             return self._union(schema)
         schema_type = schema if isinstance(schema, dict) else {"type": schema}
@@ -227,13 +222,13 @@ class _Compiler:
         if kind in ("array", "map"):
             return self._blocks(schema_type)
         if kind in ("enum", "fixed"):
-            self._named[schema_type["name"]] = enum(schema_type) if kind == "enum" else fixed(schema_type)
+            self._named[schema_type["name"]] = _enum(schema_type) if kind == "enum" else _fixed(schema_type)
             self._smallest[schema_type["name"]] = 1 if kind == "enum" else schema_type["size"]
             return self._named[schema_type["name"]]
-        return primitive(schema_type) or (lambda cursor, at: self._named[kind](cursor, at))
+        return _primitive(schema_type) or (lambda cursor, at: self._named[kind](cursor, at))
 
     def _record(self, schema_type: dict[str, Any]) -> Check:
-        name, fields = schema_type["name"], []
+        name = schema_type["name"]
         self._named[name] = lambda cursor, at: check(cursor, at)
         self._smallest[name] = 0  # while its own fields are compiled: a record that holds itself
         fields = [self.compile(field["type"]) for field in schema_type["fields"]]
@@ -254,7 +249,7 @@ class _Compiler:
         smallest = self._size(schema_type["values" if is_map else "items"]) + is_map
 
         def check_item(cursor: AvroCursor, at: int) -> int:
-            return item(cursor, text(cursor, at))
+            return item(cursor, _text(cursor, at))
 
         return _block_check(check_item if is_map else item, smallest)
 
@@ -262,7 +257,7 @@ class _Compiler:
         checks = [self.compile(branch) for branch in branches]
 
         def check(cursor: AvroCursor, at: int) -> int:
-            branch, at = index(cursor, at, len(checks), "BAD_UNION")
+            branch, at = _index(cursor, at, len(checks), "BAD_UNION")
             return checks[branch](cursor, at)
 
         return check

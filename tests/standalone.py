@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from conf.settings import SPARK_SECRET
+from conf.sections import SPARK_SECRET
 from local.processes import end_group, wait_for
 from tests.jvm import SERVER_OPTIONS
 

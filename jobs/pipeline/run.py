@@ -14,7 +14,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
-from conf.settings import Delivery, Settings
+from conf.sections import Delivery
+from conf.settings import Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import offsets as kafka_offsets
 from jobs.connectors.kafka import source_sink

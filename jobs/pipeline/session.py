@@ -27,8 +27,9 @@ from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
 from conf.errors import Interrupted, TidemarkError
+from conf.sections import SPARK_SECRET
 from conf.setting_types import milliseconds
-from conf.settings import SPARK_SECRET, Settings, secret_variables
+from conf.settings import Settings, secret_variables
 from jobs.connectors.spark_internals import jvm, load_testing_late, start_callback_server, submitted_conf
 from jobs.pipeline.outputs import Batch
 from jobs.pipeline.progress import offsets_of_batch

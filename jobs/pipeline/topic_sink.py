@@ -16,7 +16,8 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from conf import code_version
 from conf.errors import TidemarkError
-from conf.settings import Delivery, Settings
+from conf.sections import Delivery
+from conf.settings import Settings
 from conf.topics import Topic
 from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table

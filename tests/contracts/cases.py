@@ -5,7 +5,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from conf.settings import CompatibilityLevel
+from conf.sections import CompatibilityLevel
 from schemas.registry import RegisteredSchema
 
 TABLE = Path(__file__).with_name("compatibility_cases.toml")

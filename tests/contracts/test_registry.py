@@ -12,7 +12,8 @@ import pytest
 from confluent_kafka.schema_registry import Schema, SchemaReference
 
 from conf.errors import TidemarkError
-from conf.settings import CompatibilityLevel, load
+from conf.sections import CompatibilityLevel
+from conf.settings import load
 from schemas.cli import main
 from schemas.contracts import contract
 from schemas.registry import Registry, open_registry

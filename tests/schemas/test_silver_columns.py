@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conf.errors import TidemarkError
-from conf.settings import CompatibilityLevel
+from conf.sections import CompatibilityLevel
 from schemas.cli import main
 from schemas.compatibility import conflicts, obstacles
 from schemas.contracts import contract

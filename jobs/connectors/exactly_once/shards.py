@@ -23,7 +23,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
-from conf.settings import Delivery
+from conf.sections import Delivery
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.markers import DONE, BatchId, Done, Layout, is_done
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer

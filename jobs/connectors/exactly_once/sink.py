@@ -17,7 +17,8 @@ from confluent_kafka.admin import AdminClient
 from pyspark.sql import DataFrame
 
 from conf.errors import TidemarkError
-from conf.settings import Batching, Delivery, Kafka
+from conf.sections import Delivery
+from conf.settings import Batching, Kafka
 from conf.settings import Ledger as Limits
 from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION, Ledger, require_timeout_below_cap, topic_ids

@@ -11,7 +11,8 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata
 
 from conf.credentials import certificate_subject
 from conf.errors import TidemarkError
-from conf.settings import CLIENT_LOG, Kafka
+from conf.kafka import CLIENT_LOG
+from conf.settings import Kafka
 from jobs.connectors.kafka.refusals import BY_ERROR
 
 METADATA_TIMEOUT_S = 10

@@ -11,7 +11,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf.errors import TidemarkError
-from conf.settings import OnFailure, Running, load
+from conf.sections import OnFailure
+from conf.settings import Running, load
 from jobs.connectors.causes import Cause
 from jobs.pipeline import supervision
 from jobs.pipeline.errors import NAMED, WORKER_LATE, known_error

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import KafkaError, Producer
 
 from conf.errors import TidemarkError
-from conf.settings import CLIENT_LOG
+from conf.kafka import CLIENT_LOG
 from jobs.connectors.exactly_once import bulk
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
 from jobs.connectors.kafka import access as kafka_access
