@@ -82,23 +82,18 @@ def job_parser() -> ArgumentParser:
     return parser
 
 
-REPLAY_DESCRIPTION = (
-    "Any range of the past run again beside the live tables, verified, and swapped in; see docs/replay.md."
-)
-REPLAY_EXIT_CODES = (
-    "exit code: 0 done or nothing to do, 1 failure, 2 wrong usage, 3 differences that nobody can explain, 4 locked"
-)
 LAST_STEPS = ("run", "verify", "cutover")  # that `--through` may name
 
 
 def parse_replay(words: Sequence[str]) -> Namespace:
     """Return the arguments of `replay`."""
-    return command_line.parse(replay_parser(), words)
-
-
-def replay_parser() -> ArgumentParser:
-    """Return the whole command line of `replay`."""
-    parser = ArgumentParser(prog="local/tidemark replay", description=REPLAY_DESCRIPTION, epilog=REPLAY_EXIT_CODES)
+    codes = "0 done or nothing to do, 1 failure, 2 wrong usage, 3 differences that nobody can explain, 4 locked"
+    parser = ArgumentParser(
+        prog="local/tidemark replay",
+        description="Any range of the past run again beside the live tables, verified, and swapped in; "
+        "see docs/replay.md.",
+        epilog=f"exit code: {codes}",
+    )
     common = [command_line.settings_options(with_roots=True)]
     steps = parser.add_subparsers(
         dest="step", required=True, metavar="plan|run|verify|cutover|undo|abandon|list|catch-up"
@@ -126,7 +121,7 @@ def replay_parser() -> ArgumentParser:
     catch_up.add_argument("--through", choices=LAST_STEPS, default="cutover", help="how far (default: cutover)")
     catch_up.add_argument("--dry-run", action="store_true", help="only say which periods are due")
     _add_accept(catch_up)
-    return parser
+    return command_line.parse(parser, words)
 
 
 def _add_request(parser: ArgumentParser) -> None:
@@ -147,7 +142,6 @@ def _add_accept(parser: ArgumentParser) -> None:
     )
 
 
-MAINTAIN_DESCRIPTION = "Keep tables, checkpoints and ledgers small while jobs run; see docs/maintenance.md."
 MAINTAIN_EXIT_CODES = "exit code: 0 done (or left alone, for a reason that is said), 1 something failed, 2 wrong usage"
 MAINTAIN_ACTIONS = {
     "tables": "make large files of small ones, remove the files of old versions",
@@ -159,14 +153,11 @@ MAINTAIN_ACTIONS = {
 
 def parse_maintain(words: Sequence[str]) -> Namespace:
     """Return the arguments of `maintain`."""
-    return command_line.parse(maintain_parser(), words)
-
-
-def maintain_parser() -> ArgumentParser:
-    """Return the whole command line of `maintain`."""
-    usage = "local/tidemark maintain ACTION [options] [-- spark-submit options]"
     parser = ArgumentParser(
-        prog="local/tidemark maintain", usage=usage, description=MAINTAIN_DESCRIPTION, epilog=MAINTAIN_EXIT_CODES
+        prog="local/tidemark maintain",
+        usage="local/tidemark maintain ACTION [options] [-- spark-submit options]",
+        description="Keep tables, checkpoints and ledgers small while jobs run; see docs/maintenance.md.",
+        epilog=MAINTAIN_EXIT_CODES,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="|".join(MAINTAIN_ACTIONS))
     common = [command_line.settings_options(with_roots=True)]
@@ -178,10 +169,9 @@ def maintain_parser() -> ArgumentParser:
         if name == "ledgers":
             remove = "delete this ledger; refused while its sink is there; may be repeated"
             action.add_argument("--remove", action="append", default=[], metavar="TOPIC", help=remove)
-    return parser
+    return command_line.parse(parser, words)
 
 
-CHECKPOINT_DESCRIPTION = "Do the checkpoints of a job fit its code as it is now? See docs/checkpoint-doctor.md."
 CHECKPOINT_EXIT_CODES = (
     "exit code: 0 every query is safe or new (or the action is done), 1 something must be done or went wrong, "
     "2 wrong usage"
@@ -190,16 +180,11 @@ CHECKPOINT_EXIT_CODES = (
 
 def parse_checkpoint(words: Sequence[str]) -> Namespace:
     """Return the arguments of `checkpoint`; UNKNOWN_JOB for a job that is not there."""
-    args = command_line.parse(checkpoint_parser(), words)
-    catalog.require(args.job)
-    return args
-
-
-def checkpoint_parser() -> ArgumentParser:
-    """Return the whole command line of `checkpoint`."""
-    usage = "local/tidemark checkpoint ACTION JOB [options] [-- spark-submit options]"
     parser = ArgumentParser(
-        prog="local/tidemark checkpoint", usage=usage, description=CHECKPOINT_DESCRIPTION, epilog=CHECKPOINT_EXIT_CODES
+        prog="local/tidemark checkpoint",
+        usage="local/tidemark checkpoint ACTION JOB [options] [-- spark-submit options]",
+        description="Do the checkpoints of a job fit its code as it is now? See docs/checkpoint-doctor.md.",
+        epilog=CHECKPOINT_EXIT_CODES,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="doctor|repartition|rename")
     common = [command_line.settings_options(with_roots=True)]
@@ -218,7 +203,9 @@ def checkpoint_parser() -> ArgumentParser:
         action.add_argument("job", metavar="JOB")
         action.add_argument("output", metavar="OUTPUT", help="as the job declares it")
     rename.add_argument("source", metavar="OLD_JOB/OLD_OUTPUT", help="its folder under the checkpoints root")
-    return parser
+    args = command_line.parse(parser, words)
+    catalog.require(args.job)
+    return args
 
 
 # Of the operations that are carried out by Spark alone, by their folders in jobs/operations/.

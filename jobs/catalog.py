@@ -9,7 +9,6 @@ from typing import Protocol, cast
 from conf.errors import TidemarkError, nearest
 
 FOLDER = Path(__file__).resolve().parent
-BUILD = "def build("
 OF_PACKAGE = "job"  # the file of a package that is a job by the package's name
 
 
@@ -35,15 +34,14 @@ def _jobs(folder: Path) -> dict[str, tuple[str, str]]:
     for path in sorted(folder.rglob("*.py")):
         text = path.read_text()
         # Most files are no job, and need no parsing to tell.
-        if BUILD in text and _defines_build(tree := ast.parse(text)):
+        if "def build(" not in text:
+            continue
+        tree = ast.parse(text)
+        if any(isinstance(node, ast.FunctionDef) and node.name == "build" for node in tree.body):
             parts = path.relative_to(folder).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == OF_PACKAGE else parts)
             jobs[name] = ".".join(("jobs", *parts)), (ast.get_docstring(tree) or "").partition("\n")[0]
     return jobs
-
-
-def _defines_build(tree: ast.Module) -> bool:
-    return any(isinstance(node, ast.FunctionDef) and node.name == "build" for node in tree.body)
 
 
 def require(name: str) -> str:

@@ -7,29 +7,18 @@ Every query keeps the name, checkpoint and settings of its own job, so that it c
 the other way round, without reading anything twice.
 """
 
-from jobs.flights import (
-    busiest_routes,
-    delay_alerts,
-    disruptions,
-    hourly_delays,
-    overdue,
-    rolling_delays,
-    unique_departures,
-    weather_impact,
-)
+from collections.abc import Callable
+from importlib import import_module
+
 from jobs.ingest import job as ingest_job
 from jobs.pipeline.run import Run
 
-JOBS = {
+ORDER = """
+    unique_departures hourly_delays rolling_delays weather_impact disruptions busiest_routes overdue delay_alerts
+"""
+JOBS: dict[str, Callable[[Run], None]] = {
     "ingest": ingest_job.build,
-    "flights.unique_departures": unique_departures.build,
-    "flights.hourly_delays": hourly_delays.build,
-    "flights.rolling_delays": rolling_delays.build,
-    "flights.weather_impact": weather_impact.build,
-    "flights.disruptions": disruptions.build,
-    "flights.busiest_routes": busiest_routes.build,
-    "flights.overdue": overdue.build,
-    "flights.delay_alerts": delay_alerts.build,
+    **{f"flights.{name}": import_module(f"jobs.flights.{name}").build for name in ORDER.split()},
 }
 
 

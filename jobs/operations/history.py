@@ -18,7 +18,6 @@ from jobs import catalog
 from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.monitoring.micro_batch_table import COLUMNS
 
-DESCRIPTION = "What each micro-batch read, rejected and took, and how it ended; see docs/operate.md."
 EXIT_CODES = "exit code: 0, or 1 for a failure, 2 for wrong usage"
 HEADINGS = ("BEGAN", "QUERY", "BATCH", "OUTCOME", "ROWS", "REJECTED", "LATE", "LAG", "SECONDS", "WATERMARK")
 NUMBERS = ("BATCH", "ROWS", "REJECTED", "LATE", "LAG", "SECONDS")
@@ -29,15 +28,15 @@ def main(argv: Sequence[str]) -> int:
     """Run `history ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
     words = list(argv)
     if words[:1] == ["explain"]:
-        return _explain(command_line.parse(_explain_parser(), words[1:]))
-    return _list(command_line.parse(_list_parser(), words))
+        return _explain(words[1:])
+    return _list(words)
 
 
-def _list_parser() -> argparse.ArgumentParser:
+def _list(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="local/tidemark history",
         usage="local/tidemark history [JOB] [--since WHEN] [--failed] | history explain QUERY BATCH",
-        description=DESCRIPTION,
+        description="What each micro-batch read, rejected and took, and how it ended; see docs/operate.md.",
         epilog=EXIT_CODES,
         parents=[command_line.settings_options()],
     )
@@ -47,22 +46,7 @@ def _list_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--failed", action="store_true", help="only micro-batches that failed or were killed")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, with every column")
-    return parser
-
-
-def _explain_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="local/tidemark history explain",
-        description="Everything that is known of one micro-batch, and the command that runs its records again.",
-        epilog=EXIT_CODES,
-        parents=[command_line.settings_options()],
-    )
-    parser.add_argument("query")
-    parser.add_argument("batch", type=command_line.whole_number)
-    return parser
-
-
-def _list(options: argparse.Namespace) -> int:
+    options = command_line.parse(parser, words)
     settings, where = command_line.settings_of(options), wanted(options.name, options.since, options.failed)
     if options.json:
         for row in rows_of(micro_batch_table.micro_batches(settings, where)):
@@ -81,7 +65,16 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _explain(options: argparse.Namespace) -> int:
+def _explain(words: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="local/tidemark history explain",
+        description="Everything that is known of one micro-batch, and the command that runs its records again.",
+        epilog=EXIT_CODES,
+        parents=[command_line.settings_options()],
+    )
+    parser.add_argument("query")
+    parser.add_argument("batch", type=command_line.whole_number)
+    options = command_line.parse(parser, words)
     rows = attempts(command_line.settings_of(options), options.query, options.batch)
     if not rows:
         what = f"no micro-batch {options.batch} of {options.query} is known"

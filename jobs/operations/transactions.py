@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
@@ -21,7 +21,7 @@ from jobs.connectors.exactly_once.markers import author_of
 from jobs.connectors.kafka.access import connect, granting
 from jobs.connectors.kafka.acls import cluster_operations
 from jobs.connectors.kafka.consumer import is_end, messages, open_consumer
-from jobs.connectors.kafka.java_client import TO_LIST, OpenTransaction
+from jobs.connectors.kafka.java_client import TO_LIST, OpenTransaction, TransactionAdmin
 from jobs.connectors.kafka.offsets import SECONDS, edges, list_offsets
 
 # Kafka's own topic, which nobody reads as a reader of committed records.
@@ -35,14 +35,6 @@ QUARANTINE = {
 
 Place = tuple[str, int]
 State = Literal["dead", "lives", "unproven", "foreign", "hanging"]
-
-
-class Fences(Protocol):
-    """Knows the open transactions of partitions, and fences writers; see `TransactionAdmin`."""
-
-    def open_in(self, places: Collection[Place]) -> list[OpenTransaction]: ...
-
-    def fence(self, transactional_id: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -156,16 +148,10 @@ def findings(
     return found
 
 
-def may_be_hidden(connection: Mapping[str, Any]) -> str:
-    """Say why nothing is known of a transaction, where coordinators do not tell every user of all."""
-    who, command = granting(TO_LIST, connection)
-    return f"no coordinator tells {who} of it: it has no time-out, or {who} lacks the right to {TO_LIST}: {command}"
-
-
 class OpenTransactions:
     """The open transactions of a cluster."""
 
-    def __init__(self, kafka: Kafka, fences: Fences) -> None:
+    def __init__(self, kafka: Kafka, fences: TransactionAdmin) -> None:
         self._kafka, self._fences = kafka, fences
         self._admin = connect(kafka)
 
@@ -180,7 +166,9 @@ class OpenTransactions:
         # Coordinators tell each user of those transactions only that it may describe.
         found = findings(blocked, self._fences.open_in(blocked.keys()), topics, self._author_at)
         if any(each.state == "hanging" for each in found) and "Alter" not in cluster_operations(self._admin):
-            why = may_be_hidden(self._kafka.client_config())
+            who, command = granting(TO_LIST, self._kafka.client_config())
+            lacks = f"{who} lacks the right to {TO_LIST}: {command}"
+            why = f"no coordinator tells {who} of it: it has no time-out, or {lacks}"
             found = [replace(each, why=why) if each.state == "hanging" else each for each in found]
         return found
 

@@ -84,17 +84,14 @@ def _named(sources: tuple[tuple[str, ...] | None, ...]) -> str:
 
 def _state(before: OldQuery, now: NewQuery) -> Iterator[Change]:
     old, new = before.operators, now.operators
-    if [operator.name for operator in old] != [operator.name for operator in new]:
-        yield Change("rebuild", f"stateful operators were {_listed(old)} and are {_listed(new)}")
+    was, names = (", ".join(operator.name for operator in operators) or "none" for operators in (old, new))
+    if was != names:
+        yield Change("rebuild", f"stateful operators were {was} and are {names}")
         return
     changes = [change for pair in zip(old, new, strict=True) for change in _families(*pair)]
     if now.refused and all(change.answer == "safe" for change in changes):
         changes.append(Change("rebuild", f"Spark refuses the old state: {now.refused}"))
     yield from changes
-
-
-def _listed(operators: list[Operator]) -> str:
-    return ", ".join(operator.name for operator in operators) or "none"
 
 
 def _families(old: Operator, new: Operator) -> Iterator[Change]:
@@ -113,21 +110,12 @@ def _families(old: Operator, new: Operator) -> Iterator[Change]:
 
 def _schemas(where: str, old: Family, new: Family) -> Iterator[Change]:
     for part, was, is_now in (("key", old.key, new.key), ("value", old.value, new.value)):
-        if _shape(was) != _shape(is_now):
+        # By their texts: whether a field may be null changes nothing in what lies there.
+        if was.simpleString() != is_now.simpleString():
             text = f"{where}: the state's {part} was {was.simpleString()} and is {is_now.simpleString()}"
-            yield Change("rebuild", f"{text}{_only_names(was, is_now)}")
-
-
-def _only_names(old: StructType, new: StructType) -> str:
-    same = [field.dataType.simpleString() for field in old.fields] == [
-        field.dataType.simpleString() for field in new.fields
-    ]
-    return ", which Spark takes for the same: it compares types, not names" if same else ""
-
-
-def _shape(schema: StructType) -> str:
-    # Whether a field may be null changes nothing in what lies there.
-    return schema.simpleString()
+            types = [[field.dataType.simpleString() for field in schema.fields] for schema in (was, is_now)]
+            only_names = ", which Spark takes for the same: it compares types, not names"
+            yield Change("rebuild", f"{text}{only_names if types[0] == types[1] else ''}")
 
 
 def _frozen(before: OldQuery, now: NewQuery) -> Iterator[Change]:
@@ -139,10 +127,11 @@ def _frozen(before: OldQuery, now: NewQuery) -> Iterator[Change]:
         yield Change("rebuild", f"{what}: Spark goes on with the old store, state does not move between them")
     elif partitions and int(partitions) != now.partitions:
         what = f"the state has {partitions} partitions, and the settings say {now.partitions}"
-        is_rocksdb = provider.rpartition(".")[2].startswith("RocksDB")
-        how = "Spark goes on with the old number until it is repartitioned"
-        heap = "Spark goes on with the old number, and repartitions no state on the heap"
-        yield Change("repartition" if is_rocksdb else "rebuild", f"{what}: {how if is_rocksdb else heap}")
+        goes_on = "Spark goes on with the old number"
+        if _short(provider).startswith("RocksDB"):
+            yield Change("repartition", f"{what}: {goes_on} until it is repartitioned")
+        else:
+            yield Change("rebuild", f"{what}: {goes_on}, and repartitions no state on the heap")
 
 
 def _short(provider: str) -> str:

@@ -186,7 +186,11 @@ def _check_table(name: str, table: TableCoverage, topics: ClusterTopics, complet
     for chain in table.chains:
         for gap in gaps_within(chain, table.is_whole or chain.first.batch == 0):
             yield _broken(name, gap, table.anew)
-    for chains in _by_sink(table.chains):
+    by_writer: dict[tuple[str, str], list[QueryOffsets]] = defaultdict(list)
+    for chain in table.chains:
+        if not chain.key.is_range:
+            by_writer[chain.key.sink, chain.key.statement].append(chain)  # in the order in which they began
+    for chains in by_writer.values():
         for gap in gaps_between(_not_removed(chains, table.removals)):
             yield _broken(name, gap, table.anew)
         publishes = chains[-1].key.query_id in topics.publishing
@@ -231,15 +235,6 @@ def _broken(name: str, gap: Gap, anew: str) -> Finding:
 
 def _are(span: Span) -> str:
     return "is" if span.end - (span.start or 0) == 1 else "are"
-
-
-def _by_sink(chains: Iterable[QueryOffsets]) -> list[list[QueryOffsets]]:
-    """Group the chains that go on by sink and statement, in the order in which they began."""
-    by_sink: dict[tuple[str, str], list[QueryOffsets]] = defaultdict(list)
-    for chain in chains:
-        if not chain.key.is_range:
-            by_sink[chain.key.sink, chain.key.statement].append(chain)
-    return list(by_sink.values())
 
 
 def _not_removed(chains: Sequence[QueryOffsets], removals: Collection[int]) -> list[QueryOffsets]:

@@ -15,9 +15,8 @@ from conf.settings import Settings
 from jobs.connectors.kafka.access import connect
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.operations.coverage.check import check_coverage
-from jobs.operations.coverage.holdings import Coverage, SinkCoverage, read_coverage
+from jobs.operations.coverage.holdings import Coverage, read_coverage
 from jobs.operations.coverage.query_offsets import Finding, QueryOffsets, Span
-from jobs.operations.coverage.tables import TableCoverage
 
 TABLES = ("table", "sink/statement", "query id", "topic", "partition", "from", "to", "commits", "newest commit")
 SINKS = ("output topic", "sink", "query id", "topic", "partition", "from", "to", "batch", "records", "newest batch")
@@ -33,62 +32,18 @@ def json_objects(coverage: Coverage) -> Iterator[dict[str, Any]]:
         for chain in table.chains:
             for span in chain.spans:
                 yield {"kind": "table", "table": name, "version": table.version} | _chain(chain) | _span(span)
-        for replaced_rows in table.replaced:
-            fields = {"kind": "replaced", "table": name, "replay": replaced_rows.replay, "column": replaced_rows.column}
-            edges = {"from": replaced_rows.start, "until": replaced_rows.end}
-            yield fields | edges | {"version": replaced_rows.version, "undone_by": replaced_rows.undone_by}
+        for rows in table.replaced:
+            fields = {"kind": "replaced", "table": name, "replay": rows.replay, "column": rows.column}
+            yield fields | {"from": rows.start, "until": rows.end, "version": rows.version, "undone_by": rows.undone_by}
         for undone in table.undone:
             fields = {"kind": "undone", "table": name} | undone.key._asdict()
             yield fields | _span(undone.span) | {"version": undone.version, "undone_by": undone.undone_by}
     for sink in coverage.sinks:
-        for span in sink.chain.spans if sink.chain else ():
-            yield _sink(sink) | _chain(sink.chain) | _span(span) if sink.chain else {}
-
-
-def text_lines(coverage: Coverage) -> list[str]:
-    """Return the lines of `coverage show`; one that says so where there is nothing."""
-    held = [_row(name, chain, span) for name, chain, span in _spans(coverage.tables)]
-    topics = [_sink_row(sink, span) for sink in coverage.sinks for span in (sink.chain.spans if sink.chain else ())]
-    replaced = [
-        (name, item.replay, item.column, item.start, item.end, str(item.version), str(item.undone_by or ""))
-        for name, table in coverage.tables.items()
-        for item in table.replaced
-    ]
-    parts = [
-        _aligned([heading, *rows]) for heading, rows in ((TABLES, held), (SINKS, topics), (REPLACED, replaced)) if rows
-    ]
-    lost = [
-        f"{name}: {item.span.topic} partition {item.span.partition} from {item.span.start} to {item.span.end}"
-        f" was taken back by version {item.undone_by} (RESTORE)"
-        for name, table in coverage.tables.items()
-        for item in table.undone
-    ]
-    parts += [lost] if lost else []
-    return [line for part in parts for line in ["", *part]][1:] or ["no table and no output topic says what it holds"]
-
-
-def _spans(tables: dict[str, TableCoverage]) -> Iterator[tuple[str, QueryOffsets, Span]]:
-    for name, table in tables.items():
-        for chain in table.chains:
-            for span in chain.spans:
-                yield name, chain, span
-
-
-def _row(name: str, chain: QueryOffsets, span: Span) -> tuple[str, ...]:
-    key = chain.key
-    commits = f"{chain.commits:,}" if chain.is_counted else f"{chain.commits:,}+"
-    who = f"{key.sink}/{key.statement}", key.query_id[:ID_SHOWN]
-    return (name, *who, *_span_row(span), commits, _time(chain.newest.at))
-
-
-def _sink_row(sink: SinkCoverage, span: Span) -> tuple[str, ...]:
-    query_id = sink.chain.key.query_id[:ID_SHOWN] if sink.chain else ""
-    who = " ".join(sorted(sink.topics)), sink.sink, query_id
-    return (*who, *_span_row(span), str(sink.batch), f"{sink.records:,}", _time(sink.at))
-
-
-def _span_row(span: Span) -> tuple[str, ...]:
-    return span.topic, str(span.partition), "?" if span.start is None else str(span.start), str(span.end)
+        if sink.chain:
+            begun: dict[str, Any] = {"kind": "topic", "output_topics": sorted(sink.topics), "begun_batch": sink.batch}
+            begun |= {"records": sink.records, "shards": sink.shards, "missing_shards": list(sink.missing)}
+            for span in sink.chain.spans:
+                yield begun | _chain(sink.chain) | _span(span)
 
 
 def _chain(chain: QueryOffsets) -> dict[str, Any]:
@@ -96,13 +51,43 @@ def _chain(chain: QueryOffsets) -> dict[str, Any]:
     return chain.key._asdict() | counts | {"at": chain.newest.at.isoformat() if chain.newest.at else None}
 
 
-def _sink(sink: SinkCoverage) -> dict[str, Any]:
-    fields = {"kind": "topic", "output_topics": sorted(sink.topics), "begun_batch": sink.batch}
-    return fields | {"records": sink.records, "shards": sink.shards, "missing_shards": list(sink.missing)}
-
-
 def _span(span: Span) -> dict[str, Any]:
     return {"topic": span.topic, "partition": span.partition, "from": span.start, "to": span.end}
+
+
+def text_lines(coverage: Coverage) -> list[str]:
+    """Return the lines of `coverage show`; one that says so where there is nothing."""
+    held: list[tuple[str, ...]] = []
+    topics: list[tuple[str, ...]] = []
+    replaced: list[tuple[str, ...]] = []
+    lost: list[str] = []
+    for name, table in coverage.tables.items():
+        for chain in table.chains:
+            who = name, f"{chain.key.sink}/{chain.key.statement}", chain.key.query_id[:ID_SHOWN]
+            commits = f"{chain.commits:,}" if chain.is_counted else f"{chain.commits:,}+"
+            held += [(*who, *_span_texts(span), commits, _time(chain.newest.at)) for span in chain.spans]
+        for rows in table.replaced:
+            undone_by = str(rows.undone_by or "")
+            replaced.append((name, rows.replay, rows.column, rows.start, rows.end, str(rows.version), undone_by))
+        for undone in table.undone:
+            span = (
+                f"{undone.span.topic} partition {undone.span.partition} from {undone.span.start} to {undone.span.end}"
+            )
+            lost.append(f"{name}: {span} was taken back by version {undone.undone_by} (RESTORE)")
+    for sink in coverage.sinks:
+        if sink.chain:
+            who = " ".join(sorted(sink.topics)), sink.sink, sink.chain.key.query_id[:ID_SHOWN]
+            counts = str(sink.batch), f"{sink.records:,}", _time(sink.at)
+            topics += [(*who, *_span_texts(span), *counts) for span in sink.chain.spans]
+    parts = [
+        _aligned([heading, *rows]) for heading, rows in ((TABLES, held), (SINKS, topics), (REPLACED, replaced)) if rows
+    ]
+    parts += [lost] if lost else []
+    return [line for part in parts for line in ["", *part]][1:] or ["no table and no output topic says what it holds"]
+
+
+def _span_texts(span: Span) -> tuple[str, ...]:
+    return span.topic, str(span.partition), "?" if span.start is None else str(span.start), str(span.end)
 
 
 def _time(at: datetime | None) -> str:
@@ -121,11 +106,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-DESCRIPTION = "What tables and output topics hold of their topics, offset by offset; see docs/coverage.md."
-EXIT_CODES = "exit code: 0 all is well, 1 a check found something, or a failure, 2 wrong usage"
-NAMES = "a table, a folder of tables, a query, an output topic, or a topic that is read; all, if left out"
-
-
 def main(argv: Sequence[str]) -> int:
     """Run `coverage ARGV`; returns the exit code, raises TidemarkError and, for wrong usage, SystemExit(2)."""
     return command_line.run(build_parser(), argv)
@@ -133,10 +113,15 @@ def main(argv: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the whole command line."""
-    parser = argparse.ArgumentParser(prog="local/tidemark coverage", description=DESCRIPTION, epilog=EXIT_CODES)
+    parser = argparse.ArgumentParser(
+        prog="local/tidemark coverage",
+        description="What tables and output topics hold of their topics, offset by offset; see docs/coverage.md.",
+        epilog="exit code: 0 all is well, 1 a check found something, or a failure, 2 wrong usage",
+    )
     commands = parser.add_subparsers(required=True, metavar="show|check")
     common = argparse.ArgumentParser(add_help=False, parents=[command_line.settings_options()])
-    common.add_argument("names", nargs="*", metavar="NAME", help=NAMES)
+    names = "a table, a folder of tables, a query, an output topic, or a topic that is read; all, if left out"
+    common.add_argument("names", nargs="*", metavar="NAME", help=names)
     common.add_argument("--json", action="store_true", help="one JSON object a line")
     command = commands.add_parser("show", parents=[common], help="from which offset to which, by what commits recorded")
     command.set_defaults(run=_show)
@@ -178,17 +163,16 @@ def _check(loaded: Settings, options: argparse.Namespace) -> int:
 def shorten(findings: Iterable[Finding]) -> list[Finding]:
     """Keep SHOWN of each code, place and partition, and one that says how many more there are."""
     kept: list[Finding] = []
-    counts: dict[tuple[str, str, str, int | None], list[Finding]] = {}
+    alike: dict[tuple[str, str, str, int | None], list[Finding]] = {}
     for finding in findings:
-        same = counts.setdefault((finding.code, finding.where, finding.topic, finding.partition), [])
+        same = alike.setdefault((finding.code, finding.where, finding.topic, finding.partition), [])
         same.append(finding)
         if len(same) <= SHOWN:
             kept.append(finding)
-    for same in counts.values():
+    for (code, where, topic, partition), same in alike.items():
         if len(same) > SHOWN:
-            first, text = same[0], f"{len(same) - SHOWN:,} more like these; --json shows them all"
-            named = f"{first.where}: {first.topic} partition {first.partition}: {text}"
-            kept.append(Finding(first.code, first.where, named, "", first.topic, first.partition))
+            text = f"{len(same) - SHOWN:,} more like these; --json shows them all"
+            kept.append(Finding(code, where, f"{where}: {topic} partition {partition}: {text}", "", topic, partition))
     return kept
 
 

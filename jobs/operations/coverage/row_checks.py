@@ -185,11 +185,11 @@ def check_rows(audit: RowAudit, edges: Mapping[int, Edges] | None, reader: ReadC
     where, topic = audit.name, audit.topic
     expected = audit.expected()
     for partition, bitmap in sorted(audit.bitmaps.items()):
-        by_whom = "DESCRIBE HISTORY says who"
-        again = f"{by_whom} wrote after the job: RESTORE to before that, or read the topic again"
+        wrote_after = "DESCRIBE HISTORY says who wrote after the job: RESTORE to before that, or read the topic again"
+        others = "somebody else has written them: DESCRIBE HISTORY says who"
         for code, offsets, text, remedy in (
-            ("DOUBLED", bitmap.doubled, f"doubled in {where}", again),
-            ("UNCLAIMED", bitmap.beyond, f"in {where} by no commit", f"somebody else has written them: {by_whom}"),
+            ("DOUBLED", bitmap.doubled, f"doubled in {where}", wrote_after),
+            ("UNCLAIMED", bitmap.beyond, f"in {where} by no commit", others),
         ):
             for start, end in _offset_runs(np.unique(np.concatenate([NO_OFFSETS, *offsets]))):
                 yield offsets_finding(code, where, Span(topic, partition, start, end), text, remedy)

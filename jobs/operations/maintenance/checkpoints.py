@@ -137,7 +137,7 @@ class CheckpointCleanup:
             yield self._report(query.uri, "kept", why)
         for replay in self._replays:
             # The record stays: it says which range was replayed.
-            places, why = ReplayPaths.of(self._settings, replay.id), f"replay {replay.id} is {replay.state}"
+            places, why = ReplayPaths(self._settings, replay.id), f"replay {replay.id} is {replay.state}"
             for uri in filter(self._folders.exists, places.temporary):
                 if replay.is_finished:
                     yield self._aged(uri, why, self._folders.modified(places.record))

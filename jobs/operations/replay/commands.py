@@ -282,7 +282,7 @@ class Steps:
 
     def abandon(self, replay: Replay) -> Replay:
         """Remove what the replay has written beside the live tables; its record stays."""
-        for path in ReplayPaths.of(self._settings, replay.id).temporary:
+        for path in ReplayPaths(self._settings, replay.id).temporary:
             Folders(self._spark).remove(path)
         return replay if replay.is_finished else self._replays.keep(replay, state="abandoned")
 

@@ -42,7 +42,7 @@ class Cutover:
         self, spark: SparkSession, settings: Settings, replay: Replay, require_lock: Callable[[], None]
     ) -> None:
         self._spark, self._settings, self._replay, self._require_lock = spark, settings, replay, require_lock
-        self._side_run = ReplayPaths.of(settings, replay.id).side_run
+        self._side_run = ReplayPaths(settings, replay.id).side_run
 
     def swap_in(self, part: Part, table: Replacement) -> int | None:
         """Put the replay's rows in; the table's version that holds them, None where they are there already.
@@ -58,7 +58,7 @@ class Cutover:
             return None
         live = delta_table.Table(rows.table, path, rows.keys)
         delta_table.create_if_missing(replayed, live)
-        version = self._version_of(path, CUTOVER)
+        version = self._cutover_version(path)
         if version is not None:
             return version
         admit_types(replayed, live)
@@ -73,7 +73,7 @@ class Cutover:
             TidemarkError: LIVE_CHANGED, where the rows were changed since; BUSY_TABLE.
         """
         path = paths.table(self._settings.paths.tables, table.rows.table)
-        version = self._version_of(path, CUTOVER)
+        version = self._cutover_version(path)
         if version is None:
             return None
         where = row_selection(self._replay, part, table)
@@ -121,10 +121,10 @@ class Cutover:
         message = f"table {path}: live writes came between in all of {ATTEMPTS} attempts"
         raise TidemarkError("BUSY_TABLE", message, "try again, or with a longer trigger of the live query")
 
-    def _version_of(self, path: str, statement: str) -> int | None:
-        """Return the version of the table that made this replay's swap and still counts."""
+    def _cutover_version(self, path: str) -> int | None:
+        """Return the version of the table that swapped this replay's rows in and still counts."""
         history = History(self._spark, path)
-        made = history.find({"statement": statement, "query_id": self._query_id})
+        made = history.find({"statement": CUTOVER, "query_id": self._query_id})
         undone = history.find({"statement": UNDO, "query_id": self._query_id})
         if made is None or history.undone_at(made) is not None or (undone is not None and undone > made):
             return None
@@ -150,23 +150,22 @@ class Cutover:
         return json.dumps(fields)
 
     def _changed(self, path: str, statement: str) -> TidemarkError:
-        replay = self._replay
+        id, changed = self._replay.id, f"table {path}: rows of the range were changed since replay"
         if statement == UNDO:
-            message = f"table {path}: rows of the range were changed since replay {replay.id} put its own there"
-            remedy = (
-                f"taken back, those changes would be lost; to make the range anew from its records: {replay.command}"
-            )
-            return TidemarkError("LIVE_CHANGED", message, remedy)
-        message = f"table {path}: rows of the range were changed since replay {replay.id} was compared with them"
-        return TidemarkError("LIVE_CHANGED", message, f"`local/tidemark replay verify {replay.id}` compares anew")
+            again = f"to make the range anew from its records: {self._replay.command}"
+            remedy = f"taken back, those changes would be lost; {again}"
+            return TidemarkError("LIVE_CHANGED", f"{changed} {id} put its own there", remedy)
+        remedy = f"`local/tidemark replay verify {id}` compares anew"
+        return TidemarkError("LIVE_CHANGED", f"{changed} {id} was compared with them", remedy)
 
 
 def _with_replay_header(records: DataFrame, id: str) -> DataFrame:
-    header = F.array(F.struct(F.lit(HEADER).alias("key"), F.encode(F.lit(id), "UTF-8").alias("value")))
+    mark = F.struct(F.lit(HEADER).alias("key"), F.encode(F.lit(id), "UTF-8").alias("value"))
+    header = F.array(mark).cast(source_sink.HEADERS)
     if "headers" not in records.columns:
-        return records.withColumn("headers", header.cast(source_sink.HEADERS))
+        return records.withColumn("headers", header)
     given = F.coalesce(F.col("headers"), F.array().cast(source_sink.HEADERS))
-    return records.withColumn("headers", F.concat(given, header.cast(source_sink.HEADERS)))
+    return records.withColumn("headers", F.concat(given, header))
 
 
 def promote_backfill(spark: SparkSession, settings: Settings, replay: Replay, run: SideRun) -> list[str]:

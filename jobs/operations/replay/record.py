@@ -23,50 +23,24 @@ BEGINNING = datetime(1900, 1, 1, tzinfo=UTC)  # far enough from the least dateti
 JSON_NAMES = {"request": "asked", "watermark_slice": "trusted"}
 
 
-@dataclass(frozen=True)
 class ReplayPaths:
-    """Where a replay keeps what it writes, under the roots of tables and of checkpoints."""
+    """Where replay `id` keeps what it writes, under the roots of tables and of checkpoints.
 
-    tables_root: str
-    checkpoints_root: str
-    id: str
+    Attributes:
+        side_run: the root of the tables that will take the place of live rows.
+        recomputation: the root of the tables that the independent recomputation writes.
+        restored: the root of the records that bronze supplies.
+        temporary: the folders that can go once the replay is finished: all but the record's.
+    """
 
-    @classmethod
-    def of(cls, settings: Settings, id: str) -> Self:
-        """Return the paths of replay `id` under the roots of `settings`."""
-        return cls(settings.paths.tables, settings.paths.checkpoints, id)
-
-    @property
-    def folder(self) -> str:
-        return paths.replay(self.tables_root, self.id)
-
-    @property
-    def record(self) -> str:
-        return f"{self.folder}/{FILE}"
-
-    @property
-    def side_run(self) -> str:
-        """Return the root of the tables that will take the place of live rows."""
-        return f"{self.folder}/{paths.SHADOW}"
-
-    @property
-    def recomputation(self) -> str:
-        """Return the root of the tables that the independent recomputation writes."""
-        return f"{self.folder}/{paths.CHECK}"
-
-    @property
-    def restored(self) -> str:
-        """Return the root of the records that bronze supplies."""
-        return f"{self.folder}/{paths.RESTORED}"
-
-    @property
-    def checkpoints(self) -> str:
-        return paths.replay(self.checkpoints_root, self.id)
-
-    @property
-    def temporary(self) -> tuple[str, ...]:
-        """Return the folders that can go once the replay is finished: all but the record's."""
-        return self.side_run, self.recomputation, self.restored, self.checkpoints
+    def __init__(self, settings: Settings, id: str) -> None:
+        folder = paths.replay(settings.paths.tables, id)
+        self.record = f"{folder}/{FILE}"
+        self.side_run = f"{folder}/{paths.SHADOW}"
+        self.recomputation = f"{folder}/{paths.CHECK}"
+        self.restored = f"{folder}/{paths.RESTORED}"
+        self.checkpoints = paths.replay(settings.paths.checkpoints, id)
+        self.temporary = self.side_run, self.recomputation, self.restored, self.checkpoints
 
 
 @dataclass(frozen=True)
@@ -205,17 +179,14 @@ class Replay:
         try:
             record = json.loads(text)
             record.pop("tables", None)
-            request = record.pop("asked")
-            return cls(
-                **{
-                    **record,
-                    "request": request,
-                    "starts": _offsets(record["starts"]),
-                    "slices": tuple(_slice(part) for part in record["slices"]),
-                    "parts": tuple(_part(part) for part in record["parts"]),
-                    "planned_at": datetime.fromisoformat(record["planned_at"]),
-                }
-            )
+            typed = {
+                "request": record.pop("asked"),
+                "starts": _offsets(record["starts"]),
+                "slices": tuple(_slice(part) for part in record["slices"]),
+                "parts": tuple(_part(part) for part in record["parts"]),
+                "planned_at": datetime.fromisoformat(record["planned_at"]),
+            }
+            return cls(**record | typed)
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
             message = f"{path} is no record of a replay: {type(exc).__name__} {exc}"
             remedy = "mend it, or remove the replay's folder; until then no table is vacuumed"
@@ -272,7 +243,7 @@ class Replays:
 
     def find(self, id: str) -> Replay | None:
         """Return the replay with that id."""
-        path = ReplayPaths.of(self._settings, id).record
+        path = ReplayPaths(self._settings, id).record
         text = read_text(path)
         return None if text is None else Replay.from_json(text, path)
 
@@ -312,5 +283,5 @@ class Replays:
     def keep(self, replay: Replay, **changes: Any) -> Replay:
         """Write the record of `replay`, with `changes`, and return it."""
         changed = replace(replay, **changes)
-        write_text(ReplayPaths.of(self._settings, replay.id).record, changed.to_json())
+        write_text(ReplayPaths(self._settings, replay.id).record, changed.to_json())
         return changed

@@ -85,7 +85,7 @@ class ReplayLock:
         )
         self._thread = Thread(target=self._poll, name="replay-lock", daemon=True)
         self._thread.start()
-        if not self._waits():
+        if not self._wait_for_partition():
             self._leave()
             if self._refused:
                 raise not_authorized(self._refused[0], self._rights(), self._kafka.client_config())
@@ -103,19 +103,16 @@ class ReplayLock:
             message = f"another process may replay job {self._job} now: this one was silent for too long"
             raise TidemarkError("LEASE_LOST", message, "look whether the other one goes on; nothing was doubled")
 
-    def _waits(self) -> bool:
+    def _wait_for_partition(self) -> bool:
         """Wait for the partition: True once it is ours, False where it stays with a member that is alive."""
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until and not self._refused:
             if self._assigned.wait(POLL_S):
                 return True
             # An assignment without the partition came: the holder has answered the group since we joined.
-            if self._settled.wait(0) and self._settled_for() > SESSION_MS / 1000 + 2:
+            if self._settled.is_set() and time.monotonic() - self._settled_at > SESSION_MS / 1000 + 2:
                 return False
         return False
-
-    def _settled_for(self) -> float:
-        return time.monotonic() - self._settled_at
 
     def _poll(self) -> None:
         while not self._ending.is_set():

@@ -48,7 +48,7 @@ class SideRun(Run):
     """The job of a replay as streams, into tables of its own."""
 
     def __init__(self, spark: SparkSession, settings: Settings, replay: Replay) -> None:
-        places = ReplayPaths.of(settings, replay.id)
+        places = ReplayPaths(settings, replay.id)
         roots = {"tables": places.side_run, "checkpoints": places.checkpoints}
         own_paths = settings.paths.model_copy(update=roots)
         super().__init__(spark, settings.model_copy(update={"paths": own_paths}), replay.job)
@@ -75,7 +75,7 @@ class BronzeSource:
     def __init__(self, spark: SparkSession, settings: Settings, id: str, topic: str) -> None:
         self._spark, self._kafka, self.topic = spark, settings.kafka, topic
         self._bronze = paths.table(settings.paths.tables, paths.bronze(topic))
-        self.path = paths.table(ReplayPaths.of(settings, id).restored, topic)
+        self.path = paths.table(ReplayPaths(settings, id).restored, topic)
         self.has_bronze = delta_table.exists(spark, self._bronze)
 
     def earliest(self, starts: Partitions, untils: Partitions) -> dict[int, int]:

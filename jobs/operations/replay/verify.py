@@ -81,7 +81,7 @@ class Verifier:
 
     def __init__(self, spark: SparkSession, settings: Settings, replay: Replay) -> None:
         self._spark, self._settings, self._replay = spark, settings, replay
-        self._paths = ReplayPaths.of(settings, replay.id)
+        self._paths = ReplayPaths(settings, replay.id)
 
     def compare(self, build: Callable[[Run], None]) -> list[TableComparison]:
         """Recompute the range in one batch, by the outputs that `build` declares, and compare."""
@@ -154,7 +154,7 @@ class RecomputationRun(Run):
     @property
     def tables_root(self) -> str:
         """Return the root of its tables, beside those of the side run."""
-        return ReplayPaths.of(self.settings, self.replay.id).recomputation
+        return ReplayPaths(self.settings, self.replay.id).recomputation
 
     def records(self, topic: str) -> DataFrame:
         """Return the records that the topic still has, and the rest from bronze."""

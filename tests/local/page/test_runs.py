@@ -162,7 +162,7 @@ def test_the_next_step_of_a_replay(state: str, kind: str, step: str) -> None:
 def test_replays_are_listed_with_what_comparing_gave(browser: Browser) -> None:
     assert "No replay was planned" in browser.text("/replays")
     kept = replay(state="verified", findings={"tables": {"hours": TABLE}})
-    path = Path(ReplayPaths.of(browser.settings(), "r1").record)
+    path = Path(ReplayPaths(browser.settings(), "r1").record)
     path.parent.mkdir(parents=True)
     path.write_text(kept.to_json())
     text = Browser(browser.folder).text("/replays")

@@ -21,7 +21,7 @@ def test_a_record_that_is_empty_is_damaged_and_not_missing(tmp_path: Path) -> No
     settings = load(overrides=[f"paths.tables={tmp_path}"])
     replays = Replays(settings)
     assert replays.all() == [] and replays.find("r1") is None
-    record = Path(ReplayPaths.of(settings, "r1").record)
+    record = Path(ReplayPaths(settings, "r1").record)
     record.parent.mkdir(parents=True)
     record.touch()
     with pytest.raises(TidemarkError, match="BAD_REPLAY"):
