@@ -1,7 +1,6 @@
 """Runs `local/tidemark demo`, from nothing to answers: a broker, the flights of 2013, every job."""
 
 import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,10 +16,9 @@ from jobs.connectors.kafka.offsets import count_committed, resolve_offsets
 from jobs.pipeline import paths
 from jobs.pipeline.paths import find_stored
 from local import broker, doctor, driver, regions, topics
-from local.processes import wait_in_order
+from local.processes import run_module
 from producers.cli import require_flights
 
-REGIONS = "`local/tidemark demo regions` shows two clusters that build one state; it has its own --help."
 WIND_MPH = (0, 10, 20, 100)
 FIRST_JOB = "flights.hourly_delays"
 WHOLE_DOMAIN = "flights.everything"
@@ -34,7 +32,11 @@ def main(argv: Sequence[str]) -> int:
     """Run the steps; each skips what an earlier run has done. Exit code: that of the first step that failed."""
     if argv[:1] == ["regions"]:
         return regions.main(argv[1:])
-    options = command_line.parse(_parser(), argv)
+    regions_help = "`local/tidemark demo regions` shows two clusters that build one state; it has its own --help."
+    parser = argparse.ArgumentParser(prog="local/tidemark demo", description=__doc__, epilog=regions_help)
+    parser.add_argument("--from", dest="start", default="2013-01-01", metavar="DAY", help="first day of flights")
+    parser.add_argument("--to", dest="end", default="2014-01-01", metavar="DAY", help="the day after the last")
+    options = command_line.parse(parser, argv)
     require_flights(options.start, options.end)
     began = time.monotonic()
 
@@ -50,55 +52,37 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="local/tidemark demo", description=__doc__, epilog=REGIONS)
-    parser.add_argument("--from", dest="start", default="2013-01-01", metavar="DAY", help="first day of flights")
-    parser.add_argument("--to", dest="end", default="2014-01-01", metavar="DAY", help="the day after the last")
-    return parser
-
-
 def _steps(options: argparse.Namespace) -> list[tuple[str, Callable[[], int]]]:
     return [
         ("check this machine", lambda: doctor.main([])),
         ("Kafka broker", lambda: broker.main(["start"])),
         ("topics, as conf/topics.toml declares them", lambda: topics.main(["apply"])),
-        ("publish the flights out of New York", lambda: _publish(load(), options)),
+        ("publish the flights out of New York", lambda: _publish(options)),
         (f"./spark-submit.sh {FIRST_JOB} --until-caught-up", lambda: _submit(FIRST_JOB)),
-        ("which carriers leave late?", lambda: _show(carriers)),
+        ("which carriers leave late?", lambda: _show(carriers(load()))),
         (f"./spark-submit.sh {WHOLE_DOMAIN} --until-caught-up", lambda: _submit(WHOLE_DOMAIN)),
-        ("does the weather explain it?", lambda: _show(weather)),
-        ("who should have been alerted?", lambda: _show(alerts)),
-        ("is every record accounted for?", lambda: _show(accounts)),
-        ("make the next starts faster", _archive_classes),
+        ("does the weather explain it?", lambda: _show(weather(load()))),
+        ("who should have been alerted?", lambda: _show(alerts(load()))),
+        ("is every record accounted for?", lambda: _show(accounts(load()))),
+        ("make the next starts faster", lambda: _show(driver.make_archive())),
     ]
 
 
-def _publish(settings: Settings, options: argparse.Namespace) -> int:
-    present = records_in(settings, "departures")
-    if present:
+def _publish(options: argparse.Namespace) -> int:
+    if present := records_in(load(), "departures"):
         print(f"there already: {present:,} departures (`local/tidemark clean` starts over)")
         return 0
-    return _python("producers.cli", "flights", "--from", options.start, "--to", options.end)
+    return run_module("producers.cli", "flights", "--from", options.start, "--to", options.end)
 
 
 def _submit(job: str) -> int:
     options = [word for word in load().spark.driver_java_options.split() if not word.startswith(SECOND_COMPILER)]
     java = " ".join([*options, *ONE_COMPILER])
-    return _python("local.submit", job, "--until-caught-up", "--set", f"spark.driver_java_options={java}")
+    return run_module("local.submit", job, "--until-caught-up", "--set", f"spark.driver_java_options={java}")
 
 
-def _archive_classes() -> int:
-    print(driver.make_archive())
-    return 0
-
-
-def _python(module: str, *arguments: str) -> int:
-    """Run a module in a process of its own, whose memory goes with it."""
-    return wait_in_order([sys.executable, "-P", "-m", module, *arguments])
-
-
-def _show(answer: Callable[[Settings], str]) -> int:
-    print(answer(load()))
+def _show(text: str) -> int:
+    print(text)
     return 0
 
 
@@ -150,10 +134,12 @@ def alerts(settings: Settings) -> str:
 
 def accounts(settings: Settings) -> str:
     """Return the records in each topic against rows in bronze, silver and quarantine."""
-    rejected = _rejected(settings)
+    has_rejects = find_stored(settings, paths.QUARANTINE) is not None
+    rejected = Counter(_read(settings, paths.QUARANTINE, ["topic"])["topic"] if has_rejects else ())
     rows = []
     for topic in settings.ingest.topics:
-        bronze, silver = (_rows(settings, name(topic)) for name in (paths.bronze, paths.silver))
+        tables = (find_stored(settings, name(topic)) for name in (paths.bronze, paths.silver))
+        bronze, silver = (0 if table is None else table.count() for table in tables)
         rows.append((topic, count_committed(settings.kafka, topic), bronze, silver, rejected[topic]))
     return _table(pd.DataFrame(rows, columns=["topic", "records in topic", "bronze", "silver", "quarantine"]))
 
@@ -165,27 +151,9 @@ def records_in(settings: Settings, topic: str) -> int:
     return sum(end[partition] - first for partition, first in start.items())
 
 
-def _rejected(settings: Settings) -> Counter[str]:
-    """Return the rows in quarantine by topic."""
-    return (
-        Counter(_read(settings, paths.QUARANTINE, ["topic"])["topic"])
-        if _exists(settings, paths.QUARANTINE)
-        else Counter()
-    )
-
-
-def _exists(settings: Settings, table: str) -> bool:
-    return find_stored(settings, table) is not None
-
-
 def _read(settings: Settings, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
     frame: pd.DataFrame = StoredTable(paths.table(settings.paths.tables, table)).rows(columns or None).to_pandas()
     return frame
-
-
-def _rows(settings: Settings, table: str) -> int:
-    found = find_stored(settings, table)
-    return 0 if found is None else found.count()
 
 
 def _table(frame: pd.DataFrame) -> str:

@@ -123,12 +123,15 @@ def output_of(command: Sequence[str]) -> Iterator["subprocess.Popen[str]"]:
         end_group(process)
 
 
-def wait_in_order(command: Sequence[str]) -> int:
-    """Run a module of ours on our terminal and return its exit code; a signal to us ends it in order before us."""
+def run_module(module: str, *arguments: str) -> int:
+    """Run a module of ours on our terminal, in a process of its own, whose memory goes with it; its exit code.
+
+    A signal to us ends it in order before us.
+    """
     process: subprocess.Popen[bytes] | None = None
     try:
         with interrupts_held_back():
-            process = subprocess.Popen(command)
+            process = subprocess.Popen([sys.executable, "-P", "-m", module, *arguments])
         return process.wait()
     except BaseException:
         if process is not None:

@@ -8,7 +8,6 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -28,7 +27,7 @@ from jobs.regions.friends import TOPIC
 from local import jars
 from local.broker import Cluster
 from local.broker_node import LOG_CONFIG
-from local.processes import ending_with_us, exclusive, java, wait_for, wait_in_order
+from local.processes import ending_with_us, exclusive, java, run_module, wait_for
 from local.topics import bring_in_step
 from producers.cli import MOST_EVENTS
 from producers.friendships import publish_friendships
@@ -109,7 +108,7 @@ class Demo:
         for name in NAMES:
             self._step(f"{name}: ./spark-submit.sh {JOB} --until-caught-up")
             words = [word for each in self._regions.overrides(name) for word in ("--set", each)]
-            if code := wait_in_order([sys.executable, "-P", "-m", "local.submit", JOB, "--until-caught-up", *words]):
+            if code := run_module("local.submit", JOB, "--until-caught-up", *words):
                 return code
         return 0
 

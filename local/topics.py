@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException
@@ -30,10 +29,10 @@ from jobs.connectors.kafka.access import CODES, Right, connect, not_authorized
 from local.processes import wait_for
 
 TIMEOUT_SECONDS = 15
+ClientConfig = Mapping[str, Any] | None
 Kind = Literal["create", "grow", "configure", "refuse", "undeclared"]
 PASSED_OVER: tuple[Kind, ...] = ("refuse", "undeclared")
 NEEDED: dict[Kind, str] = {"create": "Create", "grow": "Alter", "configure": "AlterConfigs"}
-NOBODY: Mapping[str, Any] = MappingProxyType({})
 SIGNS: dict[Kind, str] = {"create": "+", "grow": "~", "configure": "~", "refuse": "!", "undeclared": "?"}
 
 
@@ -69,36 +68,29 @@ def plan(
     Args:
         replication_factor: of topics that declare none.
     """
-    changes = []
-    names = set()
+    changes: list[Change] = []
+    undeclared = set(existing)
     for topic in declared:
-        names.add(topic.name)
+        undeclared.discard(topic.name)
         copies = topic.replication_factor or replication_factor
         if topic.name in existing:
             changes += _differences(topic, existing[topic.name], copies)
+        elif copies > brokers:
+            text = f"replication factor {copies} needs {copies} brokers, there are {brokers}"
+            changes.append(Change("refuse", topic.name, text))
         else:
-            changes.append(_creation(topic, copies, brokers))
-    changes += [
-        Change("undeclared", name, "on the cluster, not declared; left as it is")
-        for name in sorted(existing.keys() - names)
-    ]
-    return changes
-
-
-def _creation(topic: Topic, copies: int, brokers: int) -> Change:
-    if copies > brokers:
-        return Change("refuse", topic.name, f"replication factor {copies} needs {copies} brokers, there are {brokers}")
-    settings = ", ".join(f"{key}={value}" for key, value in topic.config.items())
-    text = f"create with partitions {topic.partitions}, replication factor {copies}, {settings}"
-    return Change("create", topic.name, text, topic.partitions, copies, topic.config)
+            settings = ", ".join(f"{key}={value}" for key, value in topic.config.items())
+            text = f"create with partitions {topic.partitions}, replication factor {copies}, {settings}"
+            changes.append(Change("create", topic.name, text, topic.partitions, copies, topic.config))
+    text = "on the cluster, not declared; left as it is"
+    return changes + [Change("undeclared", name, text) for name in sorted(undeclared)]
 
 
 def _differences(topic: Topic, existing: Existing, copies: int) -> list[Change]:
     changes = []
     if topic.partitions > existing.partitions:
-        text = (
-            f"partitions {existing.partitions} -> {topic.partitions}; new records of a key may go to another partition"
-        )
+        growth = f"partitions {existing.partitions} -> {topic.partitions}"
+        text = f"{growth}; new records of a key may go to another partition"
         if topic.cleanup_policy == "compact":
             text += (
                 ", where Kafka keeps its old ones beside them; of the two, silver keeps the later by the records' "
@@ -119,7 +111,7 @@ def _differences(topic: Topic, existing: Existing, copies: int) -> list[Change]:
 
 
 def read_cluster(
-    admin: AdminClient, declared: Iterable[Topic], connection: Mapping[str, Any] = NOBODY
+    admin: AdminClient, declared: Iterable[Topic], connection: ClientConfig = None
 ) -> tuple[dict[str, Existing], int]:
     """Return the cluster's topics that this user may see, Kafka's own left out, and the number of its brokers.
 
@@ -139,9 +131,7 @@ def read_cluster(
     return topics, len(metadata.brokers)
 
 
-def _read_configs(
-    admin: AdminClient, topics: Sequence[Topic], connection: Mapping[str, Any]
-) -> dict[str, dict[str, str]]:
+def _read_configs(admin: AdminClient, topics: Sequence[Topic], connection: ClientConfig) -> dict[str, dict[str, str]]:
     if not topics:
         return {}
     resources = [ConfigResource(ResourceType.TOPIC, topic.name) for topic in topics]
@@ -155,7 +145,7 @@ def _read_configs(
     return {topic.name: {key: entries[topic.name][key].value for key in topic.config} for topic in topics}
 
 
-def apply(admin: AdminClient, changes: Iterable[Change], connection: Mapping[str, Any] = NOBODY) -> None:
+def apply(admin: AdminClient, changes: Iterable[Change], connection: ClientConfig = None) -> None:
     """Carry out what can be carried out; a topic that somebody else has created meanwhile is left as it is.
 
     Raises:
@@ -172,9 +162,9 @@ def apply(admin: AdminClient, changes: Iterable[Change], connection: Mapping[str
             raise _failed(change.topic, change.kind, exc.args[0], NEEDED[change.kind], connection) from exc
 
 
-def _failed(topic: str, what: str, error: KafkaError, operation: str, connection: Mapping[str, Any]) -> TidemarkError:
+def _failed(topic: str, what: str, error: KafkaError, operation: str, connection: ClientConfig) -> TidemarkError:
     if error.code() in CODES:
-        return not_authorized(error, [Right("topic", topic, (operation, "Describe"))], connection)
+        return not_authorized(error, [Right("topic", topic, (operation, "Describe"))], connection or {})
     remedy = "mend that and run the same command again"
     return TidemarkError("TOPIC_FAILED", f"`{topic}`, {what}: {error.str()}", remedy)
 
@@ -196,7 +186,7 @@ def _send(admin: AdminClient, change: Change) -> "Future[None] | None":
 
 
 def compare(
-    admin: AdminClient, declared: Sequence[Topic], replication_factor: int, connection: Mapping[str, Any] = NOBODY
+    admin: AdminClient, declared: Sequence[Topic], replication_factor: int, connection: ClientConfig = None
 ) -> list[Change]:
     """Return the plan for a cluster as it is now.
 
@@ -210,7 +200,7 @@ def compare(
 
 
 def bring_in_step(
-    admin: AdminClient, declared: Sequence[Topic], replication_factor: int, connection: Mapping[str, Any] = NOBODY
+    admin: AdminClient, declared: Sequence[Topic], replication_factor: int, connection: ClientConfig = None
 ) -> list[Change]:
     """Apply the plan and return it when the brokers show its effect, which comes a little after their answer.
 

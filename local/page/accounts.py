@@ -19,7 +19,6 @@ from jobs.operations.coverage.check import CoverageReport, check_coverage
 from jobs.operations.coverage.holdings import Coverage, read_coverage, topics_of
 from jobs.operations.coverage.query_offsets import Finding, QueryOffsets, Span, merge_spans
 from jobs.operations.coverage.row_checks import BRONZE, RowAudit, row_audits
-from jobs.operations.coverage.tables import TableCoverage
 from jobs.pipeline import paths
 from jobs.pipeline.paths import find_stored
 from local.page.background import Brokers
@@ -119,14 +118,19 @@ def read_accounts(settings: Settings, brokers: Brokers, checked: CoverageReport 
     admin, down = brokers.ask(settings.kafka)
     with ReadCommittedConsumer({} if admin is None else settings.kafka.client_config()) as reader:
         coverage = read_coverage(settings, admin, reader, verify=False)
-    names = sorted({*settings.ingest.topics, *_topics(coverage)} if coverage.tables else _topics(coverage))
-    ends = {} if admin is None else edges(admin, names)
-    audits = _audits(coverage)
-    rejected = _rejected(settings)
+    names = topics_of(chain for _, chain in _chains(coverage))
+    names |= set(settings.ingest.topics) if coverage.tables else set()
+    ends = {} if admin is None else edges(admin, sorted(names))
+    tables = {name: table for name, table in coverage.tables.items() if not name.startswith(RANGE)}
+    audits = list(row_audits(tables, {}, tables))
+    rejected = _count_rejects(settings)
     gaps = [finding for finding in (checked.findings if checked else []) if finding.is_problem]
-    accounts = (
-        _account(name, coverage, audits.get(name, []), rejected[name], _of_topic(ends, name), gaps) for name in names
-    )
+    accounts = []
+    for name in sorted(names):
+        of_topic = {partition: edge for (topic, partition), edge in ends.items() if topic == name}
+        outputs = tuple(_outputs(name, coverage, of_topic, gaps))
+        audited = [audit for audit in audits if audit.topic == name]
+        accounts.append(_account(name, audited, rejected[name], of_topic, outputs))
     return Accounts(tuple(account for account in accounts if account.outputs or account.bronze is not None), down)
 
 
@@ -143,53 +147,35 @@ def check_everything(settings: Settings, brokers: Brokers) -> CoverageReport:
 
 
 def _chains(coverage: Coverage) -> Iterator[tuple[str, QueryOffsets]]:
-    """Yield every chain that goes on, with the name of its table or output topic."""
+    """Yield every chain that goes on, with the name of its table or output topic; those of ranges are left out."""
     for name, table in coverage.tables.items():
-        yield from ((name, chain) for chain in table.chains)
+        if not name.startswith(RANGE):
+            yield from ((name, chain) for chain in table.chains)
     for sink in coverage.sinks:
         if sink.chain:
             yield f"topic {' '.join(sorted(sink.topics))}", sink.chain
 
 
-def _topics(coverage: Coverage) -> set[str]:
-    return topics_of(chain for name, chain in _chains(coverage) if not name.startswith(RANGE))
-
-
-def _audits(coverage: Coverage) -> dict[str, list[RowAudit]]:
-    """Return the sets of tables whose rows should be the records of a topic, by topic; those of ranges are left out."""
-    tables = {name: table for name, table in coverage.tables.items() if not name.startswith(RANGE)}
-    audits: dict[str, list[RowAudit]] = {}
-    for audit in row_audits(tables, {}, tables):
-        audits.setdefault(audit.topic, []).append(audit)
-    return audits
-
-
-def _rejected(settings: Settings) -> Counter[str]:
+def _count_rejects(settings: Settings) -> Counter[str]:
     """Return the rows of the table quarantine, by topic."""
-    found: Counter[str] = Counter()
+    rejects: Counter[str] = Counter()
     if find_stored(settings, paths.QUARANTINE) is not None:
         for batch in Quarantine(settings).batches(Selection(), ["topic"]):
             for count in batch["topic"].value_counts().to_pylist():
-                found[count["values"]] += count["counts"]
-    return found
-
-
-def _of_topic(ends: Mapping[tuple[str, int], Edges], name: str) -> dict[int, Edges]:
-    return {partition: edge for (topic, partition), edge in ends.items() if topic == name}
+                rejects[count["values"]] += count["counts"]
+    return rejects
 
 
 def _account(
     topic: str,
-    coverage: Coverage,
     audits: Sequence[RowAudit],
     rejected: int,
     ends: Mapping[int, Edges],
-    gaps: Sequence[Finding],
+    outputs: tuple[OutputAccount, ...],
 ) -> TopicAccount:
-    bronze = _rows(audit for audit in audits if audit.columns == BRONZE)
+    bronze = _count_rows(audit for audit in audits if audit.columns == BRONZE)
     of_silver = [audit for audit in audits if audit.columns != BRONZE]
-    silver = _rows(of_silver)
-    outputs = tuple(_outputs(topic, coverage, ends, gaps))
+    silver = _count_rows(of_silver)
     total: Sum = "whole" if (bronze or 0) == (silver or 0) + rejected else "differs"
     if bronze is None:
         total = "no bronze"
@@ -201,13 +187,9 @@ def _account(
     return TopicAccount(topic, offsets, bronze, silver, rejected, total, outputs)
 
 
-def _rows(audits: Iterable[RowAudit]) -> int | None:
+def _count_rows(audits: Iterable[RowAudit]) -> int | None:
     tables = [table for audit in audits for table in audit.tables.values()]
-    return sum(map(_count, tables)) if tables else None
-
-
-def _count(table: TableCoverage) -> int:
-    return StoredTable(table.path, table.version, table.anew).count()
+    return sum(StoredTable(table.path, table.version, table.anew).count() for table in tables) if tables else None
 
 
 def _outputs(
@@ -215,7 +197,7 @@ def _outputs(
 ) -> Iterator[OutputAccount]:
     by_name: dict[str, list[QueryOffsets]] = {}
     for name, chain in _chains(coverage):
-        if not name.startswith(RANGE) and not chain.key.is_range and any(span.topic == topic for span in chain.spans):
+        if not chain.key.is_range and any(span.topic == topic for span in chain.spans):
             by_name.setdefault(name, []).append(chain)
     for name, chains in by_name.items():
         spans = merge_spans(span for chain in chains for span in chain.spans if span.topic == topic)
