@@ -85,17 +85,10 @@ def _silver_tables(run: Run, topic: str, streams: Sequence[str]) -> Sequence[Sil
 class IngestOutput(Output):
     """Writes the records of the topic `name` into bronze, and each stream's events into one of the tables `silver`."""
 
+    is_independent = counts_itself = True
     run: Run = field(repr=False)
     silver: Sequence[SilverTable]
     warned: set[str] = field(default_factory=set, repr=False, compare=False)
-
-    @property
-    def is_independent(self) -> bool:
-        return True
-
-    @property
-    def counts_itself(self) -> bool:
-        return True
 
     @property
     def tables(self) -> tuple[RowSelector, ...]:

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
 from conf.settings import Kafka, Settings
+from jobs.connectors.exactly_once.adopt import begin_after, progress
 from jobs.connectors.exactly_once.ledger_topic import topic_ids
 from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
 from jobs.connectors.kafka.access import Connection
@@ -27,6 +28,7 @@ from jobs.pipeline.outputs import Batch, Output
 from jobs.pipeline.paths import SOURCE_TOPICS_FILE, recreated_topic_remedy
 from jobs.pipeline.progress import offsets_of_batch
 from jobs.pipeline.remedies import is_in_tables
+from jobs.pipeline.topic_sink import TopicOutput
 from schemas.registry import RegisteredSchema, Registry
 
 SCHEMA_ADDED = "SCHEMA_ADDED"
@@ -158,11 +160,11 @@ class LostRecords:
 
 
 def go_on_with_recreated(
-    spark: SparkSession, settings: Settings, output: Output, folder: str, guard: SourceGuard
+    spark: SparkSession, settings: Settings, output: TopicOutput, folder: str, guard: SourceGuard
 ) -> None:
     """Let the checkpoint in `folder` go on at the beginning of those of its topics that were created again.
 
-    The output's ledger is marked first: one that is cut short is done again, and until then the guard lets no batch by.
+    The ledger of `output` is marked first: a call that is cut short is made again, and until then no batch passes.
 
     Raises:
         TidemarkError: TOPIC_RECREATED, where a batch that was begun may be published in part, and its other topics or
@@ -177,10 +179,10 @@ def go_on_with_recreated(
     at = done
     if id is not None and begun is not None and begun != done:
         entry = checkpoint.entry(spark, folder, begun) or ""
-        progress = output.progress(BatchId(id, begun, offsets_hash(entry)))
-        if progress != "none" or is_in_tables(spark, settings.paths.tables, output, id, begun):
+        written = progress(output.sink, BatchId(id, begun, offsets_hash(entry)))
+        if written != "none" or is_in_tables(spark, settings.paths.tables, output, id, begun):
             read = {topic for source in source_offsets(entry) or () for topic in topic_offsets(source)}
-            if plan_analysis.keeps_state(output.frame) or (progress != "all" and read - set(recreated)):
+            if plan_analysis.keeps_state(output.frame) or (written != "all" and read - set(recreated)):
                 raise _cannot_finish(output, begun, recreated)
             at = begun
     _begin_at(spark, output, folder, id, at, done, firsts)
@@ -192,7 +194,7 @@ def go_on_with_recreated(
 
 def _begin_at(
     spark: SparkSession,
-    output: Output,
+    output: TopicOutput,
     folder: str,
     id: str | None,
     at: int | None,
@@ -216,7 +218,7 @@ def _begin_at(
         for line, source in zip(lines, sources, strict=True)
     ]
     text = "\n".join([*head, *rewritten])
-    output.begin_after(BatchId(id, at, offsets_hash(text)))
+    begin_after(output.sink, BatchId(id, at, offsets_hash(text)))
     checkpoint.set_entry(spark, folder, at, text, is_done=at == done)
     checkpoint.forget_after(spark, folder, at)
 

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
 from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from jobs.connectors.delta import table as delta_table
-from jobs.connectors.exactly_once.markers import BatchId, Progress
 from jobs.connectors.kafka.access import Right, publishing
 from jobs.connectors.tally import Tally
 from jobs.pipeline import paths, plan_analysis
@@ -132,8 +131,16 @@ class Output(ABC):
     Args:
         rows: of the table whose rows are the rows of `frame`; None for an output that has none, or makes other rows.
         topic: that is published to; None for none.
+
+    Attributes:
+        is_independent: whether a run's other outputs go on where this one's query cannot start, or fails before their
+            turn.
+        counts_itself: whether it reports what it read of each batch (`Run.count`), which else Spark counts, and of a
+            batch that is computed for several writes the first.
     """
 
+    is_independent: ClassVar[bool] = False
+    counts_itself: ClassVar[bool] = False
     job: str
     name: str
     frame: DataFrame
@@ -145,26 +152,8 @@ class Output(ABC):
     def write(self, batch: Batch) -> None:
         """Write `batch` so that one that is run again changes nothing."""
 
-    @property
-    def is_independent(self) -> bool:
-        """Return whether a run's other outputs go on where this one's query cannot start,
-        or fails before their turn."""
-        return False
-
     def open(self) -> None:
         """Check, before the first batch, that the output can be written. A table needs no check."""
-        return
-
-    def adopt(self, spark: SparkSession, folder: str) -> list[str]:
-        """Bring the output's ledger and the checkpoint in `folder` together again; return lines on what was done."""
-        return []
-
-    def progress(self, at: BatchId) -> Progress:
-        """Return how much of a batch that was begun is published; see `exactly_once.adopt.progress`."""
-        return "none"
-
-    def begin_after(self, at: BatchId) -> None:
-        """Let the output's ledger go on behind batch `at`; see `exactly_once.adopt.begin_after`."""
         return
 
     def rights(self, settings: Settings) -> list[Right]:
@@ -173,7 +162,6 @@ class Output(ABC):
         return reading_rights(settings, topics, self.query) + self.writing_rights()
 
     def writing_rights(self) -> list[Right]:
-        """Return the rights that writing needs."""
         return publishing([self.topic]) if self.topic else []
 
     @property
@@ -206,12 +194,6 @@ class Output(ABC):
         return False
 
     @property
-    def counts_itself(self) -> bool:
-        """Return whether it reports what it read of each batch (`Run.count`), which else Spark counts, and of a batch
-        that is computed for several writes the first."""
-        return False
-
-    @property
     def keeps_ledger(self) -> bool:
         """Return whether a ledger, beside the checkpoint, knows which batches were published."""
         return False
@@ -234,10 +216,9 @@ class TableOutput(Output):
         delta_table.write(batch.frame, self.at(batch.tables_root), batch.commit("write"))
 
     def at(self, tables_root: str) -> delta_table.Table:
-        """Return the table under `tables_root`."""
         path = paths.table(tables_root, self.table)
-        how = self.keys, self.newest_by, self.partition_by
-        return delta_table.Table(self.table, path, *how, repeats=self.repeats)
+        how = self.keys, self.newest_by, self.partition_by, self.repeats
+        return delta_table.Table(self.table, path, *how)
 
 
 @dataclass(frozen=True, kw_only=True)

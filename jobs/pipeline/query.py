@@ -178,7 +178,7 @@ def _prepared(
         require_whole(spark, output, folder, settings.paths.tables)
         take_back_unchecked(spark, folder)
         guard = SourceGuard(spark, settings.kafka, folder, read_anew(output, folder, settings.paths.tables))
-        if skips_lost and output.keeps_ledger:
+        if skips_lost and isinstance(output, TopicOutput) and output.keeps_ledger:
             go_on_with_recreated(spark, settings, output, folder, guard)
         guard.check()
         description = DescriptionFiles(spark, folder, output)

@@ -317,17 +317,14 @@ class Run(Sources):
             self._require_no_waiting()
         self.left_out.require_included(only)
         outputs = [output for output in self._declared() if only in ("", output.query)]
-        self._require_slots(continuous)
+        if continuous:
+            query.require_slots(self.spark, self.settings.kafka, self.outputs)
         for output in outputs:
             output.open()
         start = self._start if only else self._start_or_leave_out
         if not only:
             self.left_out.report()
         return {output.query: partial(start, output, self.checkpoint(output), continuous) for output in outputs}
-
-    def _require_slots(self, continuous: bool) -> None:
-        if continuous:
-            query.require_slots(self.spark, self.settings.kafka, self.outputs)
 
     def _require_no_waiting(self) -> None:
         for job in sorted({output.job for output in self.outputs}):
@@ -369,7 +366,8 @@ class Run(Sources):
         lines: list[str] = []
         for output in self._declared():
             output.open()
-            lines += output.adopt(self.spark, self.checkpoint(output))
+            if isinstance(output, TopicOutput) and output.keeps_ledger:
+                lines += output.adopt(self.spark, self.checkpoint(output))
         return lines or ["no output of this job has a ledger: there is nothing to adopt"]
 
     def write_range(self) -> list[str]:
@@ -390,10 +388,8 @@ class Run(Sources):
                 output.write(batch)
             if output.table:
                 self.table(output.table)
-        return [*self._ranges.lines(), *map(self._line, self._tables.values())]
-
-    def _line(self, table: delta_table.Table) -> str:
-        return f"{table.name:<28} {self.spark.read.format('delta').load(table.path).count():,} rows  {table.path}"
+        rows = [(table, delta_table.read(self.spark, table.path).count()) for table in self._tables.values()]
+        return [*self._ranges.lines(), *(f"{table.name:<28} {count:,} rows  {table.path}" for table, count in rows)]
 
     def _declared(self) -> list[Output]:
         if not self.outputs:

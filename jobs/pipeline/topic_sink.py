@@ -22,10 +22,10 @@ from conf.topics import Topic
 from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.exactly_once import errors
-from jobs.connectors.exactly_once.adopt import Held, adopt, begin_after, progress
+from jobs.connectors.exactly_once.adopt import Held, adopt
 from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.ledger_topic import sink_rights
-from jobs.connectors.exactly_once.markers import BatchId, Progress, offsets_hash
+from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.access import Right
@@ -215,8 +215,7 @@ class TopicOutput(Output):
         fail_point("batch-before-commit-log", self.sink_id, batch=batch.version)
 
     def adopt(self, spark: SparkSession, folder: str) -> list[str]:
-        if not self.keeps_ledger:
-            return []
+        """Bring the ledger and the checkpoint in `folder` together again; return lines on what was done."""
         adoption = adopt(self.sink, _held(spark, folder), plan_analysis.keeps_state(self.frame))
         lines = [adoption.text]
         if adoption.restore:
@@ -225,13 +224,6 @@ class TopicOutput(Output):
             begun = adoption.restore.id
             checkpoint.rebuild(spark, folder, begun.query_id, begun.batch, adoption.restore.checkpoint)
         return lines
-
-    def progress(self, at: BatchId) -> Progress:
-        return progress(self.sink, at) if self.keeps_ledger else "none"
-
-    def begin_after(self, at: BatchId) -> None:
-        if self.keeps_ledger:
-            begin_after(self.sink, at)
 
 
 @dataclass(frozen=True, kw_only=True)
