@@ -155,8 +155,7 @@ def longest_run(records: DataFrame) -> DataFrame:
 
 
 def summary(rejected: DataFrame) -> DataFrame:
-    """Return the most frequent `error` and `rule` of rejected rows, in one row:
-    with `count` long, `partition`, `offset`."""
+    """Return the most frequent `error` and `rule` of rejected rows, with `count` long, `partition`, `offset`."""
     kinds = rejected.groupBy("error", "rule").agg(
         F.count("*").alias("count"), F.min(F.struct("partition", "offset")).alias("place")
     )

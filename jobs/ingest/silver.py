@@ -50,8 +50,7 @@ class ValidationResult:
 
     @property
     def still_invalid(self) -> DataFrame:
-        """Return the rejects that would be rejected again: where schemas or rules were mended since,
-        the job goes on."""
+        """Return the rejects that would be rejected again: where schemas or rules were mended, the job goes on."""
         return self.rejects.where(F.col("error").isNotNull())
 
 
@@ -86,8 +85,7 @@ class SilverTable(ABC):
 
     @abstractmethod
     def accepted(self, validated: DataFrame, protection: Protection) -> DataFrame:
-        """Return the table's rows of the accepted records among `validated` (`Validator.validate`),
-        personal data treated."""
+        """Return the table's rows of the accepted ones among `validated`, personal data treated."""
 
     @abstractmethod
     def rows_missing_from(self, held: DataFrame, validated: DataFrame, protection: Protection) -> DataFrame:

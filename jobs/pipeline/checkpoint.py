@@ -63,7 +63,7 @@ def opening(spark: SparkSession, checkpoint: str, batch: int, begun: dict[str, s
 
 
 def _texts(spark: SparkSession, checkpoint: str, paths: Iterable[str]) -> dict[str, str]:
-    """Return the texts of those of `paths` that exist, by path."""
+    """Return the texts of those files that exist, by path."""
     texts = {path: read(spark, f"{checkpoint}/{path}") for path in paths}
     return {path: text for path, text in texts.items() if text is not None}
 
@@ -80,8 +80,7 @@ def set_initial_offsets(spark: SparkSession, folder: str, source: int, offsets: 
 
 
 def set_entry(spark: SparkSession, folder: str, batch: int, text: str, is_done: bool) -> None:
-    """Write micro-batch `batch` into the offset log, and, unless it `is_done`, into the commit log of a query without
-    state."""
+    """Write a micro-batch into the offset log and, unless it `is_done`, the commit log of a query without state."""
     write(spark, f"{folder}/{entry_file(batch)}", text)
     if not is_done:
         write(spark, f"{folder}/{commit_file(batch)}", NO_WATERMARK)

@@ -20,8 +20,7 @@ def commit_file(batch: int) -> str:
 
 
 def next_watermark_ms(commit: str) -> int:
-    """Return where Spark put the watermark after the micro-batch of a commit file, ms since 1970;
-    0 where it does not say."""
+    """Return the watermark after the micro-batch of a commit file, ms since 1970; 0 where it does not say."""
     lines = commit.splitlines()
     return int(json.loads(lines[1]).get("nextBatchWatermarkMs", 0)) if len(lines) > 1 else 0
 
@@ -43,9 +42,9 @@ def batch_offsets(files: Mapping[str, str], batch: int) -> dict[str, Any]:
     """
     before = before_batch(files, batch)
     if before is not None:
-        before = [_initial(files, n) if at is None else at for n, at in enumerate(before)]
+        before = [initial_offsets(files.get(start_file(n))) if at is None else at for n, at in enumerate(before)]
     until = source_offsets(files.get(entry_file(batch)))
-    since = None if until is None else [_initial(files, n) for n in range(len(until))]
+    since = None if until is None else [initial_offsets(files.get(start_file(n))) for n in range(len(until))]
     return {"from": before, "until": until, "since": since}
 
 
@@ -56,7 +55,8 @@ def planned_at(files: Mapping[str, str], batch: int) -> datetime:
     Args:
         files: the batch's `checkpoint.opening`.
     """
-    return datetime.fromtimestamp(_metadata(files[entry_file(batch)])["batchTimestampMs"] / 1000, UTC)
+    metadata = json.loads(files[entry_file(batch)].splitlines()[1])
+    return datetime.fromtimestamp(metadata["batchTimestampMs"] / 1000, UTC)
 
 
 def late_watermark_ms(files: Mapping[str, str], batch: int) -> int | None:
@@ -70,11 +70,7 @@ def late_watermark_ms(files: Mapping[str, str], batch: int) -> int | None:
     if not batch:
         return 0
     text = files.get(entry_file(batch - 1))
-    return int(_metadata(text)["batchWatermarkMs"]) if text else None
-
-
-def _metadata(entry: str) -> dict[str, Any]:
-    return dict(json.loads(entry.splitlines()[1]))
+    return int(json.loads(text.splitlines()[1])["batchWatermarkMs"]) if text else None
 
 
 def before_batch(files: Mapping[str, str], batch: int) -> list[Any] | None:
@@ -103,17 +99,12 @@ def topic_offsets(source: Any) -> dict[str, dict[int, int]]:
 
 
 def initial_offsets(text: str | None) -> dict[str, dict[str, int]] | None:
-    """Return where a Kafka source began, by topic and partition, in its file `sources/<number>/0`;
-    None for other sources."""
+    """Return where a Kafka source began, by topic and partition, by its file `sources/<number>/0`; None for other sources."""
     # Line 1 is the format's version, behind a zero byte for a Spark of long ago.
     lines = text.splitlines()[1:] if text else []
     offsets = json.loads(lines[0]) if len(lines) == 1 and lines[0].startswith("{") else None
     # Other sources keep files of their own there, a file source JSON too: only Kafka's has a table for every key.
     return offsets if offsets is not None and all(isinstance(value, dict) for value in offsets.values()) else None
-
-
-def _initial(files: Mapping[str, str], source: int) -> dict[str, dict[str, int]] | None:
-    return initial_offsets(files.get(start_file(source)))
 
 
 def _offsets(line: str) -> Any:

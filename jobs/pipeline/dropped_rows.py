@@ -212,8 +212,7 @@ class Reread:
         return Rebuilt(plan, coordinates if is_whole else (), has_records)
 
     def _with_coordinates(self, name: str, plan: Any, coordinates: Sequence[Any]) -> Any:
-        """Return `plan`, with the coordinates of its child in its output,
-        if it is a node that says what it puts out."""
+        """Return `plan` with the coordinates of its child in its output, if it says what it puts out."""
         missing = [column for column in coordinates if attribute_id(column) not in _ids(listed(plan.output()))]
         if not missing:
             return plan

@@ -91,8 +91,7 @@ class SourceGuard:
             raise refused from stop
 
     def files(self) -> dict[str, str]:
-        """Return the file that keeps the ids in the checkpoint, its text by its path there;
-        none while no topic is known."""
+        """Return the file that keeps the ids, its text by its path in the checkpoint; none while no topic is known."""
         return {SOURCE_TOPICS_FILE: json.dumps(self._known)} if self._known else {}
 
 

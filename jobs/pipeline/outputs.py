@@ -35,8 +35,7 @@ def group_of(settings: Settings, query: str) -> str:
 
 
 def reading_rights(settings: Settings, topics: Iterable[str], query: str) -> list[Right]:
-    """Return the rights that a query that reads `topics` needs;
-    none on the groups of Spark's consumers, which join none."""
+    """Return the rights that reading needs; none on the groups of Spark's consumers, which join none."""
     rights = [Right("topic", topic, ("Read",)) for topic in topics]
     if settings.source.commit_to_group:
         without = "its lag in tools that show that of groups (source.commit_to_group)"

@@ -90,8 +90,7 @@ def replays(root: str) -> str:
 
 
 def replay(root: str, id: str) -> str:
-    """Return the folder of one replay under a root: SHADOW, CHECK and RESTORED under that of tables,
-    else its checkpoints."""
+    """Return the folder of one replay: of SHADOW, CHECK and RESTORED under the tables' root, else of its checkpoints."""
     return within(replays(root), id)
 
 

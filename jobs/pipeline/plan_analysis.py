@@ -83,8 +83,7 @@ def drops_late_rows(frame: DataFrame) -> bool:
 
 
 def repeats(frame: DataFrame, keys: Sequence[str]) -> Repeats:
-    """Return whether a batch of `frame` may hold two rows of one key, and if so,
-    whether they come in their records' order."""
+    """Return whether a batch may hold two rows of one key, and if so, whether they come in their records' order."""
     plan, lower_keys = analyzed_plan(frame), {key.lower() for key in keys}
     attributes = listed(plan.output())
     if _is_one_a_key(
@@ -111,8 +110,7 @@ def _is_one_a_key(node: Any, keys: set[int]) -> bool:
 
 
 def _below(expressions: Any, keys: set[int]) -> set[int]:
-    """Return the attributes (ids) that named `expressions` with ids in `keys` stand for;
-    a window's start is the window."""
+    """Return the ids of what `expressions` with ids in `keys` stand for; a window's start is the window."""
     attributes = set()
     for expression in listed(expressions):
         if attribute_id(expression) not in keys:

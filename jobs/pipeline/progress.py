@@ -96,8 +96,7 @@ def _print(at: datetime, line: str) -> None:
 
 
 def progress_line(progress: StreamingQueryProgress, counted: Counted | None = None) -> str:
-    """Return the micro-batch in one line; what does not apply (no watermark yet,
-    no state) or is not known is left out."""
+    """Return the micro-batch in one line, without what does not apply (no watermark yet, no state) or is not known."""
     counted = counts_of(progress, counted)
     count = counted.records
     seconds = progress.durationMs.get("triggerExecution", 0) / 1000
@@ -143,15 +142,13 @@ def counting_published(records: DataFrame, topic: str) -> DataFrame:
 
 
 def published(progress: StreamingQueryProgress) -> dict[str, int]:
-    """Return the records of the micro-batch by the topic that they were published to,
-    as `counting_published` has counted them."""
+    """Return the records that were published, by topic, as `counting_published` has counted them."""
     metrics = progress.observedMetrics.items()
     return {name.removeprefix(PUBLISH): int(row[PUBLISHED]) for name, row in metrics if name.startswith(PUBLISH)}
 
 
 def is_real_time(progress: StreamingQueryProgress) -> bool:
-    """Return whether Spark published the batch by its real-time trigger:
-    all others are written by functions of ours."""
+    """Return whether Spark's real-time trigger published the batch: functions of ours write all others."""
     return "KafkaTable" in progress.sink.description
 
 
@@ -210,8 +207,7 @@ def rejected(observed: Sequence[Mapping[str, Any]]) -> int:
 
 
 def rejects_by_code(observed: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Return the rejected records by code, of counts that `REJECTED_AS` and the code name;
-    codes of none are left out."""
+    """Return the rejected records by code, of counts named REJECTED_AS and the code; codes of none are left out."""
     codes: Counter[str] = Counter()
     for counts in observed:
         names = (name for name in counts if name.startswith(REJECTED_AS))

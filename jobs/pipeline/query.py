@@ -297,8 +297,7 @@ def require_slots(spark: SparkSession, kafka: Kafka, outputs: Sequence[Output]) 
 
 
 def too_few_slots(output: Output, counts: dict[str, int], needed: int, slots: int, master: str) -> TidemarkError:
-    """Return NOT_REAL_TIME: Spark has fewer `slots` for tasks than the `needed` ones;
-    `counts`: of partitions, by topic."""
+    """Return NOT_REAL_TIME, with the partitions of each topic: there are fewer `slots` for tasks than needed."""
     read = ", ".join(f"{topic} has {count}" for topic, count in counts.items())
     why = f"needs {needed} task slots, one for each partition ({read}), where Spark has {slots}"
     more = f"set spark.master to local[{needed},4]" if master.startswith("local") else "give it more cores"

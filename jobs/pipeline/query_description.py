@@ -210,8 +210,7 @@ class DescriptionFiles:
 
 
 def read_written(spark: SparkSession, folder: str) -> QueryDescription | None:
-    """Return how the query has written its last batches; None where it ran before that was kept,
-    or the file is damaged."""
+    """Return how the query has written its last batches; None where an older version ran, or the file is damaged."""
     try:
         return QueryDescription.from_json(checkpoint.read(spark, f"{folder}/{WRITTEN_FILE}") or "")
     except (ValueError, KeyError, TypeError):

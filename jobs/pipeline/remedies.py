@@ -78,8 +78,7 @@ def is_in_tables(spark: SparkSession, tables_root: str, output: Output, query_id
 def damage_error(
     spark: SparkSession, output: Output, folder: str, tables_root: str, stop: TidemarkError
 ) -> TidemarkError:
-    """Add to `stop` what is known of the query: the damaged file of its state, and what must be removed with it if its
-    topics are to be read again."""
+    """Add to `stop` the damaged file of the state, and what must be removed with it to read the topics again."""
     if stop.code not in BEGIN_ANEW:
         return stop
     try:

@@ -67,8 +67,7 @@ def failures(rules: Sequence[Stateless], event: DataType) -> dict[str, Column]:
 
 
 def holds(rule: Stateless, event: DataType, within: str = "") -> str:
-    """Return SQL that is true where `rule` holds for an event whose fields are columns,
-    or fields of the struct `within`."""
+    """Return SQL that is true where `rule` holds for an event: its columns, or fields of the struct `within`."""
     field = ".".join(f"`{part}`" for part in [*([within] if within else []), *rule.field.split(".")])
     if isinstance(rule, Required):
         return f"{field} IS NOT NULL"

@@ -264,8 +264,7 @@ class Run(Sources):
 
     @property
     def is_apart(self) -> bool:
-        """Return whether the past is tried out: outputs go to places of their own,
-        and records for topics into tables."""
+        """Return whether the past is tried out: outputs go to places of their own, records for topics into tables."""
         return self._ranges is not None
 
     def count(self, batch: Batch, counted: Counted) -> None:

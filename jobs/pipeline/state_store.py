@@ -84,8 +84,7 @@ class Operator:
 
 
 def operators(spark: SparkSession, checkpoint: str) -> list[Operator]:
-    """Return the stateful operators of the last committed batch in `checkpoint`, by number;
-    none for a query without state."""
+    """Return the stateful operators of the last committed batch, by number; none for a query without state."""
     batch = last_commit(spark, checkpoint)
     if batch is None or not Folders(spark).exists(f"{checkpoint}/{STATE}"):
         return []
@@ -181,8 +180,7 @@ def _families(spark: SparkSession, folders: Folders, operator: str, stores: tupl
 
 
 def _schema_files(folders: Folders, operator: str, stores: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield the newest schema file of each store: of most operators beside partition 0,
-    of others in a folder of its own."""
+    """Yield the newest schema file of each store: beside partition 0, or in a folder of its own."""
     for store in stores:
         within = "" if store == DEFAULT_STORE else f"/{store}"
         versioned = [file for file in folders.entries(f"{operator}{SCHEMAS}{store}") if not _is_hidden(file.name)]

@@ -176,8 +176,7 @@ def _with_framed_keys(
 
 @lru_cache(maxsize=256)
 def _key_writers(declared: str, of_keys: tuple[RegisteredSchema, ...]) -> tuple[RegisteredSchema, ...]:
-    """Return the schemas that can be read as the key field's type (JSON), each as a record with that field: the bytes
-    of a record with one field are those of the field."""
+    """Return those that can be read as the key field's type (JSON), as records with it: these have the same bytes."""
     key_type = json.loads(declared)
     reader, writers = _as_record(["null", key_type]), []
     for version in of_keys:

@@ -312,6 +312,5 @@ def _stopped(rule: Rule) -> Column:
 
 
 def reject_counts(is_rejected: Column) -> dict[str, Column]:
-    """Return how many validated records are rejected by each code, as aggregates by column name:
-    REJECTED_AS and the code."""
+    """Return how many records are rejected by each code, as aggregates by name: REJECTED_AS and the code."""
     return {f"{REJECTED_AS}{code}": F.count_if(is_rejected & (F.col("error") == code)) for code in REJECT_CODES}

@@ -113,8 +113,7 @@ def _of_added(
 
 
 def _age(time_ms: int | None) -> float:
-    """Return the seconds since a record's time; 0 for a time to come,
-    or where there is none but markers of transactions."""
+    """Return the seconds since a record's time; 0 for a time to come, or where transactions' markers alone follow."""
     return 0.0 if time_ms is None else max(0.0, time.time() - time_ms / 1000)
 
 

@@ -170,8 +170,7 @@ def micro_batches(settings: Settings, where: pc.Expression = ALL, columns: Seque
 
 
 def newest(settings: Settings, count: int, where: pc.Expression = ALL) -> pa.Table:
-    """Return the newest `count` of the micro-batches that `where` holds for, oldest first;
-    columns as `SCHEMA`."""
+    """Return the newest `count` of the micro-batches that `where` holds for, oldest first, in all columns."""
     now = datetime.now(UTC)
     for age in NEWEST_WITHIN:
         found = micro_batches(settings, where & since(now - age), ORDER)
