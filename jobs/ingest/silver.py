@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pyspark.sql import Column, DataFrame, Observation, SparkSession
+from pyspark.sql import Column, DataFrame, Observation
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, StructType
 
@@ -101,14 +101,17 @@ class SilverTable(ABC):
         constraints = self._constraints(protection.marks, validated.schema["event"].dataType)
         accepted = self.accepted(frame, protection)
         is_ready = self._ready_for == (constraints, accepted.schema)
-        if not is_ready:
-            self._drop_outdated(frame.sparkSession, table, constraints)
+        # A rule that was loosened or taken out must not fail rows by way of its old constraint.
+        if not is_ready and delta_table.exists(frame.sparkSession, table.path):
+            schema_evolution.drop_outdated(frame.sparkSession, table.path, constraints)
         try:
             is_new = delta_table.write(accepted, table, batch.commit("silver"))
         except TidemarkError as stop:
             raise self._with_remedy(stop, accepted, table) from stop
         if not is_ready:
-            self._add_constraints(frame.sparkSession, table, constraints)
+            for name in schema_evolution.add_missing(frame.sparkSession, table.path, constraints):
+                what = f"rows of table {table.name} break rule {name}: it gets no CHECK constraint"
+                print(f"warning: {what}", file=sys.stderr, flush=True)
             self._ready_for = constraints, accepted.schema
         rejects = validated.where(self.is_rejected)
         if is_new:
@@ -117,17 +120,14 @@ class SilverTable(ABC):
             # Written before a crash, perhaps by other code, schemas or rules: what is there decides.
             rejects = self.rows_missing_from(self._rows_since(batch, table), validated, protection)
             count = validated.agg(*_named(counts)).collect()[0].asDict() | {"rejected": rejects.count()}
-        counted = count["records"], rejects, count["rejected"], self._failed(count), rejects_by_code([count])
+        failed = {rule.name: failures for rule in self._rules if (failures := count[f"{rules.FAILED}{rule.name}"])}
+        counted = count["records"], rejects, count["rejected"], failed, rejects_by_code([count])
         return ValidationResult(self._rules, *counted, is_new)
 
     def _rows_since(self, batch: Batch, table: delta_table.Table) -> DataFrame:
         """Return the rows of the table since the batch's first offset: files of older ones need not be opened."""
         first = min(batch.starts(self.stream.partition("/")[0]).values(), default=0)
         return delta_table.read(batch.frame.sparkSession, table.path).where(F.col("_offset") >= first)
-
-    def _failed(self, count: Mapping[str, int]) -> dict[str, int]:
-        failed = {rule.name: count[f"{rules.FAILED}{rule.name}"] for rule in self._rules}
-        return {name: records for name, records in failed.items() if records}
 
     def _constraints(self, marks: PiiFields, event: DataType) -> dict[str, str]:
         """Return the CHECK constraints that keep rules in the table itself: SQL by the rule's name."""
@@ -139,16 +139,6 @@ class SilverTable(ABC):
         }
         exempt = f"{self.exempt} OR " if self.exempt else ""
         return {name: f"{exempt}{condition}" for name, condition in conditions.items()}
-
-    def _drop_outdated(self, spark: SparkSession, table: delta_table.Table, constraints: dict[str, str]) -> None:
-        # A rule that was loosened or taken out must not fail rows by way of its old constraint.
-        if delta_table.exists(spark, table.path):
-            schema_evolution.drop_outdated(spark, table.path, constraints)
-
-    def _add_constraints(self, spark: SparkSession, table: delta_table.Table, constraints: dict[str, str]) -> None:
-        for name in schema_evolution.add_missing(spark, table.path, constraints):
-            what = f"rows of table {table.name} break rule {name}: it gets no CHECK constraint"
-            print(f"warning: {what}", file=sys.stderr, flush=True)
 
     def _with_remedy(self, stop: TidemarkError, accepted: DataFrame, table: delta_table.Table) -> TidemarkError:
         """Return `stop`, a TYPE_CHANGED with what helps where the columns come from a schema."""

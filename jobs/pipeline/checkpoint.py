@@ -63,7 +63,6 @@ def opening(spark: SparkSession, checkpoint: str, batch: int, begun: dict[str, s
 
 
 def _texts(spark: SparkSession, checkpoint: str, paths: Iterable[str]) -> dict[str, str]:
-    """Return the texts of those files that exist, by path."""
     texts = {path: read(spark, f"{checkpoint}/{path}") for path in paths}
     return {path: text for path, text in texts.items() if text is not None}
 
@@ -119,12 +118,10 @@ def positions(spark: SparkSession, checkpoint: str) -> list[Any]:
 
 
 def last_entry(spark: SparkSession, checkpoint: str) -> int | None:
-    """Return the last micro-batch in the offset log."""
     return max(_batches(spark, f"{checkpoint}/{OFFSETS}"), default=None)
 
 
 def has_begun(spark: SparkSession, checkpoint: str) -> bool:
-    """Return whether a query has used the folder."""
     return query_id(spark, checkpoint) is not None or last_entry(spark, checkpoint) is not None
 
 
@@ -197,7 +194,6 @@ def forget_after(spark: SparkSession, checkpoint: str, batch: int) -> None:
 
 
 def _batches(spark: SparkSession, folder: str) -> list[int]:
-    """Return the batches that have a file in the folder of a log."""
     files, path = located(spark, folder)
     names = [str(status.getPath().getName()) for status in files.listStatus(path)] if files.exists(path) else []
     return [int(name) for name in names if name.isdecimal()]

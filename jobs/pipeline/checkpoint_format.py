@@ -15,7 +15,6 @@ def entry_file(batch: int) -> str:
 
 
 def commit_file(batch: int) -> str:
-    """Return where a checkpoint says that micro-batch `batch` is done."""
     return f"{COMMITS}/{batch}"
 
 
@@ -99,7 +98,7 @@ def topic_offsets(source: Any) -> dict[str, dict[int, int]]:
 
 
 def initial_offsets(text: str | None) -> dict[str, dict[str, int]] | None:
-    """Return where a Kafka source began, by topic and partition, by its file `sources/<number>/0`; None for other sources."""
+    """Return where a source of Kafka's began, by topic and partition, by its start file; None for another's."""
     # Line 1 is the format's version, behind a zero byte for a Spark of long ago.
     lines = text.splitlines()[1:] if text else []
     offsets = json.loads(lines[0]) if len(lines) == 1 and lines[0].startswith("{") else None

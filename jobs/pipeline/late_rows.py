@@ -66,7 +66,6 @@ class LateRows:
 
     @property
     def query(self) -> str:
-        """Return the name of the query."""
         return self._output.query
 
     def follow(self, query: StreamingQuery) -> None:
@@ -119,16 +118,12 @@ class LateRows:
         id = str(checkpoint.query_id(session, self._folder))
         planned = checkpoint_format.planned_at(files, number)
         batch = _Batch(number, id, dropped, offsets, planned, checkpoint_format.late_watermark_ms(files, number))
-        commit = self._commit(batch)
+        name = self._output.query
+        commit = delta_table.Commit(
+            name, id, LATE, number, offsets, contiguous=False, delete_predicate=f"query = '{name}'"
+        )
         if delta_table.recorded_version(session, self._table.path, commit.app_id(self._table)) != number:
             self._write(session, batch, commit)
-
-    def _commit(self, batch: _Batch) -> delta_table.Commit:
-        query = self._output.query
-        own_rows = f"query = '{query}'"
-        return delta_table.Commit(
-            query, batch.query_id, LATE, batch.number, batch.offsets, contiguous=False, delete_predicate=own_rows
-        )
 
     def _write(self, session: SparkSession, batch: _Batch, commit: delta_table.Commit) -> None:
         rows, note = session.createDataFrame([], FOUND), ""
@@ -180,7 +175,6 @@ class LateRows:
         return row.withColumns({"dropped": F.lit(missing).cast("long"), "note": F.lit(note)})
 
     def _with_names(self, rows: DataFrame, batch: _Batch) -> DataFrame:
-        """Return `rows` in the columns of the table."""
         names = {
             "job": F.lit(self._output.job),
             "query": F.lit(self._output.query),

@@ -70,12 +70,10 @@ def outbox(root: str, query: str) -> str:
 
 
 def checkpoint(paths: Paths, job: str, output: str) -> str:
-    """Return the folder of the checkpoint of an output's query."""
     return within(checkpoints_of(paths, job), output)
 
 
 def checkpoints_of(paths: Paths, job: str) -> str:
-    """Return the folder of the checkpoints of all queries of a job."""
     return within(paths.checkpoints, job)
 
 
@@ -90,12 +88,11 @@ def replays(root: str) -> str:
 
 
 def replay(root: str, id: str) -> str:
-    """Return the folder of one replay: of SHADOW, CHECK and RESTORED under the tables' root, else of its checkpoints."""
+    """Return the folder of one replay: under the tables' root of its SHADOW, CHECK and RESTORED."""
     return within(replays(root), id)
 
 
 def lost_table_remedy(name: str) -> str:
-    """Say what helps where no copy is left of the table of that name."""
     if name.startswith(RANGE):
         return f"remove the folder {name.partition('/')[0]} of its range, and run that range again"
     if name.startswith(f"{OUTBOX}/"):

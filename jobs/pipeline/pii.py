@@ -34,8 +34,10 @@ def protection(spark: SparkSession, stream: str, schema: str, key: str | None, s
         TidemarkError: BAD_SCHEMA or NO_HASH_KEY.
     """
     marks = pii_fields_of(schema)
-    if key is not None:
-        _require_key_kept(marks, stream, key)
+    mark = marks.fields.get(key) if key is not None else None
+    if mark in ("mask", "drop"):
+        what = f"`{key}` is the key of {stream}, which is compacted, and is marked pii = {mark}"
+        raise TidemarkError("BAD_SCHEMA", what, "hash it: equal keys then still are equal")
     is_hashing = "hash" in marks.treatments()
     return Protection(marks, hash_key(spark, settings.hash_key.get_secret_value()) if is_hashing else None)
 
@@ -93,14 +95,6 @@ def protect(events: DataFrame, marks: PiiFields, key: DataFrame | None = None) -
     joined = events if key is None else events.join(F.broadcast(key))
     kept = [column for column in events.schema.fields if marks.fields.get(column.name) != "drop"]
     return joined.select(*(_treated(F.col(f"`{column.name}`"), column, marks).alias(column.name) for column in kept))
-
-
-def _require_key_kept(marks: PiiFields, topic: str, field: str) -> None:
-    """Raises TidemarkError BAD_SCHEMA, where `field`, the key of compacted `topic`, would no longer be one."""
-    mark = marks.fields.get(field)
-    if mark in ("mask", "drop"):
-        what = f"`{field}` is the key of {topic}, which is compacted, and is marked pii = {mark}"
-        raise TidemarkError("BAD_SCHEMA", what, "hash it: equal keys then still are equal")
 
 
 def _treated(value: Column, declared: StructField, marks: PiiFields) -> Column:

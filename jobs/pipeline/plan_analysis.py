@@ -117,16 +117,12 @@ def _below(expressions: Any, keys: set[int]) -> set[int]:
             continue
         made = expression.child() if str(expression.nodeName()) == "Alias" else expression
         if str(made.nodeName()) == "GetStructField" and str(made.extractFieldName()) == "start":
-            made = made.child() if _is_window(made.child()) else made
+            struct = made.child()
+            is_window = _is_attribute(struct) and any(map(struct.metadata().contains, (WINDOW_MARK, SESSION_MARK)))
+            made = struct if is_window else made
         if _is_attribute(made):
             attributes.add(attribute_id(made))
     return attributes
-
-
-def _is_window(expression: Any) -> bool:
-    return _is_attribute(expression) and any(
-        expression.metadata().contains(mark) for mark in (WINDOW_MARK, SESSION_MARK)
-    )
 
 
 def _is_attribute(expression: Any) -> bool:
@@ -226,17 +222,13 @@ def event_time_span(frame: DataFrame) -> EventTimeSpan:
     for node in nodes(analyzed_plan(frame)):
         name = str(node.nodeName())
         if name == WATERMARK:
-            lateness += _lateness(node)
+            months, days, microseconds = interval_parts(node.delay())
+            lateness += timedelta(days=days + 31 * months, microseconds=microseconds)
         elif name.startswith(OPEN_ENDED):
             windows += UNKNOWN_LENGTH
         windows += max((window.length for window in _windows_of(node)), default=timedelta(0))
         joined = joined or (name == "Join" and is_stateful(node))
     return EventTimeSpan(windows, lateness if joined else timedelta(0), windows + lateness)
-
-
-def _lateness(node: Any) -> timedelta:
-    months, days, microseconds = interval_parts(node.delay())
-    return timedelta(days=days + 31 * months, microseconds=microseconds)
 
 
 def time_windows(frame: DataFrame) -> tuple[TimeWindow, ...]:

@@ -239,7 +239,6 @@ def offsets_of_batch(offsets: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _least(sources: Iterable[Mapping[str, Any] | None]) -> dict[tuple[str, int], int]:
-    """Return by partition the offset of the source that is behind most."""
     least: dict[tuple[str, int], int] = {}
     for at in sources:
         for place, offset in by_partition(at or {}).items():

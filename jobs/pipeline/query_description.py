@@ -149,26 +149,19 @@ class QueryDescription:
             "columns": lambda columns: tuple(map(tuple, columns)),
         }
         known = [name for name in (declared.name for declared in fields(cls)) if name in kept]
-        return cls(**{name: read.get(name, _unchanged)(kept[name]) for name in known})
-
-
-def _unchanged(value: Any) -> Any:
-    return value
+        return cls(**{name: read[name](kept[name]) if name in read else kept[name] for name in known})
 
 
 def _steps(node: Any) -> Iterator[Step]:
     """Yield the nodes of a stream's plan, from the output down to decoding."""
-    if not node.isStreaming() or _is_decoding(node):
+    is_observed = str(node.nodeName()) == OBSERVED
+    if not node.isStreaming() or (is_observed and str(node.name()).startswith(OF_DECODING)):
         return
     children = listed(node.children())
-    if children and str(node.nodeName()) != OBSERVED:  # what is counted in passing changes no row
+    if children and not is_observed:  # what is counted in passing changes no row
         yield _step(node)
     for child in children:
         yield from _steps(child)
-
-
-def _is_decoding(node: Any) -> bool:
-    return str(node.nodeName()) == OBSERVED and str(node.name()).startswith(OF_DECODING)
 
 
 def _step(node: Any) -> Step:

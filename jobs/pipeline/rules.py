@@ -49,6 +49,10 @@ COMPARABLE = Kinds("anything but a map", (DataType,))
 NUMBER = Kinds("a number", (NumericType,))
 TEXT = Kinds("a string", (StringType,))
 TIME = Kinds("a timestamp", (TimestampType, TimestampNTZType))
+FIELDS_OF: dict[type, Kinds] = {
+    **{Range: NUMBER, Pattern: TEXT, Freshness: TIME},
+    **{Reference: COMPARABLE, Unique: COMPARABLE},
+}
 
 
 def counts(names: Sequence[str]) -> dict[str, Column]:
@@ -137,7 +141,7 @@ def require_fields(topic: str, rules: Sequence[Rule], event_time: str | None, ev
             _require_pattern(topic, rule)
     for rule in rules:
         for field in fields_of(rule):
-            _require(f"rule `{rule.name}` of topic {topic}", field, event, _wanted(rule))
+            _require(f"rule `{rule.name}` of topic {topic}", field, event, FIELDS_OF.get(type(rule), ANY))
         if isinstance(rule, Unique) and event_time is None:
             what = f"rule `{rule.name}` of topic {topic} asks for event time, and the topic declares none"
             raise TidemarkError("BAD_RULES", what, "declare event_time in conf/topics.toml")
@@ -156,14 +160,6 @@ def _require_pattern(topic: str, rule: Pattern) -> None:
         problem = str(exc).splitlines()[0]
         what = f"rule `{rule.name}` of topic {topic} has a pattern that is no regular expression of Java: {problem}"
         raise TidemarkError("BAD_RULES", what, "mend it in conf/rules.toml") from exc
-
-
-def _wanted(rule: Rule) -> Kinds:
-    kinds: dict[type, Kinds] = {
-        **{Range: NUMBER, Pattern: TEXT, Freshness: TIME},
-        **{Reference: COMPARABLE, Unique: COMPARABLE},
-    }
-    return kinds.get(type(rule), ANY)
 
 
 def _require(who: str, path: str, event: DataType, kinds: Kinds) -> None:

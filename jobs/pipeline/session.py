@@ -72,7 +72,12 @@ def session(settings: Settings, name: str, log: str) -> Iterator[SparkSession]:
     spark = SparkSession.builder.getOrCreate()
     try:
         hide_secrets(spark)
-        _send_errors_to(spark, _errors_path(settings, log))
+        # A file of JSON lines must hold nothing else.
+        is_plain = settings.logging.format == "plain"
+        errors = log_path(settings, log) if is_plain else Path(settings.paths.logs) / f"{log}.stderr.log"
+        # Java threads and Python workers write on stderr: the terminal is for progress.
+        java = jvm(spark).java
+        java.lang.System.setErr(java.io.PrintStream(java.io.FileOutputStream(str(errors), True), True))
         stopping.listen(spark)
         yield spark
     except Exception:
@@ -103,20 +108,6 @@ def hide_secrets(spark: SparkSession) -> None:
 def log_path(settings: Settings, log: str) -> Path:
     """Return where a script's own log lies, beside the JVM's."""
     return Path(settings.paths.logs) / f"{log}.python.{settings.logging.suffix}"
-
-
-def _errors_path(settings: Settings, log: str) -> Path:
-    """Return the file that stderr goes to: a file of JSON lines must hold nothing else."""
-    if settings.logging.format == "plain":
-        return log_path(settings, log)
-    return Path(settings.paths.logs) / f"{log}.stderr.log"
-
-
-def _send_errors_to(spark: SparkSession, path: Path) -> None:
-    """Send what Java threads and Python workers write on stderr to a file: the terminal is for progress."""
-    java = jvm(spark).java
-    file = java.io.FileOutputStream(str(path), True)
-    java.lang.System.setErr(java.io.PrintStream(file, True))
 
 
 class Labelling(logging.Filter):

@@ -44,7 +44,6 @@ class Ranges:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """Return the topics that are read so far."""
         return tuple(self._offsets)
 
     @property
@@ -193,7 +192,6 @@ class Sources:
         return self.registry.latest(subject_of_stream(stream_of(topic, event, self.topics)))
 
     def job_settings(self, job: str) -> Job:
-        """Return the settings of `job` alone."""
         return self.settings.jobs.get(job, Job())
 
     def _source(self) -> Source:

@@ -7,7 +7,7 @@ from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from conf.settings import Job, Spark
@@ -117,11 +117,11 @@ def rows(spark: SparkSession, checkpoint: str, operator: Operator) -> int | None
     A join counts the rows of both sides, transformWithState those of all of its variables.
     """
     if operator.name.startswith("transformWithState"):
-        return sum(_of_variable(spark, checkpoint, operator, variable).count() for variable in variables(operator))
+        return sum(_count(spark, checkpoint, operator, _variable(at)) for at in variables(operator))
     stores: list[dict[str, str]] = [{}]
     if operator.stores != (DEFAULT_STORE,):
         stores = [{"joinSide": side} for side in ("left", "right")]
-    return sum(_state(spark, checkpoint, operator.number, store).count() for store in stores)
+    return sum(_count(spark, checkpoint, operator, store) for store in stores)
 
 
 def variables(operator: Operator) -> list[dict[str, Any]]:
@@ -133,16 +133,15 @@ def variables(operator: Operator) -> list[dict[str, Any]]:
     return list(json.loads(listed) if isinstance(listed, str) else listed)
 
 
-def _of_variable(spark: SparkSession, checkpoint: str, operator: Operator, variable: dict[str, Any]) -> DataFrame:
+def _variable(variable: dict[str, Any]) -> dict[str, str]:
+    """Return the options that select one state variable, or the timers."""
     name = str(variable["stateName"])
-    timers = name.startswith("$")
-    options = {"readRegisteredTimers": "true"} if timers else {"stateVarName": name}
-    return _state(spark, checkpoint, operator.number, options)
+    return {"readRegisteredTimers": "true"} if name.startswith("$") else {"stateVarName": name}
 
 
-def _state(spark: SparkSession, checkpoint: str, number: int, options: dict[str, str]) -> DataFrame:
-    reader = spark.read.format("statestore").option("operatorId", number).options(**options)
-    return reader.load(checkpoint)
+def _count(spark: SparkSession, checkpoint: str, operator: Operator, options: dict[str, str]) -> int:
+    reader = spark.read.format("statestore").option("operatorId", operator.number).options(**options)
+    return reader.load(checkpoint).count()
 
 
 def damaged_file(spark: SparkSession, checkpoint: str) -> str | None:
@@ -153,7 +152,7 @@ def damaged_file(spark: SparkSession, checkpoint: str) -> str | None:
         TidemarkError: FILE_UNREADABLE.
     """
     for file in Folders(spark).files(f"{checkpoint}/{STATE}"):
-        if _is_hidden(file.name):
+        if file.name.startswith("."):
             continue
         if file.uri.endswith(SCHEMA) or SCHEMAS in file.uri:
             try:
@@ -183,16 +182,12 @@ def _schema_files(folders: Folders, operator: str, stores: tuple[str, ...]) -> I
     """Yield the newest schema file of each store: beside partition 0, or in a folder of its own."""
     for store in stores:
         within = "" if store == DEFAULT_STORE else f"/{store}"
-        versioned = [file for file in folders.entries(f"{operator}{SCHEMAS}{store}") if not _is_hidden(file.name)]
+        versioned = [file for file in folders.entries(f"{operator}{SCHEMAS}{store}") if not file.name.startswith(".")]
         plain = f"{operator}/0{within}{SCHEMA}"
         if versioned:
             yield store, max(versioned, key=lambda file: int(file.name.partition("_")[0])).uri
         elif folders.exists(plain):
             yield store, plain
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
 
 
 def _read_schema(spark: SparkSession, file: str) -> list[Any]:

@@ -131,7 +131,6 @@ class LeftOut:
         self._stops: dict[str, TidemarkError] = {}
 
     def add(self, query: str, stop: TidemarkError) -> None:
-        """Leave out a query."""
         self._stops[query] = stop
 
     def report(self, query: str = "") -> None:

@@ -188,7 +188,6 @@ class Validator:
         return records.where(~decode.carries(foreign) if owns_unmatched else decode.carries(versions[stream]))
 
     def rules_of(self, stream: str) -> tuple[Rule, ...]:
-        """Return the rules of `stream`."""
         return self.rules_by_stream.get(stream, ())
 
     def event_time(self, stream: str) -> str | None:

@@ -31,7 +31,7 @@ from jobs.operations.replay.record import Part, Replacement, Replay, ReplayPaths
 from jobs.operations.replay.replay_lock import ReplayLock
 from jobs.operations.replay.side_run import LateRowsError, ReadSpeed, SideRun, SliceRunner
 from jobs.operations.replay.verify import TableComparison, Verifier, row_selection
-from jobs.pipeline.monitoring.recorder import ReplayRecording
+from jobs.pipeline.monitoring.recorder import recording_replay
 from jobs.pipeline.query_description import QueryDescription
 from jobs.pipeline.run import Run
 from jobs.pipeline.session import session
@@ -207,7 +207,7 @@ class Steps:
             return replay
         run, speed = SideRun(self._spark, self._settings, replay), ReadSpeed()
         self._build(run)
-        with ReplayRecording(self._settings, run):
+        with recording_replay(self._settings, run):
             for output in run.outputs:
                 is_held = bool(replay.findings.get("held"))
                 runner = SliceRunner(run, output, self._show, self._require_lock, speed, is_held)

@@ -128,7 +128,6 @@ class Exporter:
 
     @property
     def is_serving(self) -> bool:
-        """Return whether the metrics are served: some are measured only for that."""
         return self._server is not None
 
     @property
@@ -188,7 +187,6 @@ class Exporter:
         self._failed.pop(query, None)
 
     def terminated(self, job: str, query: str) -> None:
-        """Note that a query has ended, well or not."""
         self._of(RUNNING, job, query).set(0)
         self._running.discard(query)
 
@@ -227,7 +225,6 @@ class Exporter:
         self._of(FREE_BYTES, place).set(free)
 
     def measured(self, lags: list[PartitionLag]) -> None:
-        """Take over what the brokers have answered."""
         for lag in lags:
             place = (lag.job, lag.query, lag.topic, str(lag.partition))
             self._of(LAG, *place).set(lag.records)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from conf.settings import Kafka, Settings
 from jobs.connectors.kafka.access import CODES, LongLivedClient, Right, not_authorized, reading
@@ -72,7 +72,7 @@ class Positions:
         topics = {topic for positions in known.values() for topic, _ in positions}
         if not topics:
             return []
-        found = edges(self._admin, topics)
+        found = edges(self._client.admin(), topics)
         stable = {place: edge.end for place, edge in found.items()}
         unstable, lags = self._past(stable), []
         with OffsetLookup(self._kafka) as lookup:
@@ -92,16 +92,12 @@ class Positions:
         """
         if not topics:
             return {}
-        return self._past({place: edge.end for place, edge in edges(self._admin, topics).items()})
+        return self._past({place: edge.end for place, edge in edges(self._client.admin(), topics).items()})
 
     def _past(self, stable: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        ends = list_offsets(self._admin, stable, latest, IsolationLevel.READ_UNCOMMITTED)
+        ends = list_offsets(self._client.admin(), stable, latest, IsolationLevel.READ_UNCOMMITTED)
         return {place: max(0, ends.get(place, end) - end) for place, end in stable.items()}
-
-    @property
-    def _admin(self) -> AdminClient:
-        return self._client.admin()
 
 
 def _of_added(
@@ -154,7 +150,7 @@ class ConsumerGroups:
                 self._attempted[query] = offsets
                 wanted = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
                 request = [ConsumerGroupTopicPartitions(group_of(self._settings, query), wanted)]
-                answers = self._admin.alter_consumer_group_offsets(request, request_timeout=COMMIT_SECONDS)
+                answers = self._client.admin().alter_consumer_group_offsets(request, request_timeout=COMMIT_SECONDS)
                 with self._named(query, {topic for topic, _ in offsets}):
                     for future in answers.values():
                         future.result(COMMIT_SECONDS)
@@ -168,7 +164,3 @@ class ConsumerGroups:
                 raise
             needed = [Right("group", group_of(self._settings, query), ("Read",)), *reading(topics)]
             raise not_authorized(exc.args[0], needed, self._settings.kafka.client_config()) from exc
-
-    @property
-    def _admin(self) -> AdminClient:
-        return self._client.admin()

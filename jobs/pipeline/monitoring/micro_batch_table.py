@@ -100,7 +100,6 @@ def journal_folder(settings: Settings) -> Path:
 
 
 def table_path(settings: Settings) -> str:
-    """Return where the table of micro-batches lies."""
     return paths.table(settings.paths.tables, paths.MICRO_BATCHES)
 
 
@@ -120,7 +119,7 @@ def fold(settings: Settings, own: Journal | None = None) -> None:
     with _alone(folder) as is_alone:
         if not is_alone:
             return
-        table = _table(settings)
+        table = find_stored(settings, paths.MICRO_BATCHES)
         for path in _journals(folder):
             folded = _folded(table, path)
             unfolded = read_journal(path, folded)
@@ -151,7 +150,11 @@ def micro_batches(settings: Settings, where: pc.Expression = ALL, columns: Seque
         TidemarkError: as `naming_damage`.
     """
     for _ in range(READ_ATTEMPTS):
-        table, found, is_whole = _table(settings), [SCHEMA.empty_table().select(columns)], True
+        table, found, is_whole = (
+            find_stored(settings, paths.MICRO_BATCHES),
+            [SCHEMA.empty_table().select(columns)],
+            True,
+        )
         if table is not None:
             # A table that an older version has made gets nulls in the columns that it lacks.
             found.append(table.rows(columns, where, SCHEMA))
@@ -203,7 +206,7 @@ def process_of(row: Mapping[str, Any]) -> Author:
 
 def expire(settings: Settings, before: datetime) -> None:
     """Remove rows of micro-batches that began before a time; nothing where there is no table."""
-    table = _table(settings)
+    table = find_stored(settings, paths.MICRO_BATCHES)
     if table is not None:
         limit = f"arrow_cast('{before.astimezone(UTC):%Y-%m-%dT%H:%M:%S}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
         table.delete(f"began_at < {limit}")
@@ -226,16 +229,11 @@ def _journals(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 
-def _table(settings: Settings) -> StoredTable | None:
-    return find_stored(settings, paths.MICRO_BATCHES)
-
-
 def _app_id(journal: Path) -> str:
     return f"{socket.gethostname()}/{journal.name}"
 
 
 def _folded(table: StoredTable | None, journal: Path) -> int:
-    """Return how many bytes of a journal the table has."""
     return int(table.delta.transaction_version(_app_id(journal)) or 0) if table is not None else 0
 
 

@@ -108,7 +108,6 @@ class Monitor(StreamingQueryListener):
             self._positions.begin(self._recorder.job_of(batch.sink), batch.sink, starts)
 
     def _places(self, query: str) -> list[str]:
-        """Return the tables and topics that a query writes."""
         outputs = [output for output in self._run.outputs if output.query == query]
         tables = [rows.table for output in outputs for rows in output.tables]
         return tables + [output.topic for output in outputs if output.topic]

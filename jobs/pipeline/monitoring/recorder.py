@@ -7,8 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from conf import code_version
 from conf.errors import TidemarkError
@@ -47,7 +46,6 @@ class Recorder:
         return bool(self._begun)
 
     def job_of(self, query: str) -> str:
-        """Return the job that a query belongs to."""
         return self._jobs.get(query, self._run.job)
 
     def began(self, batch: Batch, run_id: str, kind: RunKind = "stream") -> Key:
@@ -91,12 +89,10 @@ class Recorder:
             self.forget(key)
 
     def forget(self, key: Key) -> None:
-        """Treat a batch as over."""
         self._begun.pop(key, None)
         self._tallies.pop(key, None)
 
     def fold(self) -> None:
-        """Take what journals hold into the table; see `micro_batch_table.fold`."""
         micro_batch_table.fold(self._settings, self._journal)
 
     def close(self) -> None:
@@ -124,22 +120,18 @@ class Recorder:
         return {"ended_at": ended, "outcome": "done", "phases": {"triggerExecution": whole}} | counts(counted)
 
 
-class ReplayRecording:
-    """Records the slices of a replay's run from `with` to its end; the next fold takes them into the table."""
-
-    def __init__(self, settings: Settings, run: Run) -> None:
-        self._recorder, self._run = Recorder(settings, run), run
-
-    def __enter__(self) -> Self:
-        self._run.recording = lambda batch: self._recorder.writing(batch, "replay")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
-        self._recorder.close()
+@contextmanager
+def recording_replay(settings: Settings, run: Run) -> Iterator[None]:
+    """Record the slices of a replay's run in the block; the next fold takes them into the table."""
+    recorder = Recorder(settings, run)
+    run.recording = lambda batch: recorder.writing(batch, "replay")
+    try:
+        yield
+    finally:
+        recorder.close()
 
 
 def counts(counted: Counted) -> dict[str, Any]:
-    """Return the counts of a batch, as columns of its row."""
     return {
         "rows_in": counted.records,
         "bytes_in": counted.size,
