@@ -110,8 +110,7 @@ def _longest_run(batch: BatchRejects, limit: int) -> Row | None:
         return None
     now = _marked(batch.records, batch.rejects).withColumn("in_batch", F.lit(True))
     then = _marked(batch.bronze.where(before), earlier).withColumn("in_batch", F.lit(False))
-    longest = longest_run(now.union(then)).collect()
-    return longest[0] if longest else None
+    return longest_run(now.union(then)).first()
 
 
 def _just_before(starts: Mapping[int, int], reach: int) -> Column:
@@ -124,11 +123,8 @@ def _just_before(starts: Mapping[int, int], reach: int) -> Column:
 def _marked(records: DataFrame, rejects: DataFrame) -> DataFrame:
     places = ["partition", "offset"]
     bad = rejects.select(*places, F.lit(True).alias("rejected"))
-    return (
-        records.select(*places)
-        .join(bad, places, "left")
-        .select(*places, F.coalesce("rejected", F.lit(False)).alias("rejected"))
-    )
+    joined = records.select(*places).join(bad, places, "left")
+    return joined.select(*places, F.coalesce("rejected", F.lit(False)).alias("rejected"))
 
 
 def longest_run(records: DataFrame) -> DataFrame:

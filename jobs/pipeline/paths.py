@@ -105,10 +105,10 @@ def recreated_topic_remedy(how: str) -> str:
     return f"its offsets mean other records now: restore the topic; or {how}"
 
 
-def find_stored(settings: Settings, name: str, version: int | None = None) -> StoredTable | None:
-    """Return a table under the tables root as it is now, or was at `version`; None where there is none.
+def find_stored(settings: Settings, name: str) -> StoredTable | None:
+    """Return a table under the tables root; None where there is none.
 
     Raises:
         TidemarkError: as `jobs.connectors.delta.reading.naming_damage`.
     """
-    return find_table(table(settings.paths.tables, name), version, lost_table_remedy(name))
+    return find_table(table(settings.paths.tables, name), anew=lost_table_remedy(name))

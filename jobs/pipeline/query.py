@@ -25,11 +25,13 @@ from pyspark.sql.streaming.readwriter import DataStreamWriter
 
 from conf.errors import TidemarkError
 from conf.settings import Job, Kafka, Settings
+from jobs.connectors.causes import cause_line, causes
 from jobs.connectors.kafka.access import Connection
 from jobs.connectors.spark_internals import read_so_far, task_slots
 from jobs.connectors.tally import Tally
 from jobs.pipeline import checkpoint, plan_analysis, state_store
 from jobs.pipeline.checkpoint_format import batch_offsets, planned_at
+from jobs.pipeline.errors import known_error
 from jobs.pipeline.guards import LostRecords, SchemaGuard, SourceGuard, go_on_with_recreated, topics_of
 from jobs.pipeline.late_rows import LateRows
 from jobs.pipeline.outputs import Batch, OnBatch, Output
@@ -38,7 +40,7 @@ from jobs.pipeline.progress import Counted, counted_by_spark
 from jobs.pipeline.query_description import DescriptionFiles
 from jobs.pipeline.remedies import query_error, read_anew, require_whole
 from jobs.pipeline.session import label_batch
-from jobs.pipeline.termination import batch_errors, explain, start_error, stop_by
+from jobs.pipeline.termination import QUERY_FAILED, UNFORESEEN, batch_errors, explain, stop_by
 from jobs.pipeline.topic_sink import TopicOutput, not_real_time
 
 CHECK_SECONDS = 5.0  # as often as micro-batches are checked by the default trigger
@@ -57,7 +59,7 @@ def start_query(
     schemas: SchemaGuard,
     late: LateRows,
     on_batch: OnBatch,
-    count_first: Callable[[Batch, Counted], object],
+    counts: dict[tuple[str, int], Counted],
     skips_lost: bool = False,
 ) -> StreamingQuery:
     """Start the query of `output`, which goes on where the checkpoint in `folder` ends.
@@ -68,7 +70,7 @@ def start_query(
     Args:
         late: lists what each micro-batch dropped; the caller lets it `settle` once the query has ended.
         on_batch: is called with each micro-batch before it is written, and the id of the query's run.
-        count_first: is called with what the first write of a micro-batch read, where others follow.
+        counts: takes what the first write of a micro-batch read, by query id and batch, where others follow.
         skips_lost: whether it goes on behind records that are gone, and with topics that were created again.
 
     Raises:
@@ -106,7 +108,7 @@ def start_query(
             if lost is not None:
                 lost.report(batch)
             if not output.counts_itself:
-                tally.between_writes = partial(_count_once, spark, batch, count_first)
+                tally.between_writes = partial(_count_once, spark, batch, counts)
             output.write(batch)
             if lost is not None:
                 lost.report(batch)  # retention may have passed more meanwhile
@@ -121,14 +123,14 @@ def start_query(
     return query
 
 
-def _count_once(spark: SparkSession, batch: Batch, count_first: Callable[[Batch, Counted], object]) -> None:
+def _count_once(spark: SparkSession, batch: Batch, counts: dict[tuple[str, int], Counted]) -> None:
     """Report what was read for the first write of `batch`, before the next one reads the same again."""
     query = spark.streams.get(batch.query_id)
     records, observed = read_so_far(query) if query is not None else (0, [])
     # A write that an earlier attempt had made reads nothing.
     if records:
         batch.tally.between_writes = None
-        count_first(batch, counted_by_spark(records, observed))
+        counts.setdefault((batch.query_id, batch.version), counted_by_spark(records, observed))
 
 
 def start_real_time_query(
@@ -193,7 +195,9 @@ def _starting(output: Output) -> Iterator[None]:
     try:
         yield
     except Py4JJavaError as exc:
-        raise start_error(output.query, exc) from exc
+        chain = causes(exc)
+        what = f"query {output.query} does not start: {cause_line(chain)}"
+        raise known_error(chain) or TidemarkError(QUERY_FAILED, what, UNFORESEEN) from exc
 
 
 def _started(

@@ -3,6 +3,7 @@
 A job's `build(run)` reads, transforms and declares outputs; nothing moves until `start`.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import nullcontext
@@ -198,8 +199,7 @@ class Run(Sources):
         output = TopicOutput(
             self.job, name, records, mode, None, topic, self._delivery(delivery), how, settings=self.settings
         )
-        output.require_deterministic()
-        output.require_real_time()
+        output.require_publishable()
         return output
 
     def _delivery(self, declared: Delivery | None) -> Delivery:
@@ -215,7 +215,9 @@ class Run(Sources):
         if declared is None or not declared.event_time or source_sink.TIMESTAMP in records.columns:
             return lambda frame: frame
         if self._delivery(delivery) in topic_sink.AT_LEAST_ONCE:
-            topic_sink.say_publishing_time(declared)
+            what = f"event_time of topic {topic} is not its records' timestamp"
+            why = "with at-least-once and real-time, which are Spark's own sink, that is the time of publishing"
+            print(f"note: {what}: {why}", file=sys.stderr, flush=True)
             return lambda frame: frame
         versions = self.validator.versions(topic)
         return partial(topic_sink.with_event_time, field=declared.event_time, versions=versions)
@@ -271,23 +273,16 @@ class Run(Sources):
         """Report what an output of your own read and rejected in `batch`, to be shown with the batch's progress."""
         self.counted[batch.query_id, batch.version] = counted
 
-    def count_first(self, batch: Batch, counted: Counted) -> None:
-        """Note what the first write of `batch` read, where its output does not `count` that itself."""
-        self.counted.setdefault((batch.query_id, batch.version), counted)
-
     def table(
         self,
         name: str,
         keys: tuple[str, ...] = (),
         newest_by: tuple[str, ...] = (),
-        partition_by: tuple[str, ...] = (),
-        repeats: delta_table.Repeats = "stop",
         sequence: tuple[str, str] | None = None,
     ) -> delta_table.Table:
         """Return the Delta table `name` under the tables root; for a range, once `build` has read its topics."""
         path = paths.table(self.tables_root, name)
-        order = newest_by, partition_by, repeats, sequence
-        self._tables[name] = delta_table.Table(name, path, keys, *order)
+        self._tables[name] = delta_table.Table(name, path, keys, newest_by, sequence=sequence)
         return self._tables[name]
 
     @property
@@ -348,7 +343,7 @@ class Run(Sources):
             require_slots = partial(query.require_slots, self.spark, self.settings.kafka, self.outputs)
             return query.start_real_time_query(self.spark, self.settings, output, folder, self.schemas, require_slots)
         late = self._late[folder] = LateRows(self.spark, self.settings, output, folder, self.tables_root)
-        observers = late, self.on_batch, self.count_first
+        observers = late, self.on_batch, self.counted
         return query.start_query(
             self.spark, self.settings, output, folder, continuous, self.schemas, *observers, self.skips_lost
         )

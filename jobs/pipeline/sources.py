@@ -66,14 +66,11 @@ class Ranges:
         """Say what was read, a line a topic."""
         for topic, (start, end) in self._offsets.items():
             offsets = sum(end[topic][partition] - first for partition, first in start[topic].items())
-            yield f"{topic:<28} {offsets:,} offsets  {start[topic]} to {end[topic]}{self._rejected(topic)}"
-
-    def _rejected(self, topic: str) -> str:
-        observed = self._rejects.get(topic)
-        # If nothing was written anew, nothing was counted, and asking would wait for ever.
-        if observed is None or not is_observed(observed):
-            return ""
-        return f"  rejected {observed.get[REJECTED] or 0:,}"
+            observed, rejected = self._rejects.get(topic), ""
+            # If nothing was written anew, nothing was counted, and asking would wait for ever.
+            if observed is not None and is_observed(observed):
+                rejected = f"  rejected {observed.get[REJECTED] or 0:,}"
+            yield f"{topic:<28} {offsets:,} offsets  {start[topic]} to {end[topic]}{rejected}"
 
 
 class Sources:
@@ -186,10 +183,10 @@ class Sources:
             leaving = newest if fields is None else with_fields(newest, fields)
             return pii.protection(self.spark, stream, leaving, key, settings)
 
-    def latest_schema(self, topic: str, event: str | None = None) -> RegisteredSchema:
+    def latest_schema(self, topic: str) -> RegisteredSchema:
         """Return the newest registered schema of the topic's values, to encode by."""
         find_topic(topic, self.topics)
-        return self.registry.latest(subject_of_stream(stream_of(topic, event, self.topics)))
+        return self.registry.latest(subject_of_stream(stream_of(topic, None, self.topics)))
 
     def job_settings(self, job: str) -> Job:
         return self.settings.jobs.get(job, Job())

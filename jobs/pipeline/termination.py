@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
@@ -83,13 +82,6 @@ def query_failed(name: str, stop: TidemarkError) -> TidemarkError:
     """Return QUERY_FAILED with the query's name and what stopped it."""
     what = stop.message if stop.code == QUERY_FAILED else f"{stop.code}: {stop.message}"
     return TidemarkError(QUERY_FAILED, f"query {name} stopped: {what}", stop.remedy)
-
-
-def start_error(name: str, failure: Py4JJavaError) -> TidemarkError:
-    """Make the error that says why the query `name` does not start: by name, or QUERY_FAILED."""
-    chain = causes(failure)
-    what = f"query {name} does not start: {cause_line(chain)}"
-    return known_error(chain) or TidemarkError(QUERY_FAILED, what, UNFORESEEN)
 
 
 def explain(query: StreamingQuery, tell: Tell) -> None:

@@ -3,7 +3,6 @@
 An outbox, a Delta table, freezes each micro-batch before it is published where its rows may change when run again.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,7 +17,6 @@ from conf import code_version
 from conf.errors import TidemarkError
 from conf.sections import Delivery
 from conf.settings import Settings
-from conf.topics import Topic
 from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.exactly_once import errors
@@ -92,13 +90,6 @@ def with_event_time(records: DataFrame, field: str, versions: Versions) -> DataF
     return records.select(*columns, F.coalesce(*times).alias(source_sink.TIMESTAMP))
 
 
-def say_publishing_time(declared: Topic) -> None:
-    """Print that the records of a topic with an event time will have another time: Spark's own sink sets none."""
-    what = f"event_time of topic {declared.name} is not its records' timestamp"
-    why = "with at-least-once and real-time, which are Spark's own sink, that is the time of publishing"
-    print(f"note: {what}: {why}", file=sys.stderr, flush=True)
-
-
 @dataclass(frozen=True)
 class TopicOutput(Output):
     """Publishes rows as the records of a topic.
@@ -147,23 +138,17 @@ class TopicOutput(Output):
     def writing_rights(self) -> list[Right]:
         return sink_rights(self.sink_id, [self.topic]) if self.keeps_ledger else super().writing_rights()
 
-    def require_deterministic(self) -> None:
-        """Check that the plan gives the same rows when a batch is run again, where it must.
+    def require_publishable(self) -> None:
+        """Check that the plan gives the same rows when a batch is run again, where it must, and can be done in real
+        time, where it is to be.
 
         Raises:
-            TidemarkError: NOT_DETERMINISTIC.
+            TidemarkError: NOT_DETERMINISTIC, NOT_REAL_TIME.
         """
         is_frozen = self.publishing == "outbox" or not self.keeps_ledger
         difference = None if is_frozen else plan_analysis.changes_when_run_again(self.frame)
         if difference:
             raise errors.not_deterministic(self.query, difference)
-
-    def require_real_time(self) -> None:
-        """Check that what is to be published in real time can be.
-
-        Raises:
-            TidemarkError: NOT_REAL_TIME.
-        """
         if self.is_real_time:
             if self.publishing == "outbox":
                 why = "an outbox freezes whole batches"

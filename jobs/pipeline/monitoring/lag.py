@@ -16,7 +16,7 @@ from confluent_kafka.admin import OffsetSpec
 
 from conf.settings import Kafka, Settings
 from jobs.connectors.kafka.access import CODES, LongLivedClient, Right, not_authorized, reading
-from jobs.connectors.kafka.offsets import Edges, OffsetLookup, edges, list_offsets
+from jobs.connectors.kafka.offsets import OffsetLookup, edges, list_offsets
 from jobs.pipeline.outputs import group_of
 
 COMMIT_SECONDS = 10.0
@@ -77,9 +77,14 @@ class Positions:
         unstable, lags = self._past(stable), []
         with OffsetLookup(self._kafka) as lookup:
             for (job, query), positions in known.items():
-                for place, position in (_of_added(positions, found) | positions).items():
+                read = {topic for topic, _ in positions}
+                # A partition that was added since the query's last batch is read from its first record.
+                added = {place: edge.first for place, edge in found.items() if place[0] in read}
+                for place, position in (added | positions).items():
                     end = stable.get(place, position)
-                    age = _age(lookup.time_at(*place, position)) if end > position else 0.0
+                    time_ms = lookup.time_at(*place, position) if end > position else None
+                    # A time to come has no age, nor has a place with none but markers of transactions behind it.
+                    age = 0.0 if time_ms is None else max(0.0, time.time() - time_ms / 1000)
                     records = max(0, end - position)
                     lags.append(PartitionLag(job, query, *place, position, records, age, unstable.get(place, 0)))
         return lags
@@ -98,19 +103,6 @@ class Positions:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         ends = list_offsets(self._client.admin(), stable, latest, IsolationLevel.READ_UNCOMMITTED)
         return {place: max(0, ends.get(place, end) - end) for place, end in stable.items()}
-
-
-def _of_added(
-    positions: Mapping[tuple[str, int], int], found: Mapping[tuple[str, int], Edges]
-) -> dict[tuple[str, int], int]:
-    """Return where a query begins with the partitions of its topics, as one that was added since its last batch."""
-    topics = {topic for topic, _ in positions}
-    return {place: edge.first for place, edge in found.items() if place[0] in topics}
-
-
-def _age(time_ms: int | None) -> float:
-    """Return the seconds since a record's time; 0 for a time to come, or where transactions' markers alone follow."""
-    return 0.0 if time_ms is None else max(0.0, time.time() - time_ms / 1000)
 
 
 def freshness(lags: list[PartitionLag], watermarks: Mapping[tuple[str, str], datetime]) -> dict[tuple[str, str], float]:
