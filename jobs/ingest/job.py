@@ -97,11 +97,8 @@ class IngestOutput(Output):
         return (bronze, rejects, *(silver.selector for silver in self.silver))
 
     def write(self, batch: Batch) -> None:
-        """Write one micro-batch.
-
-        Raises:
-            TidemarkError: REJECT_LIMIT, once the batch is written; UNACCOUNTED, where records went missing.
-        """
+        """Write one micro-batch; raises TidemarkError REJECT_LIMIT, once the batch is written; UNACCOUNTED, where
+        records went missing."""
         in_bronze: list[dict[str, int]] = []
         results: list[ValidationResult] = []
         in_parallel(
@@ -203,11 +200,8 @@ class IngestOutput(Output):
 
 @dataclass(frozen=True)
 class Total:
-    """The counts of all streams: records, rejected ones, failures by rule, and rejected ones by code.
-
-    Args:
-        is_new: False where any table had the micro-batch already.
-    """
+    """The counts of all streams: records, rejected ones, failures by rule, and rejected ones by code; `is_new`: False
+    where any table had the micro-batch already."""
 
     records: int
     rejected: int

@@ -77,11 +77,8 @@ class BatchRejects:
 
 
 def require_within(limits: Quarantine, batch: BatchRejects) -> None:
-    """Stop where too many records of a batch, or too many in a row, were rejected.
-
-    Raises:
-        TidemarkError: REJECT_LIMIT, with the topic, the counts, the most frequent code and where it was found.
-    """
+    """Stop where too many records of a batch, or too many in a row, were rejected; raises TidemarkError REJECT_LIMIT,
+    with the topic, the counts, the most frequent code and where it was found."""
     of_batch = f"{batch.rejected:,} of the {batch.count:,} records of a batch were rejected"
     if batch.count >= limits.min_records and batch.rejected > limits.max_ratio * batch.count:
         raise _exceeded(batch, of_batch, f"max_ratio = {limits.max_ratio}")

@@ -208,11 +208,8 @@ def _is_json(text: str) -> bool:
 
 
 def move_aside(spark: SparkSession, checkpoint: str) -> str | None:
-    """Rename the folder, and return its new place; None where there is none.
-
-    Raises:
-        TidemarkError: FILE_NOT_CHANGED, before anything is made in the folder's place.
-    """
+    """Rename the folder, and return its new place; None where there is none. Raises TidemarkError FILE_NOT_CHANGED,
+    before anything is made in the folder's place."""
     files, path = located(spark, checkpoint)
     if not files.exists(path):
         return None

@@ -160,24 +160,28 @@ PARTS = (
 
 
 class DeniedError(TidemarkError):
-    """NOT_AUTHORIZED as Java's exceptions report it: what was denied, but not to whom; see `with_connection`."""
+    """NOT_AUTHORIZED as Java's exceptions report it: what was denied, but not to whom; see `with_rights`."""
 
     rights: tuple[Right, ...] = ()
     exception = ""
     said = ""
 
-    def with_connection(
-        self, connection: Mapping[str, Any], read: Iterable[str] = (), written: str | None = None
-    ) -> TidemarkError:
-        """Return the stop with the client's user and rights: it reads these topics, and writes to `written`, if any.
 
-        Java's clients mostly say which topic it is, and its client for administration does not.
-        """
-        rights = self.rights
-        if not rights and self.exception == NO_TOPIC_RIGHT:
-            rights = tuple(reading([*read, *([written] if written else [])]))
-        lacking = [writing([right.name])[0] if right.name == written else right for right in rights]
-        return denied(self.exception, self.said, lacking, connection)
+def with_rights(
+    stop: TidemarkError, connection: Mapping[str, Any], read: Iterable[str] = (), written: str | None = None
+) -> TidemarkError:
+    """Add to `stop` the client's user and the right that is lacking, where that is why: it reads these topics, and
+    writes to `written`, if any.
+
+    Java's clients mostly say which topic it is, and its client for administration does not.
+    """
+    if not isinstance(stop, DeniedError):
+        return stop
+    rights = stop.rights
+    if not rights and stop.exception == NO_TOPIC_RIGHT:
+        rights = tuple(reading([*read, *([written] if written else [])]))
+    lacking = [writing([right.name])[0] if right.name == written else right for right in rights]
+    return denied(stop.exception, stop.said, lacking, connection)
 
 
 class DamagedError(TidemarkError):

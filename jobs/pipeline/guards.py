@@ -37,11 +37,8 @@ Firsts = dict[str, dict[str, int]]
 
 
 class SourceGuard:
-    """Compares the topics of a query, at its start and with every micro-batch, with those that its checkpoint knows.
-
-    Args:
-        way_on: how the query can go on with a topic that was created again; see `remedies.read_anew`.
-    """
+    """Compares the topics of a query, at its start and with every micro-batch, with those that its checkpoint knows;
+    `way_on`: how the query can go on with a topic that was created again; see `remedies.read_anew`."""
 
     def __init__(self, spark: SparkSession, kafka: Kafka, folder: str, way_on: str) -> None:
         self._spark, self._kafka, self._folder, self._way_on = spark, kafka, folder, way_on
@@ -50,11 +47,8 @@ class SourceGuard:
         self._known = _read_ids(spark, f"{folder}/{SOURCE_TOPICS_FILE}")
 
     def check(self, topics: Iterable[str] = ()) -> None:
-        """Check the known topics and `topics`, and remember those that are new.
-
-        Raises:
-            TidemarkError: TOPIC_RECREATED, BROKER_UNREACHABLE, KAFKA_FAILED, BROKER_REFUSES, NOT_AUTHORIZED.
-        """
+        """Check the known topics and `topics`, and remember those that are new; raises TidemarkError TOPIC_RECREATED,
+        BROKER_UNREACHABLE, KAFKA_FAILED, BROKER_REFUSES, NOT_AUTHORIZED."""
         ids = self._ids(topics)
         for topic in self._changed(ids):
             what = f"source topic {topic} was deleted and created again since the checkpoint {self._folder} began"
@@ -122,11 +116,8 @@ class SchemaGuard:
         self._known[topic, subject] = {version.id for version in versions}
 
     def check(self, topics: Iterable[str]) -> None:
-        """Compare the versions of `topics` with the remembered ones.
-
-        Raises:
-            TidemarkError: SCHEMA_ADDED, and the registry's errors.
-        """
+        """Compare the versions of `topics` with the remembered ones; raises TidemarkError SCHEMA_ADDED, and the
+        registry's errors."""
         checked = set(topics)
         for (topic, subject), known in self._known.items():
             versions = self._registry.versions(subject) if topic in checked else []

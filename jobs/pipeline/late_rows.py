@@ -51,11 +51,8 @@ class _Batch:
 
 
 class LateRows:
-    """Lists what the watermark of one query dropped, each micro-batch after it is over.
-
-    Args:
-        tables_root: where the table `late` lies.
-    """
+    """Lists what the watermark of one query dropped, each micro-batch after it is over; `tables_root`: where the table
+    `late` lies."""
 
     def __init__(self, spark: SparkSession, settings: Settings, output: Output, folder: str, tables_root: str) -> None:
         self._spark, self._settings, self._output, self._folder = spark, settings, output, folder
@@ -143,11 +140,8 @@ class LateRows:
             rows.unpersist()
 
     def _read(self, session: SparkSession, batch: _Batch) -> DataFrame:
-        """Return the late rows, in the columns of `dropped_rows`.
-
-        Raises:
-            RereadError: where the batch cannot be computed again, and never will be.
-        """
+        """Return the late rows, in the columns of `dropped_rows`; raises RereadError where the batch cannot be computed
+        again, and never will be."""
         if batch.watermark_ms is None:
             raise RereadError("the checkpoint no longer holds the batch before it")
         settings, complete = self._settings, self._output.mode == "complete"
@@ -187,11 +181,7 @@ class LateRows:
 
 
 def _count(rows: DataFrame) -> int:
-    """Return how many rows Spark's own count has for `rows`.
-
-    Raises:
-        RereadError: where records of the batch are gone.
-    """
+    """Return how many rows Spark's own count has for `rows`; raises RereadError where records of the batch are gone."""
     try:
         return int(rows.agg(F.coalesce(F.sum("dropped"), F.lit(0))).first()[0])  # type: ignore[index]
     except Exception as exc:

@@ -222,11 +222,8 @@ class TableOutput(Output):
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionOutput(Output):
-    """Gives every batch to a function of the job's own, which must be idempotent.
-
-    Args:
-        tables: that the function writes, for replays.
-    """
+    """Gives every batch to a function of the job's own, which must be idempotent; `tables`: that the function writes,
+    for replays."""
 
     function: Callable[[Batch], None]
     tables: tuple[RowSelector, ...] = ()
@@ -236,11 +233,8 @@ class FunctionOutput(Output):
 
 
 def event_time_column(frame: DataFrame, table: str, keys: tuple[str, ...], event_time: str | None) -> str | None:
-    """Return the column that tells the event time of the rows of `frame`: as named, or the only one that can.
-
-    Raises:
-        TidemarkError: BAD_EVENT_TIME, where `event_time` is no timestamp or date of `frame`.
-    """
+    """Return the column that tells the event time of the rows of `frame`: as named, or the only one that can; raises
+    TidemarkError BAD_EVENT_TIME, where `event_time` is no timestamp or date of `frame`."""
     times = [column.name for column in frame.schema.fields if column.dataType.typeName() in ("timestamp", "date")]
     if event_time is not None and event_time not in times:
         remedy = f"name one of: {', '.join(times)}" if times else "leave it out: there is no such column"
@@ -253,11 +247,8 @@ def event_time_column(frame: DataFrame, table: str, keys: tuple[str, ...], event
 
 
 def require_columns(frame: DataFrame, table: str, keys: tuple[str, ...], newest_by: tuple[str, ...]) -> None:
-    """Check that `frame` has the columns that a table is merged by, and that they have an order.
-
-    Raises:
-        TidemarkError: BAD_KEYS.
-    """
+    """Check that `frame` has the columns that a table is merged by, and that they have an order; raises TidemarkError
+    BAD_KEYS."""
     kinds = {column.name.lower(): column.dataType for column in frame.schema.fields}
     for name in (*keys, *newest_by):
         if name.lower() not in kinds:

@@ -106,9 +106,6 @@ def recreated_topic_remedy(how: str) -> str:
 
 
 def find_stored(settings: Settings, name: str) -> StoredTable | None:
-    """Return a table under the tables root; None where there is none.
-
-    Raises:
-        TidemarkError: as `jobs.connectors.delta.reading.naming_damage`.
-    """
+    """Return a table under the tables root; None where there is none. Raises TidemarkError as
+    `jobs.connectors.delta.reading.naming_damage`."""
     return find_table(table(settings.paths.tables, name), anew=lost_table_remedy(name))

@@ -25,14 +25,8 @@ KEY_BYTES = 16  # NIST SP 800-107: a key under 112 bits is too easily guessed
 
 
 def protection(spark: SparkSession, stream: str, schema: str, key: str | None, settings: PersonalData) -> "Protection":
-    """Make the treatment of the events of `stream`, whose newest schema is the text `schema`.
-
-    Args:
-        key: the field that keys the stream's records, where its topic is compacted.
-
-    Raises:
-        TidemarkError: BAD_SCHEMA or NO_HASH_KEY.
-    """
+    """Make the treatment of the events of `stream`, whose newest schema is the text `schema`; `key`: the field that
+    keys its records, where its topic is compacted. Raises TidemarkError BAD_SCHEMA or NO_HASH_KEY."""
     marks = pii_fields_of(schema)
     mark = marks.fields.get(key) if key is not None else None
     if mark in ("mask", "drop"):
@@ -43,11 +37,8 @@ def protection(spark: SparkSession, stream: str, schema: str, key: str | None, s
 
 
 def hash_key(spark: SparkSession, key: str) -> DataFrame:
-    """Return one row that `protect` hashes with: `tidemark_inner` binary, `tidemark_outer` binary.
-
-    Raises:
-        TidemarkError: NO_HASH_KEY, where the key is missing or too short to keep anything secret.
-    """
+    """Return one row that `protect` hashes with: `tidemark_inner` binary, `tidemark_outer` binary; raises TidemarkError
+    NO_HASH_KEY, where the key is missing or too short to keep anything secret."""
     secret = key.encode()
     if len(secret) < KEY_BYTES:
         what = f"fields are marked pii = hash, and the key has {len(secret)} bytes, fewer than {KEY_BYTES}"

@@ -152,11 +152,8 @@ def is_stateful(node: Any) -> bool:
 
 @dataclass(frozen=True)
 class Source:
-    """A source of a stream: a `topic` of Kafka (several, with commas between them), or the Delta table at `path`.
-
-    Args:
-        node: the name of its node in the plan.
-    """
+    """A source of a stream: a `topic` of Kafka (several, with commas between them), or the Delta table at `path`;
+    `node`: the name of its node in the plan."""
 
     topic: str = ""
     path: str = ""

@@ -53,10 +53,7 @@ class Counted:
 
 class ProgressLines(StreamingQueryListener):
     """Prints `progress_line` for every micro-batch of every query of the session; once a minute, that one is idle.
-
-    Args:
-        counted: what outputs counted themselves, by query id and batch.
-    """
+    `counted`: what outputs counted themselves, by query id and batch."""
 
     def __init__(self, counted: Mapping[tuple[str, int], Counted]) -> None:
         self._counted = counted
@@ -101,14 +98,10 @@ def progress_line(progress: StreamingQueryProgress, counted: Counted | None = No
     count = counted.records
     seconds = progress.durationMs.get("triggerExecution", 0) / 1000
     rate = count / seconds if seconds else 0.0
-    parts = [
-        f"batch {progress.batchId}",
-        f"{count:,} rows",
-        f"{rate:,.0f} rows/s",
-        *(["real-time, at least once"] if is_real_time(progress) else []),
-    ]
-    behind = lag(progress)
-    if behind is not None:
+    parts = [f"batch {progress.batchId}", f"{count:,} rows", f"{rate:,.0f} rows/s"]
+    if is_real_time(progress):
+        parts.append("real-time, at least once")
+    if (behind := lag(progress)) is not None:
         parts.append(f"lag {behind:,}")
     if text := watermark_text(progress):
         watermark = watermark_of(progress)
@@ -124,9 +117,8 @@ def progress_line(progress: StreamingQueryProgress, counted: Counted | None = No
 
 def counts_of(progress: StreamingQueryProgress, counted: Counted | None) -> Counted:
     """Take the counts of the output itself, else Spark's: rows read, and those rejected that were observed."""
-    return counted or counted_by_spark(
-        progress.numInputRows, [row.asDict() for row in progress.observedMetrics.values()]
-    )
+    observed = [row.asDict() for row in progress.observedMetrics.values()]
+    return counted or counted_by_spark(progress.numInputRows, observed)
 
 
 def counted_by_spark(records: int, observed: Sequence[Mapping[str, Any]]) -> Counted:

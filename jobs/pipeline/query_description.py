@@ -132,11 +132,8 @@ class QueryDescription:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Return the description in either file; what only a newer version knows is left out.
-
-        Raises:
-            ValueError, KeyError, TypeError: where the text is damaged.
-        """
+        """Return the description in either file; what only a newer version knows is left out. Raises ValueError,
+        KeyError, TypeError where the text is damaged."""
         kept: Mapping[str, Any] = json.loads(text)
         read: dict[str, Callable[[Any], Any]] = {
             "topics": tuple,

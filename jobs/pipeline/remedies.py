@@ -1,19 +1,18 @@
 """Says what an error means for a query: which checkpoint file is damaged, which right is lacking, and what to do."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
 from pyspark.sql import SparkSession
 
 from conf.errors import TidemarkError
-from conf.settings import Kafka, Settings
+from conf.settings import Settings
 from jobs.connectors.delta.log import History
 from jobs.connectors.hadoop_files import readable_bytes, unreadable
 from jobs.pipeline import checkpoint, paths, plan_analysis
 from jobs.pipeline.checkpoint import Damage
 from jobs.pipeline.checkpoint_format import batch_offsets, entry_file, start_file, topic_offsets
-from jobs.pipeline.errors import STATE_DAMAGED, DamagedError, DeniedError, UnreadableError
+from jobs.pipeline.errors import STATE_DAMAGED, DamagedError, DeniedError, UnreadableError, with_rights
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.paths import GO_ON_WITH_NEW, MOVE_AWAY, OTHER_NAME, QUARANTINE, SHARED, SKIP
 from jobs.pipeline.state_store import damaged_file
@@ -23,11 +22,8 @@ BEGIN_ANEW = ("TABLE_BEHIND", "TABLE_LOG_DAMAGED", "DATA_FILE_DAMAGED", STATE_DA
 
 
 def require_whole(spark: SparkSession, output: Output, folder: str, tables_root: str) -> None:
-    """Look at the files that the next run of the query of `output` begins with.
-
-    Raises:
-        TidemarkError: CHECKPOINT_DAMAGED, with the file and what to do.
-    """
+    """Look at the files that the next run of the query of `output` begins with; raises TidemarkError
+    CHECKPOINT_DAMAGED, with the file and what to do."""
     damage = checkpoint.damage(spark, folder)
     if damage is not None:
         what = f"{folder}/{damage.file} {damage.what}"
@@ -98,11 +94,8 @@ def damage_error(
 
 
 def _require_lost(spark: SparkSession, stop: DamagedError) -> None:
-    """Ask the file system for the file that was not found, where that is what the stop is about.
-
-    Raises:
-        TidemarkError: FILE_UNREADABLE, where it is there.
-    """
+    """Ask the file system for the file that was not found, where that is what the stop is about; raises TidemarkError
+    FILE_UNREADABLE, where it is there."""
     try:
         length = readable_bytes(spark, stop.not_found) if stop.not_found else None
     except Py4JJavaError:  # it has no more than a part of the file's name
@@ -151,17 +144,12 @@ def query_error(
         # With a ledger, a batch that was begun must be written as it was begun, or not at all.
         return stop if output.keeps_ledger else _with_way_past(spark, folder, stop)
     if isinstance(stop, DeniedError):
-        return with_rights(settings.kafka, plan_analysis.topics_read(output.frame), output.topic, stop)
+        return with_rights(stop, settings.kafka.client_config(), plan_analysis.topics_read(output.frame), output.topic)
     if stop.code == "DATA_LOST":
         skip = f"{SKIP}: it goes on behind them, says which they are, and writes nothing twice"
         remedies = (stop.remedy, skip, "" if output.topic else begin_anew(output, folder, settings.paths.tables))
         return TidemarkError(stop.code, stop.message, "; ".join(filter(None, remedies)))
     return damage_error(spark, output, folder, settings.paths.tables, stop)
-
-
-def with_rights(kafka: Kafka, read: Iterable[str], written: str | None, stop: TidemarkError) -> TidemarkError:
-    """Add to `stop` the user and the right that is lacking, where that is why; see `DeniedError.with_connection`."""
-    return stop.with_connection(kafka.client_config(), read, written) if isinstance(stop, DeniedError) else stop
 
 
 def _with_way_past(spark: SparkSession, folder: str, stop: UnreadableError) -> TidemarkError:

@@ -131,11 +131,8 @@ def ahead(event_time: str, clock: Column, max_ahead: str) -> Column:
 
 
 def require_fields(topic: str, rules: Sequence[Rule], event_time: str | None, event: DataType) -> None:
-    """Check that every rule's fields are there and of a type that it works on.
-
-    Raises:
-        TidemarkError: BAD_RULES, with the rule, the field, and the nearest name or the type.
-    """
+    """Check that every rule's fields are there and of a type that it works on; raises TidemarkError BAD_RULES, with the
+    rule, the field, and the nearest name or the type."""
     for rule in rules:
         if isinstance(rule, Pattern):
             _require_pattern(topic, rule)

@@ -22,6 +22,7 @@ from jobs.connectors.kafka import offsets as kafka_offsets
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.access import Right
 from jobs.pipeline import checkpoint, paths, plan_analysis, query, state_store, topic_sink
+from jobs.pipeline.errors import with_rights
 from jobs.pipeline.guards import SchemaGuard
 from jobs.pipeline.late_rows import LateRows
 from jobs.pipeline.outputs import (
@@ -38,7 +39,6 @@ from jobs.pipeline.outputs import (
     require_columns,
 )
 from jobs.pipeline.progress import Counted, counting_published
-from jobs.pipeline.remedies import with_rights
 from jobs.pipeline.sources import Sources
 from jobs.pipeline.termination import OUTAGES, LeftOut, single_line_errors, topics_refused
 from jobs.pipeline.topic_sink import TableThenTopic, TopicOutput
@@ -83,10 +83,7 @@ class Run(Sources):
         self, frame: DataFrame, table: str, partition_by: tuple[str, ...] = (), event_time: str | None = None
     ) -> None:
         """Append the rows of `frame` to a Delta table, exactly once; a windowed frame gives its closed windows.
-
-        Args:
-            event_time: see `upsert`.
-        """
+        `event_time`: see `upsert`."""
         output = self._table_output(frame, table, (), (), event_time)
         self.declare(replace(output, partition_by=partition_by))
 
@@ -377,7 +374,7 @@ class Run(Sources):
             state_store.configure(self.spark, self.settings.spark, self.job_settings(output.job))
             root = self.tables_root
             batch = Batch(output.frame, output.query, id, 0, self._began, root, offsets, attempt=attempt)
-            tell = partial(with_rights, self.settings.kafka, self._ranges.topics, None)
+            tell = partial(with_rights, connection=self.settings.kafka.client_config(), read=self._ranges.topics)
             with self.recording(batch), single_line_errors(tell):
                 output.write(batch)
             if output.table:

@@ -149,21 +149,14 @@ def label_batch(spark: SparkSession, settings: Settings, job: str, batch: Batch)
 
 
 def labels_of(job: str, query: str, batch: int, spans: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the labels of a micro-batch, texts all of them: `job`, `query`, `batch` and `offsets`.
-
-    Args:
-        spans: as `offsets_of_batch` gives them; written as `TOPIC-PARTITION:FROM-UNTIL`, with blanks between them.
-    """
+    """Return the labels of a micro-batch, texts all of them: `job`, `query`, `batch` and `offsets`; `spans`: as
+    `offsets_of_batch` gives them; written as `TOPIC-PARTITION:FROM-UNTIL`, with blanks between them."""
     texts = (f"{span['topic']}-{span['partition']}:{span['start'] or 0}-{span['end']}" for span in spans)
     return {"job": job, "query": query, "batch": str(batch), "offsets": " ".join(texts)}
 
 
 def tell_batch(row: Mapping[str, Any]) -> None:
-    """Log the end of a micro-batch, with its labels and how long it took.
-
-    Args:
-        row: of the table of micro-batches.
-    """
+    """Log the end of a micro-batch, with its labels and how long it took; `row`: of the table of micro-batches."""
     took = row["phases"].get("triggerExecution", 0)
     labels = labels_of(row["job"], row["query"], row["batch"], row["offsets"])
     fields = {"labels": labels, "event.duration": took * NANOSECONDS, "event.outcome": "success"}

@@ -141,10 +141,7 @@ class Sources:
 
     def clock(self, planned_at: datetime | None) -> Column:
         """Return the time that event times are compared with: `quarantine.as_of`, or when a batch was planned.
-
-        Args:
-            planned_at: None for a stream that is only declared; Spark puts in the time of each micro-batch.
-        """
+        `planned_at`: None for a stream that is only declared; Spark puts in the time of each micro-batch."""
         fixed = self.settings.quarantine.as_of or planned_at
         return F.lit(fixed) if fixed else F.current_timestamp()
 

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, cast
 
@@ -69,7 +69,6 @@ OnStop = Callable[[str, TidemarkError, StreamingQuery | None], None]
 
 
 def stop_all(query: str, stop: TidemarkError, now: float) -> Decision:
-    """Decide that the first failure stops all."""
     return Decision("stop-all")
 
 
@@ -98,7 +97,7 @@ def supervise(
     """
     # The session remembers how queries ended, those of an earlier run too.
     spark.streams.resetTerminated()
-    run = _Supervised(spark, starts, decide, again, on_stop, at_once)
+    run = _Supervised(spark, decide, again, on_stop, at_once, deque(starts.items()))
     try:
         while run.goes_on():
             run.wait()
@@ -119,40 +118,28 @@ def make_restart(run: Run, build: Callable[[Run], None], continuous: bool) -> Ca
     return again
 
 
-def await_all(
-    spark: SparkSession, queries: Iterable[StreamingQuery], before_stop: Callable[[], object] = lambda: None
-) -> None:
-    """Wait until every query, which has been started, has ended; the first failure stops the others.
-
-    Raises:
-        TidemarkError: see `supervise`.
-    """
-    supervise(
-        spark, {str(number): partial(_itself, query) for number, query in enumerate(queries)}, before_stop=before_stop
-    )
+def await_all(spark: SparkSession, queries: Iterable[StreamingQuery]) -> None:
+    """Wait until every query, which has been started, has ended; the first failure stops the others. Raises
+    what `supervise` does."""
+    supervise(spark, {str(number): partial(_itself, query) for number, query in enumerate(queries)})
 
 
 def _itself(query: StreamingQuery) -> StreamingQuery:
     return query
 
 
+@dataclass
 class _Supervised:
-    """The queries of a run: those to come, those that run, and those that wait for their restart."""
+    """The queries of a run: those to come, those that run, and those that wait for their restart, until when."""
 
-    def __init__(
-        self,
-        spark: SparkSession,
-        starts: Mapping[str, Start],
-        decide: Decide,
-        again: Callable[[str], StreamingQuery | None] | None,
-        on_stop: OnStop,
-        at_once: int | None,
-    ) -> None:
-        self._spark, self._decide, self._again, self._on_stop = spark, decide, again, on_stop
-        self._at_once = at_once
-        self._to_come = deque(starts.items())
-        self._running: list[StreamingQuery] = []
-        self._waiting: dict[str, float] = {}
+    _spark: SparkSession
+    _decide: Decide
+    _again: Callable[[str], StreamingQuery | None] | None
+    _on_stop: OnStop
+    _at_once: int | None
+    _to_come: deque[tuple[str, Start]]
+    _running: list[StreamingQuery] = field(default_factory=list)
+    _waiting: dict[str, float] = field(default_factory=dict)
 
     def goes_on(self) -> bool:
         """Look after queries that have ended, and start those whose time has come; return whether any is left."""

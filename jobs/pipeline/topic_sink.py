@@ -232,11 +232,8 @@ def not_real_time(job: str, topic: str, why: str, remedy: str = "") -> TidemarkE
 
 
 def require_real_time_plan(frame: DataFrame, job: str, topic: str) -> None:
-    """Check that Spark's real-time mode takes the plan of a stream.
-
-    Raises:
-        TidemarkError: NOT_REAL_TIME, with what it does not take.
-    """
+    """Check that Spark's real-time mode takes the plan of a stream; raises TidemarkError NOT_REAL_TIME, with what it
+    does not take."""
     if plan_analysis.keeps_state(frame):
         raise not_real_time(job, topic, "its plan keeps state (an aggregate, a join of streams, duplicates ...)")
     if others := [leaf for leaf in plan_analysis.sources(frame) if not leaf.topic]:

@@ -58,10 +58,6 @@ class Validator:
     topics: Mapping[str, Topic]
     rules_by_stream: dict[str, tuple[Rule, ...]]
 
-    def streams(self, topic: str) -> list[str]:
-        """Return the streams of `topic`: itself, where it has events of one type."""
-        return list(self.topics[topic].streams) if topic in self.topics else [topic]
-
     def versions(self, topic: str) -> Versions:
         """Return the registered versions of each stream of `topic`. One answer serves a whole micro-batch: a version
         that comes in its middle must not change half of it.
@@ -73,7 +69,8 @@ class Validator:
         declared = self.topics.get(topic)
         if declared is not None:
             declared.require_contract()
-        subjects = {stream: subject_of_stream(stream) for stream in self.streams(topic)}
+        streams = declared.streams if declared is not None else (topic,)
+        subjects = {stream: subject_of_stream(stream) for stream in streams}
         # Where there is none, the registry says so in its own words.
         registered = {
             stream: self.registry.all_versions(subject) or self.registry.versions(subject)

@@ -149,11 +149,8 @@ class Exporter:
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
     def close(self, instance: str = "") -> None:
-        """Stop serving; push what there is, where `metrics.pushgateway` is set.
-
-        Args:
-            instance: under which it is pushed, in the place of what was before.
-        """
+        """Stop serving; push what there is, where `metrics.pushgateway` is set. `instance`: under which it is pushed,
+        in the place of what was before."""
         if self._settings.pushgateway:
             try:
                 push_to_gateway(self._settings.pushgateway, "tidemark", self.registry, {"instance": instance})
@@ -167,11 +164,8 @@ class Exporter:
     def started(
         self, job: str, query: str, fresh_within_seconds: float | None = None, outputs: Sequence[str] = ()
     ) -> None:
-        """Count a start of a query, and note what its job promises of its freshness.
-
-        Args:
-            outputs: the tables and topics that it writes.
-        """
+        """Count a start of a query, and note what its job promises of its freshness; `outputs`: the tables and topics
+        that it writes."""
         self._outputs[job, query] = outputs
         self._of(START, job, query).set_to_current_time()
         self._of(STARTS, job, query).inc()

@@ -63,11 +63,8 @@ class Positions:
             return {key: dict(positions) for key, positions in self._of.items()}
 
     def measure(self) -> list[PartitionLag]:
-        """Return the lag of every query and partition, now.
-
-        Raises:
-            TidemarkError, KafkaException: as `edges`, `list_offsets` and `OffsetLookup` have them.
-        """
+        """Return the lag of every query and partition, now; raises TidemarkError, KafkaException as `edges`,
+        `list_offsets` and `OffsetLookup` have them."""
         known = self.known()
         topics = {topic for positions in known.values() for topic, _ in positions}
         if not topics:
@@ -90,11 +87,8 @@ class Positions:
         return lags
 
     def unstable(self, topics: set[str]) -> dict[tuple[str, int], int]:
-        """Return how many offsets of each partition are past the last stable one, and belong to open transactions.
-
-        Raises:
-            TidemarkError, KafkaException: as `edges` and `list_offsets` have them.
-        """
+        """Return how many offsets of each partition are past the last stable one, and belong to open transactions;
+        raises TidemarkError, KafkaException as `edges` and `list_offsets` have them."""
         if not topics:
             return {}
         return self._past({place: edge.end for place, edge in edges(self._client.admin(), topics).items()})
@@ -130,11 +124,8 @@ class ConsumerGroups:
         self._attempted: dict[str, Mapping[tuple[str, int], int]] = {}
 
     def commit(self, positions: Mapping[tuple[str, str], Mapping[tuple[str, int], int]]) -> None:
-        """Commit offsets by topic and partition, of each job and query.
-
-        Raises:
-            TidemarkError, KafkaException: where the brokers refuse; the query's offsets are committed once they change.
-        """
+        """Commit offsets by topic and partition, of each job and query; raises TidemarkError, KafkaException where the
+        brokers refuse; the query's offsets are committed once they change."""
         if not self._settings.source.commit_to_group:
             return
         for (_, query), offsets in positions.items():

@@ -56,11 +56,7 @@ logger = logging.getLogger(__name__)
 
 
 class Monitor(StreamingQueryListener):
-    """Observes every query of a session from `with` to its end.
-
-    Args:
-        run: whose outputs are declared.
-    """
+    """Observes every query of a session from `with` to its end; `run`: whose outputs are declared."""
 
     def __init__(self, run: Run) -> None:
         self._run, self._settings = run, run.settings

@@ -62,20 +62,14 @@ class Recorder:
         return key
 
     def wrote(self, key: Key, rows: Mapping[str, int]) -> None:
-        """Note what a batch wrote, by table or topic, where that is known after its write alone.
-
-        Raises:
-            KeyError: where it is not known to have begun.
-        """
+        """Note what a batch wrote, by table or topic, where that is known after its write alone; raises KeyError where
+        it is not known to have begun."""
         for place, count in rows.items():
             self._tallies[key].wrote(place, count)
 
     def ended(self, key: Key, outcome: Mapping[str, Any]) -> dict[str, Any]:
-        """Note how a batch ended; its whole row. `forget` is left to the caller.
-
-        Raises:
-            KeyError: where it is not known to have begun.
-        """
+        """Note how a batch ended; its whole row. `forget` is left to the caller. Raises KeyError where it is not known
+        to have begun."""
         tally = self._tallies[key]
         row = {**self._begun[key], "rows_out": tally.rows, "write_phases": tally.milliseconds, **outcome}
         self._journal.append(ENDED, row)

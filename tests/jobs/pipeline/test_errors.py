@@ -6,7 +6,7 @@ import pytest
 
 from conf.errors import TidemarkError
 from jobs.connectors.causes import Cause, cause_line
-from jobs.pipeline.errors import DeniedError, UnreadableError, known_error
+from jobs.pipeline.errors import DeniedError, UnreadableError, known_error, with_rights
 
 SPARK, KAFKA = "org.apache.spark.SparkException", "org.apache.kafka.common.errors"
 TABLES, CHECKPOINTS = "/data/tables", "/data/checkpoints"
@@ -133,12 +133,12 @@ def test_what_kafka_denies_is_named_with_the_command_that_grants_it() -> None:
     lacking = "NOT_AUTHORIZED: TopicAuthorizationException: this client lacks the right to Read, Describe on topic a"
     assert str(stop).startswith(f"{lacking}, and Read, Describe on topic b; ")
     assert "--allow-principal User:NAME --operation Read --operation Describe --topic a`" in stop.remedy
-    written = stop.with_connection({}, ["c"], "b")
+    written = with_rights(stop, {}, ["c"], "b")
     assert str(written).startswith(f"{lacking}, and Write, Describe on topic b; ")
     nameless = known_error([Cause(f"{KAFKA}.TopicAuthorizationException", "Not authorized")])
     assert isinstance(nameless, DeniedError)
     assert "may not do this: Not authorized" in str(nameless)
-    assert "to Read, Describe on topic c; " in str(nameless.with_connection({}, ["c"]))
+    assert "to Read, Describe on topic c; " in str(with_rights(nameless, {}, ["c"]))
     group = known_error([Cause(f"{KAFKA}.GroupAuthorizationException", "Not authorized", parameters={"group": "g"})])
     assert "--operation Read --group g`" in str(group)
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from itertools import pairwise
 from threading import Thread
 
@@ -18,7 +19,7 @@ from jobs.connectors.kafka import source_sink
 from jobs.pipeline.outputs import Batch
 from jobs.pipeline.run import Run
 from jobs.pipeline.state_store import STATE_STORES
-from jobs.pipeline.supervision import Failures, await_all, make_restart, supervise
+from jobs.pipeline.supervision import Failures, make_restart, supervise
 from local.processes import wait_for
 from schemas.codec import frame
 from tests.jobs.scratch import TIME, Row, Scratch
@@ -331,7 +332,9 @@ def test_the_first_failure_stops_the_other_queries_and_is_told_in_one_line(scrat
     run.append(fails, "broken")
     queries = run.start(continuous=True)
     with pytest.raises(TidemarkError, match="no such gauge") as failed:
-        await_all(scratch.spark, queries, before_stop=run.ending.set)
+        supervise(
+            scratch.spark, {query.name: partial(next, iter([query])) for query in queries}, before_stop=run.ending.set
+        )
     assert failed.value.code == "QUERY_FAILED"
     assert run.ending.is_set()
     assert "probe.broken" in failed.value.message

@@ -19,7 +19,7 @@ from jobs.connectors.kafka.access import METADATA_TIMEOUT_S, connect
 from jobs.connectors.kafka.offsets import OffsetLookup
 from jobs.connectors.kafka.source_sink import Subscription
 from jobs.operations.replay.replay_lock import ReplayLock
-from jobs.pipeline.remedies import with_rights
+from jobs.pipeline.errors import with_rights
 from jobs.pipeline.termination import single_line_errors
 from producers.kafka.publisher import open_topics
 from tests.kafka_commands import follow
@@ -116,7 +116,7 @@ def test_a_topic_without_rights_is_not_said_to_be_missing(secured: SecuredCluste
 def stop_of_spark(spark: SparkSession, settings: Kafka, topic: str) -> TidemarkError:
     """What a job is told where Spark's own client, Java's, is turned away."""
 
-    tell = partial(with_rights, settings, [topic], None)
+    tell = partial(with_rights, connection=settings.client_config(), read=[topic])
     with pytest.raises(TidemarkError) as stopped, single_line_errors(tell):
         read(spark, settings, topic)
     return stopped.value
