@@ -3,8 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -45,9 +44,8 @@ LONGEST_DECIMAL = 38  # Spark's, and Delta's
 UNITS = {"s": "millis", "ms": "millis", "us": "micros", "ns": "micros"}
 
 
-@dataclass(frozen=True)
-class Field:
-    """`source`: its name in the input; `avro_type`: its type, without null."""
+class Field(NamedTuple):
+    """A field of the input: its name there, and its type, without null."""
 
     source: str
     avro_type: Any
@@ -55,30 +53,12 @@ class Field:
 
 def event(name: str, fields: Iterable[Field], **attributes: str) -> dict[str, Any]:
     """Make the record of an event: none of its fields is named as a column of the tables' own, no two records alike."""
-    made = _record(name, fields, event_field, **attributes)
-    found = sorted(_records(made, ()), key=lambda placed: placed[0])
+    schema = record(name, fields, event_field, **attributes)
     # In the order of the sources, not of the rows, so that the same columns give the same names.
-    unique = unique_names([inner["name"] for _, inner in found])
-    for (_, inner), inner_name in zip(found, unique, strict=True):
-        inner["name"] = inner_name
-    return made
-
-
-def record(name: str, fields: Iterable[Field]) -> dict[str, Any]:
-    """Make a record within another; its name may still be that of another, until the `event` is made."""
-    return _record(name, fields, avro_name)
-
-
-def _record(name: str, fields: Iterable[Field], field_name: Callable[[str], str], **attributes: str) -> dict[str, Any]:
-    """Return a record of nullable fields; a name that cannot be is changed, and kept as the field's `source`."""
-    listed = list(fields)
-    names = _field_names([field.source for field in listed], field_name)
-    return {
-        "type": "record",
-        "name": name,
-        **attributes,
-        "fields": [_described(field, names[field.source]) for field in listed],
-    }
+    records = [inner for _, inner in sorted(_records(schema, ()), key=lambda placed: placed[0])]
+    for inner, unique in zip(records, unique_names([inner["name"] for inner in records]), strict=True):
+        inner["name"] = unique
+    return schema
 
 
 def avro_name(source: str) -> str:
@@ -89,6 +69,30 @@ def avro_name(source: str) -> str:
     plain = unicodedata.normalize("NFKD", source).encode("ascii", "ignore").decode()
     bare = re.sub(r"[^A-Za-z0-9]+", "_", plain).strip("_")
     return bare if NAME.fullmatch(bare) else f"_{bare}" if bare else "column"
+
+
+def record(
+    name: str, fields: Iterable[Field], field_name: Callable[[str], str] = avro_name, **attributes: str
+) -> dict[str, Any]:
+    """Return a record of nullable fields; its name may still be that of another, until the `event` is made.
+
+    Fields' names differ by more than case, which Spark ignores, and proper names are kept first; one that cannot be is
+    changed, and stays the field's `source`.
+    """
+    listed = list(fields)
+    sources = sorted((field.source for field in listed), key=lambda source: field_name(source) != source)
+    names = dict(zip(sources, unique_names([field_name(source) for source in sources], fold=str.lower), strict=True))
+    described = [
+        {
+            "name": names[source],
+            **({"source": source} if names[source] != source else {}),
+            "type": ["null", avro_type],
+            "default": None,
+            "doc": f"Inferred from `{source}`; say here what it means, and in which unit.",
+        }
+        for source, avro_type in listed
+    ]
+    return {"type": "record", "name": name, **attributes, "fields": described}
 
 
 def event_field(source: str) -> str:
@@ -129,13 +133,6 @@ def require_precision(precision: int, name: str) -> None:
         raise TidemarkError("UNSUPPORTED_TYPE", what, "cast the column before, to a shorter decimal or to text")
 
 
-def _field_names(sources: list[str], field_name: Callable[[str], str]) -> dict[str, str]:
-    """Return source -> name. Names differ by more than case, which Spark ignores; proper names are kept first."""
-    ordered = sorted(sources, key=lambda source: field_name(source) != source)
-    unique = unique_names([field_name(source) for source in ordered], fold=str.lower)
-    return dict(zip(ordered, unique, strict=True))
-
-
 def _records(schema: Any, path: tuple[tuple[bool, str], ...]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Yield every record and where it lies: the sources of the fields that lead to it, proper names first."""
     if isinstance(schema, list):
@@ -148,12 +145,6 @@ def _records(schema: Any, path: tuple[tuple[bool, str], ...]) -> Iterator[tuple[
             yield from _records(field["type"], (*path, ("source" in field, field.get("source", field["name"]))))
         for inner in ("items", "values"):
             yield from _records(schema.get(inner), (*path, (False, inner)))
-
-
-def _described(field: Field, name: str) -> dict[str, Any]:
-    source = {"source": field.source} if name != field.source else {}
-    doc = f"Inferred from `{field.source}`; say here what it means, and in which unit."
-    return {"name": name, **source, "type": ["null", field.avro_type], "default": None, "doc": doc}
 
 
 def _field(column: pa.Field, parent: str, depth: int) -> Field:

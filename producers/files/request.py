@@ -72,7 +72,6 @@ class FileRequest:
 
 
 def add_file_arguments(parser: argparse.ArgumentParser, run: Callable[..., Any]) -> None:
-    """Declare them all; `run` is what they lead to."""
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files, published one after the other")
     parser.add_argument("--topic", required=True, help="the topic; it must exist, or see --create-topic")

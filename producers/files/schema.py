@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -90,7 +90,7 @@ def infer_schema(topic: str, inputs: Iterable[Input], nulls: frozenset[str]) -> 
         TidemarkError: NO_ROWS, where there is nothing to infer from; MIXED_FILES, where the files are of different
             kinds; UNSUPPORTED_TYPE; BAD_FILE.
     """
-    types: Types | AvroTypes | None = None
+    types: Types | None = None
     first: Input | None = None
     names, notes = [], []
     for file in inputs:
@@ -116,29 +116,13 @@ def infer_schema(topic: str, inputs: Iterable[Input], nulls: frozenset[str]) -> 
     return Inferred(described.text, notes + described.notes)
 
 
-class Types(Protocol):
-    """The types of one kind of files, as far as they are known."""
-
-    count: int
-    # One for each row that cannot be read; the first says where it is, and why.
-    problems: list[str]
-
-    def add(self, file: Input) -> None:
-        """Look at one more file."""
-
-    def fields(self, name: str) -> list[Field]:
-        """Return the fields of the record `name`."""
-
-    def notes(self) -> list[str]:
-        """Return what a reviewer should know."""
-
-
 class ArrowTypes:
     """The columns of Parquet files, which must be the same in all."""
 
+    count = 1
+
     def __init__(self) -> None:
         self._schema: pa.Schema | None = None
-        self.count = 1
         self.problems: list[str] = []
 
     def add(self, file: Input) -> None:
@@ -157,9 +141,10 @@ class ArrowTypes:
 class AvroTypes:
     """The schema of Avro files, which must be the same in all."""
 
+    count = 1
+
     def __init__(self) -> None:
         self.schema: Any = None
-        self.count = 1
         self.problems: list[str] = []
 
     def add(self, file: Input) -> None:
@@ -211,6 +196,10 @@ def _left_out(declared: dict[str, Any], attribute: str, of: str) -> str:
     return f"{of}: the file's own attribute `{attribute}`, {value}, has another meaning here: it is left out"
 
 
+Types = ArrowTypes | AvroTypes | CellTypes | JsonTypes
+"""The types of one kind of files. `problems`: one for each row that cannot be read; the first says where, and why."""
+
+
 def pretty(schema: Mapping[str, Any]) -> str:
     """Return the schema's text with one field a line, so that a change shows as one."""
     attributes = [f"  {_json(name)}: {_json(value)}" for name, value in schema.items() if name != "fields"]
@@ -240,7 +229,7 @@ def _check_decimals(schema: Any, path: str) -> None:
             _check_decimals(field["type"], f"{path}.{field['name']}".lstrip("."))
 
 
-def _types_for(file: Input, nulls: frozenset[str]) -> Types | AvroTypes:
+def _types_for(file: Input, nulls: frozenset[str]) -> Types:
     if isinstance(file, AvroInput):
         return AvroTypes()
     if isinstance(file, ParquetInput):
@@ -248,7 +237,7 @@ def _types_for(file: Input, nulls: frozenset[str]) -> Types | AvroTypes:
     return CellTypes(nulls) if isinstance(file, CsvInput) else JsonTypes()
 
 
-def _described(topic: str, types: Types, names: list[str]) -> Inferred:
+def _described(topic: str, types: ArrowTypes | CellTypes | JsonTypes, names: list[str]) -> Inferred:
     name = type_name(topic)
     files = ", ".join(Path(path).name for path in names)
     doc = f"Inferred from {files}. Review it: names, types, docs, and which fields may be null."
