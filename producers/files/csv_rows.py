@@ -64,11 +64,10 @@ class CsvInput:
             self.notes.append(f"{name}: its first line, {named[0]!r}, names the delimiter, and is no header")
 
     def columns(self) -> list[str] | None:
-        """Return the header, with names made unique; empty for an empty file."""
+        """Return the header; empty for an empty file."""
         return self._columns
 
     def rows(self) -> Iterator[Row]:
-        """Yield every row but the header and blank lines."""
         yield from self._rows(self._lines)
         self._note_blank_lines()
 

@@ -63,8 +63,7 @@ class Opening:
 
 
 def open_inputs(paths: Sequence[Path], opening: Opening) -> Iterator[Input]:
-    """Yield every file, and every member of every archive, one after the other;
-    each is closed before the next is opened.
+    """Yield every file, and every member of every archive; each is closed before the next is opened.
 
     Raises:
         TidemarkError: NO_FILE, UNKNOWN_FORMAT, BAD_FILE.
@@ -73,10 +72,10 @@ def open_inputs(paths: Sequence[Path], opening: Opening) -> Iterator[Input]:
     for path in paths:
         for name, stream in _streams(path):
             try:
-                opened = _opened(name, stream, path, opening)
+                file = _open(name, stream, path, opening)
             except OPEN_ERRORS as exc:
                 raise bad_file(name, str(exc)) from exc
-            yield opened
+            yield file
 
 
 def require_files(paths: Sequence[Path]) -> None:
@@ -133,7 +132,7 @@ def _buffered(stream: Any) -> io.BufferedReader:
     return io.BufferedReader(stream, buffer_size=BUFFER_BYTES)
 
 
-def _opened(name: str, stream: io.BufferedReader, path: Path, opening: Opening) -> Input:
+def _open(name: str, stream: io.BufferedReader, path: Path, opening: Opening) -> Input:
     kind = opening.format or _format_of(name)
     if kind == "csv":
         return CsvInput(name, _in_utf8(name, stream, opening.encoding), opening.delimiter, opening.quoted)
@@ -171,11 +170,9 @@ class _Recoded(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """Return whether it can be read: always."""
         return True
 
     def readinto(self, target: Any) -> int:
-        """Return the next bytes; 0 at the end."""
         while not self._ready and not self._ended:
             data = self._stream.read1(BUFFER_BYTES)
             self._ended = not data

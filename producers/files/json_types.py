@@ -118,17 +118,14 @@ class JsonTypes:
         self.problems: list[str] = []
 
     def add(self, file: Input) -> None:
-        """Look at every row that can be read."""
         for values in readable(file, self.problems):
             self._shape.add(values)
             self.count += 1
 
     def fields(self, name: str) -> list[Field]:
-        """Return the fields in the order in which they were first seen."""
         return self._shape.record_fields(name)
 
     def notes(self) -> list[str]:
-        """Return what a reviewer should know."""
         return self._shape.notes()
 
 

@@ -139,9 +139,7 @@ def _publish(publisher: Publisher, request: FileRequest, codec: Codec, interrupt
     rows = FileRows(request, codec, rejects)
     with interrupt:
         report = publisher.publish(rows.batches(), interrupt, Progress())
-    rejects.close()
-    rows.print_notes()
-    _print_rows(rows.read, rejects.count, rejects.path)
+    _finish(rows, rejects, rows.read, rejects.count)
     return report
 
 
@@ -157,16 +155,13 @@ def _publish_once(
         print(line)
     if start.complete:
         return Report({}, {}, {}, seconds=0.0)
-    path = (
-        request.rejects or state_dir() / "rejects" / f"{request.topic}-{publisher.name}-{start.id.query_id[:8]}.jsonl"
-    )
+    name = f"{request.topic}-{publisher.name}-{start.id.query_id[:8]}.jsonl"
+    path = request.rejects or state_dir() / "rejects" / name
     rejects = Rejects(iter([path]), request.limit, earlier=start.rejected)
     rows = FileRows(request, codec, rejects, start.read)
     with interrupt:
         report = publisher.publish(rows.batches(), interrupt, Progress(), rows.position)
-    rejects.close()
-    rows.print_notes()
-    _print_rows(publisher.last.read, publisher.last.rejected, rejects.path)
+    _finish(rows, rejects, publisher.last.read, publisher.last.rejected)
     return report
 
 
@@ -175,8 +170,10 @@ def _require_no_rejects(request: FileRequest) -> None:
         raise already_exists(request.rejects)
 
 
-def _print_rows(read: int, rejected: int, path: Path | None) -> None:
-    where = f" (see {path})" if path else ""
+def _finish(rows: FileRows, rejects: Rejects, read: int, rejected: int) -> None:
+    rejects.close()
+    rows.print_notes()
+    where = f" (see {rejects.path})" if rejects.path else ""
     print(f"read {read:,} rows = {read - rejected:,} accepted + {rejected:,} rejected{where}")
 
 

@@ -62,8 +62,7 @@ class FileRows:
     ) -> None:
         """`done`: how many rows earlier runs have dealt with; `is_trial`: print nothing, the files are read again."""
         self._request, self._rejects, self._codec = request, rejects, codec
-        self._reader, self._limits = codec.reader, codec.limits
-        self._encode = Encoder(codec.schema_id, codec.text)
+        self._reader, self._encode = codec.reader, Encoder(codec.schema_id, codec.text)
         self._is_trial = is_trial
         self.read = self._done = self._skip = done
         self._events: list[Event] = []
@@ -83,8 +82,7 @@ class FileRows:
             print(f"note: {count:,} x {note}; the first: {self._first[note]}", file=sys.stderr)
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the accepted rows; raises TidemarkError of the files, and TOO_MANY_REJECTS,
-        after the rows before it."""
+        """Yield the accepted rows; raises TidemarkError of the files, TOO_MANY_REJECTS, after the rows before it."""
         cause = None
         try:
             if self._done:
@@ -93,10 +91,10 @@ class FileRows:
             for file in open_inputs(self._request.paths, opening):
                 self._reader.check_columns(file)
                 if file.columns() == []:
-                    self._tell(f"note: {file.name} is empty", sys.stderr)
+                    self._print(f"note: {file.name} is empty", sys.stderr)
                 yield from self._file(file)
                 for note in file.notes:
-                    self._tell(f"note: {note}", sys.stderr)
+                    self._print(f"note: {note}", sys.stderr)
             self._rejects.check_all(self.read)
         except TidemarkError as error:
             cause = error
@@ -127,12 +125,12 @@ class FileRows:
             columns = ColumnReader(file, codec.schema_id, codec.text, request.parts, request.reading, codec.limits)
         except NotColumnarError as reason:
             why = shorten(str(reason), WHY_LENGTH, placeholder=" ...")
-            self._tell(f"reading {file.name} row by row: {why}")
+            self._print(f"reading {file.name} row by row: {why}")
             return None
-        self._tell(f"reading {file.name} by columns")
+        self._print(f"reading {file.name} by columns")
         return columns
 
-    def _tell(self, line: str, stream: TextIO | None = None) -> None:
+    def _print(self, line: str, stream: TextIO | None = None) -> None:
         if not self._is_trial:
             print(line, file=stream)
 
@@ -224,19 +222,20 @@ class FileRows:
 
     def _note(self, notes: list[str], place: str, count: int = 1) -> None:
         for note in notes:
-            told = note if note in self.notes or len(self.notes) < MOST_NOTES else OTHER_NOTES
-            self.notes[told] += count
-            self._first.setdefault(told, place)
+            counted = note if note in self.notes or len(self.notes) < MOST_NOTES else OTHER_NOTES
+            self.notes[counted] += count
+            self._first.setdefault(counted, place)
 
     def _event(self, row: Row, file: Input) -> Event:
         value, parts = self._reader.value(row, file), self._reader.parts
         key, timestamp, headers = parts.key(value), parts.timestamp(value), parts.headers(value)
         encoded = self._encode(value)
         size = record_bytes(key, encoded, headers)
-        if self._limits.max_message_bytes is not None and size > self._limits.max_message_bytes:
-            raise UnfitError(f"{size:,} bytes are more than the topic takes ({self._limits.max_message_bytes:,})")
-        if self._limits.ahead_ms is not None and timestamp > time.time() * 1000 + self._limits.ahead_ms:
-            raise UnfitError(f"its event time lies further ahead than the topic takes ({self._limits.ahead_ms:,} ms)")
+        limits = self._codec.limits
+        if limits.max_message_bytes is not None and size > limits.max_message_bytes:
+            raise UnfitError(f"{size:,} bytes are more than the topic takes ({limits.max_message_bytes:,})")
+        if limits.ahead_ms is not None and timestamp > time.time() * 1000 + limits.ahead_ms:
+            raise UnfitError(f"its event time lies further ahead than the topic takes ({limits.ahead_ms:,} ms)")
         return encoded, key, timestamp, headers
 
     def _is_full(self) -> bool:

@@ -1,6 +1,7 @@
 """Writes down rows that are not published, with file, line, reason and text, and counts them."""
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
+from typing import cast
 
 from conf.errors import TidemarkError
 from producers.files.rows import Row
@@ -17,7 +19,7 @@ ROWS_BEFORE_SHARE = 100
 REPORTED = 10
 # What every line of a reject file begins with.
 ENTRY = b'{"file": '
-LONGEST_NAME = 200  # characters of a topic in the name of its file
+LONGEST_NAME = 200  # characters of a topic in the name of its file, which may have 255 bytes
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,6 @@ class RejectLimit:
     count: int | None = None
 
     def is_exceeded(self, rejected: int, rows: int) -> bool:
-        """Return whether so many rejected of so many rows are too many."""
         if self.count is not None and rejected > self.count:
             return True
         return self.share is not None and rows >= ROWS_BEFORE_SHARE and rejected > self.share * rows
@@ -49,18 +50,17 @@ class Rejects:
             earlier: how many rows an earlier run has rejected for good: this one goes on in its file, behind them.
             reported: how many rows are printed on stderr.
         """
-        self._candidates = candidates
-        self._reported = reported
-        self._limit = limit
+        self._candidates, self._mode = candidates, "x"
+        self._limit, self._reported = limit, reported
         self._file: TextIOWrapper | None = None
         self._first = "one of an earlier run" if earlier else ""
         self.path: Path | None = None
         self.count = earlier or 0
-        self._only: Path | None = None
         if earlier is not None:
-            self._only = next(candidates)
-            self.path = self._only if earlier else None
-            keep_first(self._only, earlier)
+            path = next(candidates)
+            keep_first(path, earlier)
+            self._candidates, self._mode = iter([path]), "a"
+            self.path = path if earlier else None
 
     def add(self, name: str, row: Row, reason: str) -> None:
         """Write the row down; the first few are reported on stderr too."""
@@ -92,7 +92,6 @@ class Rejects:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Finish the file."""
         if self._file:
             self._file.close()
 
@@ -108,16 +107,16 @@ class Rejects:
 
     def _opened(self) -> TextIOWrapper:
         path = None
-        for path in [self._only] if self._only else self._candidates:
+        for path in self._candidates:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                file = path.open("a" if self._only else "x", encoding="utf-8")
+                file = path.open(self._mode, encoding="utf-8")
             except FileExistsError:
                 continue
             except OSError as exc:
                 raise TidemarkError("NO_REJECT_FILE", f"{path}: {exc.strerror}", "name another with --rejects") from exc
             self.path = path
-            return file
+            return cast(TextIOWrapper, file)
         raise already_exists(path)
 
 
@@ -143,11 +142,5 @@ def already_exists(path: Path | None) -> TidemarkError:
 
 
 def numbered(folder: Path, topic: str) -> Iterator[Path]:
-    """Yield names for the reject files of a topic, without end: topic-1.jsonl, topic-2.jsonl, ...
-
-    Of a topic with the longest of names its beginning, since a name of a file may have 255 bytes.
-    """
-    number = 0
-    while True:
-        number += 1
-        yield folder / f"{topic[:LONGEST_NAME]}-{number}.jsonl"
+    """Return names for the reject files of a topic, without end: topic-1.jsonl, topic-2.jsonl, ..."""
+    return (folder / f"{topic[:LONGEST_NAME]}-{number}.jsonl" for number in itertools.count(1))

@@ -84,68 +84,7 @@ def add_file_arguments(parser: argparse.ArgumentParser, run: Callable[..., Any])
         help="of a topic that is created; default 1",
     )
     add_exactly_once(parser, "the files' names")
-    _add_schema_arguments(parser.add_argument_group("schema"))
-    _add_record_arguments(parser.add_argument_group("records"))
-    _add_reading_arguments(parser.add_argument_group("reading the files"))
-    _add_reject_arguments(parser.add_argument_group("bad rows"))
-
-
-def file_request(arguments: argparse.Namespace) -> FileRequest:
-    """Return the request that the arguments make; ends with a usage error where they make none."""
-    declared = load_topics().get(arguments.topic)
-    key = arguments.key or (declared.key if declared and not arguments.no_key else None)
-    if not (key or arguments.no_key or arguments.infer_only):
-        arguments.parser.error("name the key's field with --key FIELD, or say --no-key: the key decides on the order")
-    event_time = arguments.event_time or (declared.event_time if declared else None)
-    parts = Parts(
-        key,
-        event_time,
-        arguments.event_time_unit,
-        arguments.time_zone,
-        arguments.ambiguous,
-        arguments.header,
-        arguments.header_field,
-    )
-    return FileRequest(
-        topic=arguments.topic,
-        paths=arguments.paths,
-        parts=parts,
-        schema=arguments.schema,
-        reading=Reading(
-            zone=arguments.time_zone,
-            nulls=frozenset({"", *arguments.null}),
-            ignore_extra=arguments.ignore_extra,
-            ambiguous=arguments.ambiguous,
-            empty_is_text=arguments.empty_text,
-        ),
-        opening=Opening(arguments.format, arguments.delimiter, arguments.encoding, quoted=arguments.quote != "none"),
-        rejects=arguments.rejects,
-        limit=arguments.max_rejects,
-        create_partitions=arguments.partitions if arguments.create_topic else None,
-        exactly_once=default_name(arguments.paths) if arguments.exactly_once == "" else arguments.exactly_once,
-    )
-
-
-def default_name(paths: Sequence[Path]) -> str:
-    """Return the name of a run after its files: orders.csv.gz, more.csv -> orders-and-1-more."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", paths[0].name.partition(".")[0]).strip("-")[:60] or "file"
-    return stem if len(paths) == 1 else f"{stem}-and-{len(paths) - 1}-more"
-
-
-def add_exactly_once(parser: argparse.ArgumentParser, default: str) -> None:
-    """Declare the option, whose value is None without it, and empty for the default name."""
-    parser.add_argument(
-        "--exactly-once",
-        nargs="?",
-        const="",
-        type=_name,
-        metavar="NAME",
-        help="publish in transactions; a run that was cut short goes on where the last one under NAME ended "
-        f"(after the PATHs; default: after {default})",
-    )
-
-
-def _add_schema_arguments(group: Any) -> None:
+    group = parser.add_argument_group("schema")
     group.add_argument(
         "--schema",
         type=Path,
@@ -154,9 +93,7 @@ def _add_schema_arguments(group: Any) -> None:
     )
     group.add_argument("--infer-only", action="store_true", help="infer the schema, write it, publish nothing")
     group.add_argument("--ignore-extra", action="store_true", help="leave out fields that the schema does not have")
-
-
-def _add_record_arguments(group: Any) -> None:
+    group = parser.add_argument_group("records")
     group.add_argument(
         "--key",
         metavar="FIELD",
@@ -181,9 +118,7 @@ def _add_record_arguments(group: Any) -> None:
         metavar="FIELD",
         help="a header with the field's name and text; may be repeated",
     )
-
-
-def _add_reading_arguments(group: Any) -> None:
+    group = parser.add_argument_group("reading the files")
     group.add_argument("--format", choices=get_args(Format), help="default: by the file's name")
     group.add_argument("--delimiter", type=_delimiter, metavar="C", help="of CSV; default: by the first rows")
     group.add_argument(
@@ -223,9 +158,7 @@ def _add_reading_arguments(group: Any) -> None:
         default="earlier",
         help="which is meant of a time that the clocks showed twice, when they were put back; default earlier",
     )
-
-
-def _add_reject_arguments(group: Any) -> None:
+    group = parser.add_argument_group("bad rows")
     group.add_argument(
         "--rejects", type=Path, metavar="FILE", help="default: rejects/TOPIC-N.jsonl in the state folder"
     )
@@ -235,6 +168,54 @@ def _add_reject_arguments(group: Any) -> None:
         default=RejectLimit(),
         metavar="LIMIT",
         help="stop past this share (0.1, from the 100th row on; the default), this many (50), or never (none)",
+    )
+
+
+def file_request(arguments: argparse.Namespace) -> FileRequest:
+    """Return the request that the arguments make; ends with a usage error where they make none."""
+    declared = load_topics().get(arguments.topic)
+    key = arguments.key or (declared.key if declared and not arguments.no_key else None)
+    if not (key or arguments.no_key or arguments.infer_only):
+        arguments.parser.error("name the key's field with --key FIELD, or say --no-key: the key decides on the order")
+    event_time = arguments.event_time or (declared.event_time if declared else None)
+    zone, ambiguous = arguments.time_zone, arguments.ambiguous
+    parts = Parts(key, event_time, arguments.event_time_unit, zone, ambiguous, arguments.header, arguments.header_field)
+    return FileRequest(
+        topic=arguments.topic,
+        paths=arguments.paths,
+        parts=parts,
+        schema=arguments.schema,
+        reading=Reading(
+            zone=zone,
+            nulls=frozenset({"", *arguments.null}),
+            ignore_extra=arguments.ignore_extra,
+            ambiguous=ambiguous,
+            empty_is_text=arguments.empty_text,
+        ),
+        opening=Opening(arguments.format, arguments.delimiter, arguments.encoding, quoted=arguments.quote != "none"),
+        rejects=arguments.rejects,
+        limit=arguments.max_rejects,
+        create_partitions=arguments.partitions if arguments.create_topic else None,
+        exactly_once=default_name(arguments.paths) if arguments.exactly_once == "" else arguments.exactly_once,
+    )
+
+
+def default_name(paths: Sequence[Path]) -> str:
+    """Return the name of a run after its files: orders.csv.gz, more.csv -> orders-and-1-more."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", paths[0].name.partition(".")[0]).strip("-")[:60] or "file"
+    return stem if len(paths) == 1 else f"{stem}-and-{len(paths) - 1}-more"
+
+
+def add_exactly_once(parser: argparse.ArgumentParser, default: str) -> None:
+    """Declare the option, whose value is None without it, and empty for the default name."""
+    parser.add_argument(
+        "--exactly-once",
+        nargs="?",
+        const="",
+        type=_name,
+        metavar="NAME",
+        help="publish in transactions; a run that was cut short goes on where the last one under NAME ended "
+        f"(after the PATHs; default: after {default})",
     )
 
 

@@ -250,7 +250,6 @@ class CellTypes:
         self.problems: list[str] = []
 
     def add(self, file: Input) -> None:
-        """Look at every row that can be read."""
         for name in file.columns() or []:
             self._columns.setdefault(name, Column())
         rows = readable(file, self.problems)
@@ -261,11 +260,9 @@ class CellTypes:
                 self._columns[name].add(values.filter(pc.invert(pc.is_in(values, self._nulls))))
 
     def fields(self, _: str) -> list[Field]:
-        """Return the columns in the order in which they were first seen."""
         return [Field(name, column.avro()) for name, column in self._columns.items()]
 
     def notes(self) -> list[str]:
-        """Return what a reviewer should know."""
         notes = [column.note(name) for name, column in self._columns.items()]
         empty = [name for name, column in self._columns.items() if not column.count]
         filled = [note for note in notes if note]
