@@ -48,12 +48,8 @@ def batch_offsets(files: Mapping[str, str], batch: int) -> dict[str, Any]:
 
 
 def planned_at(files: Mapping[str, str], batch: int) -> datetime:
-    """Return the time at which Spark fixed the offsets of micro-batch `batch`:
-    `current_timestamp()` in its plan is the same.
-
-    Args:
-        files: the batch's `checkpoint.opening`.
-    """
+    """Return when Spark fixed the offsets of a micro-batch: `current_timestamp()` in its plan is the same. `files`: the
+    batch's `checkpoint.opening`."""
     metadata = json.loads(files[entry_file(batch)].splitlines()[1])
     return datetime.fromtimestamp(metadata["batchTimestampMs"] / 1000, UTC)
 
@@ -61,10 +57,7 @@ def planned_at(files: Mapping[str, str], batch: int) -> datetime:
 def late_watermark_ms(files: Mapping[str, str], batch: int) -> int | None:
     """Return the watermark, ms since 1970, that event times of micro-batch `batch` are compared with: that before it.
 
-    0 for a first batch; None where Spark no longer keeps the batch before.
-
-    Args:
-        files: the batch's `opening`.
+    0 for a first batch; None where Spark no longer keeps the batch before. `files`: as `planned_at`.
     """
     if not batch:
         return 0

@@ -287,16 +287,13 @@ def _ranges(offsets: Mapping[str, Any]) -> list[tuple[source_sink.Subscription, 
 
 
 def _range(start: Any, end: Any) -> tuple[source_sink.Subscription, Position, Position] | None:
-    if not (_is_of_topics(start) and _is_of_topics(end)):
-        return None
+    for offsets in (start, end):
+        if not (isinstance(offsets, dict) and all(isinstance(partitions, dict) for partitions in offsets.values())):
+            return None
     until = {topic: {int(number): offset for number, offset in ends.items()} for topic, ends in end.items()}
     # A partition that was added has been read from its first record.
     since = {topic: {n: start.get(topic, {}).get(str(n), 0) for n in ends} for topic, ends in until.items()}
     return source_sink.Subscription(partitions={topic: [*ends] for topic, ends in until.items()}), since, until
-
-
-def _is_of_topics(offsets: Any) -> bool:
-    return isinstance(offsets, dict) and all(isinstance(partitions, dict) for partitions in offsets.values())
 
 
 def _ids(attributes: Iterable[Any]) -> set[int]:

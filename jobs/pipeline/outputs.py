@@ -156,7 +156,6 @@ class Output(ABC):
         return
 
     def rights(self, settings: Settings) -> list[Right]:
-        """Return the rights on the brokers that the output's query needs."""
         topics = sorted(set(plan_analysis.topics_read(self.frame)))
         return reading_rights(settings, topics, self.query) + self.writing_rights()
 
@@ -169,7 +168,6 @@ class Output(ABC):
 
     @property
     def table(self) -> str:
-        """Return the table of `rows`; empty for none."""
         return self.rows.table if self.rows else ""
 
     @property

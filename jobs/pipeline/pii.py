@@ -37,8 +37,8 @@ def protection(spark: SparkSession, stream: str, schema: str, key: str | None, s
 
 
 def hash_key(spark: SparkSession, key: str) -> DataFrame:
-    """Return one row that `protect` hashes with: `tidemark_inner` binary, `tidemark_outer` binary; raises TidemarkError
-    NO_HASH_KEY, where the key is missing or too short to keep anything secret."""
+    """Return one row that `Protection` hashes with: `tidemark_inner` binary, `tidemark_outer` binary; raises
+    TidemarkError NO_HASH_KEY, where the key is missing or too short to keep anything secret."""
     secret = key.encode()
     if len(secret) < KEY_BYTES:
         what = f"fields are marked pii = hash, and the key has {len(secret)} bytes, fewer than {KEY_BYTES}"
@@ -56,36 +56,22 @@ class Protection:
     hash_key: DataFrame | None = None
 
     def __call__(self, events: DataFrame) -> DataFrame:
-        """Return `events` as `protect` treats them."""
-        return protect(events, self.marks, self.hash_key)
+        """Return `events`, columns, with the marked ones treated: hashed (string), masked (string), or not there."""
+        if not self.marks:
+            return events
+        joined = events if self.hash_key is None else events.join(F.broadcast(self.hash_key))
+        columns = [column for column in events.schema.fields if self.marks.fields.get(column.name) != "drop"]
+        treated = [_treated(F.col(f"`{column.name}`"), column, self.marks).alias(column.name) for column in columns]
+        return joined.select(*treated)
 
     def accepted_events(self, validated: DataFrame, *beside: Column) -> DataFrame:
-        """Return the events of the records without an error: their fields, treated, as columns,
-        then the columns `beside`.
-
-        Args:
-            validated: `event` struct and `error` string, as `Validator.validate` gives them.
-        """
+        """Return the events of the records without an error (`Validator.validate`), treated, and columns `beside`."""
         return self(validated.where(F.col("error").isNull()).select("event.*", *beside))
 
     def of_field(self, frame: DataFrame, column: str, field: str) -> DataFrame:
         """Return `frame` with its `column` treated as the events' `field` is."""
         mark = self.marks.fields.get(field)
-        return protect(frame, PiiFields({column: mark}), self.hash_key) if mark else frame
-
-
-def protect(events: DataFrame, marks: PiiFields, key: DataFrame | None = None) -> DataFrame:
-    """Return `events` with its marked fields treated: a hash (string), a masked text (string), or not there at all.
-
-    Args:
-        events: the fields of an event as columns, others beside them.
-        key: `hash_key`'s, where any field is to be hashed.
-    """
-    if not marks:
-        return events
-    joined = events if key is None else events.join(F.broadcast(key))
-    kept = [column for column in events.schema.fields if marks.fields.get(column.name) != "drop"]
-    return joined.select(*(_treated(F.col(f"`{column.name}`"), column, marks).alias(column.name) for column in kept))
+        return Protection(PiiFields({column: mark}), self.hash_key)(frame) if mark else frame
 
 
 def _treated(value: Column, declared: StructField, marks: PiiFields) -> Column:

@@ -146,11 +146,7 @@ def _count(spark: SparkSession, checkpoint: str, operator: Operator, options: di
 
 def damaged_file(spark: SparkSession, checkpoint: str) -> str | None:
     """Return the first file of changes to the state, or of all of it on the heap, that is empty or cannot be
-    decompressed, or of the state's schema, that cannot be read.
-
-    Raises:
-        TidemarkError: FILE_UNREADABLE.
-    """
+    decompressed, or of the state's schema, that cannot be read; raises TidemarkError FILE_UNREADABLE."""
     for file in Folders(spark).files(f"{checkpoint}/{STATE}"):
         if file.name.startswith("."):
             continue

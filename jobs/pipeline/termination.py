@@ -60,14 +60,8 @@ def stop_by(query: StreamingQuery, stop: TidemarkError) -> None:
 
 @contextmanager
 def batch_errors(session: SparkSession) -> Iterator[str]:
-    """Do `single_line_errors` for a query's `foreachBatch`, and give its run's id; `stopped_by` returns the very error.
-
-    Args:
-        session: the micro-batch's.
-
-    Raises:
-        TidemarkError: see `single_line_errors`.
-    """
+    """Do `single_line_errors` for a micro-batch in its session, and give the id of the query's run; `stopped_by`
+    returns the very error."""
     # The jobs of a query's run are a group of that name.
     run = str(session.sparkContext.getLocalProperty("spark.jobGroup.id"))
     try:
@@ -149,9 +143,7 @@ class LeftOut:
 def topics_refused(failures: Mapping[str, TidemarkError], topics: Iterable[str], setting: str) -> TidemarkError:
     """Make one error of all that keeps `topics` from being read; where others can be, with how to read those alone.
 
-    Args:
-        failures: at least one, by topic.
-        setting: the one that lists the topics.
+    `failures`: at least one, by topic; `setting`: the one that lists the topics.
     """
     others = [topic for topic in topics if topic not in failures]
     alone = f"; or read the others alone: --set {setting}={','.join(others)}" if others else ""

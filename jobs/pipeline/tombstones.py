@@ -74,11 +74,7 @@ def with_deleted_keys(
 
 def key_value(topic: str, schema: dict[str, Any], key: str) -> Column:
     """Return the column `key` (binary) of a record as a value of the field `key` of `schema`, in fastavro's parsed
-    form; null where it is none.
-
-    Raises:
-        TidemarkError: BAD_TOPICS, as `with_deleted_keys`.
-    """
+    form; null where it is none. Raises TidemarkError BAD_TOPICS, as `with_deleted_keys`."""
     declared = _key_type(topic, schema, key)
     value = _read(declared) if declared is not None else None
     if value is None:

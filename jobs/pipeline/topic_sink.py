@@ -140,11 +140,7 @@ class TopicOutput(Output):
 
     def require_publishable(self) -> None:
         """Check that the plan gives the same rows when a batch is run again, where it must, and can be done in real
-        time, where it is to be.
-
-        Raises:
-            TidemarkError: NOT_DETERMINISTIC, NOT_REAL_TIME.
-        """
+        time, where it is to be; raises TidemarkError NOT_DETERMINISTIC, NOT_REAL_TIME."""
         is_frozen = self.publishing == "outbox" or not self.keeps_ledger
         difference = None if is_frozen else plan_analysis.changes_when_run_again(self.frame)
         if difference:

@@ -133,7 +133,8 @@ class Validator:
             if fields is not None:
                 asked = [event_time or "", key or "", *(name for rule in declared for name in fields_of(rule))]
                 newest = with_fields(newest, fields, beside=[name.partition(".")[0] for name in asked])
-            decoded = with_rule_column(decode.decode(of_stream, versions[stream], reader=newest))
+            decoded = decode.decode(of_stream, versions[stream], reader=newest)
+            decoded = decoded.withColumn("rule", F.lit(None).cast("string"))
         if versions.not_avro:
             is_other = F.col("error").eqNullSafe(decode.UNKNOWN_SCHEMA_ID) & F.col("schema_id").isin(*versions.not_avro)
             decoded = decoded.withColumn("error", F.when(is_other, NOT_AVRO).otherwise(F.col("error")))
@@ -258,18 +259,13 @@ def naming_schema(stream: str, versions: Versions) -> Iterator[None]:
         raise TidemarkError("BAD_SCHEMA", f"{place}: {what}", remedy) from exc
 
 
-def with_rule_column(decoded: DataFrame) -> DataFrame:
-    """Return `avro.decode`'s result with `rule` string, null: what `apply_rules` takes."""
-    return decoded.withColumn("rule", F.lit(None).cast("string"))
-
-
 def apply_rules(
     decoded: DataFrame, declared: Sequence[Rule], failures: Mapping[str, Column], ahead: Column | None = None
 ) -> DataFrame:
     """Let each of the `declared` rules have its effect on the rows that have no `error` yet.
 
     Args:
-        decoded: the result of `with_rule_column`, or of this function for other rules.
+        decoded: the result of `avro.decode` and `rule` string, or of this function for other rules.
         failures: where each rule fails, boolean (null: it does not), by the rule's name.
         ahead: where the event time is too far in the future, boolean.
 

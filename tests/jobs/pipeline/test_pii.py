@@ -40,7 +40,7 @@ def mac(text: str, key: str = KEY) -> str:
 def test_a_hash_is_the_hmac_of_the_values_text(key: str, spark: SparkSession) -> None:
     rows = [("anna@example.org", 7), ("zo\u00eb", -1), ("", 0), (None, None)]
     frame = spark.createDataFrame(rows, "email string, number long")
-    hashed = pii.protect(frame, PiiFields({"email": "hash", "number": "hash"}), pii.hash_key(spark, key))
+    hashed = pii.Protection(PiiFields({"email": "hash", "number": "hash"}), pii.hash_key(spark, key))(frame)
     expected = [tuple(None if value is None else mac(str(value), key) for value in row) for row in rows]
     assert [tuple(row) for row in hashed.collect()] == expected
     assert hashed.columns == ["email", "number"]
@@ -48,7 +48,7 @@ def test_a_hash_is_the_hmac_of_the_values_text(key: str, spark: SparkSession) ->
 
 def test_a_mask_keeps_the_shape_and_a_dropped_field_is_gone(spark: SparkSession) -> None:
     frame = spark.createDataFrame([("Anna 7", 1, 2), (None, 3, 4)], "name string, age int, id int")
-    shown = pii.protect(frame, PiiFields({"name": "mask", "age": "drop"}))
+    shown = pii.Protection(PiiFields({"name": "mask", "age": "drop"}))(frame)
     assert shown.columns == ["name", "id"]
     assert [tuple(row) for row in shown.collect()] == [("Xxxx n", 2), (None, 4)]
 
@@ -76,7 +76,7 @@ MASKED = {
 def test_a_mask_leaves_no_script_and_no_symbol_in_clear_and_keeps_the_number_of_characters(spark: SparkSession) -> None:
     every = "".join(map(chr, [*range(1, 0xD800), *range(0xE000, 0x110000)]))
     frame = spark.createDataFrame([(text,) for text in [*MASKED, every]], "name string").coalesce(1)
-    *shown, of_all = [row.name for row in pii.protect(frame, PiiFields({"name": "mask"})).collect()]
+    *shown, of_all = [row.name for row in pii.Protection(PiiFields({"name": "mask"}))(frame).collect()]
     assert dict(zip(MASKED, shown, strict=True)) == MASKED
     assert len(of_all) == len(every)
     left = {before for before, after in zip(every, of_all, strict=True) if before == after}
@@ -92,7 +92,7 @@ def test_marked_items_and_values_are_treated_one_by_one(spark: SparkSession) -> 
     marks = PiiFields(
         {"names": "mask", "by_key": "hash", "deep": "hash", "none": "hash", "within": PiiFields({"tags": "mask"})}
     )
-    row = pii.protect(frame, marks, pii.hash_key(spark, KEY)).collect()[0].asDict(recursive=True)
+    row = pii.Protection(marks, pii.hash_key(spark, KEY))(frame).collect()[0].asDict(recursive=True)
     assert row == {
         "names": ["Xxxx", None],
         "by_key": {"k": mac("b")},
@@ -111,7 +111,7 @@ def test_marks_within_records_arrays_and_maps_are_treated(spark: SparkSession) -
     )
     within = PiiFields({"email": "hash", "age": "drop"})
     marks = PiiFields(dict.fromkeys(("one", "none", "many", "by_name"), within))
-    row = pii.protect(frame, marks, pii.hash_key(spark, KEY)).collect()[0].asDict(recursive=True)
+    row = pii.Protection(marks, pii.hash_key(spark, KEY))(frame).collect()[0].asDict(recursive=True)
     assert row == {
         "one": {"email": mac("a")},
         "none": None,
@@ -122,7 +122,7 @@ def test_marks_within_records_arrays_and_maps_are_treated(spark: SparkSession) -
 
 def test_the_key_shows_in_no_plan(spark: SparkSession, capsys: pytest.CaptureFixture[str]) -> None:
     frame = spark.createDataFrame([("a",)], "email string").where(F.col("email") != "b")
-    protected = pii.protect(frame, PiiFields({"email": "hash"}), pii.hash_key(spark, KEY))
+    protected = pii.Protection(PiiFields({"email": "hash"}), pii.hash_key(spark, KEY))(frame)
     protected.explain("extended")
     plan = capsys.readouterr().out
     assert "tidemark_inner" in plan
@@ -305,7 +305,7 @@ def test_no_marked_value_is_left_wherever_its_mark_stands(spark: SparkSession, m
         event[f"again{number}"] = event[each["name"]]
     writer = version(1, json.dumps(schema))
     frame = events_of(decode.decode(records(spark, [framed(writer, event)]), [writer], writer.text))
-    protected = pii.protect(frame, pii_fields_of(writer.text), pii.hash_key(spark, KEY))
+    protected = pii.Protection(pii_fields_of(writer.text), pii.hash_key(spark, KEY))(frame)
     row = str(protected.collect()[0].asDict(recursive=True))
     assert SECRET not in row
     assert "6660000" not in row

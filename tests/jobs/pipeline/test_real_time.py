@@ -20,7 +20,7 @@ from jobs.pipeline import query as streaming_query
 from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.monitoring.monitor import Monitor
 from jobs.pipeline.paths import CHECKED_FILE, WRITTEN_FILE
-from jobs.pipeline.pii import hash_key, protect
+from jobs.pipeline.pii import Protection, hash_key
 from jobs.pipeline.run import Run
 from jobs.pipeline.termination import stopped_by
 from local.processes import wait_for
@@ -40,8 +40,8 @@ REFUSED: dict[str, Callable[[DataFrame], DataFrame]] = {
     "keeps state": lambda rows: rows.groupBy("id").agg(F.max("level").alias("level")),
     "a shuffle": lambda rows: rows.repartition(2),
     "a Python function": lambda rows: rows.withColumn("id", F.udf(str, "string")("id")),
-    "hashed personal data": lambda rows: protect(
-        rows, PiiFields({"id": "hash"}), hash_key(rows.sparkSession, "k" * 16)
+    "hashed personal data": lambda rows: Protection(PiiFields({"id": "hash"}), hash_key(rows.sparkSession, "k" * 16))(
+        rows
     ),
     "which is no topic": lambda rows: (
         rows.sparkSession.readStream.format("rate").load().selectExpr("cast(value as string) as id", "value as level")

@@ -30,7 +30,7 @@ def decoded(spark: SparkSession, *events: tuple[Any, ...] | None, stamped: int =
         ("readings", 0, offset, at(10), stamped, event, None if event else "UNDECODABLE")
         for offset, event in enumerate(events)
     ]
-    return validation.with_rule_column(spark.createDataFrame(rows, DECODED))
+    return spark.createDataFrame(rows, DECODED).withColumn("rule", F.lit(None).cast("string"))
 
 
 def event_type(frame: DataFrame) -> DataType:
@@ -121,7 +121,7 @@ def test_a_number_lies_between_the_ends_of_a_range_and_nan_lies_nowhere(
     columns = "topic string, partition int, offset long, timestamp timestamp, timestampType int"
     event = "event struct<x: double, f: float, n: long, d: decimal(38, 10)>, error string"
     rows = [("numbers", 0, offset, at(10), 0, numbers, None) for offset, numbers in enumerate(NUMBERS)]
-    frame = validation.with_rule_column(spark.createDataFrame(rows, f"{columns}, {event}"))
+    frame = spark.createDataFrame(rows, f"{columns}, {event}").withColumn("rule", F.lit(None).cast("string"))
     assert failing(frame, Range(**WARN, field=field, **bounds)) == expected
 
 
