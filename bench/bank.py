@@ -9,7 +9,7 @@ every version of its table is read back. The exit code is 1 where one does not s
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 
-from bench.workbench import catch_up, own_workbench, read_options
+from bench.workbench import catch_up, line, own_workbench, read_options
 from conf.errors import exit_on_error
 from conf.topics import load_topics
 from jobs.auctions import balances
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def _print_versions(path: str) -> int:
-    print("version  transfers  accounts  least balance  greatest balance  sum of all")
+    print(line("version", ("transfers", "accounts", "least balance", "greatest balance", "sum of all"), 18))
     sums = []
     for version in range(DeltaTable(path).version() + 1):
         table = DeltaTable(path, version=version).to_pyarrow_table()
@@ -43,10 +43,7 @@ def _print_versions(path: str) -> int:
         bounds = pc.min_max(table["balance"]).as_py()
         sums.append(pc.sum(table["balance"]).as_py())
         transfers = pc.sum(table["transfers"]).as_py() // 2
-        print(
-            f"{version:>7}  {transfers:>9,}  {table.num_rows:>8}  {bounds['min']:>13,}  {bounds['max']:>16,}"
-            f"  {sums[-1]:>10,}"
-        )
+        print(line(version, (transfers, table.num_rows, bounds["min"], bounds["max"], sums[-1]), 18))
     print(f"{len(sums)} versions, {sum(map(bool, sums))} of them do not sum to zero")
     return 1 if any(sums) or not sums else 0
 

@@ -28,10 +28,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
 from fastavro import parse_schema, schemaless_writer
 
-from bench.workbench import own_broker, ratios, read_options, seconds, take_turns
+from bench.workbench import own_broker, ratios, read_options, recreate_topic, seconds, take_turns
 from conf.errors import exit_on_error
 from conf.settings import Settings, load
 from producers.files.publish import publish_files
@@ -154,7 +153,7 @@ def _bids(path: Path) -> Iterator[dict[str, Any]]:
 def _require_same(settings: Settings, path: Path) -> None:
     answers = []
     for way in (publish, plain_loop):
-        _empty(settings)
+        recreate_topic(settings.kafka, TOPIC, 1)
         way(settings, path)
         answers.append(_records(settings))
     if answers[0] != answers[1] or len(answers[0]) != CHECKED:
@@ -175,21 +174,9 @@ def _records(settings: Settings) -> list[tuple[object, ...]]:
     return records
 
 
-def _empty(settings: Settings) -> None:
-    admin = AdminClient({**settings.kafka.client_config(), "log_level": 0})
-    if TOPIC in admin.list_topics(timeout=10).topics:
-        admin.delete_topics([TOPIC])[TOPIC].result()
-        while TOPIC in admin.list_topics(timeout=10).topics:
-            time.sleep(0.1)
-    topic = NewTopic(TOPIC, 1, 1, config={"retention.ms": "-1"})
-    admin.create_topics([topic])[TOPIC].result()
-    while TOPIC not in admin.list_topics(timeout=10).topics:
-        time.sleep(0.1)
-
-
 def _measure(settings: Settings, path: Path, count: int, rounds: int, wanted: int) -> None:
     def speed(way: Callable[[Settings, Path], None]) -> float:
-        _empty(settings)
+        recreate_topic(settings.kafka, TOPIC, 1)
         return count / seconds(lambda: way(settings, path))
 
     print(f"\n{path.name}: {count:,} bids; events/s")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
-from bench.workbench import line, own_broker, read_options
+from bench.workbench import line, own_broker, read_options, seconds_line
 from conf.errors import exit_on_error
 from local.broker import Cluster
 from tests.faults.host import Driver
@@ -43,13 +43,9 @@ def main() -> int:
     with own_broker() as (folder, cluster):
         for number in range(1, rounds + 1):
             taken.append(_recovered(cluster, folder / f"round-{number}"))
-            _show(str(number), taken[-1])
-    _show("median", [statistics.median(part) for part in zip(*taken, strict=True)])
+            print(seconds_line(number, taken[-1]), flush=True)
+    print(seconds_line("median", map(statistics.median, zip(*taken, strict=True))))
     return 0
-
-
-def _show(name: str, parts: list[float]) -> None:
-    print(line(name, [f"{part:.1f}" for part in parts], 10), flush=True)
 
 
 def _recovered(cluster: Cluster, folder: Path) -> list[float]:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 import psutil
 
-from bench.workbench import WEEK, line, own_workbench, read_options
+from bench.workbench import WEEK, line, own_workbench, read_options, seconds_line
 from conf import ROOT
 from conf.errors import exit_on_error
 from local import driver
@@ -38,15 +38,13 @@ def main() -> int:
         command = [str(ROOT / "spark-submit.sh"), JOB, "--until-caught-up", *words]
         _timed(command)
         print(line("", COLUMNS, 10), " seconds")
-        parts = [_show(str(number), _timed(command)) for number in range(1, rounds + 1)]
+        rounds_taken = []
+        for number in range(1, rounds + 1):
+            rounds_taken.append(_timed(command))
+            print(seconds_line(number, rounds_taken[-1]), flush=True)
     for summary in (min, statistics.median, max):
-        _show(summary.__name__[:6], [summary(part) for part in zip(*parts, strict=True)])
+        print(seconds_line(summary.__name__[:6], map(summary, zip(*rounds_taken, strict=True))))
     return 0
-
-
-def _show(name: str, parts: list[float]) -> list[float]:
-    print(line(name, [f"{part:.1f}" for part in parts], 10), flush=True)
-    return parts
 
 
 def _timed(command: Sequence[str]) -> list[float]:

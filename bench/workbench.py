@@ -22,7 +22,7 @@ from pyspark.sql.streaming.listener import StreamingQueryProgress
 from pyspark.sql.streaming.query import StreamingQuery
 
 from conf import ROOT, command_line, state_dir
-from conf.settings import Settings, load
+from conf.settings import Kafka, Settings, load
 from jobs.connectors.spark_internals import jvm
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
@@ -165,6 +165,18 @@ class Workbench:
         return float(runtime.totalMemory() - runtime.freeMemory()) / 1e6
 
 
+def recreate_topic(kafka: Kafka, topic: str, partitions: int) -> None:
+    """Make a topic empty, whose records stay, and wait until the cluster lists it."""
+    admin = AdminClient({**kafka.client_config(), "log_level": 0})
+    if topic in admin.list_topics(timeout=10).topics:
+        admin.delete_topics([topic])[topic].result()
+        while topic in admin.list_topics(timeout=10).topics:
+            time.sleep(POLL_SECONDS)
+    admin.create_topics([NewTopic(topic, partitions, 1, config={"retention.ms": "-1"})])[topic].result()
+    while topic not in admin.list_topics(timeout=10).topics:
+        time.sleep(POLL_SECONDS)
+
+
 def wait_for_batch(query: StreamingQuery, batch: int) -> int:
     """Wait until the query has made the micro-batch of that number, or one after it, or has ended.
 
@@ -253,6 +265,10 @@ def line(label: object, cells: Iterable[object], width: int = 12, label_width: i
     """Return a line of a table; numbers are rounded."""
     shown = (f"{cell:,.0f}" if isinstance(cell, int | float) else str(cell) for cell in cells)
     return f"{label!s:<{label_width}}" + "".join(f"{cell:>{width}}" for cell in shown)
+
+
+def seconds_line(label: object, parts: Iterable[float]) -> str:
+    return line(label, [f"{part:.1f}" for part in parts], 10)
 
 
 def disk_use(folder: Path) -> dict[str, float]:

@@ -117,7 +117,7 @@ def _persons(house: AuctionHouse, random: Random, event: Integers, time: Integer
     count = len(event)
     space, dot = pa.scalar(" "), pa.scalar(".com")
     name = pc.binary_join_element_wise(_one_of(random, FIRST_NAMES, count), _one_of(random, LAST_NAMES, count), space)
-    address = pc.binary_join_element_wise(_letters(random, _all(7, count)), _letters(random, _all(5, count)), "@")
+    address = pc.binary_join_element_wise(_letters(random, np.full(count, 7)), _letters(random, np.full(count, 5)), "@")
     digits = [_four_digits().take(pa.array(random.integers(0, 10_000, size=count))) for _ in range(4)]
     columns = {
         "person": pa.array(_last_person(event) + FIRST_ID),
@@ -126,7 +126,7 @@ def _persons(house: AuctionHouse, random: Random, event: Integers, time: Integer
         "credit_card": pc.binary_join_element_wise(*digits, space),
         "city": _one_of(random, CITIES, count),
         "state": _one_of(random, STATES, count),
-        "registered_at": _times(time),
+        "registered_at": pa.array(time, MILLIS),
         "extra": _extra(random, "persons", count),
     }
     return pa.table(columns)
@@ -146,8 +146,8 @@ def _auctions(house: AuctionHouse, random: Random, event: Integers, time: Intege
         "description": _letters(random, random.integers(3, 100, size=count)),
         "initial_bid": pa.array(initial_bid),
         "reserve": pa.array(initial_bid + _prices(random, count)),
-        "opened_at": _times(time),
-        "expires_at": _times(time + 1 + random.integers(0, 2 * horizon_ms, size=count)),
+        "opened_at": pa.array(time, MILLIS),
+        "expires_at": pa.array(time + 1 + random.integers(0, 2 * horizon_ms, size=count), MILLIS),
         "seller": pa.array(seller + FIRST_ID),
         "category": pa.array(random.integers(*CATEGORIES, size=count)),
         "extra": _extra(random, "auctions", count),
@@ -179,7 +179,7 @@ def _bids(house: AuctionHouse, random: Random, event: Integers, time: Integers) 
         "price": pa.array(_prices(random, count)),
         "channel": names.take(pa.array(channel)),
         "url": urls.take(pa.array(channel)),
-        "bid_at": _times(time),
+        "bid_at": pa.array(time, MILLIS),
         "extra": _extra(random, "bids", count),
     }
     return pa.table(columns)
@@ -213,14 +213,6 @@ def _one_of(random: Random, names: tuple[str, ...], count: int) -> pa.Array:
     return pa.array(names).take(pa.array(random.integers(0, len(names), size=count)))
 
 
-def _times(time: Integers) -> pa.Array:
-    return pa.array(time).cast(MILLIS)
-
-
-def _all(length: int, count: int) -> Integers:
-    return np.full(count, length, dtype=np.int64)
-
-
 def _extra(random: Random, topic: str, count: int) -> pa.Array:
     least, most = round(EXTRA[topic] * 0.8), round(EXTRA[topic] * 1.2)
     return _letters(random, random.integers(least, most, endpoint=True, size=count))
@@ -249,7 +241,7 @@ def _four_digits() -> pa.Array:
 def _channels() -> tuple[pa.Array, pa.Array]:
     """Names and URLs of all channels, the hot ones last; one URL in ten has no channel_id, nor has any hot one's."""
     random, count = random_of(0, 1), CHANNELS + len(HOT_CHANNELS)
-    folders = [_letters(random, _all(5, count)).to_pylist() for _ in range(3)]
+    folders = [_letters(random, np.full(count, 5)).to_pylist() for _ in range(3)]
     urls = [f"https://auctions.example/{'/'.join(three)}/item.htm?query=1" for three in zip(*folders, strict=True)]
     with_id = random.integers(0, 10, size=CHANNELS) > 0
     ids = random.permutation(1 << 20)[:CHANNELS]

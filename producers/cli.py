@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 from conf import command_line
@@ -69,16 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
     sources = parser.add_subparsers(dest="source", required=True, metavar="flights|auctions|transfers|friendships|file")
     common = command_line.settings_options()
     add_file_arguments(sources.add_parser("file", parents=[common], help="any file", description=FILE), _run_file)
-    _add_friendships(sources.add_parser("friendships", parents=[common], help="a region's", description=FRIENDSHIPS))
+    friendships = sources.add_parser("friendships", parents=[common], help="a region's", description=FRIENDSHIPS)
+    _add_drawn(friendships, 200, _run_friendships)
     _add_auctions(sources.add_parser("auctions", parents=[common], help="an auction house", description=AUCTIONS))
     _add_transfers(sources.add_parser("transfers", parents=[common], help="a bank's", description=TRANSFERS))
     _add_flights(sources.add_parser("flights", parents=[common], help="the flights of 2013", description=FLIGHTS))
     return parser
-
-
-def _add_friendships(parser: argparse.ArgumentParser) -> None:
-    _add_drawn(parser, 200)
-    parser.set_defaults(run=_run_friendships)
 
 
 def _run_friendships(settings: Settings, arguments: argparse.Namespace, interrupt: Interrupt) -> Report:
@@ -98,13 +94,12 @@ def _add_flights(parser: argparse.ArgumentParser) -> None:
         "--disorder", type=_duration, default=0.0, metavar="TIME", help="delay events by up to this: 30s, 10m, 2h"
     )
     group.add_argument("--duplicates", type=_share, default=0.0, metavar="SHARE", help="repeat this share: 0.01")
-    same = "the same seed gives the same disorder; default 0"
-    group.add_argument("--seed", type=whole_number, default=0, help=same)
+    group.add_argument("--seed", type=whole_number, default=0, help="the same seed gives the same disorder; default 0")
     parser.set_defaults(run=_run_flights)
 
 
 def _add_auctions(parser: argparse.ArgumentParser) -> None:
-    _add_drawn(parser, 1_000_000)
+    _add_drawn(parser, 1_000_000, _run_auctions)
     parser.add_argument(
         "--events-per-second",
         type=positive_number,
@@ -115,11 +110,10 @@ def _add_auctions(parser: argparse.ArgumentParser) -> None:
     late = "events go out up to so long after they happened: 500ms, 30s; default 0"
     parser.add_argument("--disorder", type=_duration, default=0.0, metavar="TIME", help=late)
     _add_pace(parser)
-    parser.set_defaults(run=_run_auctions)
 
 
 def _add_transfers(parser: argparse.ArgumentParser) -> None:
-    _add_drawn(parser, 100_000)
+    _add_drawn(parser, 100_000, _run_transfers)
     parser.add_argument(
         "--accounts",
         type=count_up_to(MOST_ACCOUNTS, least=2),
@@ -127,10 +121,11 @@ def _add_transfers(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="two or more, for money to go from one to the other; default 100",
     )
-    parser.set_defaults(run=_run_transfers)
 
 
-def _add_drawn(parser: argparse.ArgumentParser, count: int) -> None:
+def _add_drawn(parser: argparse.ArgumentParser, count: int, run: Callable[..., Report]) -> None:
+    """Add the options of events that a seed draws, `count` of them by default."""
+    parser.set_defaults(run=run)
     parser.add_argument(
         "--count", type=count_up_to(MOST_EVENTS), default=count, metavar="N", help=f"how many events; default {count}"
     )
@@ -176,8 +171,7 @@ def _run_flights(settings: Settings, arguments: argparse.Namespace, interrupt: I
     _require_days(arguments)
     disorder = Disorder(arguments.seed, round(arguments.disorder * 1000), arguments.duplicates)
     pace = Pace(arguments.speed, arguments.rate)
-    range_name = f"{arguments.first}_{arguments.end}"
-    name = range_name if arguments.exactly_once == "" else arguments.exactly_once
+    name = f"{arguments.first}_{arguments.end}" if arguments.exactly_once == "" else arguments.exactly_once
     return publish_flights(settings, arguments.first, arguments.end, pace, disorder, interrupt, name)
 
 

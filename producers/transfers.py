@@ -46,6 +46,6 @@ def _block(bank: Bank, number: int) -> Block:
         "from_account": pa.array(giver),
         "to_account": pa.array(taker),
         "amount": pa.array(random.integers(1, MOST_CENTS, endpoint=True, size=BLOCK)),
-        "transferred_at": pa.array(BEGAN_MS + transfer).cast(MILLIS),
+        "transferred_at": pa.array(BEGAN_MS + transfer, MILLIS),
     }
     return Block({TOPIC: pa.table(columns)}, np.zeros(BLOCK, dtype=np.int64), BEGAN_MS + transfer)

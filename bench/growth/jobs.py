@@ -135,7 +135,9 @@ def _executors_row(bench: Workbench, job: str, executors: int, master: str) -> d
     with Watched([*command, "--", "--master", master, *EXECUTORS_OPTIONS], bench.folder / "said") as run:
         run.wait_for_end()
     # What they used is told once they have ended, and their workers have waited for them.
-    wait_for(lambda: not _executors(), 30, lambda: AssertionError("executors go on"))
+    executor = "CoarseGrainedExecutorBackend"
+    family = psutil.Process().children
+    wait_for(lambda: not _named(executor, family(recursive=True)), 30, lambda: AssertionError("executors go on"))
     of_executors = _cluster_seconds() - before
     batches = micro_batches(bench.settings(*sets)).to_pylist()
     first, *others = [row for row in batches if row["query"].startswith(job) and row["rows_in"]]
@@ -149,10 +151,6 @@ def _executors_row(bench: Workbench, job: str, executors: int, master: str) -> d
         "executor_cpu_s": of_executors,
         "cpu_s_a_million": (run.cpu_seconds() + of_executors) / (records + first["rows_in"]) * 1e6,
     }
-
-
-def _executors() -> list[psutil.Process]:
-    return _named("CoarseGrainedExecutorBackend", psutil.Process().children(recursive=True))
 
 
 def _cluster_seconds() -> float:

@@ -20,10 +20,11 @@ from threading import Thread
 
 import pyarrow as pa
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bench.peers.peers import Peer
 from bench.peers.question import COUNTS, Question, read_answer, require_right
+from bench.workbench import recreate_topic
 from conf import ROOT
 from conf.errors import TidemarkError
 from conf.settings import Settings
@@ -110,7 +111,7 @@ class Arena:
         question = Question(name, folder, kafka.bootstrap_servers, registry, self._served.url, self._records)
         start = peer.start(question)
         taken = folder / "taken.json"
-        measured = [sys.executable, "-m", "bench.peers.measured", str(taken), str(self._limit_s)]
+        measured = [sys.executable, "-m", "bench.measured", str(taken), str(self._limit_s)]
         log = folder / "output.log"
         with log.open("w") as output:
             inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -165,20 +166,11 @@ class Arena:
             return None
 
     def _empty_topic(self) -> None:
-        declared = load_topics()[COUNTS]
-        if declared.name in self._topics():
-            self._admin.delete_topics([declared.name])[declared.name].result()
-            while declared.name in self._topics():
-                time.sleep(POLL_S)
-        topic = NewTopic(declared.name, declared.partitions, 1, config={"retention.ms": "-1"})
-        self._admin.create_topics([topic])[declared.name].result()
+        recreate_topic(self._settings.kafka, COUNTS, load_topics()[COUNTS].partitions)
         # A client goes on asking the leaders that it knows of the topic that was: only a new one asks the new ones.
         while self._committed() != 0:
             time.sleep(POLL_S)
             self._admin = _admin(self._settings)
-
-    def _topics(self) -> dict[str, object]:
-        return dict(self._admin.list_topics(timeout=10).topics)
 
     def _began_reading(self, peer: Peer, folder: Path, output: str) -> float:
         if peer.begins == "registry" and self._served.first_asked:

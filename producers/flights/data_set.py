@@ -102,7 +102,7 @@ def with_times(flights: pa.Table, zones: Mapping[str, str]) -> pa.Table:
 
     `departed_at` is null for a cancelled flight, `arrived_at` for one that never reached its destination.
     """
-    scheduled = _minutes(flights["time_hour"]) + _numbers(flights["minute"])
+    scheduled = milliseconds(flights["time_hour"]) // MINUTE_MS + _numbers(flights["minute"])
     departed, has_departed = scheduled + _numbers(flights["dep_delay"]), _valid(flights["dep_delay"])
     clocks, zone = _clocks(flights["dest"], zones)
     due = clocks.first_showing(minutes_since_midnight(_numbers(flights["sched_arr_time"])), zone, scheduled)
@@ -176,10 +176,6 @@ def _clocks(destinations: pa.ChunkedArray, zones: Mapping[str, str]) -> tuple[Cl
     place = {code: names.index(zones[code]) for code in destinations.unique().to_pylist()}
     index = np.array([place[code] for code in destinations.to_pylist()], dtype=np.int64)
     return Clocks(names, CLOCKS_START, CLOCKS_END), index
-
-
-def _minutes(timestamps: pa.ChunkedArray) -> Numbers:
-    return milliseconds(timestamps) // MINUTE_MS
 
 
 def _timestamps(minutes: Numbers, valid: Flags) -> pa.Array:

@@ -65,13 +65,8 @@ WEATHER = {
     "pressure_millibars": "pressure",
     "visibility_miles": "visib",
 }
-PLANE = {"tail_number": "tailnum", "year": "year", "type": "type", "manufacturer": "manufacturer"} | {
-    "model": "model",
-    "engines": "engines",
-    "seats": "seats",
-    "speed_mph": "speed",
-    "engine": "engine",
-}
+PLANE = {"tail_number": "tailnum", "year": "year", "type": "type", "manufacturer": "manufacturer", "model": "model"}
+PLANE |= {"engines": "engines", "seats": "seats", "speed_mph": "speed", "engine": "engine"}
 DECIMALS = {
     "temperature_f": pa.decimal128(5, 2),
     "dew_point_f": pa.decimal128(5, 2),
@@ -170,11 +165,7 @@ def _by_event_time(table: pa.Table, topic: str) -> Events:
 def _on_days(table: pa.Table, first: date, end: date) -> pa.Table:
     year, month, day = (table[name].to_numpy() for name in ("year", "month", "day"))
     yyyymmdd = year * 10_000 + month * 100 + day
-    return table.filter(pa.array((yyyymmdd >= _yyyymmdd(first)) & (yyyymmdd < _yyyymmdd(end))))
-
-
-def _yyyymmdd(day: date) -> int:
-    return day.year * 10_000 + day.month * 100 + day.day
+    return table.filter(pa.array((yyyymmdd >= int(f"{first:%Y%m%d}")) & (yyyymmdd < int(f"{end:%Y%m%d}"))))
 
 
 def _select(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:

@@ -77,7 +77,11 @@ def publish_flights(
         TidemarkError: NO_BROKER, BROKER_UNREACHABLE, NO_TOPIC, NO_DATA_SET, NO_EVENTS, and the registry's; with
             `exactly_once` also INPUT_CHANGED, TOPIC_RECREATED and those of transactions.
     """
-    publisher = _publisher(settings, exactly_once)
+    publisher = (
+        TransactionalPublisher(settings, "flights", exactly_once, TOPICS)
+        if exactly_once
+        else Publisher(settings.kafka, settings.producer, TOPICS)
+    )
     events, accounts = flight_events(load_source(), first, end)
     schema_ids = register_contracts(settings, events)
     timeline = in_order(events)
@@ -85,9 +89,12 @@ def publish_flights(
         timeline = disturbed(timeline, disorder.seed, disorder.delay_ms, disorder.duplicates)
     print(f"read {accounts}")
     if isinstance(publisher, TransactionalPublisher):
-        timeline = _unpublished(publisher, timeline, flight_identity(first, end, disorder, timeline, schema_ids))
-        if publisher.last.complete:
+        start = publisher.begin(flight_identity(first, end, disorder, timeline, schema_ids))
+        if line := earlier_runs(start, publisher.name, "event"):
+            print(line)
+        if start.complete:
             return Report({}, {}, {}, seconds=0.0)
+        timeline = timeline.after(start.read)
     pacer = Pacer(len(timeline), pace.due(timeline.position), publisher.wait)
     blocks, encoders = flight_blocks(timeline, events), topic_encoders(schema_ids)
     with interrupt:
@@ -145,17 +152,3 @@ def flight_blocks(timeline: Timeline, events: Mapping[str, Events]) -> Iterator[
         topic, row = (column[start : start + MAX_BATCH] for column in (timeline.topic, timeline.row))
         tables = {name: events[name].table.take(row[topic == index]) for index, name in enumerate(timeline.topics)}
         yield Block(tables, topic, timeline.event_time[start : start + MAX_BATCH])
-
-
-def _publisher(settings: Settings, exactly_once: str | None) -> Publisher | TransactionalPublisher:
-    if exactly_once:
-        return TransactionalPublisher(settings, "flights", exactly_once, TOPICS)
-    return Publisher(settings.kafka, settings.producer, TOPICS)
-
-
-def _unpublished(publisher: TransactionalPublisher, timeline: Timeline, identity: dict[str, str]) -> Timeline:
-    """Return the events that no earlier run has published."""
-    start = publisher.begin(identity)
-    if line := earlier_runs(start, publisher.name, "event"):
-        print(line)
-    return timeline.after(start.read)

@@ -35,10 +35,7 @@ DENIED = "TOPIC_AUTHORIZATION_FAILED"
 HOPELESS = ("_MSG_TIMED_OUT", "_FATAL", DENIED, "UNKNOWN_TOPIC_OR_PART")
 PARTITIONER = -1  # the partition that lets librdkafka choose by key
 
-
 Headers = list[tuple[str, str | bytes | None]] | None
-
-
 Event = tuple[str, bytes | None, str | bytes | None, int, Headers, int]
 
 
@@ -164,13 +161,19 @@ class Publisher:
             cause = error
         self._flush()
         self._progress.clear()
-        seconds = time.monotonic() - started
-        circumstances = {"seconds": seconds, "interrupted": stopped(), "cause": cause, "denied": self._denied()}
-        return settle(self._handed_over, self._failed, **circumstances)
+        return self._report(time.monotonic() - started, cause)
 
-    def _denied(self) -> TidemarkError | None:
+    def _report(self, seconds: float, cause: TidemarkError | None) -> Report:
+        delivered, refused, given_up = Counter(self._handed_over), Counter[tuple[str, str]](), Counter[str]()
+        for (topic, error), count in self._failed.items():
+            delivered[topic] -= count
+            if error in GIVEN_UP:
+                given_up[topic] += count
+            else:
+                refused[topic, error] += count
         topics = sorted({topic for topic, error in self._failed if error == DENIED})
-        return denied(DENIED, "", writing(topics), self._kafka.client_config()) if topics else None
+        lacking = denied(DENIED, "", writing(topics), self._kafka.client_config()) if topics else None
+        return Report(delivered, refused, given_up, seconds, self._stopped(), cause, lacking)
 
     def wait(self, seconds: float) -> None:
         """Let time pass and serve the connection."""
@@ -189,7 +192,7 @@ class Publisher:
                 if not self._send_when_free(event):
                     break
             except KafkaException as exc:
-                self._note_refusal(topic, exc)
+                self._failed[topic, exc.args[0].name()] += 1
             count += 1
         self._handed_over.update(batch.topics[:count])
         self._producer.poll(0)
@@ -205,12 +208,9 @@ class Publisher:
             except BufferError:
                 continue
             except KafkaException as exc:
-                self._note_refusal(topic, exc)
+                self._failed[topic, exc.args[0].name()] += 1
             return True
         return False
-
-    def _note_refusal(self, topic: str, refusal: KafkaException) -> None:
-        self._failed[topic, refusal.args[0].name()] += 1
 
     def _flush(self) -> None:
         deadline = None
@@ -258,14 +258,3 @@ def producer_config(batching: Batching, limits: Collection[Limits]) -> dict[str,
         **batching.client_config(),
         **size_config(batching, limits),
     }
-
-
-def settle(handed_over: Counter[str], failed: Counter[tuple[str, str]], **circumstances: Any) -> Report:
-    """Return the accounts once nothing is under way any more; `circumstances` are the report's other fields."""
-    given_up = Counter({topic: count for (topic, error), count in failed.items() if error in GIVEN_UP})
-    refused = {where: count for where, count in failed.items() if where[1] not in GIVEN_UP}
-    lost: Counter[str] = Counter()
-    for (topic, _), count in failed.items():
-        lost[topic] += count
-    delivered = {topic: count - lost[topic] for topic, count in handed_over.items()}
-    return Report(delivered, refused, given_up, **circumstances)

@@ -24,13 +24,13 @@ from producers.quarantine.redrive import Redrive
 from producers.quarantine.selection import Selection, add_into_compacted, add_selection, selection
 from producers.quarantine.table import Quarantine, count_lines, count_rejects, slices
 from producers.quarantine.work_queue import QueueFiller, status
-from producers.quarantine.worker import KINDS, Resolve, Worker, ask_command, ask_person, decide_always
+from producers.quarantine.worker import KINDS, Worker, ask_command, ask_person, decide_always
 from schemas.registry import open_registry
 
 DESCRIPTION = "Records that were rejected: how many, why, and the way back; see docs/redrive.md."
 EXIT_CODES = "exit code: 0 done, 1 failure, 2 wrong usage, 130 interrupted (what is committed is counted)"
 NOTHING = "nothing is in quarantine there"
-SHOWN = 10
+AUDIT = "Bring the tables `redrives` and `resolutions` up to date; `redrive` and `queue work` do it at their end."
 EXEC = "run CMD for each record, its envelope as JSON on stdin: exit code 0 accepts, 75 releases, any other rejects"
 SHOWN_COORDINATES = 5
 
@@ -45,28 +45,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="local/tidemark quarantine", description=DESCRIPTION, epilog=EXIT_CODES)
     commands = parser.add_subparsers(required=True, metavar="list|inspect|redrive|audit|queue")
     common = command_line.settings_options()
-    _add_list(commands.add_parser("list", parents=[common], help="count them by topic, error and rule"))
+    rejects = commands.add_parser("list", parents=[common], help="count them by topic, error and rule")
+    add_selection(rejects, record=False)
+    rejects.add_argument("--json", action="store_true", help="one JSON object a line")
+    rejects.set_defaults(run=_list)
     _add_inspect(commands.add_parser("inspect", parents=[common], help="show them, read as far as they can be"))
     _add_redrive(commands.add_parser("redrive", parents=[common], help="send them back, once and only once"))
-    text = "Bring the tables `redrives` and `resolutions` up to date; `redrive` and `queue work` do it at their end."
-    audit = commands.add_parser(
-        "audit", parents=[common], help="bring tables of what was done up to date", description=text
-    )
-    audit.set_defaults(run=_audit)
+    text = "bring tables of what was done up to date"
+    commands.add_parser("audit", parents=[common], help=text, description=AUDIT).set_defaults(run=_audit)
     _add_queue(commands, common)
     return parser
 
 
-def _add_list(parser: argparse.ArgumentParser) -> None:
-    add_selection(parser, record=False)
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.set_defaults(run=_list)
-
-
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
-    most = f"show so many; default {SHOWN}"
-    parser.add_argument("--limit", type=positive_count, default=SHOWN, metavar="N", help=most)
+    parser.add_argument("--limit", type=positive_count, default=10, metavar="N", help="show so many; default 10")
     parser.add_argument("--skip", type=whole_number, default=0, metavar="N", help="leave out the first N")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, bytes in base64")
     shows = "show what schemas mark as personal data too, and the bytes of records that may hold it"
@@ -109,8 +102,7 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(settings: Settings, options: argparse.Namespace) -> int:
-    selected, table = selection(options), Quarantine(settings)
-    table.require_known(selected)
+    table, selected = _open(settings, options)
     topics = {topic for batch in table.batches(selected, ["topic"]) for topic in batch["topic"].unique().to_pylist()}
     counts = count_rejects(table, selected, _redriven(settings, topics))
     if options.json:
@@ -122,30 +114,25 @@ def _list(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _inspect(settings: Settings, options: argparse.Namespace) -> int:
-    table, selected, registry = Quarantine(settings), selection(options), open_registry(settings.registry)
-    table.require_known(selected)
-    found = table.index(selected)
-    _require_page(options.skip, found.num_rows)
-    index = found.slice(options.skip, options.limit)
+    table, selected = _open(settings, options)
+    registry, whole_index = open_registry(settings.registry), table.index(selected)
+    if options.skip > whole_index.num_rows:
+        # A page that begins at the end is empty, which ends a walk through all pages.
+        what = f"--skip {options.skip} is behind the end: {whole_index.num_rows:,} records are in quarantine there"
+        raise TidemarkError("BAD_ARGUMENTS", what, "skip fewer, or select more")
+    index = whole_index.slice(options.skip, options.limit)
     redriven = _redriven(settings, index["topic"].unique().to_pylist())
     for part in slices(index, redrive.MOST_RECORDS, redrive.MOST_BYTES):
         for row in table.rows(selected, part):
             is_redriven = None if redriven is None else redriven.has(row.at)
             reading = inspection.read(row, registry, options.personal)
             if options.json:
-                print(json.dumps(inspection.to_json(row, reading, is_redriven)))
+                print(json.dumps(inspection.to_json(row, reading, is_redriven), default=str))
             else:
                 print("\n".join([*inspection.lines(row, reading, is_redriven), ""]))
     if not index.num_rows and not options.json:
-        print(f"there are no more than {found.num_rows:,}" if found.num_rows else NOTHING)
+        print(f"there are no more than {whole_index.num_rows:,}" if whole_index.num_rows else NOTHING)
     return 0
-
-
-def _require_page(skip: int, there: int) -> None:
-    """Refuse a page that begins behind the end; one that begins at it is empty, which ends a walk through all pages."""
-    if skip > there:
-        what = f"--skip {skip} is behind the end: {there:,} records are in quarantine there"
-        raise TidemarkError("BAD_ARGUMENTS", what, "skip fewer, or select more")
 
 
 def _audit(settings: Settings, options: argparse.Namespace) -> int:
@@ -158,9 +145,7 @@ def _audit(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _redrive(settings: Settings, options: argparse.Namespace) -> int:
-    selected = _required_selection(options)
-    table = Quarantine(settings)
-    table.require_known(selected)
+    table, selected = _open(settings, options)
     if options.dry_run:
         print("\n".join(_dry_run(settings, table.index(selected), options.rate)))
         return 0
@@ -200,9 +185,7 @@ def _dry_run(settings: Settings, index: pa.Table, rate: float | None) -> Iterato
 
 
 def _fill(settings: Settings, options: argparse.Namespace) -> int:
-    selected = _required_selection(options)
-    table = Quarantine(settings)
-    table.require_known(selected)
+    table, selected = _open(settings, options)
     interrupt = Interrupt()
     with interrupt:
         index = table.index(selected)
@@ -217,8 +200,14 @@ def _fill(settings: Settings, options: argparse.Namespace) -> int:
 def _work(settings: Settings, options: argparse.Namespace) -> int:
     interrupt = Interrupt()
     name = f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    if options.exec:
+        resolve = ask_command(options.exec, options.redrive)
+    elif options.always:
+        resolve = decide_always(options.always, options.redrive)
+    else:
+        resolve = ask_person(open_registry(settings.registry))
     ends = (options.idle, options.limit, options.lock)
-    worker = Worker(settings, name, _resolve(settings, options), *ends, options.into_compacted, interrupt)
+    worker = Worker(settings, name, resolve, *ends, options.into_compacted, interrupt)
     try:
         with interrupt:
             worker.work()
@@ -229,24 +218,19 @@ def _work(settings: Settings, options: argparse.Namespace) -> int:
     return interrupt.exit_code("interrupted")
 
 
-def _resolve(settings: Settings, options: argparse.Namespace) -> Resolve:
-    if options.exec:
-        return ask_command(options.exec, options.redrive)
-    if options.always:
-        return decide_always(options.always, options.redrive)
-    return ask_person(open_registry(settings.registry))
-
-
 def _status(settings: Settings, options: argparse.Namespace) -> int:
     print(", ".join(f"{name} {count:,}" for name, count in status(settings, connect(settings.kafka)).items()))
     return 0
 
 
-def _required_selection(options: argparse.Namespace) -> Selection:
+def _open(settings: Settings, options: argparse.Namespace) -> tuple[Quarantine, Selection]:
+    """Return the table, and what the options select of it; commands with `--all` select nothing without being told."""
     selected = selection(options)
-    if selected.is_everything and not options.all:
+    if selected.is_everything and not getattr(options, "all", True):
         options.parser.error("say which records: a selection, or --all")
-    return selected
+    table = Quarantine(settings)
+    table.require_known(selected)
+    return table, selected
 
 
 def _redriven(settings: Settings, topics: Collection[str]) -> MarkerLog | None:

@@ -83,9 +83,9 @@ def read(row: Rejected, registry: Registry, personal: bool = False) -> Reading:
 
 
 def to_json(row: Rejected, reading: Reading, redriven: bool | None) -> dict[str, Any]:
-    """Return the envelope with what could be read; fields as text where JSON has no such type."""
-    fields = None if reading.fields is None else {name: _plain(value) for name, value in reading.fields.items()}
-    described = {"schema": reading.schema, "fields": fields, "failed_field": reading.failed, "failed_at": reading.at}
+    """Return the envelope with what could be read; values of its fields may be of types that JSON lacks."""
+    described: dict[str, Any] = {"schema": reading.schema, "fields": reading.fields}
+    described |= {"failed_field": reading.failed, "failed_at": reading.at}
     envelope = row.to_json()
     if reading.hides:
         headers = [[name, HIDDEN] for name, _ in row.headers]
@@ -190,14 +190,6 @@ def _require_valid_beginning(schema: Any, payload: bytes) -> None:
     except DecodeError as exc:
         if exc.code != "TRAILING_BYTES":
             raise
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _versions_of(topic: str, registry: Registry) -> list[RegisteredSchema]:

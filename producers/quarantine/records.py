@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC
 from typing import Any, NamedTuple, Self
 
@@ -52,22 +52,21 @@ class Rejected:
     reason: str = ""
     code_version: str = ""
     quarantined_at: str = ""
-    names: dict[str, str] = field(init=False, repr=False, compare=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        redrive_headers = [(name, value or b"") for name, value in self.headers if name in REDRIVE_HEADERS]
-        self.names.update({name: value.decode(errors="replace") for name, value in redrive_headers})
 
     @property
     def attempt(self) -> int:
         """Return how often it was sent again before it came here."""
-        text = self.names.get(ATTEMPT, "0")
+        text = self._header(ATTEMPT, "0")
         return int(text) if text.isdigit() else 0
 
     @property
     def origin(self) -> str:
         """Return the first record of its chain, itself where it was never redriven."""
-        return self.names.get(ORIGIN, str(self.at))
+        return self._header(ORIGIN, str(self.at))
+
+    def _header(self, name: str, default: str) -> str:
+        headers = dict(self.headers)
+        return (headers[name] or b"").decode(errors="replace") if name in headers else default
 
     def redrive_headers(self, redrive: str) -> list[tuple[str, str | bytes | None]]:
         """Return the headers to send it again with: its own, then what leads back to it."""
@@ -95,7 +94,7 @@ class Rejected:
 
     def to_json(self) -> dict[str, Any]:
         """Return the envelope: bytes in base64, coordinates as `topic`, `partition`, `offset`."""
-        values = {name: value for name, value in asdict(self).items() if name not in ("at", "names")}
+        values = {name: value for name, value in asdict(self).items() if name != "at"}
         return {
             **self.at._asdict(),
             **values,
@@ -109,8 +108,7 @@ class Rejected:
     @classmethod
     def from_json(cls, envelope: Mapping[str, Any]) -> Self:
         """Read an envelope; what it says beyond the fields is passed over."""
-        names = [declared.name for declared in fields(cls) if declared.init and declared.name in envelope]
-        values = {name: envelope[name] for name in names}
+        values = {field.name: envelope[field.name] for field in fields(cls) if field.name in envelope}
         parts = {"key": _decoded(envelope["key"]), "value": _decoded(envelope["value"])}
         headers = tuple((name, _decoded(value)) for name, value in envelope["headers"])
         at = Coordinates(envelope["topic"], envelope["partition"], envelope["offset"])

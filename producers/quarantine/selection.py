@@ -100,13 +100,11 @@ def add_into_compacted(parser: argparse.ArgumentParser) -> None:
 
 
 def selection(options: argparse.Namespace) -> Selection:
-    """Return what the options select; raises TidemarkError BAD_ARGUMENTS for a range that ends where it begins, or
-    before."""
-    for first, end, start in (
-        ("--from-offset", "--to-offset", options.from_offset),
-        ("--since", "--until", options.since),
+    """Return what the options select; raises TidemarkError BAD_ARGUMENTS for a range without anything in it."""
+    for first, start, end, stop in (
+        ("--from-offset", options.from_offset, "--to-offset", options.to_offset),
+        ("--since", options.since, "--until", options.until),
     ):
-        stop = options.to_offset if end == "--to-offset" else options.until
         if start is not None and stop is not None and start >= stop:
             what = f"{first} {start} is not before {end} {stop}: nothing lies between"
             raise TidemarkError("BAD_ARGUMENTS", what, f"give a {first} that is less than {end}")

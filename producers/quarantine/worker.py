@@ -15,12 +15,11 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-import confluent_kafka
-from confluent_kafka import KafkaException, Message, ShareConsumer
+from confluent_kafka import AcknowledgeType, KafkaException, Message, ShareConsumer
 
 from conf.errors import TidemarkError
 from conf.settings import Settings, without_secrets
@@ -48,11 +47,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 RELEASE_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 NOTE_LENGTH = 200
 QUESTION = "[a]ccept, [d] redrive and accept, [r]elease, re[j]ect, [q]uit? "
-ACKNOWLEDGE = {
-    "accept": confluent_kafka.AcknowledgeType.ACCEPT,
-    "release": confluent_kafka.AcknowledgeType.RELEASE,
-    "reject": confluent_kafka.AcknowledgeType.REJECT,
-}
 POLL_SECONDS = 0.5
 COMMIT_SECONDS = 30.0
 # Shorter than a lock: a transaction that a dead worker leaves open holds up those of the others for this long.
@@ -127,13 +121,10 @@ class Worker:
         self._log = OutcomeLog(self.settings, self._admin, self.name)
         self._terms = queue_terms(self.settings, self._admin)
         self._taken_at = 0.0
-        options = {
-            "group.id": queue_topic(self.settings),
-            "share.acknowledgement.mode": "explicit",
-            "max.poll.records": 1,
-        }
+        queue = queue_topic(self.settings)
+        options = {"group.id": queue, "share.acknowledgement.mode": "explicit", "max.poll.records": 1}
         with ShareConsumer({**connection, **options}) as consumer:
-            consumer.subscribe([queue_topic(self.settings)])
+            consumer.subscribe([queue])
             for messages in self._taken(consumer):
                 self._work_on(consumer, messages)
         return self.resolved
@@ -169,7 +160,7 @@ class Worker:
                 self._ended = resolution.stop
         finally:
             for message in left:
-                consumer.acknowledge(message, ACKNOWLEDGE["release"])
+                consumer.acknowledge(message, AcknowledgeType.RELEASE)
 
     def _resolve(self, row: Rejected, message: Message) -> Resolution:
         if (message.delivery_count() or 1) > 1 and (earlier := self._resolved_by_another(message)):
@@ -201,20 +192,18 @@ class Worker:
         return self._redrivers[topic]
 
     def _acknowledge(self, consumer: Any, row: Rejected, message: Message, resolution: Resolution) -> None:
-        kind = self._noted_as(resolution, message)
+        delivery = message.delivery_count() or 1
+        is_given_up = resolution.kind == "release" and delivery >= self._terms.deliveries
+        kind: str = GIVEN_UP if is_given_up else resolution.kind
         self._log.add(row, message, kind, resolution.note)
         self._fail_point("noted", row)
-        if failure := _commit(consumer, message, ACKNOWLEDGE[resolution.kind]):
+        if failure := _commit(consumer, message, AcknowledgeType[resolution.kind.upper()]):
             kind = EXPIRED
             self._log.add(row, message, kind, failure.args[0].str())
         self.resolved[kind] += 1
         self.show(f"{kind:8}  {row.at}  {row.error}  delivery {message.delivery_count()}  {resolution.note}".rstrip())
         if kind == "release":
-            self._pause(message.delivery_count() or 1)
-
-    def _noted_as(self, resolution: Resolution, message: Message) -> str:
-        is_last = (message.delivery_count() or 1) >= self._terms.deliveries
-        return GIVEN_UP if resolution.kind == "release" and is_last else resolution.kind
+            self._pause(delivery)
 
     def _pause(self, delivery: int) -> None:
         until = time.monotonic() + min(PAUSE_SECONDS * 2 ** (delivery - 1), LONGEST_PAUSE_SECONDS)
@@ -248,10 +237,15 @@ def ask_command(command: str, redrive: bool) -> Resolve:
     def resolve(row: Rejected, delivery: int) -> Resolution:
         envelope = json.dumps({**row.to_json(), "delivery": delivery})
         try:
-            done = _run(argv, envelope.encode())
+            out, data = subprocess.PIPE, envelope.encode()
+            done = subprocess.run(
+                argv, env=without_secrets(os.environ), input=data, stdout=out, stderr=subprocess.STDOUT, check=False
+            )
         except OSError as exc:
             raise _no_command(command, str(exc.strerror or exc).lower(), "a script begins with #!/bin/sh") from exc
-        kind = _by_code(done.returncode)
+        kind: Kind = "accept" if done.returncode == 0 else "reject"
+        if done.returncode == RELEASE_CODE or done.returncode < 0:
+            kind = "release"
         lines = done.stdout.decode(errors="replace").splitlines()
         last = next((line for line in reversed(lines) if line.strip()), "")
         note = f"exit code {done.returncode} {last}".strip()[:NOTE_LENGTH]
@@ -278,7 +272,7 @@ def ask_person(registry: Registry, ask: Callable[[str], str] = input, show: Call
     return resolve
 
 
-def _commit(consumer: Any, message: Message, how: confluent_kafka.AcknowledgeType) -> KafkaException | None:
+def _commit(consumer: Any, message: Message, how: AcknowledgeType) -> KafkaException | None:
     """Acknowledge, and return what the brokers refuse it with; None where they have taken it."""
     try:
         consumer.acknowledge(message, how)
@@ -287,16 +281,5 @@ def _commit(consumer: Any, message: Message, how: confluent_kafka.AcknowledgeTyp
         return exc
 
 
-def _by_code(code: int) -> Kind:
-    if code == 0:
-        return "accept"
-    return "release" if code == RELEASE_CODE or code < 0 else "reject"
-
-
 def _no_command(command: str, why: str, remedy: str) -> TidemarkError:
     return TidemarkError("NO_COMMAND", f"`{command}` cannot be run: {why}", remedy)
-
-
-def _run(argv: Sequence[str], data: bytes) -> subprocess.CompletedProcess[bytes]:
-    own, out = without_secrets(os.environ), subprocess.PIPE
-    return subprocess.run(argv, env=own, input=data, stdout=out, stderr=subprocess.STDOUT, check=False)

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from plain_loop import Reader, Writer
 from quixstreams import Application
 from quixstreams.models import Deserializer, Serializer
-from values import Reader, Writer
 
 IDLE_S = 5.0  # it ends when nothing more has come for so long
 FETCHING = {"fetch.min.bytes": 1_000_000, "fetch.wait.max.ms": 50}

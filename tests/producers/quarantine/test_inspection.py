@@ -171,7 +171,7 @@ def all_shown(registry: FileRegistry, row: Rejected) -> str:
     reading = inspection.read(row, registry)
     by_hand: list[str] = []
     ask_person(registry, lambda question: "r", by_hand.append)(row, 1)
-    envelope = json.dumps(inspection.to_json(row, reading, None))
+    envelope = json.dumps(inspection.to_json(row, reading, None), default=str)
     return "\n".join([*inspection.lines(row, reading, None), *by_hand, envelope])
 
 

@@ -1,6 +1,6 @@
 """Runs one command to its end, and writes what it and all processes that it began have taken to a file.
 
-    python -m bench.peers.measured FILE SECONDS COMMAND...
+    python -m bench.measured FILE SECONDS COMMAND...
 
 Processes that outlive the one that began them become children of this one (Linux: a child subreaper), so that their
 CPU-seconds are counted too. Whatever still runs once the command has ended, or after SECONDS, is ended.
