@@ -31,7 +31,7 @@ from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.spark_internals import in_parallel, is_observed
 from jobs.ingest import quarantine
-from jobs.ingest.silver import AppendedTable, CompactedTable, SilverTable, ValidationResult, observed
+from jobs.ingest.silver import AppendedTable, CompactedTable, SilverTable, ValidationResult, observe
 from jobs.pipeline import paths
 from jobs.pipeline.outputs import Batch, Output, RowSelector
 from jobs.pipeline.progress import SIZE, Counted
@@ -116,7 +116,7 @@ class IngestOutput(Output):
 
     def _append_to_bronze(self, batch: Batch) -> list[dict[str, int]]:
         """Returns how many records and bytes were written; nothing where bronze had them already."""
-        frame, observation = observed(batch.frame, {"records": F.count("*"), SIZE: source_sink.size()})
+        frame, observation = observe(batch.frame, {"records": F.count("*"), SIZE: source_sink.size()})
         is_new = delta_table.write(frame, self.run.table(paths.bronze(self.name)), batch.commit("bronze"))
         return [observation.get] if is_new else []
 
@@ -131,7 +131,7 @@ class IngestOutput(Output):
             observation = None
             if OTHER_KEY in validated.columns and not self.warned:
                 first = F.min(F.when(F.col(OTHER_KEY), F.struct("partition", "offset")))
-                validated, observation = observed(validated, {FIRST: first})
+                validated, observation = observe(validated, {FIRST: first})
             results.append(silver.write(validated, batch, table, self.run.protection(silver.stream, versions)))
             if observation is not None and is_observed(observation) and (place := observation.get[FIRST]):
                 self._warn_of_other_key(place)
@@ -150,7 +150,7 @@ class IngestOutput(Output):
         rejects = [quarantine.envelope(result.rejects, result.rules, by, at) for result in results if result.rejected]
         if not rejects:
             return
-        frame, observation = observed(reduce(DataFrame.unionByName, rejects), {"records": F.count("*")})
+        frame, observation = observe(reduce(DataFrame.unionByName, rejects), {"records": F.count("*")})
         if self._append_to_shared(batch, paths.QUARANTINE, "quarantine", frame):
             written = observation.get["records"]
             if written != total.rejected:

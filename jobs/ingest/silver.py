@@ -97,7 +97,7 @@ class SilverTable(ABC):
         """Write the accepted ones of `validated`, the records of `batch`, into `table`, and count the rest."""
         counts = {"records": F.count("*"), "rejected": F.count_if(self.is_rejected)}
         counts |= rules.counts([rule.name for rule in self._rules]) | reject_counts(self.is_rejected)
-        frame, observation = observed(validated, counts)
+        frame, observation = observe(validated, counts)
         constraints = self._constraints(protection.marks, validated.schema["event"].dataType)
         accepted = self.accepted(frame, protection)
         is_ready = self._ready_for == (constraints, accepted.schema)
@@ -250,7 +250,7 @@ class CompactedTable(SilverTable):
         return F.when(_is_tombstone(), F.col(DELETED_KEY)).otherwise(F.col("event").getField(self._key))
 
 
-def observed(frame: DataFrame, counts: Mapping[str, Column]) -> tuple[DataFrame, Observation]:
+def observe(frame: DataFrame, counts: Mapping[str, Column]) -> tuple[DataFrame, Observation]:
     """Return `frame`, and the counts of its rows, which are there once it is written."""
     observation = Observation()
     return frame.observe(observation, *_named(counts)), observation

@@ -38,7 +38,7 @@ Firsts = dict[str, dict[str, int]]
 
 class SourceGuard:
     """Compares the topics of a query, at its start and with every micro-batch, with those that its checkpoint knows;
-    `way_on`: how the query can go on with a topic that was created again; see `remedies.read_anew`."""
+    `way_on`: how the query can go on with a topic that was created again; see `remedies.new_topic_remedy`."""
 
     def __init__(self, spark: SparkSession, kafka: Kafka, folder: str, way_on: str) -> None:
         self._spark, self._kafka, self._folder, self._way_on = spark, kafka, folder, way_on

@@ -125,7 +125,7 @@ def counted_by_spark(records: int, observed: Sequence[Mapping[str, Any]]) -> Cou
     """Return the counts of a batch in which Spark has read `records`, and observed what `Sources.decode` counts."""
     sizes = [int(counts[SIZE] or 0) for counts in observed if SIZE in counts]
     size = sum(sizes) if sizes else None
-    return Counted(records, rejected(observed), {}, rejects_by_code(observed), size)
+    return Counted(records, count_rejected(observed), {}, rejects_by_code(observed), size)
 
 
 def counting_published(records: DataFrame, topic: str) -> DataFrame:
@@ -133,7 +133,7 @@ def counting_published(records: DataFrame, topic: str) -> DataFrame:
     return records.observe(f"{PUBLISH}{topic}", F.count("*").alias(PUBLISHED))
 
 
-def published(progress: StreamingQueryProgress) -> dict[str, int]:
+def count_published(progress: StreamingQueryProgress) -> dict[str, int]:
     """Return the records that were published, by topic, as `counting_published` has counted them."""
     metrics = progress.observedMetrics.items()
     return {name.removeprefix(PUBLISH): int(row[PUBLISHED]) for name, row in metrics if name.startswith(PUBLISH)}
@@ -193,7 +193,7 @@ def _state(operators: Sequence[StateOperatorProgress]) -> str:
     return f"{sum(operator.memoryUsedBytes for operator in operators) / 1e6:,.1f} MB"
 
 
-def rejected(observed: Sequence[Mapping[str, Any]]) -> int:
+def count_rejected(observed: Sequence[Mapping[str, Any]]) -> int:
     """Count records that were rejected, over all topics of the query."""
     return sum(int(counts[REJECTED] or 0) for counts in observed if REJECTED in counts)
 

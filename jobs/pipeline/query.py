@@ -38,7 +38,7 @@ from jobs.pipeline.outputs import Batch, OnBatch, Output
 from jobs.pipeline.paths import CHECKED_FILE
 from jobs.pipeline.progress import Counted, counted_by_spark
 from jobs.pipeline.query_description import DescriptionFiles
-from jobs.pipeline.remedies import query_error, read_anew, require_whole
+from jobs.pipeline.remedies import new_topic_remedy, query_error, require_whole
 from jobs.pipeline.session import label_batch
 from jobs.pipeline.termination import QUERY_FAILED, UNFORESEEN, batch_errors, explain, stop_by
 from jobs.pipeline.topic_sink import TopicOutput, not_real_time
@@ -77,7 +77,7 @@ def start_query(
         TidemarkError: CHECKPOINT_DAMAGED; TOPIC_RECREATED, where a source topic is no longer the one that the
             checkpoint knows.
     """
-    guard, description = _prepared(spark, settings, output, folder, skips_lost)
+    guard, description = _prepare(spark, settings, output, folder, skips_lost)
     lost = LostRecords(settings.kafka, output.query) if skips_lost else None
     remember_checked(spark, folder, None)
     if output.is_real_time:
@@ -118,7 +118,7 @@ def start_query(
     job = settings.jobs.get(output.job, Job())
     trigger: dict[str, Any] = {"processingTime": job.trigger or settings.spark.trigger}
     writer = writer.trigger(**(trigger if continuous else {"availableNow": True}))
-    query = _started(spark, settings, output, folder, writer)
+    query = _start(spark, settings, output, folder, writer)
     late.follow(query)
     return query
 
@@ -149,7 +149,7 @@ def start_real_time_query(
     Raises:
         TidemarkError: see `start_query`, whose stops come within seconds here.
     """
-    guard, description = _prepared(spark, settings, output, folder)
+    guard, description = _prepare(spark, settings, output, folder)
     topics = set(plan_analysis.topics_read(output.frame))
     guard.check(topics)
     done = checkpoint.last_commit(spark, folder)
@@ -157,7 +157,7 @@ def start_real_time_query(
     length = settings.real_time_batch(output.job)
     again = f"what came within {length} before a stop or a crash may be there twice"
     print(f"note: {output.query} delivers in real time, at least once: {again}", file=sys.stderr, flush=True)
-    query = _started(spark, settings, output, folder, output.in_real_time(length))
+    query = _start(spark, settings, output, folder, output.in_real_time(length))
 
     def check() -> None:
         guard.check(topics)
@@ -172,14 +172,14 @@ def start_real_time_query(
     return query
 
 
-def _prepared(
+def _prepare(
     spark: SparkSession, settings: Settings, output: Output, folder: str, skips_lost: bool = False
 ) -> tuple[SourceGuard, DescriptionFiles]:
     """Check that the checkpoint is fit to go on with, and return what guards the query's sources and describes it."""
-    with _starting(output):
+    with _start_errors(output):
         require_whole(spark, output, folder, settings.paths.tables)
         take_back_unchecked(spark, folder)
-        guard = SourceGuard(spark, settings.kafka, folder, read_anew(output, folder, settings.paths.tables))
+        guard = SourceGuard(spark, settings.kafka, folder, new_topic_remedy(output, folder, settings.paths.tables))
         if skips_lost and isinstance(output, TopicOutput) and output.keeps_ledger:
             go_on_with_recreated(spark, settings, output, folder, guard)
         guard.check()
@@ -191,7 +191,7 @@ def _prepared(
 
 
 @contextmanager
-def _starting(output: Output) -> Iterator[None]:
+def _start_errors(output: Output) -> Iterator[None]:
     try:
         yield
     except Py4JJavaError as exc:
@@ -200,10 +200,10 @@ def _starting(output: Output) -> Iterator[None]:
         raise known_error(chain) or TidemarkError(QUERY_FAILED, what, UNFORESEEN) from exc
 
 
-def _started(
+def _start(
     spark: SparkSession, settings: Settings, output: Output, folder: str, writer: DataStreamWriter
 ) -> StreamingQuery:
-    with _starting(output):
+    with _start_errors(output):
         query = writer.queryName(output.query).option("checkpointLocation", folder).start()
     explain(query, partial(query_error, spark, settings, output, folder))
     return query

@@ -27,11 +27,13 @@ def require_whole(spark: SparkSession, output: Output, folder: str, tables_root:
     damage = checkpoint.damage(spark, folder)
     if damage is not None:
         what = f"{folder}/{damage.file} {damage.what}"
-        remedy = _mended(spark, output, folder, tables_root, damage) or lost(output, folder, tables_root)
+        remedy = _repair_remedy(spark, output, folder, tables_root, damage) or lost_checkpoint_remedy(
+            output, folder, tables_root
+        )
         raise TidemarkError("CHECKPOINT_DAMAGED", what, remedy)
 
 
-def _mended(spark: SparkSession, output: Output, folder: str, tables_root: str, damage: Damage) -> str | None:
+def _repair_remedy(spark: SparkSession, output: Output, folder: str, tables_root: str, damage: Damage) -> str | None:
     """Return how to mend that one file; None where that is not known."""
     kind, _, name = damage.file.rpartition("/")
     sums = f"{kind}/.{name}.crc" if kind else f".{name}.crc"
@@ -83,7 +85,7 @@ def damage_error(
         file = damaged_file(spark, folder) if stop.code == STATE_DAMAGED else None
     except TidemarkError as unreadable:
         return unreadable
-    message, anew = stop.message, begin_anew(output, folder, tables_root)
+    message, anew = stop.message, reread_remedy(output, folder, tables_root)
     if stop.code == STATE_DAMAGED:
         message = f"{message}: {file}" if file and file not in message else message
     elif any(f"{paths.table(tables_root, name)}/" in message for name in SHARED):
@@ -104,16 +106,16 @@ def _require_lost(spark: SparkSession, stop: DamagedError) -> None:
         raise unreadable(stop.not_found, "it was not found when it was needed, and is there")
 
 
-def lost(output: Output, folder: str, tables_root: str) -> str:
+def lost_checkpoint_remedy(output: Output, folder: str, tables_root: str) -> str:
     """Say what to do where the checkpoint in `folder` is lost to the query of `output`."""
     if output.keeps_ledger:
         if not plan_analysis.keeps_state(output.frame):
             return "restore the checkpoint, or start the job once with --adopt: it is built anew from the ledger"
         return f"restore the checkpoint from a copy, or {OTHER_NAME}"
-    return f"restore the checkpoint from a copy; {begin_anew(output, folder, tables_root)}"
+    return f"restore the checkpoint from a copy; {reread_remedy(output, folder, tables_root)}"
 
 
-def begin_anew(output: Output, folder: str, tables_root: str) -> str:
+def reread_remedy(output: Output, folder: str, tables_root: str) -> str:
     """Say what a query needs to read its topics again, all that it writes considered; empty where that is not known."""
     tables = [paths.table(tables_root, rows.table) for rows in output.tables if rows.table != QUARANTINE]
     if output.topic:
@@ -126,13 +128,13 @@ def begin_anew(output: Output, folder: str, tables_root: str) -> str:
     return remedy
 
 
-def read_anew(output: Output, folder: str, tables_root: str) -> str:
+def new_topic_remedy(output: Output, folder: str, tables_root: str) -> str:
     """Say how a query goes on with a topic that was created again: nothing of it is written yet."""
     if output.keeps_ledger:
         return GO_ON_WITH_NEW
     if output.topic and not output.tables:
         return f"delete {folder}: what was published stays"
-    anew = begin_anew(output, folder, tables_root).removeprefix("or ")
+    anew = reread_remedy(output, folder, tables_root).removeprefix("or ")
     return anew or f"begin with another checkpoint than {folder}, and other tables"
 
 
@@ -147,7 +149,7 @@ def query_error(
         return with_rights(stop, settings.kafka.client_config(), plan_analysis.topics_read(output.frame), output.topic)
     if stop.code == "DATA_LOST":
         skip = f"{SKIP}: it goes on behind them, says which they are, and writes nothing twice"
-        remedies = (stop.remedy, skip, "" if output.topic else begin_anew(output, folder, settings.paths.tables))
+        remedies = (stop.remedy, skip, "" if output.topic else reread_remedy(output, folder, settings.paths.tables))
         return TidemarkError(stop.code, stop.message, "; ".join(filter(None, remedies)))
     return damage_error(spark, output, folder, settings.paths.tables, stop)
 

@@ -57,15 +57,15 @@ def checked(tools: Path, *words: str, given: str | None = None) -> str:
 def exporter() -> Iterator[Exporter]:
     serving = Exporter(Metrics(port=free_port(), host=HOST, pushgateway=""))
     serving.serve()
-    serving.started("j", "j.q", 600, ["silver/t"])
+    serving.note_start("j", "j.q", 600, ["silver/t"])
     row: dict[str, Any] = {"job": "j", "query": "j.q", "outcome": "done", "rows_in": 100, "bytes_in": 9000, "late": 0}
     row |= {"rejected_by_code": {"UNDECODABLE": 3}, "rows_out": {"silver/t": 97}, "failed_rules": {"known": 1}}
     row |= {"phases": {"triggerExecution": 300}, "write_phases": {"write silver/t": 250}}
     now = datetime.now(UTC)
-    serving.ended(row | {"ended_at": now, "watermark": now, "state_rows": 1, "state_bytes": 2})
-    serving.measured([PartitionLag("j", "j.q", "t", 0, 100, 7, 3.5)])
-    serving.free_bytes("tables", 10**12)
-    serving.stopped("j", "j.p", "TOPIC_RECREATED")
+    serving.add_row(row | {"ended_at": now, "watermark": now, "state_rows": 1, "state_bytes": 2})
+    serving.set_lags([PartitionLag("j", "j.q", "t", 0, 100, 7, 3.5)])
+    serving.set_free_bytes("tables", 10**12)
+    serving.count_stop("j", "j.p", "TOPIC_RECREATED")
     yield serving
     serving.close()
 

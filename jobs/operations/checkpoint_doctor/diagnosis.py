@@ -27,7 +27,7 @@ from jobs.pipeline.checkpoint_format import entry_file, source_offsets
 from jobs.pipeline.guards import SourceGuard
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.query_description import QueryDescription, read_written
-from jobs.pipeline.remedies import read_anew, require_whole
+from jobs.pipeline.remedies import new_topic_remedy, require_whole
 from jobs.pipeline.run import Run
 from jobs.pipeline.state_store import PARTITIONS, PROVIDER, STATE, frozen
 
@@ -98,7 +98,7 @@ class Doctor:
         root = self._settings.paths.tables
         try:
             require_whole(self._spark, output, folder, root)
-            SourceGuard(self._spark, self._settings.kafka, folder, read_anew(output, folder, root)).check()
+            SourceGuard(self._spark, self._settings.kafka, folder, new_topic_remedy(output, folder, root)).check()
         except TidemarkError as error:
             if error.code not in ("CHECKPOINT_DAMAGED", "TOPIC_RECREATED"):
                 raise

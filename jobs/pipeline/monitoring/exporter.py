@@ -161,7 +161,7 @@ class Exporter:
             self._server.shutdown()
             self._server.server_close()
 
-    def started(
+    def note_start(
         self, job: str, query: str, fresh_within_seconds: float | None = None, outputs: Sequence[str] = ()
     ) -> None:
         """Count a start of a query, and note what its job promises of its freshness; `outputs`: the tables and topics
@@ -180,22 +180,22 @@ class Exporter:
         self._running.add(query)
         self._failed.pop(query, None)
 
-    def terminated(self, job: str, query: str) -> None:
+    def note_end(self, job: str, query: str) -> None:
         self._of(RUNNING, job, query).set(0)
         self._running.discard(query)
 
-    def stopped(self, job: str, query: str, code: str) -> None:
+    def count_stop(self, job: str, query: str, code: str) -> None:
         """Count a stop by its code, and the micro-batch that failed with it."""
-        self.left_out(job, query, code)
+        self.count_left_out(job, query, code)
         self._of(BATCHES, job, query, "failed").inc()
 
-    def left_out(self, job: str, query: str, code: str) -> None:
+    def count_left_out(self, job: str, query: str, code: str) -> None:
         """Count the stop of a query that did not begin."""
         self._of(STOPS, job, query, code).inc()
         self._of(RUNNING, job, query).set(0)
         self._failed[query] = code
 
-    def ended(self, row: Mapping[str, Any]) -> None:
+    def add_row(self, row: Mapping[str, Any]) -> None:
         """Take over a row of the table of micro-batches."""
         names = (row["job"], row["query"])
         self._of(BATCHES, *names, row["outcome"]).inc()
@@ -214,11 +214,11 @@ class Exporter:
             self._watermarks[names] = row["watermark"]
             self._of(WATERMARK, *names).set(row["watermark"].timestamp())
 
-    def free_bytes(self, place: str, free: int) -> None:
+    def set_free_bytes(self, place: str, free: int) -> None:
         """Take over how much the disk of tables, checkpoints or logs has left."""
         self._of(FREE_BYTES, place).set(free)
 
-    def measured(self, lags: list[PartitionLag]) -> None:
+    def set_lags(self, lags: list[PartitionLag]) -> None:
         for lag in lags:
             place = (lag.job, lag.query, lag.topic, str(lag.partition))
             self._of(LAG, *place).set(lag.records)
@@ -230,7 +230,7 @@ class Exporter:
             for output in self._outputs.get(names, ()):
                 self._of(OUTPUT_FRESHNESS, *names, output).set(seconds)
 
-    def unstable(self, records: Mapping[tuple[str, int], int]) -> None:
+    def set_unstable(self, records: Mapping[tuple[str, int], int]) -> None:
         """Take over what open transactions hold back in the topics that are written."""
         for (topic, partition), count in records.items():
             self._of(UNSTABLE, topic, str(partition)).set(count)

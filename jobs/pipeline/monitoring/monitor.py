@@ -36,12 +36,12 @@ from jobs.pipeline.monitoring.recorder import Recorder, counts
 from jobs.pipeline.outputs import Batch
 from jobs.pipeline.progress import (
     ProgressLines,
+    count_published,
     counts_of,
     is_real_time,
     lag,
     newest_event_time,
     offsets_of_batch,
-    published,
     watermark_of,
 )
 from jobs.pipeline.run import Run
@@ -98,7 +98,7 @@ class Monitor(StreamingQueryListener):
     def _began(self, batch: Batch, run_id: str) -> None:
         """Note that a micro-batch is about to be written, and where a query stands that has finished none yet."""
         with self._saying("the beginning of a micro-batch"):
-            self._recorder.began(batch, run_id)
+            self._recorder.note_begin(batch, run_id)
             spans = offsets_of_batch(batch.offsets)
             starts = {(span["topic"], span["partition"]): span["start"] or 0 for span in spans}
             self._positions.begin(self._recorder.job_of(batch.sink), batch.sink, starts)
@@ -109,17 +109,17 @@ class Monitor(StreamingQueryListener):
         return tables + [output.topic for output in outputs if output.topic]
 
     def _left_out(self, query: str, stop: TidemarkError) -> None:
-        self._exporter.left_out(self._recorder.job_of(query), query, stop.code)
+        self._exporter.count_left_out(self._recorder.job_of(query), query, stop.code)
 
     def stopped(self, name: str, stop: TidemarkError, query: StreamingQuery | None) -> None:
         """Note what stopped a query, and with it the micro-batch that it was at; None for one that did not start."""
-        self._exporter.stopped(self._recorder.job_of(name), name, stop.code)
+        self._exporter.count_stop(self._recorder.job_of(name), name, stop.code)
         if query is None:
             return
         run_id = str(query.runId)
         last = query.lastProgress
         # A batch may be done whose progress Spark has not reported yet.
-        self._recorder.failed(run_id, -1 if last is None else last.batchId, stop)
+        self._recorder.note_failure(run_id, -1 if last is None else last.batchId, stop)
 
     def ending(self) -> None:
         """Note that the run is about to end: its batches stop waiting (`Run.ending`), and it is no longer ready."""
@@ -132,7 +132,7 @@ class Monitor(StreamingQueryListener):
         self._names[str(event.runId)] = name
         job = self._recorder.job_of(name)
         promised = self._settings.jobs.get(job, Job()).fresh_within
-        self._exporter.started(job, name, milliseconds(promised) / 1000 if promised else None, self._places(name))
+        self._exporter.note_start(job, name, milliseconds(promised) / 1000 if promised else None, self._places(name))
 
     def onQueryProgress(self, event: QueryProgressEvent) -> None:  # noqa: N802
         with self._saying("the line of a micro-batch"):
@@ -142,9 +142,9 @@ class Monitor(StreamingQueryListener):
             if is_real_time(event.progress):
                 self._began(self._real_time_batch(event.progress), key[0])
             # Query and start offsets were noted when the batch began: Spark's progress lacks them for the first one.
-            self._recorder.wrote(key, published(event.progress))
-            row = self._recorder.ended(key, self._outcome(event.progress))
-            self._exporter.ended(row)
+            self._recorder.note_written(key, count_published(event.progress))
+            row = self._recorder.note_end(key, self._outcome(event.progress))
+            self._exporter.add_row(row)
             tell_batch(row)
             positions = {(span["topic"], span["partition"]): span["end"] for span in row["offsets"]}
             self._positions.advance(row["job"], row["query"], positions)
@@ -172,7 +172,7 @@ class Monitor(StreamingQueryListener):
         name = self._names.pop(str(event.runId), None)
         # Spark may report the start of a query's next run before the end of its earlier one.
         if name is not None and name not in self._names.values():
-            self._exporter.terminated(self._recorder.job_of(name), name)
+            self._exporter.note_end(self._recorder.job_of(name), name)
 
     def _outcome(self, progress: StreamingQueryProgress) -> dict[str, Any]:
         """Return the columns that a finished micro-batch adds to its row of the table of micro-batches."""
@@ -198,10 +198,10 @@ class Monitor(StreamingQueryListener):
             with self._recorder.writing(batch, "range") as row:
                 yield
         except TidemarkError as stop:
-            self._exporter.stopped(self._recorder.job_of(batch.sink), batch.sink, stop.code)
+            self._exporter.count_stop(self._recorder.job_of(batch.sink), batch.sink, stop.code)
             raise
         with self._saying("the metrics of a range"):
-            self._exporter.ended(row)
+            self._exporter.add_row(row)
 
     def _work(self) -> None:
         """Do what needs the brokers or the table, away from the queries' threads."""
@@ -216,10 +216,10 @@ class Monitor(StreamingQueryListener):
                 with self._saying("where the queries stand"):
                     self._find_positions()
                 with self._saying("the lag of partitions"):
-                    self._exporter.measured(self._positions.measure())
+                    self._exporter.set_lags(self._positions.measure())
                 with self._saying("the open transactions of output topics and ledgers"):
                     topics = {topic for output in self._run.outputs for topic in output.topics}
-                    self._exporter.unstable(self._positions.unstable(topics))
+                    self._exporter.set_unstable(self._positions.unstable(topics))
             if now - folded >= FOLD_SECONDS:
                 folded = now
                 with self._saying("the table of micro-batches"):
@@ -249,7 +249,7 @@ class Monitor(StreamingQueryListener):
         for place, path in self._settings.paths:
             with suppress(OSError):
                 if not urlsplit(path).scheme:
-                    self._exporter.free_bytes(place, shutil.disk_usage(path).free)
+                    self._exporter.set_free_bytes(place, shutil.disk_usage(path).free)
 
     @contextmanager
     def _saying(self, what: str) -> Iterator[None]:

@@ -48,7 +48,7 @@ class Recorder:
     def job_of(self, query: str) -> str:
         return self._jobs.get(query, self._run.job)
 
-    def began(self, batch: Batch, run_id: str, kind: RunKind = "stream") -> Key:
+    def note_begin(self, batch: Batch, run_id: str, kind: RunKind = "stream") -> Key:
         """Note that a batch is about to be written: one that is killed leaves this behind."""
         key = run_id, batch.version
         self._tallies[key] = batch.tally
@@ -61,13 +61,13 @@ class Recorder:
         self._journal.append(BEGAN, self._begun[key])
         return key
 
-    def wrote(self, key: Key, rows: Mapping[str, int]) -> None:
+    def note_written(self, key: Key, rows: Mapping[str, int]) -> None:
         """Note what a batch wrote, by table or topic, where that is known after its write alone; raises KeyError where
         it is not known to have begun."""
         for place, count in rows.items():
             self._tallies[key].wrote(place, count)
 
-    def ended(self, key: Key, outcome: Mapping[str, Any]) -> dict[str, Any]:
+    def note_end(self, key: Key, outcome: Mapping[str, Any]) -> dict[str, Any]:
         """Note how a batch ended; its whole row. `forget` is left to the caller. Raises KeyError where it is not known
         to have begun."""
         tally = self._tallies[key]
@@ -75,11 +75,11 @@ class Recorder:
         self._journal.append(ENDED, row)
         return row
 
-    def failed(self, run_id: str, after: int, stop: TidemarkError) -> None:
+    def note_failure(self, run_id: str, after: int, stop: TidemarkError) -> None:
         """Note what stopped a run, and with it the batches past the number `after` that it was at."""
         for key in [key for key in self._begun if key[0] == run_id and key[1] > after]:
             error = f"{stop.code}: {stop.message}"
-            self.ended(key, {"ended_at": datetime.now(UTC), "outcome": "failed", "error": error})
+            self.note_end(key, {"ended_at": datetime.now(UTC), "outcome": "failed", "error": error})
             self.forget(key)
 
     def forget(self, key: Key) -> None:
@@ -96,13 +96,13 @@ class Recorder:
     @contextmanager
     def writing(self, batch: Batch, kind: RunKind) -> Iterator[dict[str, Any]]:
         """Record the range, or the slice, that the block writes; the dict it gets has the row, once that is written."""
-        key, row = self.began(batch, str(uuid.uuid4()), kind), dict[str, Any]()
+        key, row = self.note_begin(batch, str(uuid.uuid4()), kind), dict[str, Any]()
         try:
             yield row
         except TidemarkError as stop:
-            self.failed(key[0], -1, stop)
+            self.note_failure(key[0], -1, stop)
             raise
-        row |= self.ended(key, self._written(key, batch))
+        row |= self.note_end(key, self._written(key, batch))
         self.forget(key)
 
     def _written(self, key: Key, batch: Batch) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from conf.settings import load
 from jobs.connectors.causes import Cause
 from jobs.pipeline.errors import known_error
 from jobs.pipeline.outputs import FunctionOutput, RowSelector
-from jobs.pipeline.remedies import damage_error, query_error, read_anew
+from jobs.pipeline.remedies import damage_error, new_topic_remedy, query_error
 from jobs.pipeline.topic_sink import TopicOutput
 
 NOBODY = cast(Any, None)
@@ -54,7 +54,9 @@ def test_lost_records_and_a_recreated_topic_have_a_way_on_that_suits_what_the_qu
     publishing, ingest = (query_error(NOBODY, settings, output, "/c", lost) for output in (TOPIC, INGEST))
     assert "--until-caught-up --skip-lost" in publishing.remedy and "delete" not in publishing.remedy
     assert "--until-caught-up --skip-lost" in ingest.remedy and "delete all of the query together: /c" in ingest.remedy
-    assert "--skip-lost" in read_anew(TOPIC, "/c", "/t")
-    assert read_anew(INGEST, "/c", "/t").startswith("to read the topics again, delete all of the query together: /c")
+    assert "--skip-lost" in new_topic_remedy(TOPIC, "/c", "/t")
+    assert new_topic_remedy(INGEST, "/c", "/t").startswith(
+        "to read the topics again, delete all of the query together: /c"
+    )
     behind = damage_error(NOBODY, TOPIC, "/c", "/t", TidemarkError("TABLE_LOG_DAMAGED", "x is lost", "restore it"))
     assert "another name" in behind.remedy or "without one" in behind.remedy

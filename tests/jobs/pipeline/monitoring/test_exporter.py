@@ -67,9 +67,9 @@ def ended(**more: Any) -> dict[str, Any]:
 
 
 def test_batches_are_counted_and_their_phases_are_in_seconds(exporter: Exporter) -> None:
-    exporter.started("j", "j.q")
-    exporter.ended(ended())
-    exporter.ended(ended(rejected_by_code={"UNDECODABLE": 1}, failed_rules={}, bytes_in=None))
+    exporter.note_start("j", "j.q")
+    exporter.add_row(ended())
+    exporter.add_row(ended(rejected_by_code={"UNDECODABLE": 1}, failed_rules={}, bytes_in=None))
     assert value(exporter, "tidemark_records_read_total") == 200
     assert value(exporter, "tidemark_bytes_read_total") == 4000
     assert value(exporter, "tidemark_rows_written_total", place="silver/t") == 194
@@ -85,26 +85,26 @@ def test_batches_are_counted_and_their_phases_are_in_seconds(exporter: Exporter)
 
 def test_lag_is_in_records_and_seconds_and_freshness_is_the_watermarks_where_there_is_one(exporter: Exporter) -> None:
     lags = [PartitionLag("j", "j.q", "t", 0, 5, 0, 0.0), PartitionLag("j", "j.q", "t", 1, 7, 4, 90.0)]
-    exporter.measured(lags)
+    exporter.set_lags(lags)
     assert value(exporter, "tidemark_lag_records", topic="t", partition="1") == 4
     assert value(exporter, "tidemark_lag_seconds", topic="t", partition="1") == 90
     assert value(exporter, "tidemark_freshness_seconds") == 90
-    exporter.ended(ended(watermark=datetime.now(UTC) - timedelta(hours=1)))
-    exporter.measured(lags)
+    exporter.add_row(ended(watermark=datetime.now(UTC) - timedelta(hours=1)))
+    exporter.set_lags(lags)
     assert 3600 <= value(exporter, "tidemark_freshness_seconds") < 3700
 
 
 def test_probes_tell_a_driver_that_lives_from_one_whose_queries_run(exporter: Exporter) -> None:
     assert fetch(exporter, "/healthz")[0] == 200
     assert fetch(exporter, "/readyz") == (503, "no query runs\n")
-    exporter.started("j", "j.q")
+    exporter.note_start("j", "j.q")
     assert fetch(exporter, "/readyz")[0] == 200
-    exporter.stopped("j", "j.q", "TOPIC_RECREATED")
-    exporter.terminated("j", "j.q")
+    exporter.count_stop("j", "j.q", "TOPIC_RECREATED")
+    exporter.note_end("j", "j.q")
     assert fetch(exporter, "/readyz") == (503, "stopped: j.q (TOPIC_RECREATED)\n")
     # Liveness is not lost with a query: a new process would end those that go on.
     assert fetch(exporter, "/healthz")[0] == 200
-    exporter.started("j", "j.q")
+    exporter.note_start("j", "j.q")
     assert fetch(exporter, "/readyz")[0] == 200
     exporter.is_ending = True
     assert fetch(exporter, "/readyz") == (503, "the run ends\n")
@@ -116,7 +116,7 @@ def test_a_port_in_use_is_said_and_nothing_stops(capsys: pytest.CaptureFixture[s
     with socket.create_server(("127.0.0.1", 0)) as other:
         exporter = Exporter(Metrics(port=other.getsockname()[1], host="127.0.0.1", pushgateway=""))
         exporter.serve()
-        exporter.started("j", "j.q")
+        exporter.note_start("j", "j.q")
         exporter.close()
     assert "cannot be served: Address already in use; the queries go on without" in capsys.readouterr().err
 
