@@ -60,11 +60,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command.
-
-    Raises:
-        TidemarkError: UNKNOWN_COMMAND, with the nearest name.
-    """
+    """Run one command; raises TidemarkError UNKNOWN_COMMAND, with the nearest name."""
     if not argv or argv[0] in {"-h", "--help", "help"}:
         print(usage())
         return 0

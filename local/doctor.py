@@ -65,11 +65,8 @@ def check_packages() -> Iterator[Finding]:
     """The virtual environment holds what conf/requirements.lock pins."""
     installed = _installed()
     pins = locked_packages()
-    wrong = [
-        f"{name} {installed.get(name, 'missing')}, locked {pin}"
-        for name, pin in pins.items()
-        if installed.get(name) != pin
-    ]
+    unlike = {name: pin for name, pin in pins.items() if installed.get(name) != pin}
+    wrong = [f"{name} {installed.get(name, 'missing')}, locked {pin}" for name, pin in unlike.items()]
     if not installed:
         yield Finding(f"packages: no virtual environment in {state_dir()}", SETUP)
     elif wrong:
@@ -98,11 +95,8 @@ def check_versions() -> Iterator[Finding]:
     spark, delta = pins["pyspark"], pins["delta-spark"]
     series = ".".join(spark.split(".")[:2])
     pairs = {"spark-sql-kafka-0-10_2.13": spark, f"delta-spark_{series}_2.13": delta}
-    wrong = [
-        f"{artifact} is {locked.get(artifact, 'missing')}, not {pin}"
-        for artifact, pin in pairs.items()
-        if locked.get(artifact) != pin
-    ]
+    unlike = {artifact: pin for artifact, pin in pairs.items() if locked.get(artifact) != pin}
+    wrong = [f"{artifact} is {locked.get(artifact, 'missing')}, not {pin}" for artifact, pin in unlike.items()]
     if wrong:
         yield Finding(f"versions: {'; '.join(wrong)}", "correct conf/jars.toml and run local/tidemark lock --jars")
     else:

@@ -27,7 +27,6 @@ OPTIONAL_SETS = ("mirror", "registry", "search", "s3", "s3proxy")
 LOCK = ROOT / "conf" / "jars.lock"
 # A lock names exact jars, and their checksums are ours: no pom, version list or checksum file is fetched.
 EXACT = 'usepoms="false" useMavenMetadata="false" checksums=""'
-RESOLVING = 'checksums=""'
 FILE = "[artifact]-[revision](-[classifier]).[ext]"
 SETTINGS = """<ivysettings>
   <settings defaultResolver="maven"/>
@@ -105,11 +104,7 @@ def read_lock(jar_set: str) -> list[Jar]:
 
 
 def class_path(jar_set: str) -> str:
-    """Return the jars of a set as Java's -cp takes them.
-
-    Raises:
-        TidemarkError: NO_JARS, where one is missing.
-    """
+    """Return the jars of a set as Java's -cp takes them; raises TidemarkError NO_JARS, where one is missing."""
     paths = [folder(jar_set) / jar.file for jar in read_lock(jar_set)]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
@@ -258,7 +253,7 @@ def _ivy_settings(ivy: Path, transitive: bool) -> Path:
     if path and path.is_file():
         return path
     ours = ivy / "ivysettings.xml"
-    ours.write_text(SETTINGS.format(how=RESOLVING if transitive else EXACT))
+    ours.write_text(SETTINGS.format(how='checksums=""' if transitive else EXACT))
     return ours
 
 

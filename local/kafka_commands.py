@@ -9,7 +9,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import takewhile
 
 from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway  # type: ignore[import-untyped]
@@ -28,7 +28,6 @@ TOOLS = {
     "topics": "org.apache.kafka.tools.TopicCommand",
     "transactions": "org.apache.kafka.tools.TransactionsCommand",
 }
-EXIT_CODES = "exit code: 0 done, 1 failure, or --abort left some alone, 2 wrong usage"
 
 
 def kafka_tools(argv: Sequence[str]) -> int:
@@ -52,23 +51,23 @@ def transactions(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="local/tidemark transactions",
         description="Which open transactions hold readers of committed records back, and whose they are.",
-        epilog=EXIT_CODES,
+        epilog="exit code: 0 done, 1 failure, or --abort left some alone, 2 wrong usage",
         parents=[command_line.settings_options()],
     )
     parser.add_argument("--abort", action="store_true", help="end those whose ledger proves that their process is gone")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     options = command_line.parse(parser, argv)
     settings = command_line.settings_of(options)
-    with administered(settings) as administration:
-        found = administration.find()
+    with _open_transactions(settings) as administration:
+        held = administration.find()
         if options.json:
-            print("\n".join(json.dumps(each.to_json()) for each in found))
+            print("\n".join(json.dumps(each.to_json()) for each in held))
         else:
-            print("\n".join(lines(found, settings.kafka.bootstrap_servers, time.time() * 1000)))
+            print("\n".join(lines(held, settings.kafka.bootstrap_servers, time.time() * 1000)))
         if not options.abort:
             return 0
-        ended = administration.abort(found)
-    left = sorted({each.transaction.transactional_id or "-" for each in found} - set(ended))
+        ended = administration.abort(held)
+    left = sorted({each.transaction.transactional_id or "-" for each in held} - set(ended))
     for id in ended:
         print(f"ended: {id}")
     for id in left:
@@ -77,24 +76,13 @@ def transactions(argv: Sequence[str]) -> int:
 
 
 @contextmanager
-def administered(settings: Settings) -> Iterator[OpenTransactions]:
-    """Give the open transactions of the settings' cluster.
+def _open_transactions(settings: Settings) -> Iterator[OpenTransactions]:
+    """Give the open transactions of the settings' cluster, asked by the newest client, in a JVM of its own.
 
     Raises:
         TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES, NO_JARS, NO_JAVA.
     """
     settings.kafka.require_bootstrap_servers()
-    with _gateway() as gateway:
-        admin = TransactionAdmin(gateway, settings.kafka)
-        try:
-            yield OpenTransactions(settings.kafka, admin)
-        finally:
-            admin.close()
-
-
-@contextmanager
-def _gateway() -> Iterator[JavaGateway]:
-    """Start a JVM with the embedded broker's jars, which have the newest client."""
     [py4j] = jars.spark_jars().glob("py4j-*.jar")
     port, token, process = launch_gateway(
         jarpath=str(py4j),
@@ -107,7 +95,8 @@ def _gateway() -> Iterator[JavaGateway]:
     )
     gateway = JavaGateway(gateway_parameters=GatewayParameters(port=port, auth_token=token, auto_convert=True))
     try:
-        yield gateway
+        with closing(TransactionAdmin(gateway, settings.kafka)) as admin:
+            yield OpenTransactions(settings.kafka, admin)
     finally:
         gateway.shutdown()
         process.stdin.close()  # it ends by that

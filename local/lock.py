@@ -28,11 +28,7 @@ GROUP_LOCKS = {"build": "conf/build.lock", "airflow": "conf/airflow.lock"}
 PACKAGE_LOCKS = {
     "conf/requirements.lock": [],
     "conf/requirements-dev.lock": ["--extra=dev", "--constraint=conf/requirements.lock"],
-    "conf/requirements-notebook.lock": [
-        "--extra=dev",
-        "--extra=notebook",
-        "--constraint=conf/requirements-dev.lock",
-    ],
+    "conf/requirements-notebook.lock": ["--extra=dev", "--extra=notebook", "--constraint=conf/requirements-dev.lock"],
 }
 
 

@@ -92,11 +92,7 @@ def licence_lines(found: Sequence[Component]) -> str:
 
 
 def components() -> Iterator[Component]:
-    """Yield every package and jar, once.
-
-    Raises:
-        TidemarkError: NO_JARS, where a locked jar is not there; NO_PACKAGES.
-    """
+    """Yield every package and jar, once; raises TidemarkError NO_JARS, where a locked jar is not there; NO_PACKAGES."""
     for name, version in locked_packages().items():
         yield _component("packages", PackageURL("pypi", None, name, version), licence=_of_package(name))
     for jar_set in jars.SETS:

@@ -43,11 +43,7 @@ def clean(argv: Sequence[str]) -> int:
 
 
 def _require_ours(state: Path) -> None:
-    """Refuse a folder that Tidemark did not make.
-
-    Raises:
-        TidemarkError: NOT_OURS.
-    """
+    """Refuse a folder that Tidemark did not make; raises TidemarkError NOT_OURS."""
     ours = state == ROOT / ".tidemark" or (state / MARKER).is_file()
     if not ours or state in (ROOT, *ROOT.parents, home()):
         remedy = "look at it, and remove it by hand if nobody needs it"
@@ -65,10 +61,8 @@ def _stop_broker(state: Path) -> None:
     try:
         from local.broker import Cluster  # here: clean works without packages too
     except ModuleNotFoundError as exc:
-        remedy = "run `local/tidemark setup`, then clean"
-        raise TidemarkError(
-            "NO_PACKAGES", "a broker may run and cannot be stopped without the packages", remedy
-        ) from exc
+        what = "a broker may run and cannot be stopped without the packages"
+        raise TidemarkError("NO_PACKAGES", what, "run `local/tidemark setup`, then clean") from exc
     Cluster(state / "broker", state / "logs").stop()
 
 
@@ -101,11 +95,9 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def temporary_folder() -> Path:
-    """Return a new folder that is this process's, and of the program that it becomes, until that ends; removes what
-    dead processes left.
+    """Make a folder that lasts as long as this process, or the program that it becomes, and remove those of dead ones.
 
-    Returns:
-        the folder, by a path that is short enough for sockets.
+    Its path is short enough for sockets.
     """
     root = state_dir() / "tmp"
     with exclusive(root / LOCK):
@@ -150,17 +142,13 @@ def _remove_dead(root: Path) -> None:
     for folder in root.glob(f"{PREFIX}*"):
         if _is_held(folder):
             continue
-        _remove_link(folder)
+        with suppress(OSError, ValueError):
+            link = Path((folder / LINK).read_text(encoding="utf-8"))
+            # Nothing but a link that leads there, and its folder.
+            if link.is_symlink() and link.readlink() == folder:
+                link.unlink()
+                link.parent.rmdir()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_link(folder: Path) -> None:
-    """Remove the short link to `folder`, where there is one: nothing but a link that leads there, and its folder."""
-    with suppress(OSError, ValueError):
-        link = Path((folder / LINK).read_text(encoding="utf-8"))
-        if link.is_symlink() and link.readlink() == folder:
-            link.unlink()
-            link.parent.rmdir()
 
 
 def _is_held(folder: Path) -> bool:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from confluent_kafka import KafkaError, KafkaException
@@ -58,6 +59,27 @@ class Change:
 
     def __str__(self) -> str:
         return f"{SIGNS[self.kind]} {self.topic}: {self.text}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare conf/topics.toml with the cluster (plan), or make the cluster so (apply); 1 on a refusal."""
+    parser = argparse.ArgumentParser(
+        prog="local/tidemark topics", description=main.__doc__, parents=[command_line.settings_options()]
+    )
+    parser.add_argument("action", choices=("plan", "apply"))
+    options = command_line.parse(parser, argv)
+    settings = command_line.settings_of(options)
+    act = bring_in_step if options.action == "apply" else compare
+    declared = list(load_topics().values())
+    connection = settings.kafka.client_config()
+    changes = act(connect(settings.kafka), declared, settings.kafka.replication_factor, connection)
+    for change in changes:
+        print(change, file=sys.stderr if change.kind == "refuse" else sys.stdout)
+    if all(change.kind == "undeclared" for change in changes):
+        print(f"in step: {settings.kafka.bootstrap_servers} has every declared topic as declared")
+    else:
+        print("applied" if options.action == "apply" else "nothing was changed: `local/tidemark topics apply` does it")
+    return int(any(change.kind == "refuse" for change in changes))
 
 
 def plan(
@@ -176,10 +198,8 @@ def _send(admin: AdminClient, change: Change) -> "Future[None] | None":
     if change.kind == "grow":
         return admin.create_partitions([NewPartitions(change.topic, change.partitions)])[change.topic]
     if change.kind == "configure":
-        entries = [
-            ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
-            for key, value in (change.config or {}).items()
-        ]
+        setting = partial(ConfigEntry, incremental_operation=AlterConfigOpType.SET)
+        entries = [setting(key, value) for key, value in (change.config or {}).items()]
         resource = ConfigResource(ResourceType.TOPIC, change.topic, incremental_configs=entries)
         return next(iter(admin.incremental_alter_configs([resource]).values()))
     return None
@@ -188,11 +208,7 @@ def _send(admin: AdminClient, change: Change) -> "Future[None] | None":
 def compare(
     admin: AdminClient, declared: Sequence[Topic], replication_factor: int, connection: ClientConfig = None
 ) -> list[Change]:
-    """Return the plan for a cluster as it is now.
-
-    Raises:
-        TidemarkError: NOT_AUTHORIZED, KAFKA_FAILED.
-    """
+    """Return the plan for a cluster as it is now; raises TidemarkError NOT_AUTHORIZED, KAFKA_FAILED."""
     existing, brokers = read_cluster(admin, declared, connection)
     # The list lacks topics that this user may not see: these are not missing.
     topic_ids(admin, [topic.name for topic in declared if topic.name not in existing], connection)
@@ -211,8 +227,8 @@ def bring_in_step(
     """
     changes = compare(admin, declared, replication_factor, connection)
     apply(admin, changes, connection)
-    remedy = "look at the brokers' logs"
-    late = TidemarkError("TOPIC_FAILED", f"the changes are not to be seen after {TIMEOUT_SECONDS} s", remedy)
+    what = f"the changes are not to be seen after {TIMEOUT_SECONDS} s"
+    late = TidemarkError("TOPIC_FAILED", what, "look at the brokers' logs")
 
     def all_seen() -> bool:
         left = compare(admin, declared, replication_factor, connection)
@@ -223,27 +239,6 @@ def bring_in_step(
 
     wait_for(all_seen, TIMEOUT_SECONDS, lambda: late)
     return changes
-
-
-def main(argv: Sequence[str]) -> int:
-    """Compare conf/topics.toml with the cluster (plan), or make the cluster so (apply); 1 on a refusal."""
-    parser = argparse.ArgumentParser(
-        prog="local/tidemark topics", description=main.__doc__, parents=[command_line.settings_options()]
-    )
-    parser.add_argument("action", choices=("plan", "apply"))
-    options = command_line.parse(parser, argv)
-    settings = command_line.settings_of(options)
-    act = bring_in_step if options.action == "apply" else compare
-    declared = list(load_topics().values())
-    connection = settings.kafka.client_config()
-    changes = act(connect(settings.kafka), declared, settings.kafka.replication_factor, connection)
-    for change in changes:
-        print(change, file=sys.stderr if change.kind == "refuse" else sys.stdout)
-    if all(change.kind == "undeclared" for change in changes):
-        print(f"in step: {settings.kafka.bootstrap_servers} has every declared topic as declared")
-    else:
-        print("applied" if options.action == "apply" else "nothing was changed: `local/tidemark topics apply` does it")
-    return int(any(change.kind == "refuse" for change in changes))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ import ipaddress
 from hashlib import sha256
 from urllib.parse import parse_qs
 
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from conf import setting_sources
 from conf.errors import TidemarkError
@@ -58,40 +57,29 @@ def is_loopback(host: str) -> bool:
 
 
 def guards(token: str, only_this_machine: bool) -> list[Middleware]:
-    """Return the checks that every request passes, in this order."""
+    """Return the checks that every request passes, in this order; every answer gets HEADERS.
+
+    Args:
+        token: it is asked for in the header `Authorization: Bearer`, or once in a form, which leaves a cookie.
+    """
+
+    async def add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        answer = await call_next(request)
+        answer.headers.update(HEADERS)
+        return answer
+
+    async def require_known(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        is_open = request.url.path == SIGN_IN or request.url.path.startswith("/static/")
+        if is_open or is_known(request, token):
+            return await call_next(request)
+        if "text/html" in request.headers.get("accept", ""):
+            return RedirectResponse(SIGN_IN, status_code=303)
+        text = "the token is missing or wrong: Authorization: Bearer TOKEN\n"
+        return Response(text, 401, {"WWW-Authenticate": "Bearer"})
+
     hosts = [Middleware(TrustedHostMiddleware, allowed_hosts=list(OWN_NAMES))] if only_this_machine else []
-    return [Middleware(SafeHeaders), *hosts, *([Middleware(TokenRequired, token=token)] if token else [])]
-
-
-class SafeHeaders:
-    """Adds HEADERS to every answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers)
-
-
-class TokenRequired:
-    """Asks for the token: in the header `Authorization: Bearer`, or once in a form, which leaves a cookie."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app, self._token = app, token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            request = Request(scope, receive)
-            is_open = request.url.path == SIGN_IN or request.url.path.startswith("/static/")
-            if not is_open and not is_known(request, self._token):
-                await _turn_away(request)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+    known = [Middleware(BaseHTTPMiddleware, dispatch=require_known)] if token else []
+    return [Middleware(BaseHTTPMiddleware, dispatch=add_headers), *hosts, *known]
 
 
 def is_known(request: Request, token: str) -> bool:
@@ -121,9 +109,3 @@ async def sign_in(request: Request, token: str) -> Response | None:
     secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, cookie_of(token), httponly=True, samesite="strict", secure=secure)
     return answer
-
-
-def _turn_away(request: Request) -> Response:
-    if "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse(SIGN_IN, status_code=303)
-    return Response("the token is missing or wrong: Authorization: Bearer TOKEN\n", 401, {"WWW-Authenticate": "Bearer"})

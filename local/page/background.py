@@ -114,11 +114,7 @@ class Brokers:
         self._refused: tuple[Kafka, float, TidemarkError] | None = None
 
     def admin(self, kafka: Kafka) -> AdminClient:
-        """Return a client of the cluster.
-
-        Raises:
-            TidemarkError: NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES.
-        """
+        """Return a client of the cluster; raises TidemarkError NO_BROKER, BROKER_UNREACHABLE, BROKER_REFUSES."""
         with self._lock:
             if (
                 self._refused

@@ -39,7 +39,6 @@ class Query:
     """
 
     name: str
-    job: str
     state: State
     last: Mapping[str, Any]
     lag_records: int | None
@@ -78,7 +77,7 @@ def read_queries(settings: Settings, brokers: Brokers) -> Queries:
         records = sum(lag.records for lag in behind) if behind else last["lag"]
         seconds = max(lag.seconds for lag in behind) if behind else None
         promised = settings.jobs.get(job, Job()).fresh_within or ""
-        queries.append(Query(name, job, _state(last), last, records, seconds, fresh.get((job, name)), promised))
+        queries.append(Query(name, _state(last), last, records, seconds, fresh.get((job, name)), promised))
     order = ("failed", "killed", "running", "elsewhere", "ended")
     return Queries(tuple(sorted(queries, key=lambda query: (order.index(query.state), query.name))), down)
 

@@ -127,50 +127,50 @@ class Views:
         answer = self._latest.get(
             "accounts", lambda: accounts.read_accounts(self._load(), self._brokers, checked.content)
         )
-        return self._rendered(request, "accounts.html", answer, "local/tidemark coverage check", checked=checked)
+        return self._render(request, "accounts.html", answer, "local/tidemark coverage check", checked=checked)
 
     def queries(self, request: Request) -> Response:
         answer = self._latest.get("queries", lambda: runs.read_queries(self._load(), self._brokers))
-        return self._rendered(request, "queries.html", answer, "local/tidemark history")
+        return self._render(request, "queries.html", answer, "local/tidemark history")
 
     def query(self, request: Request) -> Response:
         name = request.path_params["name"]
         answer = self._latest.get(f"query {name}", lambda: charts.read_charts(self._load(), name))
-        return self._rendered(request, "query.html", answer, runs.Selection(name).command, name=name)
+        return self._render(request, "query.html", answer, runs.Selection(name).command, name=name)
 
     def quarantine(self, request: Request) -> Response:
         answer = self._latest.get("quarantine", lambda: rejected_and_late.read_rejects(self._load(), self._brokers))
-        return self._rendered(request, "quarantine.html", answer, "local/tidemark quarantine list")
+        return self._render(request, "quarantine.html", answer, "local/tidemark quarantine list")
 
     def samples(self, request: Request) -> Response:
         group = rejected_and_late.Group(*(request.query_params.get(name, "") for name in ("topic", "error", "rule")))
         answer = self._latest.get(f"samples {group}", lambda: rejected_and_late.read_samples(self._load(), group))
-        return self._rendered(request, "samples.html", answer, group.command("inspect"), group=group)
+        return self._render(request, "samples.html", answer, group.command("inspect"), group=group)
 
     def late(self, request: Request) -> Response:
         answer = self._latest.get("late", lambda: rejected_and_late.read_late(self._load()))
         command = answer.content.command if answer.content else "local/tidemark history"
-        return self._rendered(request, "late.html", answer, command)
+        return self._render(request, "late.html", answer, command)
 
     def replays(self, request: Request) -> Response:
         answer = self._latest.get("replays", lambda: runs.read_replays(self._load()))
-        return self._rendered(request, "replays.html", answer, "local/tidemark replay list")
+        return self._render(request, "replays.html", answer, "local/tidemark replay list")
 
     def topics(self, request: Request) -> Response:
         answer = self._latest.get("topics", lambda: topics.read_topics(self._load(), self._brokers))
-        return self._rendered(request, "topics.html", answer, "local/tidemark topics plan")
+        return self._render(request, "topics.html", answer, "local/tidemark topics plan")
 
     def history(self, request: Request) -> Response:
         params = request.query_params
         chosen = runs.Selection(params.get("name", ""), params.get("since", ""), params.get("failed") == "1")
         answer = self._latest.get(f"history {chosen}", lambda: runs.read_history(self._load(), chosen))
-        return self._rendered(request, "history.html", answer, chosen.command, chosen=chosen)
+        return self._render(request, "history.html", answer, chosen.command, chosen=chosen)
 
     def batch(self, request: Request) -> Response:
         query, batch = request.path_params["query"], request.path_params["batch"]
         answer = self._latest.get(f"batch {query} {batch}", lambda: runs.read_batch(self._load(), query, batch))
         command = f"{runs.COMMAND} explain {shlex.quote(query)} {batch}"
-        return self._rendered(request, "batch.html", answer, command, query=query, batch=batch)
+        return self._render(request, "batch.html", answer, command, query=query, batch=batch)
 
     async def sign_in(self, request: Request) -> Response:
         if not self._token.get_secret_value():
@@ -184,7 +184,7 @@ class Views:
         text = self._templates.get_template("sign_in.html").render(wrong=wrong)
         return HTMLResponse(text, status_code=401 if wrong else 200)
 
-    def _rendered(self, request: Request, template: str, answer: Answer, command: str, **more: Any) -> Response:
+    def _render(self, request: Request, template: str, answer: Answer, command: str, **more: Any) -> Response:
         context = {
             "views": VIEWS,
             "path": request.url.path,

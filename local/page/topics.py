@@ -62,17 +62,11 @@ def read_topics(settings: Settings, brokers: Brokers) -> Topics:
     except TidemarkError as error:
         down = error
     schemas, silent = _schemas(settings)
-    rows = (
-        TopicRow(
-            name,
-            declared.get(name),
-            existing.get(name),
-            sizes.get(name),
-            tuple(change for change in changes if change.topic == name),
-            tuple(schemas.get(name, ())),
-        )
-        for name in [*declared, *sorted(existing.keys() - declared.keys())]
-    )
+    rows = []
+    for name in [*declared, *sorted(existing.keys() - declared.keys())]:
+        of_topic = tuple(change for change in changes if change.topic == name)
+        versions = tuple(schemas.get(name, ()))
+        rows.append(TopicRow(name, declared.get(name), existing.get(name), sizes.get(name), of_topic, versions))
     return Topics(tuple(rows), down, silent)
 
 

@@ -19,7 +19,7 @@ from conf.errors import exit_on_error
 from local.processes import end_on_signal, output_of
 def main():
     end_on_signal()
-    with output_of([sys.executable, "-c", "print(1, flush=True); input()"]) as child:
+    with output_of([sys.executable, "-c", "import signal; signal.pause()"]) as child:
         print(child.pid, flush=True)
         child.wait()
     return 0
