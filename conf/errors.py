@@ -51,7 +51,7 @@ class Interrupted(KeyboardInterrupt):
 def nearest(name: str, known: list[str]) -> str:
     """Return a clause that names the closest of `known`, or lists them when none is close."""
     close = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean `{close[0]}`?" if close else f"known: {', '.join(sorted(known))}"
+    return f"did you mean `{close[0]}`?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
 
 
 def exit_on_error(main: Callable[[], int]) -> NoReturn:

@@ -118,6 +118,15 @@ def avro_of(versions: Sequence[RegisteredSchema]) -> list[RegisteredSchema]:
     return avro
 
 
+def unknown_subject(subject: str, registry: str, known: Sequence[str]) -> TidemarkError:
+    """Return the stop UNKNOWN_SUBJECT of a registry that has the subjects `known`, with what helps."""
+    topic = subject.removesuffix("-value")
+    types = [name for name in known if name.startswith(f"{topic}-") and not name.endswith(("-value", "-key"))]
+    several = f"topic {topic} has a subject for each type of event ({', '.join(types)}): declare these as its `schemas`"
+    remedy = f"{several} in conf/topics.toml" if types and topic != subject else nearest(subject, list(known))
+    return TidemarkError("UNKNOWN_SUBJECT", f"no subject `{subject}` in {registry}", remedy)
+
+
 def fingerprint(text: str) -> str:
     """Return SHA-256 of the normalized schema, in hexadecimal; raises TidemarkError INVALID_SCHEMA."""
     return hashlib.sha256(normalized(text).encode()).hexdigest()
@@ -163,9 +172,7 @@ class FileRegistry(Registry):
     def versions(self, subject: str) -> list[RegisteredSchema]:
         versions = self.all_versions(subject)
         if not versions:
-            raise TidemarkError(
-                "UNKNOWN_SUBJECT", f"no subject `{subject}` in {self._path}", nearest(subject, self.subjects())
-            )
+            raise unknown_subject(subject, str(self._path), self.subjects())
         return versions
 
     def all_versions(self, subject: str) -> list[RegisteredSchema]:

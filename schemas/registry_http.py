@@ -14,10 +14,10 @@ import httpx2
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from conf.errors import TidemarkError, nearest
+from conf.errors import TidemarkError
 from conf.settings import Registry as RegistrySettings
 from schemas.compatibility import require_compatible
-from schemas.registry import RegisteredSchema, Registry, RetryPolicy, UnavailableError, avro_of
+from schemas.registry import RegisteredSchema, Registry, RetryPolicy, UnavailableError, avro_of, unknown_subject
 from schemas.schema_text import AVRO, RawSchema, Reference, inlined, kind_of, normalized, referenced_texts
 from schemas.validity import load_schema
 
@@ -104,8 +104,7 @@ class HttpRegistry(Registry):
     def versions(self, subject: str) -> list[RegisteredSchema]:
         versions = self.all_versions(subject)
         if not versions:
-            what = f"no subject `{subject}` in {self._url}"
-            raise TidemarkError("UNKNOWN_SUBJECT", what, nearest(subject, self.subjects()))
+            raise unknown_subject(subject, self._url, self.subjects())
         return avro_of(versions)
 
     def subjects(self) -> list[str]:

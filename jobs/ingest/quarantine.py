@@ -26,6 +26,7 @@ REASONS = {
     decode.UNDECODABLE: "the bytes after the schema id are not one whole event of that schema",
     NOT_JSON: "the value is no JSON object",
     NOT_ECS: "the JSON object lacks @timestamp, log.level or message, or its @timestamp is no time",
+    rules.NO_EVENT_TIME: "the field that conf/topics.toml declares as `event_time` is null",
     rules.FUTURE_EVENT_TIME: "the event time is further in the future than quarantine.max_ahead allows",
     VERDICT_CHANGED: "rejected before a crash by other code, schemas or rules, and accepted by today's",
 }

@@ -30,7 +30,7 @@ from conf.rules import Freshness, Pattern, Range, Reference, Required, Rule, Sta
 from jobs.connectors.spark_internals import jvm
 
 RULE_FAILED = "RULE_FAILED"
-FUTURE_EVENT_TIME = "FUTURE_EVENT_TIME"
+FUTURE_EVENT_TIME, NO_EVENT_TIME = "FUTURE_EVENT_TIME", "NO_EVENT_TIME"
 FAILED = "failed_"  # begins the name of a rule's column
 DIGITS = 38  # of a number that SQL compares exactly
 EXACT_DIGITS = 400  # any double has fewer before the point of a decimal's
@@ -121,13 +121,19 @@ def field_type(event: DataType, path: str) -> DataType:
     return event
 
 
-def ahead(event_time: str, clock: Column, max_ahead: str) -> Column:
-    """Return whether the field `event_time` of `event` is more than `max_ahead` past `clock`.
+def event_time_error(event_time: str, clock: Column, max_ahead: str) -> Column:
+    """Return what is wrong with the field `event_time` of `event`, string: NO_EVENT_TIME, where it is null, which is in
+    no window and which a watermark does not drop either; FUTURE_EVENT_TIME, where it is more than `max_ahead` past
+    `clock`; or null.
 
     Where the broker stamps a topic's records, that stamp is the clock: it stays the same however often they are read.
     """
+    time = F.col("event").getField(event_time)
     stamped = F.when(F.col("timestampType") == LOG_APPEND_TIME, F.col("timestamp")).otherwise(clock)
-    return F.col("event").getField(event_time) > stamped + F.expr(f"INTERVAL {max_ahead}")
+    is_ahead = time > stamped + F.expr(f"INTERVAL {max_ahead}")
+    # A tombstone is no event.
+    is_missing = F.col("event").isNotNull() & time.isNull()
+    return F.when(is_missing, NO_EVENT_TIME).when(is_ahead, FUTURE_EVENT_TIME)
 
 
 def require_fields(topic: str, rules: Sequence[Rule], event_time: str | None, event: DataType) -> None:

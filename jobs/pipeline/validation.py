@@ -27,7 +27,7 @@ RULE_STOPPED = "RULE_STOPPED"
 # All codes of rejects but VERDICT_CHANGED, which only a batch that is run again has.
 REJECT_CODES = (
     *(decode.NO_VALUE, decode.BAD_FRAMING, decode.UNKNOWN_SCHEMA_ID, decode.UNDECODABLE),
-    *(NOT_AVRO, tombstones.BAD_KEY, rules.FUTURE_EVENT_TIME, rules.RULE_FAILED),
+    *(NOT_AVRO, tombstones.BAD_KEY, rules.NO_EVENT_TIME, rules.FUTURE_EVENT_TIME, rules.RULE_FAILED),
 )
 
 
@@ -144,8 +144,9 @@ class Validator:
         event = decoded.schema["event"].dataType
         rules.require_fields(stream, declared, event_time, event)
         stateless = rules.stateless(declared)
-        ahead = rules.ahead(event_time, clock, self.settings.quarantine.max_ahead) if event_time else None
-        return apply_rules(decoded, stateless, rules.failures(stateless, event), ahead)
+        failures, max_ahead = rules.failures(stateless, event), self.settings.quarantine.max_ahead
+        time_error = rules.event_time_error(event_time, clock, max_ahead) if event_time else None
+        return apply_rules(decoded, stateless, failures, time_error)
 
     def validate_batch(
         self,
@@ -260,17 +261,17 @@ def naming_schema(stream: str, versions: Versions) -> Iterator[None]:
 
 
 def apply_rules(
-    decoded: DataFrame, declared: Sequence[Rule], failures: Mapping[str, Column], ahead: Column | None = None
+    decoded: DataFrame, declared: Sequence[Rule], failures: Mapping[str, Column], time_error: Column | None = None
 ) -> DataFrame:
     """Let each of the `declared` rules have its effect on the rows that have no `error` yet.
 
     Args:
         decoded: the result of `avro.decode` and `rule` string, or of this function for other rules.
         failures: where each rule fails, boolean (null: it does not), by the rule's name.
-        ahead: where the event time is too far in the future, boolean.
+        time_error: what is wrong with the event time, string; null: nothing is.
 
     Returns:
-        the same columns with `error` string FUTURE_EVENT_TIME or RULE_FAILED, and then `rule` string, the first that
+        the same columns with `error` string, the time's error or RULE_FAILED, and then `rule` string, the first that
         failed; and a column `rules.FAILED` and name, boolean and never null, for each rule, whatever its action. Where
         a rule that stops fails, the evaluation of `error` does: RULE_STOPPED.
     """
@@ -281,13 +282,14 @@ def apply_rules(
     error = F.when(~good, F.col("error"))
     for rule in (rule for rule in declared if rule.on_failure == "stop"):
         error = error.when(failed[rule.name], _stopped(rule))
-    is_ahead = F.lit(False) if ahead is None else F.coalesce(ahead, F.lit(False))
-    error = error.when(is_ahead, rules.FUTURE_EVENT_TIME)
+    is_timed = F.lit(True) if time_error is None else time_error.isNull()
+    if time_error is not None:
+        error = error.when(~is_timed, time_error)
     names = [F.when(failed[rule.name], rule.name) for rule in declared if rule.on_failure == "quarantine"]
     if not names:
-        return marked.withColumn("error", error) if declared or ahead is not None else marked
+        return marked.withColumn("error", error) if declared or time_error is not None else marked
     first = F.coalesce(*names)
-    name = F.coalesce("rule", F.when(good & ~is_ahead, first))
+    name = F.coalesce("rule", F.when(good & is_timed, first))
     return marked.withColumns({"error": error.when(first.isNotNull(), rules.RULE_FAILED), "rule": name})
 
 

@@ -59,3 +59,13 @@ for number in range(30):
     assert ids[0] == ids[1]
     assert sorted(ids[0]) == list(range(1, 31))
     assert len(registry.subjects()) == 60
+
+
+def test_subjects_by_type_in_place_of_the_topics_are_named_with_what_declares_them(registry: FileRegistry) -> None:
+    with pytest.raises(TidemarkError, match=r"no subject `a-value` in .*; known: none"):
+        registry.versions("a-value")
+    for subject in ("a-x.R", "a-y.R", "a-b-value", "a-key"):
+        registry.register(subject, RECORD)
+    remedy = r"topic a has a subject for each type of event \(a-x.R, a-y.R\): declare these as its `schemas` in conf/"
+    with pytest.raises(TidemarkError, match=remedy):
+        registry.versions("a-value")

@@ -152,6 +152,20 @@ def test_a_far_future_event_goes_to_quarantine_and_moves_no_watermark(scratch: S
     assert sorted(row[0] for row in scratch.rows("hours", "count")) == [1, 2]
 
 
+def test_an_event_without_its_event_time_is_in_quarantine_and_a_tombstone_is_not(scratch: Scratch) -> None:
+    topic = scratch.topic(compacted=True, event_time="at")
+    readings = [scratch.reading(topic, id, 1, at=at) for id, at in (("a", T0), ("b", None), ("c", T0 + HOUR))]
+    scratch.send(topic, *readings, Record(None, b"a"))
+    scratch.ingest(topic)
+    assert scratch.rows("quarantine", "offset", "error") == [(1, rules.NO_EVENT_TIME)]
+    assert scratch.rows(f"silver/{topic}", "id", "_deleted") == [("a", True), ("c", False)]
+    run = scratch.run()
+    hours = run.read(topic).withWatermark("at", "2 hours").groupBy(F.window("at", "1 hour")).count()
+    run.upsert(hours.select("window.start", "count"), "hours", keys=("start",))
+    scratch.catch_up(run)
+    assert [row[0] for row in scratch.rows("hours", "count")] == [1, 1]
+
+
 @pytest.mark.exhaustive
 def test_the_clock_of_a_replay_can_be_set(scratch: Scratch) -> None:
     topic = scratch.topic(event_time="at")
@@ -208,14 +222,15 @@ def test_a_repeat_within_the_delay_fails_whether_the_first_is_in_the_batch_or_in
 
     send(("a", 0), ("a", 2), ("a", 5), ("b", 0), ("c", None), ("c", None))
     scratch.ingest(topic)
-    assert scratch.rows("quarantine", "offset", "rule") == [(1, "once")]
+    untimed = [(4, None), (5, None)]
+    assert scratch.rows("quarantine", "offset", "rule") == [(1, "once"), *untimed]
     send(("a", 6), ("b", 3), ("b", -2), ("d", 6))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(delta_table, "write", failing("silver", "after", delta_table.write))
         with pytest.raises(TidemarkError, match="the machine is gone"):
             scratch.ingest(topic)
     scratch.ingest(topic)
-    assert scratch.rows("quarantine", "offset", "rule") == [(1, "once"), (6, "once"), (8, "once")]
+    assert scratch.rows("quarantine", "offset", "rule") == [(1, "once"), *untimed, (6, "once"), (8, "once")]
     assert sorted(row[0] for row in scratch.rows(f"silver/{topic}", "_offset")) == [0, 2, 3, 4, 5, 7, 9]
 
 

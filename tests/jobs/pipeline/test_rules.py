@@ -39,7 +39,7 @@ def event_type(frame: DataFrame) -> DataType:
 
 def judged(frame: DataFrame, *declared: Rule, ahead: str | None = None) -> list[tuple[Any, ...]]:
     stateless = rules.stateless(declared)
-    future = rules.ahead("at", F.lit(NOW), ahead) if ahead else None
+    future = rules.event_time_error("at", F.lit(NOW), ahead) if ahead else None
     found = validation.apply_rules(frame, stateless, rules.failures(stateless, event_type(frame)), future)
     return [tuple(row) for row in found.orderBy("offset").select("error", "rule").collect()]
 
@@ -161,7 +161,7 @@ def test_an_event_time_too_far_ahead_of_the_clock_is_rejected_whatever_rules_say
         spark, ("a", 50, at(13), None), ("b", 5, at(12), None), ("c", 5, datetime.max, None), ("d", 5, None, None)
     )
     future = (rules.FUTURE_EVENT_TIME, None)
-    expected = [(rules.RULE_FAILED, "level"), (None, None), future, (None, None)]
+    expected = [(rules.RULE_FAILED, "level"), (None, None), future, (rules.NO_EVENT_TIME, None)]
     assert judged(frame, ranged("quarantine"), ahead="1 hour") == expected
     assert judged(frame.where("offset = 0"), ranged("quarantine"), ahead="59 minutes") == [future]
 
