@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 
 from conf.errors import Interrupted, TidemarkError, exit_on_error
 from jobs import arguments, catalog
-from jobs.connectors.kafka.offsets import Position, parse_position
+from jobs.connectors.kafka.offsets import parse_position
 from jobs.pipeline.monitoring.monitor import Monitor
 from jobs.pipeline.run import Run
 from jobs.pipeline.session import log_path, session
@@ -51,7 +51,8 @@ def run_job(words: Sequence[str]) -> int:
         run: Run | None = None
         try:
             with session(settings, args.job, args.job) as spark:
-                run = Run(spark, settings, args.job, _bounds(args))
+                bounds = parse_position(args.start or "earliest"), parse_position(args.end or "latest")
+                run = Run(spark, settings, args.job, bounds if arguments.is_bounded(args) else None)
                 run.left_out.is_allowed = not (arguments.is_bounded(args) or args.adopt)
                 run.skips_lost = args.skip_lost
                 module.build(run)
@@ -100,12 +101,6 @@ def _execute(spark: SparkSession, run: Run, args: Namespace, build: Callable[[Ru
             run.settle(failures.isolated)
             raise
         run.settle(failures.isolated)
-
-
-def _bounds(args: Namespace) -> tuple[Position, Position] | None:
-    if not arguments.is_bounded(args):
-        return None
-    return parse_position(args.start or "earliest"), parse_position(args.end or "latest")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from conf.errors import TidemarkError
 from jobs.connectors.delta.reading import StoredTable
 
 SHOWN = 20
-EXIT_DIFFERENT = 1
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ def compare(left: pa.Table, right: pa.Table) -> Comparison:
     types = [{field.name: field.type for field in table.schema} for table in (left, right)]
     differing = sorted(name for name in types[0].keys() | types[1].keys() if types[0].get(name) != types[1].get(name))
     if differing:
-        told = ", ".join(f"{name} ({types[0].get(name, 'none')}, {types[1].get(name, 'none')})" for name in differing)
-        raise TidemarkError("COLUMNS_DIFFER", f"the tables differ in columns: {told}", "compare tables of one job")
+        texts = ", ".join(f"{name} ({types[0].get(name, 'none')}, {types[1].get(name, 'none')})" for name in differing)
+        raise TidemarkError("COLUMNS_DIFFER", f"the tables differ in columns: {texts}", "compare tables of one job")
     names = sorted(types[0])
     counts = [_counted(table.select(names)) for table in (left, right)]
     only = tuple(
@@ -89,11 +88,6 @@ def _in_order(value: Any, kind: pa.DataType) -> Any:
     return value
 
 
-def read(path: str) -> pa.Table:
-    """Return the newest version of the table at `path`; errors as `naming_damage` has them."""
-    return StoredTable(path).rows()
-
-
 def report(comparison: Comparison, names: Sequence[str], shown: int = SHOWN) -> list[str]:
     """Return the lines of the report; at most `shown` rows of each table, of those that the other lacks."""
     if comparison.same:
@@ -112,9 +106,9 @@ def _rows(count: int) -> str:
 
 def run(tables: Sequence[str], names: Sequence[str], shown: int = SHOWN) -> int:
     """Compare the tables at two places, print what `report` says, and return the exit code."""
-    comparison = compare(*(read(path) for path in tables))
+    comparison = compare(*(StoredTable(path).rows() for path in tables))
     print(*report(comparison, names, shown), sep="\n")
-    return 0 if comparison.same else EXIT_DIFFERENT
+    return 0 if comparison.same else 1
 
 
 def main(argv: Sequence[str]) -> int:

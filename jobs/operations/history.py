@@ -50,7 +50,7 @@ def _list(words: Sequence[str]) -> int:
     settings, where = command_line.settings_of(options), wanted(options.name, options.since, options.failed)
     if options.json:
         for row in rows_of(micro_batch_table.micro_batches(settings, where)):
-            print(json.dumps(row, default=_as_text))
+            print(json.dumps(row, default=datetime.isoformat))
         return 0
     batches = micro_batch_table.newest(settings, SHOWN + 1, where)
     if not batches.num_rows:
@@ -194,10 +194,6 @@ def _time(text: str) -> datetime:
     except (ValueError, OverflowError):
         what = f"--since takes a duration or a time, not `{text}`"
         raise TidemarkError("BAD_ARGUMENTS", what, "for example `2 hours`, or 2026-01-31T12:00:00Z") from None
-
-
-def _as_text(value: Any) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ begins. One whose process is gone stays open until its time-out; fencing its wri
 of the same sink would.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -38,7 +38,7 @@ State = Literal["dead", "lives", "unproven", "foreign", "hanging"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class JudgedTransaction:
     """An open transaction in a partition, and what is known of its writer.
 
     Args:
@@ -123,31 +123,6 @@ def judge(
     return ("dead", f"{author}, which began it, has ended") if gone else ("lives", f"{author} is at it")
 
 
-def findings(
-    blocked: Mapping[Place, tuple[int, int]],
-    transactions: Sequence[OpenTransaction],
-    topics: Collection[str],
-    author_at: Callable[[Place, int, str], Author | None],
-) -> list[Finding]:
-    """Find out what is known of each transaction in a `blocked` partition.
-
-    Args:
-        author_at: the process that began a transaction, by its `open` marker at an offset of a ledger's partition.
-    """
-    by_writer = {(each.topic, each.transactional_id): each for each in transactions}
-    found = []
-    for transaction in transactions:
-        stable, end = blocked[transaction.topic, transaction.partition]
-        id = transaction.transactional_id
-        ledger = ledger_of(id, topics) if id else None
-        opened = by_writer.get((ledger, id)) if ledger else None
-        author = author_at((opened.topic, opened.partition), opened.offset, id) if opened else None
-        state, why = judge(transaction, ledger, author, is_gone(author) if author else None)
-        owner = owner_of(id, ledger) if ledger else ""
-        found.append(Finding(transaction, stable, end - stable, transaction.offset <= stable, state, owner, why))
-    return found
-
-
 class OpenTransactions:
     """The open transactions of a cluster."""
 
@@ -155,7 +130,7 @@ class OpenTransactions:
         self._kafka, self._fences = kafka, fences
         self._admin = connect(kafka)
 
-    def find(self) -> list[Finding]:
+    def find(self) -> list[JudgedTransaction]:
         """Return every open transaction, and what is known of its writer.
 
         Raises:
@@ -163,18 +138,30 @@ class OpenTransactions:
         """
         blocked = blocked_partitions(self._admin)
         topics = self._admin.list_topics(timeout=SECONDS).topics.keys()
+        transactions = self._fences.open_in(blocked.keys())
+        by_writer = {(each.topic, each.transactional_id): each for each in transactions}
+        judged = []
+        for transaction in transactions:
+            stable, end = blocked[transaction.topic, transaction.partition]
+            id = transaction.transactional_id
+            ledger = ledger_of(id, topics) if id else None
+            opened = by_writer.get((ledger, id)) if ledger else None
+            author = self._author_at((opened.topic, opened.partition), opened.offset, id) if opened else None
+            state, why = judge(transaction, ledger, author, is_gone(author) if author else None)
+            owner = owner_of(id, ledger) if ledger else ""
+            is_first = transaction.offset <= stable
+            judged.append(JudgedTransaction(transaction, stable, end - stable, is_first, state, owner, why))
         # Coordinators tell each user of those transactions only that it may describe.
-        found = findings(blocked, self._fences.open_in(blocked.keys()), topics, self._author_at)
-        if any(each.state == "hanging" for each in found) and "Alter" not in cluster_operations(self._admin):
+        if any(each.state == "hanging" for each in judged) and "Alter" not in cluster_operations(self._admin):
             who, command = granting(TO_LIST, self._kafka.client_config())
             lacks = f"{who} lacks the right to {TO_LIST}: {command}"
             why = f"no coordinator tells {who} of it: it has no time-out, or {lacks}"
-            found = [replace(each, why=why) if each.state == "hanging" else each for each in found]
-        return found
+            judged = [replace(each, why=why) if each.state == "hanging" else each for each in judged]
+        return judged
 
-    def abort(self, found: Iterable[Finding]) -> list[str]:
-        """End those of `found` that are dead, and still the same; return the ids of their writers."""
-        dead = {each.transaction.transactional_id for each in found if each.state == "dead"}
+    def abort(self, judged: Iterable[JudgedTransaction]) -> list[str]:
+        """End those of `judged` that are dead, and still the same; return the ids of their writers."""
+        dead = {each.transaction.transactional_id for each in judged if each.state == "dead"}
         if not dead:
             return []
         # A transaction that has begun since, under the same id, has another producer, or begins at another offset.
@@ -185,6 +172,7 @@ class OpenTransactions:
         return ended
 
     def _author_at(self, place: Place, offset: int, writer: str) -> Author | None:
+        """Return the process that began a transaction, by its `open` marker at an offset of a ledger's partition."""
         connection = {**self._kafka.client_config(), "isolation.level": "read_uncommitted"}
         consumer = open_consumer(connection)
         try:
@@ -196,27 +184,27 @@ class OpenTransactions:
             consumer.close()
 
 
-def lines(found: Sequence[Finding], servers: str, now_ms: float) -> Iterator[str]:
+def lines(judged: Sequence[JudgedTransaction], servers: str, now_ms: float) -> Iterator[str]:
     """Yield the lines that people read of each partition and its transactions."""
-    if not found:
+    if not judged:
         yield "no transaction is open: readers of committed records get all there is"
-    for (topic, partition), group in groupby(found, lambda each: (each.transaction.topic, each.transaction.partition)):
+    for (topic, partition), group in groupby(judged, lambda each: (each.transaction.topic, each.transaction.partition)):
         each, *more = group
         yield f"{topic} partition {partition}: readers wait at offset {each.stable:,}, {each.waiting:,} before the end"
-        for finding in (each, *more):
-            yield from _transaction_lines(finding, servers, now_ms)
+        for transaction in (each, *more):
+            yield from _transaction_lines(transaction, servers, now_ms)
 
 
-def _transaction_lines(finding: Finding, servers: str, now_ms: float) -> Iterator[str]:
-    transaction = finding.transaction
+def _transaction_lines(judged: JudgedTransaction, servers: str, now_ms: float) -> Iterator[str]:
+    transaction = judged.transaction
     since = datetime.fromtimestamp(transaction.since_ms / 1000, UTC)
     ends = f", its time-out is {transaction.timeout_ms / 1000:,.0f} s" if transaction.timeout_ms else ""
-    behind = "" if finding.is_first else " (behind the first)"
+    behind = "" if judged.is_first else " (behind the first)"
     id = transaction.transactional_id or "-"
     yield f"  {id}  producer id {transaction.producer_id}  from offset {transaction.offset:,}{behind}"
     yield f"    since {since:%Y-%m-%d %H:%M:%S}Z, {(now_ms - transaction.since_ms) / 1000:,.0f} s{ends}"
-    yield f"    {finding.state}: {', '.join(part for part in (finding.owner, finding.why) if part)}"
-    if finding.state in ("foreign", "hanging"):
+    yield f"    {judged.state}: {', '.join(part for part in (judged.owner, judged.why) if part)}"
+    if judged.state in ("foreign", "hanging"):
         place = f"--topic {transaction.topic} --partition {transaction.partition} --start-offset {transaction.offset}"
         command = f"local/tidemark kafka transactions --bootstrap-server {servers} abort {place}"
         yield f"    where you know that its writer is gone: {command}"

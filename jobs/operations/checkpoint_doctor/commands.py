@@ -7,7 +7,7 @@ the checkpoint is recorded in the table, by a commit without rows. Each step is 
 import json
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from pyspark.sql import SparkSession
 
@@ -41,22 +41,18 @@ def main(words: Sequence[str]) -> int:
 def act(spark: SparkSession, settings: Settings, run: Run, args: Namespace) -> int:
     """Carry out an action on the declared outputs of `run`, and print what there is to say; return the exit code."""
     if args.action == "doctor":
-        return _diagnose(Doctor(spark, settings, run), args.json)
+        code = 0
+        for diagnosis in Doctor(spark, settings, run).diagnoses():
+            code = max(code, int(diagnosis.answer not in NOTHING_TO_DO))
+            for line in [json.dumps(asdict(diagnosis))] if args.json else diagnosis.lines():
+                print(line, flush=True)
+        return code
     if args.action == "repartition":
         lines = repartition(spark, settings, run, args.output)
     else:
         lines = rename(spark, settings, run, args.output, args.source)
     print("\n".join(lines))
     return 0
-
-
-def _diagnose(doctor: Doctor, as_json: bool) -> int:
-    code = 0
-    for diagnosis in doctor.diagnoses():
-        code = max(code, int(diagnosis.answer not in NOTHING_TO_DO))
-        for line in [json.dumps(diagnosis.to_json())] if as_json else diagnosis.lines():
-            print(line, flush=True)
-    return code
 
 
 ADOPT = "it publishes to a topic: start the job once with --adopt"

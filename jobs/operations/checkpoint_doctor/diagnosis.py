@@ -5,7 +5,7 @@ What the code as it is now would keep, Spark says itself: it plans the query, an
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -31,7 +31,6 @@ from jobs.pipeline.remedies import new_topic_remedy, require_whole
 from jobs.pipeline.run import Run
 from jobs.pipeline.state_store import PARTITIONS, PROVIDER, STATE, frozen
 
-NO_BATCH = "no batch was ever done"
 METADATA = ("_metadata", "_stateSchema")  # Spark's files that describe a state
 
 
@@ -62,9 +61,6 @@ class Diagnosis:
         if self.remedy:
             yield f"{'':<40} do: {self.remedy}"
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 class Doctor:
     """Compares the declared outputs of `run` with the checkpoints that are there."""
@@ -87,7 +83,7 @@ class Doctor:
             return [damage]
         batch = checkpoint.last_commit(self._spark, folder)
         if batch is None:
-            return [Change("safe", NO_BATCH)]
+            return [Change("safe", "no batch was ever done")]
         found = changes(self._before(output, folder, batch, was_named), self._now(output, folder, batch))
         if checkpoint.entry(self._spark, folder, batch + 1) is not None:
             what = f"batch {batch + 1} was begun and not finished: this code runs it again, with the same offsets"

@@ -50,9 +50,6 @@ class ClusterTopics:
     known: Mapping[str, Mapping[str, str]]
     publishing: Collection[str] = ()
 
-    def is_there(self, topic: str) -> bool:
-        return topic in self.ids
-
     def recreated(self, query_id: str) -> set[str]:
         """Return the query's topics that are others now."""
         known = self.known.get(query_id, {})
@@ -137,7 +134,7 @@ def check_coverage(
         report.rows += audit.read()
         queries = {chain.key.query_id for table in audit.tables.values() for chain in table.chains}
         is_another = any(audit.topic in topics.recreated(query) for query in queries)
-        can_be_asked = topics.is_there(audit.topic) and not is_another
+        can_be_asked = audit.topic in topics.ids and not is_another
         report.findings += check_rows(audit, topics.partitions(audit.topic) if can_be_asked else None, reader)
     report.findings.sort(key=lambda finding: not finding.is_problem)
     return report
@@ -154,9 +151,8 @@ def _topics_on_cluster(settings: Settings, admin: AdminClient, coverage: Coverag
     topics = topics_of(chains).union(*(sink.topics for sink in coverage.sinks))
     in_ledgers = {sink.chain.key.query_id: sink.source_topics for sink in coverage.sinks if sink.chain}
     known = in_ledgers | topic_ids_by_query(settings.paths.checkpoints)
-    publishing = {sink.chain.key.query_id for sink in coverage.sinks if sink.chain}
     ids = topic_ids(admin, topics, settings.kafka.client_config())
-    return ClusterTopics(edges(admin, topics), ids, known, publishing)
+    return ClusterTopics(edges(admin, topics), ids, known, in_ledgers.keys())
 
 
 def _quarantines(settings: Settings, tables: Mapping[str, TableCoverage]) -> dict[str, TableCoverage]:
@@ -209,7 +205,7 @@ def _check_sink(sink: SinkCoverage, topics: ClusterTopics, complete: bool) -> It
     """Find what is wrong with the offsets of an output topic."""
     for topic, id in sink.topics.items():
         if id and topics.ids.get(topic) != id:
-            what = "was deleted and created again" if topics.is_there(topic) else "was deleted"
+            what = "was deleted and created again" if topic in topics.ids else "was deleted"
             text = f"{sink.sink}: its output topic {topic} {what} since it was written"
             yield Finding("TOPIC_RECREATED", sink.sink, text, "`--adopt` goes on with the topic as it is", topic)
     if sink.missing:
@@ -260,7 +256,7 @@ def _against_topics(
     spans = merge_spans(span for chain in chains for span in chain.spans)
     names = sorted({span.topic for span in spans})
     for topic in names:
-        if not topics.is_there(topic):
+        if topic not in topics.ids:
             text, remedy = f"{name}: its topic {topic} is not on the cluster", "see kafka.bootstrap_servers"
             yield Finding("TOPIC_MISSING", name, text, remedy, topic)
         elif topic in recreated:

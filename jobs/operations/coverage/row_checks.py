@@ -23,7 +23,6 @@ BRONZE = ("partition", "offset")
 SILVER = ("_partition", "_offset")
 DELETED = "_deleted"  # a column of silver tables that hold only the newest row of each key
 WIDENING = {"typeWidening", "typeWidening-preview"}
-VECTORS = "deletionVectors"
 Offsets = npt.NDArray[np.int64]
 NO_OFFSETS: Offsets = np.empty(0, np.int64)
 OffsetRun = tuple[int, int]
@@ -291,7 +290,7 @@ def _columns_of(held: TableCoverage) -> set[str]:
 def _can_be_read(held: TableCoverage) -> bool:
     """Return whether rows that were deleted can be told from those that are there."""
     table = _opened(held.path, held.version, held.anew)
-    return not (WIDENING & _features(table) and VECTORS in _features(table))
+    return not (WIDENING & _features(table) and "deletionVectors" in _features(table))
 
 
 def _features(table: DeltaTable) -> set[str]:

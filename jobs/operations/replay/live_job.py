@@ -1,6 +1,6 @@
 """Reads what the live job has done: its queries, by their checkpoints, its late rows, and which periods are due."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
@@ -156,16 +156,11 @@ def due_periods(
     closed = _floor(min(watermarks), every)
     done = [period for replay in replays if replay.state == "done" and (period := _replayed_period(replay))]
     first = _floor(max(since, BEGINNING), every) if since else max((end for _, end in done), default=closed - every)
-    periods = [period for period in _periods(first, closed, every) if not _is_covered(period, done)]
+    starts = (first + number * every for number in range(max(0, (closed - first) // every)))
+    periods = [(start, start + every) for start in starts if not _is_covered((start, start + every), done)]
     last = {period: replay for replay in replays if (period := _replayed_period(replay))}
     withdrawn = {period: last[period] for period in periods if period in last and last[period].state in WITHDRAWN}
     return Due([period for period in periods if period not in withdrawn], list(withdrawn.items()))
-
-
-def _periods(first: datetime, until: datetime, every: timedelta) -> Iterator[Period]:
-    while first + every <= until:
-        yield first, first + every
-        first += every
 
 
 def _is_covered(period: Period, done: Sequence[Period]) -> bool:

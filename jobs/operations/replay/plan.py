@@ -289,7 +289,9 @@ def plan_lines(settings: Settings, replay: Replay, speed: float | None) -> Itera
         for table in part.tables:
             yield f"  replaces  {table.rows.table:<24} {_replaced(settings, table)}"
         if part.topic:
-            yield f"  sends to  {part.topic:<24} {_sent(part)}, each once, with a header that names the replay"
+            times = part.sends_since, part.sends_until
+            sent = f"the records of event times {_span(*times)}" if any(times) else "the records"
+            yield f"  sends to  {part.topic:<24} {sent}, each once, with a header that names the replay"
     rate = speed or UNMEASURED
     how = "as the job's last replay" if speed else "a guess: no replay of this job has run yet"
     size = f"about {replay.bytes / 1e6:,.1f} MB, {replay.records / rate:,.0f} s"
@@ -306,27 +308,14 @@ def _replaced(settings: Settings, table: Replacement) -> str:
         return "nothing: no column tells which rows a range makes (event_time=)"
     if table.version is None:
         return "all: the table is new"
-    windows, count = _touched(settings, table)
+    windows, count, live = 0, 0, find_stored(settings, rows.table)
+    if live is not None:
+        condition = time_condition(rows.event_time, table.start, table.until, live.columns.field(rows.event_time).type)
+        times = live.rows([rows.event_time], condition)[rows.event_time]
+        windows, count = pc.count_distinct(times).as_py(), len(times)
     return f"{rows.event_time} {_span(table.start, table.until)}: {windows:,} windows or times, {count:,} rows now"
-
-
-def _sent(part: Part) -> str:
-    if part.sends_since is None and part.sends_until is None:
-        return "the records"
-    return f"the records of event times {_span(part.sends_since, part.sends_until)}"
 
 
 def _span(start: datetime | None, until: datetime | None) -> str:
     first, last = (edge.isoformat(" ", "minutes") if edge else "" for edge in (start, until))
     return f"from {first or 'the first'} to {last or 'the last'}"
-
-
-def _touched(settings: Settings, table: Replacement) -> tuple[int, int]:
-    """Return how many different event times, and rows, the live table has in the range."""
-    live = find_stored(settings, table.rows.table)
-    if live is None:
-        return 0, 0
-    name = str(table.rows.event_time)  # each table whose rows a range replaces has one
-    condition = time_condition(name, table.start, table.until, live.columns.field(name).type)
-    column = live.rows([name], condition)[name]
-    return int(pc.count_distinct(column).as_py()), len(column)
