@@ -21,14 +21,10 @@ PLAIN: list[tuple[Any, Any]] = [
     (pa.types.is_integer, "int"),
     (pa.types.is_float64, "double"),
     (pa.types.is_floating, "float"),
-    (pa.types.is_string, "string"),
-    (pa.types.is_large_string, "string"),
-    (pa.types.is_string_view, "string"),
+    *((is_text, "string") for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)),
     (pa.types.is_null, "string"),
-    (pa.types.is_binary, "bytes"),
-    (pa.types.is_large_binary, "bytes"),
+    *((is_binary, "bytes") for is_binary in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)),
     (pa.types.is_fixed_size_binary, "bytes"),
-    (pa.types.is_binary_view, "bytes"),
     (pa.types.is_date, {"type": "int", "logicalType": "date"}),
 ]
 EXTENSIONS: dict[str, Any] = {"arrow.uuid": {"type": "string", "logicalType": "uuid"}, "arrow.bool8": "boolean"}

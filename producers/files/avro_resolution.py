@@ -130,11 +130,10 @@ class _Pairs:
         is_number = written.kind in NUMBERS and wanted.kind in NUMBERS
         if not is_number and not (written.kind in ("bytes", "fixed") and wanted.kind in ("bytes", "fixed")):
             return meaning_of(written)
-        return self._noting(f"a {written} of the file taken as it is stored, where the schema has {wanted}")
+        line = f"a {written} of the file taken as it is stored, where the schema has {wanted}"
 
-    def _noting(self, note: str) -> Convert:
         def convert(value: Any) -> Any:
-            self._note(note)
+            self._note(line)
             return value
 
         return convert

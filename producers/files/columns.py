@@ -51,13 +51,10 @@ class Records:
 
 
 class ColumnReader:
-    """Reads records of one schema from pieces of one file.
-
-    Raises:
-        NotColumnarError: where a field, the key, the event time or a header needs the rows.
-    """
+    """Reads records of one schema from pieces of one file."""
 
     def __init__(self, file: Input, schema_id: int, text: str, parts: Parts, reading: Reading, limits: Limits) -> None:
+        """Raises NotColumnarError, where a field, the key, the event time or a header needs the rows."""
         schema: Any = load_schema(text)
         try:
             self._encode = ColumnarEncoder(schema_id, text)

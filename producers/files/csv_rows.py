@@ -105,10 +105,7 @@ class CsvInput:
 
     def _rows(self, lines: "_Lines", returned_only: bool = False) -> Iterator[Row]:
         for line, raw, cells, problem in self._records(lines, len(self._columns), returned_only):
-            if problem or not is_utf8(raw):
-                yield Row(line, raw, None, problem or NOT_UTF8)
-            else:
-                yield Row(line, raw, dict(zip(self._columns, cells, strict=True)))
+            yield Row(line, raw, None if problem else dict(zip(self._columns, cells, strict=True)), problem)
 
     def _note_blank_lines(self) -> None:
         if self._blank_lines and len(self._columns) == 1:
@@ -117,9 +114,9 @@ class CsvInput:
             self.notes.append(f"{self.name}: {what} no row, though the file has but one column: {remedy}")
 
     def _header(self) -> list[str]:
-        for line, raw, cells, problem in self._records(self._lines, None):
-            if problem or not is_utf8(raw):
-                raise bad_file(self.name, f"its header, line {line}, cannot be read: {problem or NOT_UTF8}")
+        for line, _, cells, problem in self._records(self._lines, None):
+            if problem:
+                raise bad_file(self.name, f"its header, line {line}, cannot be read: {problem}")
             return [cell.strip() for cell in cells]
         return []
 
@@ -149,7 +146,8 @@ class CsvInput:
                 reader = _reader(lines, self.delimiter, self.quoted, strict=True)
                 yield line, lines.taken[0].rstrip("\r\n"), [], problem
             elif cells:
-                yield line, "".join(lines.taken).rstrip("\r\n"), cells, ""
+                raw = "".join(lines.taken).rstrip("\r\n")
+                yield line, raw, cells, "" if is_utf8(raw) else NOT_UTF8
             elif width is not None and lines is self._lines:
                 self._blank_lines += 1
 

@@ -1,6 +1,7 @@
 """Opens input files: CSV, JSON, Parquet and Avro, as they are, in gzip or in a zip archive; text in any encoding."""
 
 import codecs
+import contextlib
 import gzip
 import io
 import re
@@ -64,10 +65,7 @@ class Opening:
 
 def open_inputs(paths: Sequence[Path], opening: Opening) -> Iterator[Input]:
     """Yield every file, and every member of every archive; each is closed before the next is opened.
-
-    Raises:
-        TidemarkError: NO_FILE, UNKNOWN_FORMAT, BAD_FILE.
-    """
+    Raises TidemarkError NO_FILE, UNKNOWN_FORMAT, BAD_FILE."""
     require_files(paths)
     for path in paths:
         for name, stream in _streams(path):
@@ -81,15 +79,11 @@ def open_inputs(paths: Sequence[Path], opening: Opening) -> Iterator[Input]:
 def require_files(paths: Sequence[Path]) -> None:
     """Raise TidemarkError NO_FILE for the first that is no file."""
     for path in paths:
-        if not _is_file(path):
+        is_file = False
+        with contextlib.suppress(OSError):  # no file can have such a name
+            is_file = path.is_file()
+        if not is_file:
             raise TidemarkError("NO_FILE", f"no file {path}", "check the path")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # no file can have such a name
-        return False
 
 
 def _streams(path: Path) -> Iterator[tuple[str, io.BufferedReader]]:

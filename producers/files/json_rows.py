@@ -61,13 +61,8 @@ class JsonInput:
         return None
 
     def rows(self) -> Iterator[Row]:
-        """Yield every object, and every line or element that is none."""
-        if self._spans_lines:
-            for line, raw, value in JsonValues(self.name, self._stream, self._decoder):
-                yield self._row(line, raw, value)
-            return
-        for block, before in self._blocks():
-            yield from self.rows_of(block, before)
+        for piece in self.pieces():
+            yield from piece if isinstance(piece, Iterator) else piece.rows()
 
     def column_types(self, schema: Mapping[str, Any]) -> pa.Schema:
         """Return the types of the schema's fields, of times as the first object has them; raises NotColumnarError."""
@@ -84,9 +79,9 @@ class JsonInput:
         return pa.schema(types)
 
     def pieces(self) -> Iterator[Piece | Iterator[Row]]:
-        """Yield the rows, as pieces wherever each line holds an object."""
+        """Yield the rows, also of what is no object; as pieces wherever each line holds one."""
         if self._spans_lines:
-            yield self.rows()
+            yield (self._row(*value) for value in JsonValues(self.name, self._stream, self._decoder))
             return
         for block, before in self._blocks():
             yield JsonPiece(self, block, before) if is_regular(block) else self.rows_of(block, before)

@@ -39,7 +39,12 @@ class Shape:
         elif isinstance(value, dict):
             self.kinds.add("record")
             for name, child in value.items():
-                self._add_field(name, child)
+                if name not in self.fields and is_utf8(name):
+                    self.fields[name] = Shape(self._depth + 1)
+                if name in self.fields:
+                    self.fields[name].add(child)
+                else:
+                    self.lost_names = True
         elif isinstance(value, list):
             self.kinds.add("array")
             self.items = self.items or Shape(self._depth + 1)
@@ -47,15 +52,6 @@ class Shape:
                 self.items.add(child)
         else:
             self._add_scalar(value)
-
-    def _add_field(self, name: str, value: Any) -> None:
-        field = self.fields.get(name)
-        if field is None and is_utf8(name):
-            field = self.fields[name] = Shape(self._depth + 1)
-        if field:
-            field.add(value)
-        else:
-            self.lost_names = True
 
     def _add_scalar(self, value: Any) -> None:
         if isinstance(value, bool):
@@ -65,7 +61,8 @@ class Shape:
             self.largest = max(self.largest, abs(value))
         elif isinstance(value, str):
             # Once there is other text, what looks like a time is text as well.
-            self.kinds.add("string" if "string" in self.kinds else _text_kind(value))
+            is_maybe_time = "string" not in self.kinds and value[:1].isdigit()
+            self.kinds.add(next((kind for kind in TIMES if is_maybe_time and is_time(kind, value)), "string"))
         else:
             self.kinds.add(TOO_LONG if isinstance(value, Decimal) else "double")
 
@@ -127,9 +124,3 @@ class JsonTypes:
 
     def notes(self) -> list[str]:
         return self._shape.notes()
-
-
-def _text_kind(text: str) -> str:
-    if not text[:1].isdigit():
-        return "string"
-    return next((kind for kind in TIMES if is_time(kind, text)), "string")

@@ -79,10 +79,7 @@ def infer_only(request: FileRequest, folder: Path = FOLDER) -> None:
 
 def file_identity(request: FileRequest, schema_id: int, text: str) -> dict[str, str]:
     """Return all that decides on the records of files, by name; a run goes on only where all of it is the same.
-
-    Raises:
-        TidemarkError: BAD_FILE, where a file cannot be read.
-    """
+    Raises TidemarkError BAD_FILE."""
     parts, reading, opening = request.parts, request.reading, request.opening
     return {
         "topic": request.topic,

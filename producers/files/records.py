@@ -250,7 +250,6 @@ class FileRows:
 
 
 def _rows_at(piece: Piece, places: Sequence[int]) -> Iterator[Row]:
-    """Return some rows of a piece, in order."""
     if len(places) <= FEW_ROWS:
         return (piece.row(place) for place in places)
     wanted = frozenset(places)

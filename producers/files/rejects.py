@@ -122,10 +122,7 @@ class Rejects:
 
 def keep_first(path: Path, count: int) -> None:
     """Leave the first `count` rows in a reject file: the rest is of rows that will be read again, maybe cut short.
-
-    Raises:
-        TidemarkError: NO_REJECT_FILE, where the file is no reject file.
-    """
+    Raises TidemarkError NO_REJECT_FILE, where it is none."""
     with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
         end = 0
         for number, line in enumerate(file, start=1):

@@ -56,16 +56,13 @@ class RowReader:
         """Return a row of the file as the codec takes it; raises UnfitError."""
         if row.values is None:
             raise UnfitError(row.problem)
-        resolve = self._resolve(file)
         convert = self._convert[file.from_text, isinstance(file, JsonInput)]
-        return convert(resolve(row.values) if resolve else row.values)
-
-    def _resolve(self, file: Input) -> Convert | None:
         if not isinstance(file, AvroInput):
-            return None
+            return convert(row.values)
         if self._resolution is None or self._resolution[0] is not file:
             self._resolution = (file, resolution(file.stored, self._text, self.notes, self._numbers))
-        return self._resolution[1]
+        resolve = self._resolution[1]
+        return convert(resolve(row.values) if resolve else row.values)
 
     def reason(self, exc: UnfitError | CodecError) -> str:
         """Return why a row does not fit, without what its schema marks as personal data."""

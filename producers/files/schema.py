@@ -15,6 +15,7 @@ from conf.topics import Topic
 from producers.files.avro_fields import Field, avro_fields, event, renamed, require_precision, type_name
 from producers.files.avro_rows import AvroInput
 from producers.files.csv_rows import CsvInput
+from producers.files.json_rows import JsonInput
 from producers.files.json_types import JsonTypes
 from producers.files.parquet_rows import ParquetInput
 from producers.files.rows import SAY_ENCODING, Input
@@ -64,11 +65,7 @@ def find_schema(topic: str, schema_file: Path | None, declared: Topic | None, fo
 
 
 def write_schema(inferred: Inferred, path: Path) -> None:
-    """Write an inferred schema to `path` for review, and say so.
-
-    Raises:
-        TidemarkError: SCHEMA_EXISTS, SCHEMA_NOT_WRITTEN.
-    """
+    """Write an inferred schema to `path` for review; raises TidemarkError SCHEMA_EXISTS or SCHEMA_NOT_WRITTEN."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
@@ -94,7 +91,9 @@ def infer_schema(topic: str, inputs: Iterable[Input], nulls: frozenset[str]) -> 
     first: Input | None = None
     names, notes = [], []
     for file in inputs:
-        first, types = first or file, types or _types_for(file, nulls)
+        if first is None or types is None:
+            first = file
+            types = CellTypes(nulls) if isinstance(file, CsvInput) else TYPES[type(file)]()
         if type(file) is not type(first):
             raise _mixed(f"{file.name} is of another kind than {first.name}")
         types.add(file)
@@ -166,11 +165,8 @@ class AvroTypes:
 
 
 def topic_schema(header: Any) -> tuple[Any, list[str]]:
-    """Return the schema of the records of an Avro file, and a note on each thing of its header that is not in it.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA.
-    """
+    """Return the schema of the records of an Avro file, and a note on each thing of its header that is not in it;
+    raises TidemarkError INVALID_SCHEMA."""
     schema = copy.deepcopy(header)
     notes = [*_without_own_attributes(schema)]
     return schema, notes + [f"{what}: it is left out" for what in without_unfit_defaults(schema)]
@@ -198,6 +194,12 @@ def _left_out(declared: dict[str, Any], attribute: str, of: str) -> str:
 
 Types = ArrowTypes | AvroTypes | CellTypes | JsonTypes
 """The types of one kind of files. `problems`: one for each row that cannot be read; the first says where, and why."""
+
+TYPES: dict[type[Input], type[ArrowTypes] | type[AvroTypes] | type[JsonTypes]] = {
+    ParquetInput: ArrowTypes,
+    AvroInput: AvroTypes,
+    JsonInput: JsonTypes,
+}
 
 
 def pretty(schema: Mapping[str, Any]) -> str:
@@ -229,14 +231,6 @@ def _check_decimals(schema: Any, path: str) -> None:
             _check_decimals(field["type"], f"{path}.{field['name']}".lstrip("."))
 
 
-def _types_for(file: Input, nulls: frozenset[str]) -> Types:
-    if isinstance(file, AvroInput):
-        return AvroTypes()
-    if isinstance(file, ParquetInput):
-        return ArrowTypes()
-    return CellTypes(nulls) if isinstance(file, CsvInput) else JsonTypes()
-
-
 def _described(topic: str, types: ArrowTypes | CellTypes | JsonTypes, names: list[str]) -> Inferred:
     name = type_name(topic)
     files = ", ".join(Path(path).name for path in names)
@@ -244,9 +238,8 @@ def _described(topic: str, types: ArrowTypes | CellTypes | JsonTypes, names: lis
     schema = event(name, types.fields(name), namespace=NAMESPACE, doc=doc)
     text = pretty(schema)
     load_schema(text)
-    notes = [f"{source!r} {_why(source)}: the field is `{field}`" for source, field in renamed(schema)]
+    notes = []
+    for source, field in renamed(schema):
+        why = "is another column's name, whatever the case" if NAME.fullmatch(source) else "is no Avro name"
+        notes.append(f"{source!r} {why}: the field is `{field}`")
     return Inferred(text, notes + types.notes())
-
-
-def _why(source: str) -> str:
-    return "is another column's name, whatever the case" if NAME.fullmatch(source) else "is no Avro name"

@@ -31,7 +31,7 @@ CODES = {
 TRAILING_ZERO = re.compile(r".*\.([0-9]*[1-9]0+|00+)([eE]|\Z)")
 NEGATIVE_ZERO = re.compile(r"-0*\.?0*\Z")
 # Ways to write the same number: a column may have one of each line.
-WAYS = [
+WAY_PATTERNS = [
     {"5": r"-?[0-9]+\Z", "5.": r".*\.\Z", "5.0": r".*\.0\Z"},
     {"5e9": r"-?[0-9]+[eE]", "5.e9": r".*\.[eE]", "5.0e9": r".*\.0[eE]"},
     {".5": r"-?\.", "0.5": r"-?0\."},
@@ -39,8 +39,8 @@ WAYS = [
     {"1e9": r".*[eE][0-9]", "1e+9": r".*[eE]\+"},
     {"1e-9": r".*[eE][+-]?[0-9]\Z", "1e-09": r".*[eE][+-]?0[0-9]\Z"},
 ]
+WAYS = [{way: re.compile(pattern) for way, pattern in ways.items()} for ways in WAY_PATTERNS]
 LEADING_POINT = 2
-COMPILED = [{way: re.compile(pattern) for way, pattern in ways.items()} for ways in WAYS]
 
 
 class Numbers:
@@ -91,15 +91,15 @@ class Numbers:
 
     def _look(self, shape: str, values: pa.Array, shapes: pa.Array) -> None:
         if NOT_FINITE.match(shape):
-            self._see("not finite", shape)
+            self._seen.setdefault("not finite", shape)
             return
         self._finite = True
         text = None
         for reason, pattern in (*CODES.items(), (TRAILING, TRAILING_ZERO), ("-0", NEGATIVE_ZERO)):
             if reason not in self._seen and pattern.match(shape):
                 text = text or values[pc.index(shapes, shape).as_py()].as_py()
-                self._see(reason, text)
-        for seen, ways in zip(self._ways, COMPILED, strict=True):
+                self._seen.setdefault(reason, text)
+        for seen, ways in zip(self._ways, WAYS, strict=True):
             for way, pattern in ways.items():
                 if way not in seen and pattern.match(shape):
                     text = text or values[pc.index(shapes, shape).as_py()].as_py()
@@ -107,11 +107,7 @@ class Numbers:
         zeros = re.match(r"-?0?\.(0*)[1-9]", shape)
         self._zeros = max(self._zeros, len(zeros[1])) if zeros and "e" not in shape.lower() else self._zeros
 
-    def _see(self, reason: str, text: str) -> None:
-        self._seen.setdefault(reason, text)
-
     def _measure(self, plain: pa.Array) -> None:
-        """Return the digits before and behind the point."""
         finite = plain.filter(pc.invert(pc.match_substring_regex(plain, "[nN]")))
         if not len(finite):
             return
@@ -127,7 +123,8 @@ class Numbers:
             return
         for text in long.to_pylist():
             if not NOT_FINITE.match(text) and not is_printed_alike(float(text), text):
-                return self._see(TOO_LONG, text)
+                self._seen[TOO_LONG] = text
+                return
 
     def _decimal(self) -> dict[str, Any] | None:
         if self._exponents or len(self._fraction_digits) != 1 or {"not finite", "-0"} & self._seen.keys():
@@ -189,8 +186,7 @@ def is_time(kind: str, text: str) -> bool:
     return True
 
 
-def fitting(kind: str, values: pa.Array) -> pa.Array:
-    """Return whether each value fits the type."""
+def _fit(kind: str, values: pa.Array) -> pa.Array:
     fits = pc.match_substring_regex(values, PATTERNS[kind])
     if kind not in TIMES or not pc.any(fits).as_py():
         return fits
@@ -212,7 +208,7 @@ class Column:
         """Look at more values, none of them null."""
         self.count += len(values)
         for kind in list(self.misfits) if len(values) else []:
-            fits = fitting(kind, values)
+            fits = _fit(kind, values)
             bad = len(values) - (pc.sum(fits).as_py() or 0)
             if bad:
                 self.examples.setdefault(kind, values.filter(pc.invert(fits))[0].as_py())
