@@ -2,14 +2,19 @@
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 
-from conf import ROOT, credentials, state_dir
+from conf import ROOT, credentials, home, state_dir
 from conf.errors import TidemarkError, exit_on_error, nearest
 from local.processes import end_on_signal, interrupts_held_back
+from local.state_folder import remove_dead
+
+STATE_MARKER = ".tidemark-state"  # written by local/bootstrap.sh when it makes the folder
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ COMMANDS = {
     "notebook": Command("open the notebooks in JupyterLab", "local.cli:notebook"),
     "sbom": Command("packages and jars with hashes and licences, as CycloneDX", "local.sbom:main"),
     "lock": Command("make the locks in conf/ anew", "local.lock:main"),
-    "clean": Command("stop the broker and remove the state folder", "local.state_folder:clean"),
+    "clean": Command("stop the broker and remove the state folder", "local.cli:clean"),
 }
 
 
@@ -118,6 +123,49 @@ def config(argv: Sequence[str]) -> int:
     parser.add_argument("action", choices=["show"])
     print(show(command_line.settings_of(command_line.parse(parser, argv))))
     return 0
+
+
+def clean(argv: Sequence[str]) -> int:
+    """Stop the embedded broker and remove the state folder: packages, jars, topics' data, tables, checkpoints, logs."""
+    credentials.refuse_secrets(argv)
+    argparse.ArgumentParser(prog="local/tidemark clean", description=clean.__doc__).parse_args(argv)
+    state = state_dir()
+    if not state.exists():
+        print(f"nothing to remove: there is no {state}")
+        return 0
+    _require_ours(state)
+    _stop_broker(state)
+    remove_dead()
+    try:
+        shutil.rmtree(state)
+    except OSError as exc:  # it names a file without its folder
+        raise OSError(exc.errno, exc.strerror, str(state)) from exc
+    print(f"removed {state}")
+    return 0
+
+
+def _require_ours(state: Path) -> None:
+    """Refuse a folder that Tidemark did not make; raises TidemarkError NOT_OURS."""
+    ours = state == ROOT / ".tidemark" or (state / STATE_MARKER).is_file()
+    if not ours or state in (ROOT, *ROOT.parents, home()):
+        remedy = "look at it, and remove it by hand if nobody needs it"
+        raise TidemarkError("NOT_OURS", f"TIDEMARK_STATE is {state}, a folder that Tidemark did not make", remedy)
+
+
+def _stop_broker(state: Path) -> None:
+    """Stop the embedded broker, where there is one.
+
+    Raises:
+        TidemarkError: NO_PACKAGES, where one was started, and the packages that recognise its process are gone.
+    """
+    if not list((state / "broker").glob("node-*/pid")):
+        return
+    try:
+        from local.broker import Cluster  # here: clean works without packages too
+    except ModuleNotFoundError as exc:
+        what = "a broker may run and cannot be stopped without the packages"
+        raise TidemarkError("NO_PACKAGES", what, "run `local/tidemark setup`, then clean") from exc
+    Cluster(state / "broker", state / "logs").stop()
 
 
 def test(argv: Sequence[str]) -> int:

@@ -1,69 +1,20 @@
-"""Keeps the state folder: writes its files whole, and gives temporary folders that go with their process.
+"""Keeps the state folder: writes its files whole, and gives temporary folders that go with their process."""
 
-`local/tidemark clean` removes all of it.
-"""
-
-import argparse
 import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from conf import ROOT, credentials, home, state_dir
-from conf.errors import TidemarkError
+from conf import state_dir
 from local.processes import exclusive
 
 PREFIX = "job-"
 LOCK, LINK = "lock", "link"
 # A socket's address holds 107 bytes; Spark's are named `/.<uuid>.sock`.
 LONGEST = 107 - len("/.00000000-0000-0000-0000-000000000000.sock")
-MARKER = ".tidemark-state"  # written by local/bootstrap.sh when it makes the folder
-
-
-def clean(argv: Sequence[str]) -> int:
-    """Stop the embedded broker and remove the state folder: packages, jars, topics' data, tables, checkpoints, logs."""
-    credentials.refuse_secrets(argv)
-    argparse.ArgumentParser(prog="local/tidemark clean", description=clean.__doc__).parse_args(argv)
-    state = state_dir()
-    if not state.exists():
-        print(f"nothing to remove: there is no {state}")
-        return 0
-    _require_ours(state)
-    _stop_broker(state)
-    remove_dead()
-    try:
-        shutil.rmtree(state)
-    except OSError as exc:  # it names a file without its folder
-        raise OSError(exc.errno, exc.strerror, str(state)) from exc
-    print(f"removed {state}")
-    return 0
-
-
-def _require_ours(state: Path) -> None:
-    """Refuse a folder that Tidemark did not make; raises TidemarkError NOT_OURS."""
-    ours = state == ROOT / ".tidemark" or (state / MARKER).is_file()
-    if not ours or state in (ROOT, *ROOT.parents, home()):
-        remedy = "look at it, and remove it by hand if nobody needs it"
-        raise TidemarkError("NOT_OURS", f"TIDEMARK_STATE is {state}, a folder that Tidemark did not make", remedy)
-
-
-def _stop_broker(state: Path) -> None:
-    """Stop the embedded broker, where there is one.
-
-    Raises:
-        TidemarkError: NO_PACKAGES, where one was started, and the packages that recognise its process are gone.
-    """
-    if not list((state / "broker").glob("node-*/pid")):
-        return
-    try:
-        from local.broker import Cluster  # here: clean works without packages too
-    except ModuleNotFoundError as exc:
-        what = "a broker may run and cannot be stopped without the packages"
-        raise TidemarkError("NO_PACKAGES", what, "run `local/tidemark setup`, then clean") from exc
-    Cluster(state / "broker", state / "logs").stop()
 
 
 @contextmanager

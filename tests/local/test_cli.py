@@ -11,7 +11,7 @@ import pytest
 from conf import ROOT
 from conf.errors import TidemarkError
 from local import broker as local_broker
-from local import cli, state_folder
+from local import cli
 from local.broker import Cluster
 from local.jars import folder
 from local.processes import wait_for
@@ -66,7 +66,7 @@ def test_start_status_stop_and_clean(tmp_path: Path) -> None:
     state = tmp_path / "state"
     (state / "jars").mkdir(parents=True)
     (state / "jars" / "broker").symlink_to(folder("broker"))
-    (state / state_folder.MARKER).touch()
+    (state / cli.STATE_MARKER).touch()
     assert broker(state, "status") == (1, "no embedded broker is running: `local/tidemark broker start` starts one")
     assert broker(state, "stop") == (0, "no broker was running")
     code, told = broker(state, "start")
@@ -113,7 +113,7 @@ def test_clean_needs_no_layout_to_end_the_broker(tmp_path: Path) -> None:
     state = tmp_path / "state"
     home = state / "broker" / "node-1"
     home.mkdir(parents=True)
-    (state / state_folder.MARKER).touch()
+    (state / cli.STATE_MARKER).touch()
     (home.parent / "cluster.json").touch()
     with subprocess.Popen(
         [sys.executable, "-c", "input()", str(home / "server.properties")], stdin=subprocess.PIPE
@@ -127,10 +127,10 @@ def test_clean_refuses_a_folder_that_is_not_ours(tmp_path: Path, monkeypatch: py
     (tmp_path / "letters.txt").touch()
     monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path))
     with pytest.raises(TidemarkError, match=f"NOT_OURS: TIDEMARK_STATE is {tmp_path}"):
-        state_folder.clean([])
+        cli.clean([])
     assert (tmp_path / "letters.txt").exists()
 
 
 def test_clean_of_nothing_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / "none"))
-    assert state_folder.clean([]) == 0
+    assert cli.clean([]) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from conf import ROOT
-from local import state_folder
+from local import cli
 from local.state_folder import LINK, LONGEST, PREFIX, remove_dead, temporary_folder, write_whole, written_whole
 
 # Becomes another program, as a job's launcher becomes a JVM, and says where it may write.
@@ -91,7 +91,7 @@ def test_a_state_folder_of_links_in_a_circle_is_not_there(
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     monkeypatch.setenv("TIDEMARK_STATE", str(tmp_path / "a"))
-    assert state_folder.clean([]) == 0
+    assert cli.clean([]) == 0
     assert "nothing to remove" in capsys.readouterr().out
 
 
