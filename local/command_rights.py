@@ -9,7 +9,7 @@ from conf import command_line
 from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from conf.topics import load_topics
-from jobs.connectors.exactly_once.ledger_topic import sink_rights
+from jobs.connectors.exactly_once.ledger import sink_rights
 from jobs.connectors.kafka.access import CLUSTER, EVERY, Right, publishing
 from jobs.operations.replay.replay_lock import lease_group, lease_topic
 from producers import auctions, transfers

@@ -25,8 +25,8 @@ from confluent_kafka.admin import (
 from conf import command_line
 from conf.errors import TidemarkError, exit_on_error
 from conf.topics import Topic, load_topics
-from jobs.connectors.exactly_once.ledger_topic import topic_ids
 from jobs.connectors.kafka.access import CODES, Right, connect, not_authorized
+from jobs.connectors.kafka.offsets import topic_ids
 from local.processes import wait_for
 
 TIMEOUT_SECONDS = 15

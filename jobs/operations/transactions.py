@@ -16,8 +16,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from conf.errors import TidemarkError
 from conf.settings import Kafka
-from jobs.connectors.exactly_once.authors import Author, is_gone
-from jobs.connectors.exactly_once.markers import author_of
+from jobs.connectors.exactly_once.ledger import author_of
+from jobs.connectors.exactly_once.process import Author, is_gone
 from jobs.connectors.kafka.access import connect, granting
 from jobs.connectors.kafka.acls import cluster_operations
 from jobs.connectors.kafka.consumer import is_end, messages, open_consumer

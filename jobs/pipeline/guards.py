@@ -18,10 +18,9 @@ from pyspark.sql import SparkSession
 from conf.errors import TidemarkError
 from conf.settings import Kafka, Settings
 from jobs.connectors.exactly_once.adopt import begin_after, progress
-from jobs.connectors.exactly_once.ledger_topic import topic_ids
-from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
+from jobs.connectors.exactly_once.ledger import BatchId, offsets_hash
 from jobs.connectors.kafka.access import Connection
-from jobs.connectors.kafka.offsets import edges
+from jobs.connectors.kafka.offsets import edges, topic_ids
 from jobs.pipeline import checkpoint, plan_analysis
 from jobs.pipeline.checkpoint_format import initial_offsets, source_offsets, start_file, topic_offsets
 from jobs.pipeline.outputs import Batch, Output

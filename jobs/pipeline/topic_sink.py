@@ -17,13 +17,11 @@ from conf import code_version
 from conf.errors import TidemarkError
 from conf.sections import Delivery
 from conf.settings import Settings
-from jobs.connectors.avro import decode
+from jobs.connectors.avro import codec
 from jobs.connectors.delta import table as delta_table
-from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.adopt import Held, adopt
-from jobs.connectors.exactly_once.fail_points import fail_point
-from jobs.connectors.exactly_once.ledger_topic import sink_rights
-from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
+from jobs.connectors.exactly_once.ledger import BatchId, offsets_hash, sink_rights
+from jobs.connectors.exactly_once.process import fail_point
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.access import Right
@@ -83,7 +81,7 @@ def with_event_time(records: DataFrame, field: str, versions: Versions) -> DataF
     """
     columns, times = records.columns, []
     for number, registered in enumerate(versions.values()):
-        decoded = decode.decode(records, registered, registered[-1].text)
+        decoded = codec.decode(records, registered, registered[-1].text)
         times.append(f"{source_sink.TIMESTAMP}_{number}")
         at = F.when(F.col("error").isNull(), F.col("event").getField(field))
         records = decoded.select(*records.columns, at.cast("timestamp").alias(times[-1]))
@@ -144,7 +142,9 @@ class TopicOutput(Output):
         is_frozen = self.publishing == "outbox" or not self.keeps_ledger
         difference = None if is_frozen else plan_analysis.changes_when_run_again(self.frame)
         if difference:
-            raise errors.not_deterministic(self.query, difference)
+            what = f"query {self.query} computes something else each time it runs ({difference})"
+            remedy = 'take it out, publish with mode="outbox" (each batch is frozen in a table first), or at-least-once'
+            raise TidemarkError("NOT_DETERMINISTIC", f"{what}: a batch run again would differ", remedy)
         if self.is_real_time:
             if self.publishing == "outbox":
                 why = "an outbox freezes whole batches"

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from conf.errors import TidemarkError
 from conf.settings import Job, Settings
-from jobs.connectors.exactly_once.authors import is_gone
+from jobs.connectors.exactly_once.process import is_gone
 from jobs.operations.history import HEADINGS, NUMBERS, SHOWN, attempts, cells, explained, rows_of, wanted
 from jobs.operations.replay.record import Replay, Replays
 from jobs.pipeline.monitoring import micro_batch_table

@@ -12,10 +12,16 @@ from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.exactly_once import errors
-from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION, Ledger, require_timeout_below_cap, topic_ids
-from jobs.connectors.exactly_once.markers import PUBLISHED, BatchId, Published
+from jobs.connectors.exactly_once.ledger import (
+    PLAN_PARTITION,
+    PUBLISHED,
+    BatchId,
+    Ledger,
+    Published,
+    require_timeout_below_cap,
+)
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
+from jobs.connectors.kafka.offsets import topic_ids
 from jobs.connectors.kafka.refusals import Limits, topic_limits
 from producers.kafka.publisher import producer_config
 
@@ -78,7 +84,8 @@ class PublishProgress:
                 if is_ours:
                     return
                 break
-        raise errors.publisher_fenced(self.name)
+        what = f"another publisher has taken over as {self.name}, and goes on where this one ends"
+        raise TidemarkError("FENCED", what, "run one at a time, or give each its own --exactly-once NAME")
 
     def _begin(self, first: Published, check_first: Callable[[], None]) -> Published:
         with Transaction(self._writer(-1)) as transaction:
@@ -173,10 +180,15 @@ def starting_point(last: Published | None, first: Published, name: str) -> Publi
     if last.id.query_id != first.id.query_id:
         parts = sorted(last.facts.keys() | first.facts.keys())
         changed = [part for part in parts if last.facts.get(part) != first.facts.get(part)]
-        raise errors.input_changed(name, changed, last.read)
+        what = (
+            f"{name} was begun with other {', '.join(changed)}, and {last.read:,} rows or events of that are published"
+        )
+        remedy = "restore the input and its options, or take another --exactly-once NAME"
+        raise TidemarkError("INPUT_CHANGED", what, remedy)
     for topic in sorted(last.topic_ids.keys() & first.topic_ids.keys()):
         if last.topic_ids[topic] != first.topic_ids[topic]:
-            raise errors.published_topic_recreated(name, topic)
+            what = f"topic {topic} was deleted and created again: what {name} published before is gone"
+            raise TidemarkError("TOPIC_RECREATED", what, "to publish all of it anew, take another --exactly-once NAME")
     return replace(last, id=_next_id(last), n=0, topic_ids=first.topic_ids, run=first.run)
 
 

@@ -16,10 +16,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.exactly_once import errors
-from jobs.connectors.exactly_once.fail_points import fail_point
-from jobs.connectors.exactly_once.markers import Published
-from jobs.connectors.exactly_once.transaction import FENCED, reason
+from jobs.connectors.exactly_once.ledger import Published
+from jobs.connectors.exactly_once.process import fail_point
+from jobs.connectors.exactly_once.transaction import FENCED, fenced, reason
 from jobs.connectors.kafka.access import CODES
 from jobs.connectors.kafka.refusals import SizeLimits, shown_key
 from producers.kafka.pacing import Progress
@@ -301,7 +300,7 @@ def _aborted(producer: Producer, name: str, exc: Exception) -> TidemarkError:
     except KafkaException as fatal:
         failure, error = fatal, fatal.args[0]
     if error is not None and error.code() in FENCED:
-        return errors.fenced(name)
+        return fenced(name)
     return _delivery_failed(name, error, error.str() if error is not None else str(failure))
 
 

@@ -16,11 +16,11 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from conf.settings import Settings
-from jobs.connectors.exactly_once.ledger_topic import Ledger, topic_ids
+from jobs.connectors.exactly_once.ledger import Ledger
 from jobs.connectors.files import table_uri
 from jobs.connectors.kafka.access import CODES, Right, client_error
 from jobs.connectors.kafka.consumer import read_to_end
-from jobs.connectors.kafka.offsets import list_offsets
+from jobs.connectors.kafka.offsets import list_offsets, topic_ids
 from jobs.pipeline import paths
 from jobs.pipeline.paths import find_stored
 from producers.quarantine.records import Coordinates

@@ -23,8 +23,9 @@ from confluent_kafka.admin import AdminClient
 from conf import code_version
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.exactly_once.ledger_topic import require_timeout_below_cap, topic_ids
+from jobs.connectors.exactly_once.ledger import require_timeout_below_cap
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
+from jobs.connectors.kafka.offsets import topic_ids
 from jobs.connectors.kafka.refusals import REQUEST_BYTES, SizeLimits, record_bytes, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import RetentionWatch

@@ -16,8 +16,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from conf.settings import Settings
 from conf.topics import Topic
-from jobs.connectors.exactly_once.ledger_topic import topic_ids
 from jobs.connectors.kafka.access import Right, client_error, writing
+from jobs.connectors.kafka.offsets import topic_ids
 from jobs.connectors.kafka.refusals import LIMIT, REQUEST_BYTES, SizeLimits, topic_limits
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import connect, create_topic

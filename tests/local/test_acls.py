@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 from conf import ROOT
 from conf.errors import TidemarkError
 from conf.settings import Settings, load
-from jobs.connectors.exactly_once.ledger_topic import sink_rights
+from jobs.connectors.exactly_once.ledger import sink_rights
 from jobs.connectors.kafka.access import Kind, Right, publishing, reading
 from jobs.connectors.kafka.acls import Acls, Comparison, Entry, compare, single
 from jobs.pipeline.outputs import reading_rights

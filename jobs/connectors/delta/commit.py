@@ -140,7 +140,9 @@ def must_write(spark: "SparkSession", table: Table, commit: Commit) -> bool:
             raise _behind(table, commit, commit.version - 1, "it holds none of this query")
         return True
     if recorded > commit.version:
-        raise _rolled_back(table, commit, recorded)
+        what = f"table {table.path} holds batch {recorded} of this query, and batch {commit.version} asks to be written"
+        remedy = "restore the newest checkpoint; an older one would lose or double rows"
+        raise TidemarkError("CHECKPOINT_ROLLED_BACK", what, remedy)
     if recorded == commit.version:
         _require_same_offsets(spark, table, commit)
         return False
@@ -161,25 +163,18 @@ def _require_no_other_checkpoint(spark: "SparkSession", table: Table, commit: Co
     prefix = commit.app_id_prefix(table)
     ids = {app_id.removeprefix(prefix): version for app_id, version in recorded.items() if app_id.startswith(prefix)}
     # Two ranges may lie in one table: each is written once, and says which records it takes.
-    others = {id: version for id, version in ids.items() if not (_is_range(id) and _is_range(commit.query_id))}
-    if others and not (commit.delete_predicate and _holds_none(spark, table, commit.delete_predicate)):
+    is_range = commit.query_id.startswith(RANGE)
+    others = {id: version for id, version in ids.items() if not (is_range and id.startswith(RANGE))}
+    predicate = commit.delete_predicate
+    if others and not (predicate and spark.read.format("delta").load(table.path).where(predicate).isEmpty()):
         id, version = min(others.items())
         held = f"table {table.path} holds {commit.sink} up to batch {version} of the checkpoint with query id {id}"
         message = f"{held}, and batch {commit.version} of a new one would read its topics into it again"
         remedy = "restore that checkpoint, or delete the table with it, or write into a new table"
-        if commit.delete_predicate:
+        if predicate:
             message += "; other sinks write this table too, and may go on"
-            delete = f"DELETE FROM delta.`{table.path}` WHERE {commit.delete_predicate}"
-            remedy = f"restore that checkpoint, or, to read again, {delete}"
+            remedy = f"restore that checkpoint, or, to read again, DELETE FROM delta.`{table.path}` WHERE {predicate}"
         raise TidemarkError("CHECKPOINT_REPLACED", message, remedy)
-
-
-def _holds_none(spark: "SparkSession", table: Table, rows: str) -> bool:
-    return bool(spark.read.format("delta").load(table.path).where(rows).isEmpty())
-
-
-def _is_range(query_id: str) -> bool:
-    return query_id.startswith(RANGE)
 
 
 def _require_same_offsets(spark: "SparkSession", table: Table, commit: Commit) -> None:
@@ -191,7 +186,10 @@ def _require_same_offsets(spark: "SparkSession", table: Table, commit: Commit) -
     for edge in ("from", "until"):
         before, after = then.get(edge), now.get(edge)
         if before is not None and after is not None and before != after:
-            raise _changed(table, commit, f"{edge} {_short(before)}, and now asks for {edge} {_short(after)}")
+            held = f"table {table.path} holds batch {commit.version} of {commit.sink} {edge} {_short(before)}"
+            again = "to read a range again, --from and --to write it into tables of its own"
+            what = f"{held}, and now asks for {edge} {_short(after)}"
+            raise TidemarkError("BATCH_CHANGED", what, f"restore the query's own checkpoint; {again}")
 
 
 def _require_kept(history: History, table: Table, commit: Commit, batch: int) -> int | None:
@@ -207,21 +205,6 @@ def _require_kept(history: History, table: Table, commit: Commit, batch: int) ->
         restored = f"its version {made} held it, and its version {undone} restored an older one"
         raise _behind(table, commit, batch, restored, f"restore it to its version {undone - 1}")
     return made
-
-
-def _rolled_back(table: Table, commit: Commit, recorded: int) -> TidemarkError:
-    message = f"table {table.path} holds batch {recorded} of this query, and batch {commit.version} asks to be written"
-    return TidemarkError(
-        "CHECKPOINT_ROLLED_BACK", message, "restore the newest checkpoint; an older one would lose or double rows"
-    )
-
-
-def _changed(table: Table, commit: Commit, found: str) -> TidemarkError:
-    message = f"table {table.path} holds batch {commit.version} of {commit.sink} {found}"
-    remedy = (
-        "restore the query's own checkpoint; to read a range again, --from and --to write it into tables of its own"
-    )
-    return TidemarkError("BATCH_CHANGED", message, remedy)
 
 
 def _behind(

@@ -89,7 +89,8 @@ class DeltaLog:
         self._path, self._anew = path, anew
         self._files, root = storage(path)
         self._folder = f"{root}{LOG}"
-        names = [info.base_name for info in self._files.get_file_info(_selector(self._folder))]
+        infos = self._files.get_file_info(fs.FileSelector(self._folder, allow_not_found=True))
+        names = [info.base_name for info in infos]
         self._versions = {int(found[1]) for name in names if (found := COMMIT.match(name))}
         self.newest = max(self._versions, default=-1)
         checkpoints = {name: int(found[1]) for name in names if (found := CHECKPOINT.match(name))}
@@ -129,7 +130,10 @@ class DeltaLog:
                     raise store_refuses(self._path, exc) from exc
                 if is_unopened(exc):
                     raise not_opened(self._path, exc) from exc
-                raise checkpoint_damaged(self._path, name, one_line(str(exc))) from exc
+                what = f"{self._path}/{LOG}/{name} cannot be read: {one_line(str(exc))}"
+                older = "Delta then reads the older files of the log, where they were not cleaned yet"
+                remedy = f"restore it from a copy, or remove it and {self._path}/{LOG}/_last_checkpoint: {older}"
+                raise TidemarkError("TABLE_LOG_DAMAGED", what, remedy) from exc
         return app_ids if self._parts else None
 
     def _app_ids_in(self, name: str) -> Iterator[str]:
@@ -161,7 +165,7 @@ def tables_under(root: str) -> list[str]:
 
 
 def _tables(files: fs.FileSystem, base: str, within: str, depth: int) -> Iterator[str]:
-    infos = files.get_file_info(_selector(f"{base}{within}".rstrip("/")))
+    infos = files.get_file_info(fs.FileSelector(f"{base}{within}".rstrip("/"), allow_not_found=True))
     folders = [info.base_name for info in infos if info.type == fs.FileType.Directory]
     if LOG in folders:
         yield within.rstrip("/")
@@ -186,18 +190,6 @@ def log_damaged(path: str, what: str, anew: str = ANEW) -> TidemarkError:
     message = f"the log of table {path} cannot be read: {what.strip().partition(chr(10))[0]}"
     remedy = f"restore {path}/{LOG} from a copy, or {anew}"
     return TidemarkError("TABLE_LOG_DAMAGED", message, remedy)
-
-
-def checkpoint_damaged(path: str, name: str, what: str) -> TidemarkError:
-    """Return the TABLE_LOG_DAMAGED of a checkpoint file in the log of the table at `path`."""
-    message = f"{path}/{LOG}/{name} cannot be read: {what}"
-    older = "Delta then reads the older files of the log, where they were not cleaned yet"
-    remedy = f"restore it from a copy, or remove it and {path}/{LOG}/_last_checkpoint: {older}"
-    return TidemarkError("TABLE_LOG_DAMAGED", message, remedy)
-
-
-def _selector(folder: str) -> fs.FileSelector:
-    return fs.FileSelector(folder, allow_not_found=True)
 
 
 def _parsed(version: int, text: bytes) -> LogCommit:

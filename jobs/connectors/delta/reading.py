@@ -164,21 +164,16 @@ def file_faults(path: str, table: DeltaTable) -> Iterator[FileFault]:
     # One of another table, which a clone shares, has a scheme.
     listed = [(unquote(file), int(size)) for file, size in sizes if not urlsplit(file).scheme]
     # The folder is listed after the log: files that are added meanwhile do no harm.
-    lengths = _lengths(path)
+    files, base = storage(path)
+    # One listing: a look at each file would be a request.
+    infos = files.get_file_info(fs.FileSelector(base.rstrip("/"), recursive=True, allow_not_found=True))
+    lengths = {info.path.removeprefix(base): int(info.size) for info in infos if info.type == fs.FileType.File}
     for file, size in listed:
         length = lengths.get(file)
         if length is None:
             yield FileFault(LOST, file, "is not there")
         elif length != size:
             yield FileFault(DAMAGED, file, f"has {length:,} bytes, its log says {size:,}")
-
-
-def _lengths(path: str) -> dict[str, int]:
-    """Return the bytes of each file in the table's folder:
-    one listing, where a look at each file would be a request."""
-    files, base = storage(path)
-    infos = files.get_file_info(fs.FileSelector(base.rstrip("/"), recursive=True, allow_not_found=True))
-    return {info.path.removeprefix(base): int(info.size) for info in infos if info.type == fs.FileType.File}
 
 
 def _unreadable(path: str, table: DeltaTable, said: str) -> FileFault | None:

@@ -1,4 +1,4 @@
-"""Writes micro-batches or a range into Delta tables, each exactly once; replaces rows in one transaction."""
+"""Writes micro-batches or a range into Delta tables, each exactly once."""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -55,6 +55,8 @@ PLACE, ROWS, ROW, CAME = "tidemark_place", "tidemark_rows", "tidemark_row", "tid
 KEY_REPEATED = "KEY_REPEATED"
 SHOWN = 200  # characters of a key that a message shows: Spark chokes on a failure's text when it is long
 OVERTAKEN = (ConcurrentAppendException, ConcurrentDeleteReadException, ConcurrentDeleteDeleteException)
+# In Delta's Python classes, the exceptions of OVERTAKEN are no subclasses of this one.
+CONFLICT = (*OVERTAKEN, DeltaConcurrentModificationException)
 # Delta fails one of two queries that make the same table at the same moment.
 _CREATING = Lock()
 
@@ -280,20 +282,3 @@ def _not_older(table: Table) -> str | None:
         return not_older
     apart, count = table.sequence
     return f"IF(s.`{apart}` <=> t.`{apart}`, s.`{count}` >= t.`{count}`, {not_older})"
-
-
-# In Delta's Python classes, the exceptions of OVERTAKEN are no subclasses of this one.
-CONFLICT = (*OVERTAKEN, DeltaConcurrentModificationException)
-
-
-def replace_rows(frame: DataFrame, path: str, condition: str, version: int, metadata: str) -> int:
-    """Swap the rows of the table at `path` that meet the SQL `condition` for those of `frame`; return the new version.
-
-    Args:
-        version: of the table, that the swap is based on.
-        metadata: what the commit says of itself.
-
-    Raises:
-        one of CONFLICT, where rows were written since `version` that may meet the condition.
-    """
-    return snapshot(frame.sparkSession, path).replace_rows(frame, condition, version, metadata)

@@ -3,11 +3,19 @@
 from dataclasses import dataclass, replace
 
 from conf.errors import TidemarkError
-from jobs.connectors.exactly_once import errors
-from jobs.connectors.exactly_once.ledger_topic import topic_ids
-from jobs.connectors.exactly_once.markers import DONE, PLAN, BatchId, Done, Plan, Progress, is_same_batch
+from jobs.connectors.exactly_once.ledger import (
+    DONE,
+    PLAN,
+    BatchId,
+    Done,
+    Plan,
+    Progress,
+    checkpoint_replaced,
+    is_same_batch,
+)
 from jobs.connectors.exactly_once.sink import LedgerSink
 from jobs.connectors.exactly_once.transaction import Transaction
+from jobs.connectors.kafka.offsets import topic_ids
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ def adopt(sink: LedgerSink, held: Held, stateful: bool) -> Adoption:
     with Transaction(sink.writer(None, -1)) as transaction:
         marker = transaction.last_marker()
         last = marker if isinstance(marker, Plan) else None
-        if last is None or _is_behind(last, held):
+        if last is None or (held.last and held.query_id == last.id.query_id and last.id.batch < held.last.batch):
             if held.last is None:
                 return Adoption(f"{sink.id}: ledger and checkpoint are both new, there is nothing to adopt")
             ids = topic_ids(sink.admin, sink.topics, sink.kafka.client_config())
@@ -60,7 +68,10 @@ def adopt(sink: LedgerSink, held: Held, stateful: bool) -> Adoption:
     if _is_in_step(last, held):
         return Adoption(f"{sink.id}: ledger and checkpoint agree on batch {last.id.batch}; {_taken(last, held)}")
     if stateful or last.stateful:
-        raise _needs_state(sink, last)
+        what = f"sink {sink.id}: the query keeps state, which was in the checkpoint of query {last.id.query_id} alone"
+        other = "publish into a topic and from a job of another name"
+        remedy = f"restore that checkpoint up to batch {last.id.batch}, or {other}"
+        raise TidemarkError("ADOPT_NEEDS_STATE", what, remedy)
     return Adoption(f"{sink.id}: goes on with batch {last.id.batch} of query {last.id.query_id}", last)
 
 
@@ -72,10 +83,6 @@ def _taken(last: Plan, held: Held) -> str:
     if last.layout == "key":
         text += "; a record whose key has changed since may lack, or be there twice"
     return text
-
-
-def _is_behind(last: Plan, held: Held) -> bool:
-    return held.last is not None and held.query_id == last.id.query_id and last.id.batch < held.last.batch
 
 
 def _is_in_step(last: Plan, held: Held) -> bool:
@@ -116,7 +123,7 @@ def begin_after(sink: LedgerSink, at: BatchId) -> None:
     with Transaction(sink.writer(None, at.batch)) as transaction:
         last = transaction.last_marker()
         if isinstance(last, Plan) and last.id.query_id != at.query_id:
-            raise errors.checkpoint_replaced(sink.id, last.id.query_id, last.id.batch, at.query_id)
+            raise checkpoint_replaced(sink.id, last.id.query_id, last.id.batch, at.query_id)
         ids = topic_ids(sink.admin, sink.topics, sink.kafka.client_config())
         _begin_anew(sink, transaction, at, ids | (last.topics if isinstance(last, Plan) else {}))
 
@@ -129,11 +136,3 @@ def _begin_anew(sink: LedgerSink, transaction: Transaction, at: BatchId, topics:
             shard_transaction.last_marker()
             shard_transaction.commit(Done(at, shard).to_json(), DONE)
     transaction.commit(Plan(at, "key", 0, topics=topics).to_json(), PLAN)
-
-
-def _needs_state(sink: LedgerSink, last: Plan) -> TidemarkError:
-    what = f"sink {sink.id}: the query keeps state, which was in the checkpoint of query {last.id.query_id} alone"
-    remedy = (
-        f"restore that checkpoint up to batch {last.id.batch}, or publish into a topic and from a job of another name"
-    )
-    return TidemarkError("ADOPT_NEEDS_STATE", what, remedy)

@@ -4,7 +4,6 @@ import ctypes
 import time
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -107,7 +106,10 @@ class Bulk:
         """
         if not batch.num_rows:
             return
-        messages = _messages(batch)
+        messages = np.zeros(batch.num_rows, MESSAGE)
+        _point(messages, batch.column("value"), "payload", "len")
+        if "key" in batch.schema.names:
+            _point(messages, batch.column("key"), "key", "key_len")
         self._batches += 1
         self._records += len(messages)
         self._bytes += int(messages["len"].sum() + messages["key_len"].sum())
@@ -127,19 +129,17 @@ class Bulk:
 
     def _partitions_of(self, batch: pa.RecordBatch) -> npt.NDArray[np.int32] | None:
         """Return the partition of each row: its own, else its key's, else one that changes from batch to batch."""
-        named = _named_partitions(batch)
-        if "key" not in batch.schema.names:
-            by_key: npt.NDArray[np.int32] | None = np.full(batch.num_rows, PARTITIONER, np.int32)
-        else:
-            by_key = self._partitions_by_key(batch.column("key"))
-        if by_key is None:
-            return None
-        found = np.where(named >= 0, named, by_key)
+        found = np.full(batch.num_rows, PARTITIONER, np.int32)
+        if "key" in batch.schema.names:
+            keys = batch.column("key")
+            by_key = partitions_of(np.frombuffer(data_of(keys), np.uint8), edges(keys), self._partitions)
+            if by_key is None:
+                return None
+            found = np.where(is_there(keys), by_key, np.int32(PARTITIONER))
+        if "partition" in batch.schema.names:
+            named = numbers(batch.column("partition"), np.int32, PARTITIONER)
+            found = np.where(named >= 0, named, found)
         return np.where(found >= 0, found, np.int32(self._batches % self._partitions))
-
-    def _partitions_by_key(self, keys: pa.Array) -> npt.NDArray[np.int32] | None:
-        found = partitions_of(np.frombuffer(data_of(keys), np.uint8), edges(keys), self._partitions)
-        return None if found is None else np.where(is_there(keys), found, np.int32(PARTITIONER))
 
     def _wait(self, timeout: float) -> None:
         mean = self._bytes / self._records
@@ -160,15 +160,10 @@ def bulk_of(producer: Producer, topic: str) -> Bulk | None:
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    spec = find_spec("confluent_kafka")
-    if (
-        str(confluent_kafka.__version__) not in KNOWN
-        or spec is None
-        or spec.origin is None
-        or ctypes.sizeof(ctypes.c_void_p) != 8
-    ):
+    if str(confluent_kafka.__version__) not in KNOWN or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
-    found = sorted(Path(spec.origin).parent.with_name("confluent_kafka.libs").glob("librdkafka*"))
+    folder = Path(confluent_kafka.__file__).parent.with_name("confluent_kafka.libs")
+    found = sorted(folder.glob("librdkafka*"))
     if not found:
         return None
     library = ctypes.CDLL(str(found[0]))
@@ -183,14 +178,6 @@ def _library() -> ctypes.CDLL | None:
         ctypes.c_int,
     ]
     return library
-
-
-def _messages(batch: pa.RecordBatch) -> npt.NDArray[np.void]:
-    messages = np.zeros(batch.num_rows, MESSAGE)
-    _point(messages, batch.column("value"), "payload", "len")
-    if "key" in batch.schema.names:
-        _point(messages, batch.column("key"), "key", "key_len")
-    return messages
 
 
 def _by_partition(
@@ -227,9 +214,3 @@ def _partition_count(producer: Producer, topic: str) -> int:
         if time.monotonic() > until:
             raise KafkaException(there.error or KafkaError(KafkaError._TIMED_OUT))
         producer.poll(WAIT_SECONDS)
-
-
-def _named_partitions(batch: pa.RecordBatch) -> npt.NDArray[np.int32]:
-    if "partition" not in batch.schema.names:
-        return np.full(batch.num_rows, PARTITIONER, np.int32)
-    return numbers(batch.column("partition"), np.int32, PARTITIONER)

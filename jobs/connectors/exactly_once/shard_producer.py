@@ -2,8 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from typing import Any
 
@@ -14,21 +15,25 @@ import pyarrow.compute as pc
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
-from jobs.connectors.exactly_once import errors
 from jobs.connectors.exactly_once.bulk import PARTITIONER, bulk_of
-from jobs.connectors.exactly_once.fail_points import fail_point
-from jobs.connectors.exactly_once.markers import Done
-from jobs.connectors.exactly_once.transaction import CONSEQUENCES, METADATA_SECONDS
+from jobs.connectors.exactly_once.ledger import Done
+from jobs.connectors.exactly_once.process import fail_point
+from jobs.connectors.exactly_once.transaction import CONSEQUENCES, METADATA_SECONDS, batch_too_large
 from jobs.connectors.kafka.access import CODES, client_error
-from jobs.connectors.kafka.refusals import BY_ERROR, SizeLimits, shown_key
+from jobs.connectors.kafka.refusals import AHEAD_LIMIT, BY_ERROR, SizeLimits, alter_topic, shown_key
 from schemas.arrow_columns import is_there, lengths, numbers
 
+DAY_MS = 86_400_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 HASH = "tidemark_hash"  # the column of a record's checksum, long
 # A record that is alone in its batch costs at most this beside key, value and headers; and each of its headers this.
 RECORD_OVERHEAD, HEADER_OVERHEAD = 96, 10
 
 # What a client or a broker says of a text that is no topic's name.
 NO_TOPIC = (KafkaError.TOPIC_EXCEPTION, KafkaError._INVALID_ARG)
+
+# What the remedy for a record that is refused ends with.
+OTHERS_STAY = "all other records of its batch must stay as they are, some may be published, then start the same again"
 
 Record = tuple[Any, ...]  # as `produce` takes it: topic, value, key, partition, two callbacks, timestamp, headers
 
@@ -78,15 +83,12 @@ def sizes_of(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
     for name in {"key", "value"} & set(batch.schema.names):
         sizes += lengths(batch.column(name))
     if "headers" in batch.schema.names:
-        sizes += _header_bytes(batch.column("headers"))
+        headers = batch.column("headers")
+        flat = headers.flatten()
+        bytes_of_each = HEADER_OVERHEAD + lengths(flat.field("key")) + lengths(flat.field("value"))
+        ends = np.concatenate([[0], np.cumsum(bytes_of_each)])[np.cumsum(lengths(headers))]
+        sizes += np.diff(ends, prepend=0)
     return sizes
-
-
-def _header_bytes(headers: pa.Array) -> npt.NDArray[np.int64]:
-    flat = headers.flatten()
-    sizes = HEADER_OVERHEAD + lengths(flat.field("key")) + lengths(flat.field("value"))
-    ends = np.concatenate([[0], np.cumsum(sizes)])[np.cumsum(lengths(headers))]
-    return np.asarray(np.diff(ends, prepend=0), np.int64)
 
 
 FULL_QUEUE_SECONDS = 0.05
@@ -137,10 +139,19 @@ class ShardProducer:
         """
         try:
             with contextlib.ExitStack() as stack:
-                send = self._sender(producer, topic, timeout, stack)
+                bulk = bulk_of(producer, topic) if topic and self._fast else None
+                if bulk:
+                    stack.callback(bulk.close)
                 for batch in rows:
+                    self._require_topics(batch, topic)
+                    self._require_times(batch, topic)
+                    self._require_keys(batch, topic)
+                    large = self._large.rows(batch, topic)
                     with self._naming_partition(producer, batch, topic):
-                        send(batch)
+                        if bulk and not large and not {"topic", "headers", "timestamp"} & set(batch.schema.names):
+                            bulk.send(batch, timeout)
+                        else:
+                            self._send_each(producer, batch, topic, large)
                     producer.poll(0)
                     self.count(batch)
                     fail_point("shard-mid-produce", self._sink, shard=self.done.shard, batch=self.done.id.batch)
@@ -149,7 +160,7 @@ class ShardProducer:
             if error.code() in (*CODES, *CONSEQUENCES) and not self.refusal:
                 raise
             is_size = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
-            other = errors.batch_too_large(self._sink) if is_size else client_error(self._sink, error, (), {})
+            other = batch_too_large(self._sink) if is_size else client_error(self._sink, error, (), {})
             raise self.refusal or other from exc
 
     def count(self, batch: pa.RecordBatch) -> None:
@@ -163,25 +174,6 @@ class ShardProducer:
         if "timestamp" in batch.schema.names and (first := pc.min(batch.column("timestamp")).as_py()) is not None:
             self.oldest = first if self.oldest is None else min(self.oldest, first)
         self.done = replace(self.done, n=n, checksum=checksum, topics=tuple(sorted(topics)))
-
-    def _sender(
-        self, producer: Producer, topic: str | None, timeout: float, stack: contextlib.ExitStack
-    ) -> Callable[[pa.RecordBatch], None]:
-        bulk = bulk_of(producer, topic) if topic and self._fast else None
-        if bulk:
-            stack.callback(bulk.close)
-
-        def send(batch: pa.RecordBatch) -> None:
-            self._require_topics(batch, topic)
-            self._require_times(batch, topic)
-            self._require_keys(batch, topic)
-            large = self._large.rows(batch, topic)
-            if bulk and not large and not {"topic", "headers", "timestamp"} & set(batch.schema.names):
-                bulk.send(batch, timeout)
-            else:
-                self._send_each(producer, batch, topic, large)
-
-        return send
 
     def _require_topics(self, batch: pa.RecordBatch, topic: str | None) -> None:
         """Raises TidemarkError BAD_SINK_COLUMNS for a record without a topic."""
@@ -197,9 +189,17 @@ class ShardProducer:
             return
         times = batch.column("timestamp")
         latest, now = pc.max(times).as_py(), int(time.time() * 1000)
-        if latest is not None and latest > now + ahead_ms:
-            what = self._named(batch, pc.index(times, latest).as_py())
-            raise errors.timestamp_ahead(what, latest, now, str(topic), ahead_ms, self._limits.servers)
+        if latest is None or latest <= now + ahead_ms:
+            return
+        try:
+            at = (EPOCH + timedelta(milliseconds=latest)).isoformat()
+        except OverflowError:
+            at = f"{latest:,} ms after 1970"
+        record = self._named(batch, pc.index(times, latest).as_py())
+        what = f"{record} has the timestamp {at}, topic {topic} takes none more than {ahead_ms:,} ms ahead of the clock"
+        raised = alter_topic(str(topic), AHEAD_LIMIT, -(-(latest - now) // DAY_MS) * DAY_MS, self._limits.servers)
+        remedy = f"mend the event time, wait until it has come, or raise the limit: {raised}; then start again"
+        raise TidemarkError("TIMESTAMP_AHEAD", what, remedy)
 
     def _require_keys(self, batch: pa.RecordBatch, topic: str | None) -> None:
         """Raises TidemarkError RECORD_REFUSED for a record without a key, which no compacted topic takes."""
@@ -208,7 +208,11 @@ class ShardProducer:
             return
         if "key" not in names or batch.column("key").null_count:
             row = pc.index(batch.column("key").is_null(), True).as_py() if "key" in names else 0
-            raise errors.no_key(self._named(batch, row), str(topic), self._limits.servers)
+            record, servers = self._named(batch, row), self._limits.servers
+            what = f"{record} cannot be sent: topic {topic} is compacted, and takes no record without a key"
+            raised = alter_topic(str(topic), "cleanup.policy", "delete", servers)
+            remedy = f"leave it out, or let the topic take it: {raised}; {OTHERS_STAY}"
+            raise TidemarkError("RECORD_REFUSED", what, remedy)
 
     @contextlib.contextmanager
     def _naming_partition(self, producer: Producer, batch: pa.RecordBatch, topic: str | None) -> Iterator[None]:
@@ -225,8 +229,11 @@ class ShardProducer:
             if row < 0:
                 raise
             named = batch.column("partition")[row].as_py()
-            servers = self._limits.servers
-            raise errors.no_partition(self._named(batch, row), topic, named, partitions, servers) from exc
+            what = f"{self._named(batch, row)} names partition {named}, topic {topic} has {partitions}, from 0"
+            options = f"--alter --topic {topic} --partitions {named + 1}"
+            raised = f"`kafka-topics.sh --bootstrap-server {self._limits.servers or 'HOST:PORT'} {options}`"
+            remedy = f"leave it out, mend its `partition`, or give the topic more: {raised}; {OTHERS_STAY}"
+            raise TidemarkError("RECORD_REFUSED", what, remedy) from exc
 
     def _named(self, batch: pa.RecordBatch, row: int) -> str:
         """Name a record for people."""
@@ -288,7 +295,7 @@ class ShardProducer:
         known = None if error.code() in NO_TOPIC else BY_ERROR.get(error.name())
         code, remedy = (known.code, known.remedy) if known else ("RECORD_REFUSED", "mend its column `topic`")
         what = f"the record with {shown_key(record[2])} ({self._where}, row {number + 1:,}), for topic {record[0]}"
-        return TidemarkError(code, f"{what}: {error.str()}", f"{remedy}; {errors.OTHERS_STAY}, {errors.AGAIN}")
+        return TidemarkError(code, f"{what}: {error.str()}", f"{remedy}; {OTHERS_STAY}")
 
 
 def _sure(error: KafkaError, record: Record) -> float:
@@ -300,12 +307,19 @@ def _sure(error: KafkaError, record: Record) -> float:
 
 def _records(batch: pa.RecordBatch, topic: str | None) -> Iterator[Record]:
     """Yield the rows as `produce` takes them, without a callback (it has two arguments for one)."""
-    names = batch.schema.names
+
+    def values(name: str, default: Any) -> Any:
+        """Return a column, with `default` for nulls and where there is none."""
+        if name not in batch.schema.names:
+            return repeat(default)
+        rows = batch.column(name).to_pylist()
+        return rows if default is None else [default if row is None else row for row in rows]  # Arrow would load pandas
+
     columns = (
-        _topics(batch, topic) if "topic" in names else repeat(topic),
-        batch.column("value").to_pylist(),
-        batch.column("key").to_pylist() if "key" in names else repeat(None),
-        _partitions(batch),
+        values("topic", topic),
+        values("value", None),
+        values("key", None),
+        values("partition", PARTITIONER),
         repeat(None),
         repeat(None),
         _timestamps(batch),
@@ -322,16 +336,6 @@ def _produce_when_free(producer: Producer, record: Record) -> None:
             return
         except BufferError:
             continue
-
-
-def _topics(batch: pa.RecordBatch, topic: str | None) -> list[Any]:
-    return [topic if name is None else name for name in batch.column("topic").to_pylist()]
-
-
-def _partitions(batch: pa.RecordBatch) -> Any:
-    if "partition" not in batch.schema.names:
-        return repeat(PARTITIONER)
-    return [PARTITIONER if number is None else number for number in batch.column("partition").to_pylist()]
 
 
 def _timestamps(batch: pa.RecordBatch) -> Any:

@@ -1,139 +1,37 @@
-"""Cuts a micro-batch into shards, and publishes each in one transaction with its marker.
+"""Publishes a micro-batch: in shards, each by a task in one transaction with its marker, or whole, by the driver.
 
-It is cut by the source's own partitions or by those of the query's state where it can be, by the record's key
-elsewhere. A shard's content must be the same whenever its batch is computed. A range of one source partition is fixed
-by the batch's offsets, and needs no shuffle; it is known here by its name, not by its number among Spark's partitions,
-whose order may be another one after a restart. Which partition of the state a row belongs to is frozen in the
-checkpoint, and needs no second shuffle.
+A shard's content must be the same whenever its batch is computed. A range of one source partition is fixed by the
+batch's offsets, and needs no shuffle; it is known here by its name, not by its number among Spark's partitions, whose
+order may be another one after a restart. Which partition of the state a row belongs to is frozen in the checkpoint, and
+needs no second shuffle. Elsewhere the record's key says which shard it belongs to.
 """
 
 import gc
-import hashlib
 import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
 
 import pyarrow as pa
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
 from conf.sections import Delivery
-from jobs.connectors.exactly_once import errors
-from jobs.connectors.exactly_once.markers import DONE, BatchId, Done, Layout, is_done
+from jobs.connectors.exactly_once.ledger import ADOPT, DONE, PLAN, BatchId, Done, Layout, Plan, is_done
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer
 from jobs.connectors.exactly_once.transaction import PRODUCER, Transaction, Writer, beginning
 from jobs.connectors.kafka.access import client_error, kafka_failed
 from jobs.connectors.kafka.refusals import TOPIC_MISSING, SizeLimits
-from jobs.connectors.spark_internals import configured, kafka_ranges, map_in_arrow, state_partitions
+from jobs.connectors.spark_internals import configured, map_in_arrow
 
 ARROW_BYTES, NO_LIMIT = "spark.sql.execution.arrow.maxBytesPerBatch", str((1 << 31) - 1)
 # Thousands of such records are 20 MB; even if the next ones are ten times as large, that does no harm.
 SMALL_BYTES = 2_048
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """`order[i]` is the shard that Spark's partition i holds; empty where partition and shard have the same number.
-
-    `origins` says for people what each shard is made of, where that is a range of a source partition; `read` is how
-    many offsets of the source those are, None where that is not known. `may_lack`: see `sink.BatchFacts`.
-    """
-
-    layout: Layout
-    shards: int
-    fingerprint: str = ""
-    order: tuple[int, ...] = ()
-    origins: tuple[str, ...] = ()
-    read: int | None = None
-    may_lack: bool = False
-
-
-def plan_shards(frame: DataFrame, shards: int, most: int) -> ShardPlan:
-    """Return the cut of a batch that nobody has planned: by the partitions of its source or of its state, `most` at
-    most, or into `shards` by key."""
-    ranges = source_ranges(frame)
-    read = None if ranges is None else sum(end - first for _, first, end in ranges)
-    if not ranges or len(ranges) > most:
-        stored = state_partitions(frame) or 0
-        return ShardPlan("state", stored, read=read) if 0 < stored <= most else ShardPlan("key", shards, read=read)
-    ranked = sorted(ranges)
-    fingerprint = hashlib.sha256(json.dumps(ranked).encode()).hexdigest()
-    origins = tuple(f"made of {place} from offset {first} to before {end}" for place, first, end in ranked)
-    order = tuple(ranked.index(source_range) for source_range in ranges)
-    return ShardPlan("source", len(ranges), fingerprint, order, origins, read)
-
-
-def source_ranges(frame: DataFrame) -> list[tuple[str, int, int]] | None:
-    """Return the (topic-partition, first, end) that each Spark partition of a micro-batch is;
-    None for anything else."""
-    ranges = kafka_ranges(frame)
-    known = [source_range for source_range in ranges if source_range is not None]
-    return known if len(known) == len(ranges) else None
-
-
-def publish_shards(
-    frame: DataFrame, layout: Layout, shard_task: "ShardTask", order_by: str | None, record_bytes: float | None
-) -> list["ShardResult"]:
-    """Cut `frame`, the records of a micro-batch, into the shards of `shard_task`, and publish each in its own task.
-
-    Args:
-        order_by: see `cut_frame`; record_bytes: see `arrow_batches`.
-    """
-    shards = cut_frame(frame, layout, len(shard_task.writers), order_by)
-    with arrow_batches(frame.sparkSession, record_bytes):
-        rows = map_in_arrow(shards, publishing(shard_task), RESULT).collect()
-    results = {result.shard: result for result in (ShardResult(**json.loads(row.result)) for row in rows)}
-    for shard in set(range(len(shard_task.writers))) - results.keys():
-        # Spark gives an empty frame fewer tasks, or none.
-        results[shard] = publish_shard(shard_task, shard, ())
-    return list(results.values())
-
-
-def cut_frame(frame: DataFrame, layout: Layout, shards: int, order_by: str | None = None) -> DataFrame:
-    """Return `frame` with one Spark partition a shard, key and value binary, timestamp long (ms since 1970),
-    and HASH long.
-
-    The checksum of a shard adds HASH up: of all columns but the timestamp, which ledgers of older code do not count.
-
-    Args:
-        order_by: a column that sorts the rows of a shard, and is no part of the record.
-    """
-    if layout not in ("source", "state"):
-        frame = frame.repartitionById(shards, F.pmod(F.xxhash64(*_key(frame.columns)), F.lit(shards)).cast("int"))
-    if order_by:
-        frame = frame.sortWithinPartitions(order_by).drop(order_by)
-    # The columns are SQL text: one call into the JVM instead of dozens, which would slow down a small batch.
-    casts = {"key": "CAST(key AS BINARY)", "value": "CAST(value AS BINARY)", "timestamp": "unix_millis(timestamp)"}
-    columns = {name: casts.get(name, name) for name in frame.columns}
-    hashed = [text for name, text in columns.items() if name != "timestamp"]
-    return frame.selectExpr(
-        *(f"{text} AS {name}" for name, text in columns.items()), f"xxhash64({', '.join(hashed)}) AS {HASH}"
-    )
-
-
-def arrow_batches(spark: SparkSession, record_bytes: float | None) -> AbstractContextManager[None]:
-    """Keep Spark from measuring each row for its Arrow batches, where records are known to be small.
-
-    That is worth a twentieth of the whole sink's speed: median of seven rounds of four million records, 0.94 to 1.10.
-
-    Args:
-        record_bytes: the mean size of the records before these; None where there were none, as after each start.
-    """
-    is_small = record_bytes is not None and record_bytes <= SMALL_BYTES
-    return configured(spark, {ARROW_BYTES: NO_LIMIT} if is_small else {})
-
-
-def _key(columns: Sequence[str]) -> list[Any]:
-    # Records without a key are in no order: their values spread them.
-    return [F.coalesce(F.col("key").cast("binary"), F.col("value").cast("binary"))] if "key" in columns else ["value"]
-
-
 RESULT = "result binary"  # a ShardResult as JSON
 # How much a shard reads while its transaction begins.
 AHEAD_BYTES = 16 << 20
@@ -187,10 +85,60 @@ class ShardResult:
     stop: list[str] = field(default_factory=list)
     oldest: int | None = None
 
-    def require_no_stop(self) -> None:
-        """Raise the error that stopped the shard, where one did."""
-        if self.stop:
-            raise TidemarkError(*self.stop)
+
+def publish_shards(
+    frame: DataFrame, layout: Layout, shard_task: ShardTask, order_by: str | None, record_bytes: float | None
+) -> list[ShardResult]:
+    """Cut `frame`, the records of a micro-batch, into the shards of `shard_task`, and publish each in its own task.
+
+    Args:
+        order_by: see `cut_frame`; record_bytes: see `arrow_batches`.
+    """
+    shards = cut_frame(frame, layout, len(shard_task.writers), order_by)
+    with arrow_batches(frame.sparkSession, record_bytes):
+        rows = map_in_arrow(shards, publishing(shard_task), RESULT).collect()
+    results = {result.shard: result for result in (ShardResult(**json.loads(row.result)) for row in rows)}
+    for shard in set(range(len(shard_task.writers))) - results.keys():
+        # Spark gives an empty frame fewer tasks, or none.
+        results[shard] = publish_shard(shard_task, shard, ())
+    return list(results.values())
+
+
+def cut_frame(frame: DataFrame, layout: Layout, shards: int, order_by: str | None = None) -> DataFrame:
+    """Return `frame` with one Spark partition a shard, key and value binary, timestamp long (ms since 1970),
+    and HASH long.
+
+    The checksum of a shard adds HASH up: of all columns but the timestamp, which ledgers of older code do not count.
+
+    Args:
+        order_by: a column that sorts the rows of a shard, and is no part of the record.
+    """
+    if layout not in ("source", "state"):
+        # Records without a key are in no order: their values spread them.
+        key, value = F.col("key").cast("binary"), F.col("value")
+        key = F.coalesce(key, value.cast("binary")) if "key" in frame.columns else value
+        frame = frame.repartitionById(shards, F.pmod(F.xxhash64(key), F.lit(shards)).cast("int"))
+    if order_by:
+        frame = frame.sortWithinPartitions(order_by).drop(order_by)
+    # The columns are SQL text: one call into the JVM instead of dozens, which would slow down a small batch.
+    casts = {"key": "CAST(key AS BINARY)", "value": "CAST(value AS BINARY)", "timestamp": "unix_millis(timestamp)"}
+    columns = {name: casts.get(name, name) for name in frame.columns}
+    hashed = [text for name, text in columns.items() if name != "timestamp"]
+    return frame.selectExpr(
+        *(f"{text} AS {name}" for name, text in columns.items()), f"xxhash64({', '.join(hashed)}) AS {HASH}"
+    )
+
+
+def arrow_batches(spark: SparkSession, record_bytes: float | None) -> AbstractContextManager[None]:
+    """Keep Spark from measuring each row for its Arrow batches, where records are known to be small.
+
+    That is worth a twentieth of the whole sink's speed: median of seven rounds of four million records, 0.94 to 1.10.
+
+    Args:
+        record_bytes: the mean size of the records before these; None where there were none, as after each start.
+    """
+    is_small = record_bytes is not None and record_bytes <= SMALL_BYTES
+    return configured(spark, {ARROW_BYTES: NO_LIMIT} if is_small else {})
 
 
 def publishing(task: ShardTask) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
@@ -204,7 +152,8 @@ def publishing(task: ShardTask) -> Callable[[Iterator[pa.RecordBatch]], Iterator
         number = context.partitionId()
         shard = task.order[number] if task.order else number
         result = publish_shard(task, shard, rows)
-        _spare_collector()
+        if not gc.get_freeze_count():
+            gc.freeze()  # the garbage collector leaves alone what is loaded: Spark runs it after every task of a worker
         yield _as_arrow(result)
 
     return publish_partition
@@ -217,12 +166,6 @@ def _as_arrow(result: ShardResult) -> pa.RecordBatch:
     edges = pa.py_buffer(struct.pack("=ii", 0, len(text)))
     column = pa.Array.from_buffers(pa.binary(), 1, [None, edges, pa.py_buffer(text)])
     return pa.RecordBatch.from_arrays([column], ["result"])
-
-
-def _spare_collector() -> None:
-    """Let the garbage collector leave alone what is loaded: Spark runs it after every task of a worker."""
-    if not gc.get_freeze_count():
-        gc.freeze()
 
 
 def publish_shard(task: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -> ShardResult:
@@ -244,10 +187,8 @@ def _exactly_once(task: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -
     with beginning(task.writers[shard]) as begun:
         rows = _read_ahead(rows, begun.done)
         transaction, last = begun.result()
-        done = last if isinstance(last, Done) else None
-        if is_done(done, task.id, task.sink):
-            assert done is not None
-            return _found(task, done, rows)
+        if is_done(last, task.id, task.sink):
+            return _check_published(task, last, rows)
         return send(task, shard, transaction, rows, lambda sent: transaction.commit(sent.to_json(), DONE))
 
 
@@ -275,6 +216,53 @@ def send(
     return ShardResult(shard, sent.done.n, sent.size, topics=list(sent.done.topics), oldest=sent.oldest)
 
 
+def collect_rows(frame: DataFrame, order_by: str | None) -> list[pa.RecordBatch] | None:
+    """Return the rows of a batch as `cut_frame` gives them; None where Spark could not bring them to the driver."""
+    # Only where rows have to be sorted must they be in one partition; else each has its order already.
+    rows = cut_frame(frame, "whole" if order_by else "source", 1, order_by)
+    try:
+        return list(rows.toArrow().to_batches())
+    except PySparkException:
+        # They are more than spark.driver.maxResultSize; the shards will report any other cause.
+        return None
+
+
+def publish_whole(
+    writer: Writer,
+    partition: int,
+    task: ShardTask,
+    rows: Callable[[], Sequence[pa.RecordBatch] | None],
+    due: Callable[[Plan | Done | None], Plan | None],
+) -> ShardResult | None:
+    """Publish a small batch in the driver, and commit its plan with it: one transaction holds plan, records and marker.
+
+    An attempt that takes such a plan over knows that its one shard is done. The writer is the one of plans, which each
+    batch fences first. No shard's writer of another attempt can be at work: otherwise a sharded plan would be in the
+    ledger. None, and nothing is published, where the batch needs shards.
+
+    Args:
+        writer: the one of plans.
+        partition: of the ledger, for the shard's marker.
+        rows: computes them, while the transaction begins.
+        due: the plan to commit, by the last one in the ledger; None where that one is of the same batch.
+
+    Raises:
+        TidemarkError: KAFKA_FAILED, FENCED: the attempt failed, and left nothing behind; and what `due` raises.
+    """
+    with beginning(writer) as begun:
+        batches = rows()
+        transaction, last = begun.result()
+        plan = due(last)
+        if plan is None or batches is None:
+            return None
+
+        def commit(done: Done) -> None:
+            transaction.mark(done.to_json(), DONE, partition)
+            transaction.commit(plan.to_json(), PLAN)
+
+        return send(task, 0, transaction, batches, commit)
+
+
 def _read_ahead(rows: Iterable[pa.RecordBatch], enough: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
     """Give the same rows, of which some are read already, so that Spark computes them meanwhile."""
     coming, ahead, size = iter(rows), [], 0
@@ -287,7 +275,7 @@ def _read_ahead(rows: Iterable[pa.RecordBatch], enough: Callable[[], bool]) -> I
     return chain(ahead, coming)
 
 
-def _found(task: ShardTask, done: Done, rows: Iterable[pa.RecordBatch]) -> ShardResult:
+def _check_published(task: ShardTask, done: Done, rows: Iterable[pa.RecordBatch]) -> ShardResult:
     """Check that a shard that is written already has the same records again, unless those may have changed."""
     if task.may_differ:
         return ShardResult(done.shard, done.n, topics=list(done.topics))
@@ -295,7 +283,14 @@ def _found(task: ShardTask, done: Done, rows: Iterable[pa.RecordBatch]) -> Shard
     for batch in rows:
         again.count(batch)
     if (again.done.n, again.done.checksum) != (done.n, done.checksum):
-        raise errors.other_records(task.sink, task.id.batch, done.shard)
+        where = f"shard {done.shard} of batch {task.id.batch} of sink {task.sink}"
+        remedy = (
+            f"run the code and settings that began the batch once more, until it has caught up; or {ADOPT}: what is "
+            "published stays, the rest of the batch is written as the job gives it now; if nothing was changed, the "
+            'job computes something else each time: publish with mode="outbox" from then on'
+        )
+        what = f"{where} is published, and the job gives other records for it now"
+        raise TidemarkError("BATCH_CHANGED", what, remedy)
     return ShardResult(done.shard, done.n, topics=list(done.topics))
 
 
@@ -303,8 +298,7 @@ def _at_most_once(task: ShardTask, shard: int, rows: Iterable[pa.RecordBatch]) -
     """Commit the marker first: whatever happens to the records after it, no attempt sends them again."""
     writer = task.writers[shard]
     with Transaction(writer) as transaction:
-        last = transaction.last_marker()
-        if is_done(last if isinstance(last, Done) else None, task.id, task.sink):
+        if is_done(transaction.last_marker(), task.id, task.sink):
             return ShardResult(shard)
         transaction.commit(Done(task.id, shard).to_json(), DONE)
     refused: list[KafkaError] = []

@@ -6,6 +6,8 @@ the shards publish in parallel, each in a Kafka transaction that holds its recor
 driver publishes itself, in the transaction of its plan.
 """
 
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -20,33 +22,46 @@ from conf.errors import TidemarkError
 from conf.sections import Delivery
 from conf.settings import Batching, Kafka
 from conf.settings import Ledger as Limits
-from jobs.connectors.exactly_once import errors
-from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION, Ledger, require_timeout_below_cap, topic_ids
-from jobs.connectors.exactly_once.markers import PLAN, BatchId, Plan, plan_due
+from jobs.connectors.exactly_once.ledger import (
+    PLAN,
+    PLAN_PARTITION,
+    BatchId,
+    Done,
+    Layout,
+    Ledger,
+    Plan,
+    plan_due,
+    require_timeout_below_cap,
+)
 from jobs.connectors.exactly_once.shards import (
     PASSING,
-    ShardPlan,
     ShardResult,
     ShardTask,
-    plan_shards,
+    collect_rows,
     publish_shards,
+    publish_whole,
 )
-from jobs.connectors.exactly_once.small_batch import Published, collected, is_small, publish_whole
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
+from jobs.connectors.kafka.offsets import topic_ids
 from jobs.connectors.kafka.refusals import Limits as TopicLimits
 from jobs.connectors.kafka.refusals import SizeLimits, retention_warning, size_config, topic_limits
+from jobs.connectors.spark_internals import kafka_ranges, state_partitions
 from jobs.connectors.tally import Tally
 
 # A FENCED may come from a run that was thought dead; as often as this in a row, another run is active.
 PLAN_ATTEMPTS = 3
-# Rows that name their topic may name one of which nothing is known.
-ANY_TOPIC = ""
 # The code that fills the queue bounds it (see `bulk`): a full queue would break the order of later records.
 QUEUE = {
     "queue.buffering.max.messages": 1_000_000,
     "queue.buffering.max.kbytes": 2_000_000,
     "batch.num.messages": 100_000,  # `batch_bytes` limits a batch, too
 }
+# Of a batch that the driver publishes itself.
+MOST_BYTES = 16 << 20
+# For the first batch of a run only its number of records is known, and each may be as large as topics take.
+FIRST_RECORDS = 100
+# For a batch behind a shuffle only the number of records of the one before is known: it may have several times more.
+MARGIN = 4
 
 
 T = TypeVar("T")
@@ -71,6 +86,32 @@ class BatchFacts:
 
 
 @dataclass(frozen=True)
+class ShardPlan:
+    """`order[i]` is the shard that Spark's partition i holds; empty where partition and shard have the same number.
+
+    `origins` says for people what each shard is made of, where that is a range of a source partition; `read` is how
+    many offsets of the source those are, None where that is not known. `may_lack`: see `BatchFacts`.
+    """
+
+    layout: Layout
+    shards: int
+    fingerprint: str = ""
+    order: tuple[int, ...] = ()
+    origins: tuple[str, ...] = ()
+    read: int | None = None
+    may_lack: bool = False
+
+
+@dataclass(frozen=True)
+class PublishedBatch:
+    """The batch before: `read` records of the source (None behind a shuffle), `n` published, of `size` bytes."""
+
+    read: int | None
+    n: int
+    size: int
+
+
+@dataclass(frozen=True)
 class LedgerSink:
     """A sink by its id, which its ledger and its transactional ids are named by: one for each output, for ever.
 
@@ -88,7 +129,7 @@ class LedgerSink:
     takes: dict[str, TopicLimits] = field(default_factory=dict, compare=False)  # what the topics and the ledger take
     sizes: dict[int, float] = field(default_factory=dict, compare=False)  # bytes of a mean record, by shard
     warned: set[str] = field(default_factory=set, compare=False)  # topics whose retention was warned of
-    before: list[Published] = field(default_factory=list, compare=False)  # the last batch that published something
+    before: list[PublishedBatch] = field(default_factory=list, compare=False)  # the last batch that published something
     admin: AdminClient = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -107,7 +148,9 @@ class LedgerSink:
         """
         require_timeout_below_cap(self.admin, self.limits.transaction_timeout_ms)
         if self.limits.shards > self.limits.max_shards:
-            raise errors.too_many_shards(self.id, self.limits.shards, self.limits.max_shards)
+            wanted, most = self.limits.shards, self.limits.max_shards
+            what = f"sink {self.id} is to have {wanted} shards, ledger.max_shards is {most}"
+            raise TidemarkError("TOO_MANY_SHARDS", what, "lower ledger.shards, or raise the limit")
         self.ledger.require_shards(self.admin, self.limits.shards, self.kafka.client_config())
         self._learn({self.ledger.name, *self.topics})
 
@@ -128,10 +171,10 @@ class LedgerSink:
             tally: takes the time that planning takes, and publishing, in which the frame is computed.
 
         Raises:
-            TidemarkError: one of those in `exactly_once.errors`.
+            TidemarkError: what `ledger.plan_due` and `publish_shards` raise.
         """
         if "topic" in frame.columns:
-            self.takes.setdefault(ANY_TOPIC, TopicLimits())
+            self.takes.setdefault("", TopicLimits())  # they may name a topic of which nothing is known
         tally = tally or Tally()
         with tally.phase("plan in ledger"):
             shard_plan = plan_shards(frame, self.limits.shards, self.limits.max_shards)
@@ -149,12 +192,13 @@ class LedgerSink:
         if not results:
             results = self._publish_in_shards(frame, wanted, shard_plan, order_by, tally)
         for result in results:
-            result.require_no_stop()
+            if result.stop:
+                raise TidemarkError(*result.stop)
             self.sizes.update({result.shard: result.size / result.n} if result.size else {})
         self._learn_from(results)
         self._warn_of_retention(results)
         published, size = sum(result.n for result in results), sum(result.size for result in results)
-        self.before[:] = [Published(shard_plan.read, published, size)] if size else self.before
+        self.before[:] = [PublishedBatch(shard_plan.read, published, size)] if size else self.before
         return published
 
     def _publish_whole(
@@ -164,10 +208,10 @@ class LedgerSink:
         before = self.before[0] if self.before else None
         if self.delivery != "exactly-once" or not is_small(read, before, self.limits.small_batch_records):
             return []
-        rows = cache(lambda: collected(frame, order_by))
+        rows = cache(lambda: collect_rows(frame, order_by))
         whole = replace(wanted, layout="whole", shards=1, fingerprint="")
 
-        def due(last: Plan | None) -> Plan | None:
+        def due(last: Plan | Done | None) -> Plan | None:
             found = self._due(last, wanted)
             return None if found is last else replace(whole, topics=found.topics)
 
@@ -237,14 +281,13 @@ class LedgerSink:
 
     def _plan(self, wanted: Plan) -> Plan:
         with Transaction(self.writer(None, wanted.id.batch)) as transaction:
-            marker = transaction.last_marker()
-            last = marker if isinstance(marker, Plan) else None
+            last = transaction.last_marker()
             due = self._due(last, wanted)
             if due is not last:
                 transaction.commit(due.to_json(), PLAN)
             return due
 
-    def _due(self, last: Plan | None, wanted: Plan) -> Plan:
+    def _due(self, last: Plan | Done | None, wanted: Plan) -> Plan:
         known = {*self.topics, *(last.topics if last else ())}
         ids = topic_ids(self.admin, known, self.kafka.client_config())
         return plan_due(last, replace(wanted, topics=ids), self.id)
@@ -252,6 +295,39 @@ class LedgerSink:
     def _publish(self, frame: DataFrame, plan: Plan, shard_plan: ShardPlan, order_by: str | None) -> list[ShardResult]:
         record_bytes = max(self.sizes.values(), default=None)
         return publish_shards(frame, plan.layout, self._shard_task(plan, shard_plan), order_by, record_bytes)
+
+
+def plan_shards(frame: DataFrame, shards: int, most: int) -> ShardPlan:
+    """Return the cut of a batch that nobody has planned: by the partitions of its source or of its state, `most` at
+    most, or into `shards` by key."""
+    partitions = kafka_ranges(frame)
+    ranges = [partition for partition in partitions if partition is not None]
+    is_of_source = len(ranges) == len(partitions)
+    read = sum(end - first for _, first, end in ranges) if is_of_source else None
+    if not is_of_source or not 0 < len(ranges) <= most:
+        stored = state_partitions(frame) or 0
+        return ShardPlan("state", stored, read=read) if 0 < stored <= most else ShardPlan("key", shards, read=read)
+    ranked = sorted(ranges)
+    fingerprint = hashlib.sha256(json.dumps(ranked).encode()).hexdigest()
+    origins = tuple(f"made of {place} from offset {first} to before {end}" for place, first, end in ranked)
+    order = tuple(ranked.index(source_range) for source_range in ranges)
+    return ShardPlan("source", len(ranges), fingerprint, order, origins, read)
+
+
+def is_small(read: int | None, before: PublishedBatch | None, most: int) -> bool:
+    """Return whether a batch is likely to have at most `most` records, of MOST_BYTES.
+
+    Args:
+        read: how many offsets of the source it is made of; None behind a shuffle.
+        before: the last batch of this run that published something; None for none.
+    """
+    if before is None:
+        return read is not None and read <= min(most, FIRST_RECORDS)
+    if read is None or before.read is None:
+        expected = float(before.n * MARGIN)
+    else:
+        expected = read * max(1.0, before.n / max(before.read, 1))
+    return expected <= most and expected * before.size / max(before.n, 1) <= MOST_BYTES
 
 
 def _passing_again(attempt: Callable[[], T]) -> T:

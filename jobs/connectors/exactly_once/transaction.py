@@ -23,9 +23,8 @@ from typing import Any, Self
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from conf.errors import TidemarkError
-from jobs.connectors.exactly_once import errors
-from jobs.connectors.exactly_once.fail_points import fail_point
-from jobs.connectors.exactly_once.markers import Done, Plan, open_marker, parse
+from jobs.connectors.exactly_once.ledger import Done, Plan, open_marker, parse
+from jobs.connectors.exactly_once.process import fail_point
 from jobs.connectors.kafka.access import CLUSTER, Right, client_error, kafka_failed, login_refused, writing
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.refusals import BY_ERROR, UNREACHABLE
@@ -256,16 +255,34 @@ def _explained(
         # The brokers end a transaction that is over, and fence its writer.
         error = next((told for told in heard if _is_outage(told)), None)
         if error is None:
-            return errors.transaction_timed_out(writer.transactional_id, seconds or 0.0, writer.timeout_ms)
+            limit = f"the brokers end it after {writer.timeout_ms / 1000:.0f} s"
+            what = f"{who} took {seconds:.0f} s for one transaction, {limit}"
+            remedy = (
+                "raise ledger.transaction_timeout_ms (up to the brokers' transaction.max.timeout.ms, 15 minutes by "
+                "default), then start the same again: a batch that was begun keeps its records; "
+                "source.max_offsets_per_trigger makes later ones smaller"
+            )
+            return TidemarkError("TRANSACTION_TIMED_OUT", what, remedy)
     elif code in FENCED:
-        return errors.fenced(writer.transactional_id)
+        return fenced(writer.transactional_id)
     if error is None:
         return kafka_failed(who, str(exc))
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-        return errors.batch_too_large(writer.transactional_id)
+        return batch_too_large(writer.transactional_id)
     if _is_outage(error) and not is_over and seconds is not None:
         return kafka_failed(who, error.str())  # another attempt, which waits for the brokers, may get past it
     return client_error(who, error, writer.rights(), writer.connection)
+
+
+def fenced(writer: str) -> TidemarkError:
+    what = f"another writer has taken over as {writer}: two runs of one query, or a task that was thought dead"
+    return TidemarkError("FENCED", what, "see that the query runs once only, then start the job again")
+
+
+def batch_too_large(writer: str) -> TidemarkError:
+    what = f"writer {writer}: a batch of records, or a marker, is larger than its topic takes (max.message.bytes)"
+    remedy = "raise the limit of the output topic and of the ledger to sink.batch_bytes at least, then start again"
+    return TidemarkError("RECORD_TOO_LARGE", what, remedy)
 
 
 def _is_outage(error: KafkaError) -> bool:
@@ -318,7 +335,7 @@ def _read_to_barrier(writer: Writer, start: int, barrier: int, take: Callable[[M
     def is_barrier(offset: int) -> bool:
         if offset > barrier:
             # The reader can pass our beginning only once our transaction has ended: it was aborted meanwhile.
-            raise errors.fenced(writer.transactional_id)
+            raise fenced(writer.transactional_id)
         return offset == barrier
 
     place = TopicPartition(writer.ledger, writer.partition, start)

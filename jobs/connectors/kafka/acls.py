@@ -121,7 +121,11 @@ class Acls:
             time.sleep(PAUSE_SECONDS)
 
     def _of(self, principal: str) -> list[Entry]:
-        future = self._admin.describe_acls(_everything(principal), request_timeout=SECONDS)
+        any: Any = None  # the client's own annotations do not know that this is any
+        everything = AclBindingFilter(
+            ResourceType.ANY, any, ResourcePatternType.ANY, principal, any, AclOperation.ANY, AclPermissionType.ANY
+        )
+        future = self._admin.describe_acls(everything, request_timeout=SECONDS)
         return [_entry(binding) for binding in self._answer(future, "Describe")]
 
     def _answer(self, future: "Future[Any]", operation: str) -> Any:
@@ -141,13 +145,6 @@ class Acls:
 
 def _on_cluster(operation: str) -> Right:
     return Right("cluster", CLUSTER, (operation,))
-
-
-def _everything(principal: str) -> AclBindingFilter:
-    any: Any = None  # the client's own annotations do not know that this is any
-    return AclBindingFilter(
-        ResourceType.ANY, any, ResourcePatternType.ANY, principal, any, AclOperation.ANY, AclPermissionType.ANY
-    )
 
 
 def _binding(principal: str, right: Right) -> AclBinding:

@@ -121,7 +121,8 @@ class ReadCommittedConsumer:
             for message in self._records(topic, partition, start, stop)
         ]
         offsets = np.asarray(held, np.int64)
-        return np.concatenate([offsets[:0], *(_cut(offsets, start, end) for start, end in runs)])
+        edges = np.searchsorted(offsets, np.asarray(runs, np.int64).reshape(-1, 2))
+        return np.concatenate([offsets[:0], *(offsets[first:last] for first, last in edges)])
 
     def tail(self, topic: str, partition: int, start: int) -> list[Message]:
         """Return the records from `start` to the partition's end."""
@@ -152,7 +153,3 @@ def _joined(runs: Runs) -> list[tuple[int, int]]:
         else:
             joined.append((start, end))
     return joined
-
-
-def _cut(offsets: Offsets, start: int, end: int) -> Offsets:
-    return offsets[np.searchsorted(offsets, start) : np.searchsorted(offsets, end)]

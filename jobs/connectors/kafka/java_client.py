@@ -86,12 +86,9 @@ def _jaas(kafka: Kafka) -> str:
     else:
         words = {"username": kafka.sasl_username, "password": kafka.sasl_password.get_secret_value()}
     module = LOGIN_MODULES.get(kafka.sasl_mechanism, SCRAM)
-    given = " ".join(f'{name}="{_escaped(value)}"' for name, value in words.items() if value)
+    escapes = str.maketrans({"\\": r"\\", '"': r"\""})
+    given = " ".join(f'{name}="{value.translate(escapes)}"' for name, value in words.items() if value)
     return f"{SECURITY}.{module} required {given};"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,30 @@
-"""Asks the brokers for offsets: where topics begin and end, and where a record time or a position lies."""
+"""Asks the brokers for offsets, and for the ids of topics, which tell whether offsets still mean the same records."""
 
+import contextlib
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from itertools import islice, takewhile
 from types import TracebackType
-from typing import Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self, cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from conf.errors import TidemarkError
 from conf.setting_types import moment
 from conf.settings import Kafka
-from jobs.connectors.kafka.access import Connection, reading
+from jobs.connectors.kafka.access import Connection, Right, client_error, reading
 from jobs.connectors.kafka.consumer import MESSAGES, ReadCommittedConsumer, is_end, messages, open_consumer
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,6 +42,17 @@ BETWEEN_LEADERS = frozenset(
 )
 # What Kafka's protocol has room for; -2 and -1 are its names for the first and the last offset.
 PARTITIONS, OFFSETS = range(2**31), range(-2, 2**63)
+# Another broker takes over from a lost one within 9 to 16 s.
+ATTEMPT_SECONDS = 5.0
+FAILOVER_SECONDS = 40.0
+PAUSE_SECONDS = 0.2
+FAILOVER = (
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.BROKER_NOT_AVAILABLE,
+)
 SAMPLE = 200  # records whose size stands for all
 
 Partitions = Mapping[int, int]
@@ -187,6 +206,46 @@ def _bad_offset(message: str) -> TidemarkError:
     return TidemarkError("BAD_POSITION", message, "name one that is there, or a time")
 
 
+def topic_ids(
+    admin: AdminClient,
+    names: Iterable[str],
+    connection: Mapping[str, Any] | None = None,
+    operations: tuple[str, ...] = ("Describe",),
+) -> dict[str, str]:
+    """Return the ids of those of `names` that are there: a topic that is deleted and created again has another one.
+
+    Args:
+        connection: of the client, for the command that grants a lacking right.
+        operations: those that the ids are needed for; the error for a lacking right names them.
+
+    Raises:
+        TidemarkError: KAFKA_FAILED, NOT_AUTHORIZED.
+    """
+    topics = sorted(set(names))
+    if not topics:
+        return {}
+    until = time.monotonic() + FAILOVER_SECONDS
+    while True:
+        ids, passing = {}, False
+        for name, described in admin.describe_topics(TopicCollection(topics), request_timeout=ATTEMPT_SECONDS).items():
+            try:
+                ids[name] = str(described.result(SECONDS).topic_id)
+            except KafkaException as exc:
+                error = exc.args[0]
+                if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    continue
+                if error.code() not in FAILOVER or time.monotonic() > until:
+                    needed = [Right("topic", name, operations)]
+                    raise client_error(f"topic {name}", error, needed, connection or {}) from exc
+                passing = True
+        if not passing:
+            return ids
+        # The client learns who the controller is: else it would wait without end for one that is gone.
+        time.sleep(PAUSE_SECONDS)
+        with contextlib.suppress(KafkaException):
+            admin.list_topics(timeout=ATTEMPT_SECONDS)
+
+
 class OffsetLookup:
     """Asks for offsets and record times of topics by one client; to be closed.
 
@@ -227,7 +286,7 @@ class OffsetLookup:
     def time_at(self, topic: str, partition: int, offset: int) -> int | None:
         """Return the record time, ms since 1970, of the first record at or after `offset`;
         None at the end of the log."""
-        return next((_time(record) for record in self._records(topic, partition, offset, 1)), None)
+        return next((int(record.timestamp()[1]) for record in self._records(topic, partition, offset, 1)), None)
 
     def mean_bytes(self, topic: str, partition: int, offset: int) -> float:
         """Return the mean size of key and value, in bytes, of some records from `offset` on; 0 where there are none."""
@@ -240,7 +299,8 @@ class OffsetLookup:
     def span(self, topic: str, partition: int, start: int, until: int) -> tuple[int, int] | None:
         """Return the least and the greatest record time, ms since 1970, of offsets [start, until); None for none."""
         records = self._records(topic, partition, start, until - start)
-        times = [_time(record) for record in takewhile(lambda record: int(record.offset() or 0) < until, records)]
+        within = takewhile(lambda record: int(record.offset() or 0) < until, records)
+        times = [int(record.timestamp()[1]) for record in within]
         return (min(times), max(times)) if times else None
 
     def _records(self, topic: str, partition: int, offset: int, count: int) -> Iterator[Message]:
@@ -254,13 +314,9 @@ class OffsetLookup:
     def _consumer(self) -> Consumer:
         return open_consumer(self._connection.config())
 
-    @contextmanager
+    @contextlib.contextmanager
     def _named(self, topic: str) -> Iterator[None]:
         try:
             yield
         except KafkaException as exc:
             raise self._connection.failed(self._admin, exc, reading([topic])) from exc
-
-
-def _time(record: Message) -> int:
-    return int(record.timestamp()[1])

@@ -10,10 +10,9 @@ from confluent_kafka.admin import AdminClient
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.delta.log import tables_under
-from jobs.connectors.exactly_once.ledger_topic import topic_ids
 from jobs.connectors.files import lacks_folder
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
-from jobs.connectors.kafka.offsets import Edges, edges
+from jobs.connectors.kafka.offsets import Edges, edges, topic_ids
 from jobs.operations.coverage.holdings import Coverage, SinkCoverage, read_table, topic_ids_by_query, topics_of
 from jobs.operations.coverage.query_offsets import (
     Finding,

@@ -14,8 +14,7 @@ from pyarrow import fs
 from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from jobs.connectors.delta.log import REPLAYS, log_damaged, tables_under
-from jobs.connectors.exactly_once.ledger_topic import PLAN_PARTITION
-from jobs.connectors.exactly_once.markers import Done, Plan, parse
+from jobs.connectors.exactly_once.ledger import PLAN_PARTITION, Done, Plan, parse
 from jobs.connectors.files import lacks_folder, storage
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges, edges

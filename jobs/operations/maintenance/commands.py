@@ -20,7 +20,7 @@ from jobs.connectors.delta import maintenance as delta_maintenance
 from jobs.connectors.delta.commit import RANGE
 from jobs.connectors.delta.log import REPLAYS
 from jobs.connectors.delta.maintenance import Files, say_single_driver
-from jobs.connectors.exactly_once.ledger_topic import SECONDS
+from jobs.connectors.exactly_once.ledger import SECONDS
 from jobs.connectors.hadoop_files import Folders, Size
 from jobs.connectors.kafka.access import Right, client_error
 from jobs.connectors.spark_internals import silence_scala

@@ -12,9 +12,9 @@ from conf.settings import Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.delta.log import History, snapshot
 from jobs.connectors.delta.schema_evolution import admit_types
-from jobs.connectors.delta.table import CONFLICT, replace_rows
-from jobs.connectors.exactly_once.fail_points import fail_point
-from jobs.connectors.exactly_once.markers import BatchId, offsets_hash
+from jobs.connectors.delta.table import CONFLICT
+from jobs.connectors.exactly_once.ledger import BatchId, offsets_hash
+from jobs.connectors.exactly_once.process import fail_point
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.kafka import source_sink
@@ -86,7 +86,7 @@ class Cutover:
         """Send the records of an output topic, each once however often this is run, with the header HEADER.
 
         Raises:
-            TidemarkError: the errors of `jobs.connectors.exactly_once.errors`.
+            TidemarkError: what `jobs.connectors.exactly_once.sink.LedgerSink.write` raises.
         """
         topic = str(part.topic)
         records = read_records(self._spark, self._side_run, part)
@@ -113,7 +113,7 @@ class Cutover:
                 raise self._changed(path, statement)
             fail_point("replay-before-swap", self._replay.job)
             try:
-                swapped = replace_rows(rows, path, where, version, commit_info)
+                swapped = snapshot(rows.sparkSession, path).replace_rows(rows, where, version, commit_info)
             except CONFLICT:
                 continue
             fail_point("replay-after-swap", self._replay.job)

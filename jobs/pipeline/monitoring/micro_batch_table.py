@@ -20,7 +20,7 @@ from deltalake import CommitProperties, Transaction, write_deltalake
 
 from conf.settings import Settings
 from jobs.connectors.delta.reading import StoredTable
-from jobs.connectors.exactly_once.authors import Author
+from jobs.connectors.exactly_once.process import Author
 from jobs.connectors.files import table_uri
 from jobs.pipeline import paths
 from jobs.pipeline.monitoring.journal import BESIDE, SUFFIX, Journal, read_journal

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from conf import code_version
 from conf.errors import TidemarkError
 from conf.settings import Settings
-from jobs.connectors.exactly_once.authors import this_process
+from jobs.connectors.exactly_once.process import this_process
 from jobs.connectors.tally import Tally
 from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.monitoring.journal import BEGAN, ENDED, Journal

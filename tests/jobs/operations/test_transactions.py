@@ -11,9 +11,8 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from conf import ROOT
-from jobs.connectors.exactly_once.authors import Author
-from jobs.connectors.exactly_once.ledger_topic import Ledger
-from jobs.connectors.exactly_once.markers import author_of, open_marker
+from jobs.connectors.exactly_once.ledger import Ledger, author_of, open_marker
+from jobs.connectors.exactly_once.process import Author
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.java_client import OpenTransaction
 from jobs.operations.transactions import judge, ledger_of, lines, owner_of

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
 from conf.settings import load
-from jobs.connectors.exactly_once import ledger_topic
+from jobs.connectors.kafka import offsets
 from jobs.pipeline import checkpoint
 from jobs.pipeline.guards import SourceGuard, topics_of
 from jobs.pipeline.run import Run
@@ -101,8 +101,8 @@ def test_only_kafka_sources_have_topics() -> None:
 
 
 def test_an_outage_that_the_guard_meets_is_named_as_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_topic, "FAILOVER_SECONDS", 0.1)
-    monkeypatch.setattr(ledger_topic, "ATTEMPT_SECONDS", 0.2)
+    monkeypatch.setattr(offsets, "FAILOVER_SECONDS", 0.1)
+    monkeypatch.setattr(offsets, "ATTEMPT_SECONDS", 0.2)
     monkeypatch.setattr(checkpoint, "read", lambda spark, file: '{"departures": "id"}')
     kafka = load("local", ["kafka.bootstrap_servers=127.0.0.1:1"]).kafka
     with pytest.raises(TidemarkError, match="BROKER_UNREACHABLE: no Kafka broker answers"):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.connectors.exactly_once.authors import this_process
+from jobs.connectors.exactly_once.process import this_process
 from jobs.operations.replay.record import Replay, ReplayPaths, Slice
 from jobs.pipeline.monitoring import micro_batch_table
 from jobs.pipeline.monitoring.journal import ENDED, Journal

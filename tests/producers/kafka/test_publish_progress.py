@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import TidemarkError
-from jobs.connectors.exactly_once.markers import Done, Published, parse
+from jobs.connectors.exactly_once.ledger import Done, Published, parse
 from producers.files.publish import file_identity
 from producers.files.request import FileRequest, Parts, default_name
 from producers.kafka.publish_progress import (

@@ -13,7 +13,7 @@ from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.exactly_once import bulk
 from jobs.connectors.exactly_once.bulk import KNOWN, Bulk, bulk_of
-from jobs.connectors.exactly_once.markers import BatchId, Done
+from jobs.connectors.exactly_once.ledger import BatchId, Done
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer
 from jobs.connectors.exactly_once.sink import QUEUE
 from jobs.connectors.exactly_once.transaction import PRODUCER, Transaction, Writer

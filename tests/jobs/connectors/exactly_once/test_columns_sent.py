@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 import pyarrow as pa
 from confluent_kafka import Producer
-from jobs.connectors.exactly_once.markers import BatchId, Done
+from jobs.connectors.exactly_once.ledger import BatchId, Done
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer
 from jobs.connectors.exactly_once.transaction import PRODUCER
 from jobs.connectors.kafka.refusals import SizeLimits

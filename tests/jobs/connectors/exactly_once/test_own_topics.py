@@ -9,7 +9,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf.errors import TidemarkError
-from jobs.connectors.exactly_once.markers import BatchId, Done
+from jobs.connectors.exactly_once.ledger import BatchId, Done
 from jobs.connectors.exactly_once.shard_producer import HASH, ShardProducer
 from jobs.connectors.exactly_once.transaction import PRODUCER
 from jobs.connectors.kafka.refusals import SizeLimits

@@ -52,7 +52,7 @@ def mocked() -> Iterator[tuple[str, Refuse]]:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     # The mock cannot say which rights a user has.
-    monkeypatch.setattr(kafka_access, "SECONDS", 0.2)
+    monkeypatch.setattr(kafka_access, "RIGHTS_S", 0.2)
 
 
 def stopped(mocked: tuple[str, Refuse], request: int, code: int, at_start: bool) -> TidemarkError:

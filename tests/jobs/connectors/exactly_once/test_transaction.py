@@ -8,9 +8,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from conf.errors import TidemarkError
-from jobs.connectors.exactly_once.ledger_topic import Ledger, require_timeout_below_cap, topic_ids
-from jobs.connectors.exactly_once.markers import DONE, BatchId, Done
+from jobs.connectors.exactly_once.ledger import DONE, BatchId, Done, Ledger, require_timeout_below_cap
 from jobs.connectors.exactly_once.transaction import Transaction, Writer, _explained
+from jobs.connectors.kafka.offsets import topic_ids
 from local.broker import Cluster
 
 NewTopicOf = Callable[[int], str]
@@ -109,10 +109,10 @@ def test_a_topic_created_again_has_another_id_and_a_missing_one_has_none(
     admin: AdminClient, new_topic: NewTopicOf
 ) -> None:
     first, second = new_topic(1), new_topic(1)
-    ids = topic_ids(admin, [first, second, "no-such-topic"])
+    ids = topic_ids(admin, [first, second, "no-such-topic"], {})
     assert ids.keys() == {first, second}
     assert ids[first] != ids[second]
-    assert topic_ids(admin, []) == {}
+    assert topic_ids(admin, [], {}) == {}
 
 
 def test_a_timeout_above_the_brokers_cap_is_refused(admin: AdminClient) -> None:

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from jobs.connectors.exactly_once.markers import BatchId, Done, Plan, Published
+from jobs.connectors.exactly_once.ledger import BatchId, Done, Plan, Published
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.operations.coverage import holdings
 from jobs.operations.coverage.holdings import SinkCoverage, sink_coverages

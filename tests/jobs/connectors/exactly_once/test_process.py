@@ -4,9 +4,9 @@ import subprocess
 import sys
 from dataclasses import replace
 
-from jobs.connectors.exactly_once.authors import Author, is_gone, this_process
+from jobs.connectors.exactly_once.process import Author, is_gone, this_process
 
-ASK = "from jobs.connectors.exactly_once.authors import this_process; print(this_process().fields); input()"
+ASK = "from jobs.connectors.exactly_once.process import this_process; print(this_process().fields); input()"
 
 
 def test_a_process_lives_until_it_has_ended() -> None:

@@ -1,4 +1,4 @@
-"""Decodes Avro in the Confluent framing on the JVM, and checks the result: is it what the bytes say?
+"""Encodes and decodes Avro in the Confluent framing on the JVM, and checks what it decoded: is it what the bytes say?
 
 A framed value is a zero byte, the schema id (4 bytes, big-endian) and the Avro binary body. Each id is decoded by its
 own writer schema into the reader schema. Spark's `from_avro` stops reading where the schema ends and turns a short body
@@ -14,10 +14,9 @@ from typing import Any, NamedTuple, cast
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.avro.functions import from_avro
+from pyspark.sql.avro.functions import from_avro, to_avro
 
 from conf.errors import TidemarkError
-from jobs.connectors.avro.members import moved, moves
 from jobs.connectors.avro.spark_schema import (
     BYTES,
     END_FIELD,
@@ -26,6 +25,8 @@ from jobs.connectors.avro.spark_schema import (
     FieldPath,
     has_int_and_long,
     is_short_decimal,
+    move_parts,
+    moves,
     promoted_ints,
     wire_schema,
     wire_text,
@@ -68,6 +69,12 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
     return judged.select(*records.columns, "schema_id", steps.event, "error")
 
 
+def encode(event: Column, schema: RegisteredSchema) -> Column:
+    """Return a framed value (binary) of the struct `event`, written by `schema`."""
+    header = F.lit(bytearray(frame(schema.id, b"")))
+    return F.concat(header, to_avro(event, schema.text))
+
+
 class _Steps(NamedTuple):
     """The columns that `decode` adds to records, one select after the other."""
 
@@ -95,7 +102,8 @@ def _steps(writers: tuple[RegisteredSchema, ...], reader: str) -> _Steps:
         .otherwise(UNDECODABLE)
     )
     restored = restore_types([*fields.values()], schema, names)
-    restored |= {name: moved(restored.get(name, fields[name]), move) for name, move in moves(schema, writers).items()}
+    for name, move in moves(schema, writers).items():
+        restored[name] = move_parts(restored.get(name, fields[name]), move)
     made = {f"{READ}_{name}": part for name, part in restored.items()}
     # Without the barrier every filter on the result would decode once more.
     judged = (
@@ -106,7 +114,7 @@ def _steps(writers: tuple[RegisteredSchema, ...], reader: str) -> _Steps:
     # The struct has only columns and is never null itself, so the optimizer sees which of its fields are used.
     event = {name: F.col(f"{READ}_{name}") if f"{READ}_{name}" in made else field for name, field in fields.items()}
     packed = F.struct(*(field.alias(name) for name, field in event.items()))
-    return _Steps(_by_id(writers, schema).alias(READ), judged, packed.alias("event"))
+    return _Steps(_decode_by_id(writers, schema).alias(READ), judged, packed.alias("event"))
 
 
 def _schema_id(writers: Sequence[RegisteredSchema]) -> tuple[Column, Column]:
@@ -129,7 +137,9 @@ def _is_complete(
     for writer in writers:
         promoted = promoted_ints(parse_text(writer.text), reader).promoted
         if promoted:
-            is_complete &= ~_has_id(writer.id) | sound_ints(fields, reader, names, promoted)
+            # The numbers in these places were written as ints: they are in the range of one.
+            ints = _all_of(_parts(_IntRangeCheck(names, promoted), fields, reader))
+            is_complete &= ~_has_id(writer.id) | ints
     return is_complete
 
 
@@ -143,7 +153,7 @@ def carries(versions: Sequence[RegisteredSchema], column: str = "value") -> Colu
     return F.coalesce(reduce(Column.__or__, named, F.lit(False)), F.lit(False))
 
 
-def _by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
+def _decode_by_id(writers: Sequence[RegisteredSchema], reader: dict[str, Any]) -> Column:
     whole = F.rpad("value", F.length("value") + len(SENTINEL), F.lit(bytearray(SENTINEL)))  # quicker than to concat
     options = {"avroSchema": wire_text(wire_schema(reader)), "mode": "PERMISSIVE"}
     chain: Any = F
@@ -161,18 +171,12 @@ Record = dict[str, Any]
 
 def is_valid(fields: Sequence[Column], schema: Record, names: NamedTypes) -> Column:
     """Return whether `fields`, read by the wire form of the record `schema`, are of its types; never null."""
-    return _all_of(_parts(_Sound(names), fields, schema))
-
-
-def sound_ints(fields: Sequence[Column], schema: Record, names: NamedTypes, promoted: Collection[FieldPath]) -> Column:
-    """Return whether the numbers in the places `promoted`, which were written as ints, are in the range of one;
-    never null."""
-    return _all_of(_parts(_SoundInts(names, promoted), fields, schema))
+    return _all_of(_parts(_ValidityCheck(names), fields, schema))
 
 
 def restore_types(fields: Sequence[Column], schema: Record, names: NamedTypes) -> dict[str, Column]:
     """Return those `fields` of the record `schema`, read by its wire form, that need another type, in it; by name."""
-    parts = zip(schema["fields"], _parts(_Plain(names), fields, schema), strict=True)
+    parts = zip(schema["fields"], _parts(_TypeRestoration(names), fields, schema), strict=True)
     return {kind["name"]: part for kind, part in parts if part is not None}
 
 
@@ -226,7 +230,7 @@ class _Walk:
             return self.map(value, declared["values"], place)
         return None if kind == "int" and keep_int else self.leaf(value, declared, place)
 
-    def each(self, schema: Any, place: FieldPath) -> Callable[[Column], Column] | None:
+    def item_function(self, schema: Any, place: FieldPath) -> Callable[[Column], Column] | None:
         """Make the function that gives the column for an item; None where no item needs one."""
         # Ask only once: asking again at each level would double the time with each level of arrays in arrays.
         key = id(schema), place
@@ -249,13 +253,13 @@ class _Walk:
         raise NotImplementedError
 
 
-class _Sound(_Walk):
+class _ValidityCheck(_Walk):
     def struct(self, value: Column, parts: list[tuple[str, Column | None]]) -> Column | None:
         return _all_of(part for _, part in parts) if any(part is not None for _, part in parts) else None
 
     def array(self, value: Column, items: Any, place: FieldPath) -> Column | None:
-        is_sound = self.each(items, place)
-        return None if is_sound is None else F.forall(value, lambda item: _is_not_false(is_sound(item)))
+        is_valid_item = self.item_function(items, place)
+        return None if is_valid_item is None else F.forall(value, lambda item: _is_not_false(is_valid_item(item)))
 
     def map(self, value: Column, values: Any, place: FieldPath) -> Column | None:
         keys = F.forall(F.map_keys(value), lambda key: F.is_valid_utf8(key))
@@ -275,7 +279,7 @@ class _Sound(_Walk):
         return None
 
 
-class _SoundInts(_Sound):
+class _IntRangeCheck(_ValidityCheck):
     def __init__(self, names: NamedTypes, promoted: Collection[FieldPath]) -> None:
         super().__init__(names)
         self._promoted = promoted
@@ -300,7 +304,7 @@ def _in_range(value: Column, kind: str, logical: str) -> Column:
     return value.between(*RANGES[kind, logical])
 
 
-class _Plain(_Walk):
+class _TypeRestoration(_Walk):
     def struct(self, value: Column, parts: list[tuple[str, Column | None]]) -> Column | None:
         if all(part is None for _, part in parts):
             return None
@@ -308,11 +312,11 @@ class _Plain(_Walk):
         return F.when(value.isNotNull(), F.struct(*columns))
 
     def array(self, value: Column, items: Any, place: FieldPath) -> Column | None:
-        as_plain = self.each(items, place)
+        as_plain = self.item_function(items, place)
         return None if as_plain is None else F.transform(value, as_plain)
 
     def map(self, value: Column, values: Any, place: FieldPath) -> Column | None:
-        as_plain = self.each(values, place)
+        as_plain = self.item_function(values, place)
         return None if as_plain is None else F.transform_values(value, lambda _, item: as_plain(item))
 
     def leaf(self, value: Column, declared: dict[str, Any], place: FieldPath) -> Column | None:

@@ -6,16 +6,7 @@ from dataclasses import replace
 import pytest
 
 from conf.errors import TidemarkError
-from jobs.connectors.exactly_once.markers import (
-    BatchId,
-    Done,
-    Plan,
-    is_done,
-    offsets_hash,
-    open_marker,
-    parse,
-    plan_due,
-)
+from jobs.connectors.exactly_once.ledger import BatchId, Done, Plan, is_done, offsets_hash, open_marker, parse, plan_due
 
 SINK = "tidemark.flights.delay_alerts"
 MINE = BatchId("query", 5, "hash")
