@@ -15,8 +15,7 @@ def home() -> Path | None:
 
 
 def state_dir() -> Path:
-    """Return the one folder that holds everything a run leaves behind:
-    `$TIDEMARK_STATE`, or `.tidemark` in the checkout."""
+    """Return the folder of all that a run leaves behind: `$TIDEMARK_STATE`, or `.tidemark` in the checkout."""
     configured = os.environ.get("TIDEMARK_STATE")
     # Unlike Path.resolve it leaves links that go round in a circle: whoever opens one learns it from the system.
     return Path(os.path.realpath(Path(configured).expanduser())) if configured else ROOT / ".tidemark"

@@ -12,14 +12,14 @@ from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any
 
 from conf import state_dir
 
 VERSION = "0.1.0"  # pyproject.toml's, which does not travel with the packages
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 PACKAGES = ("conf", "jobs", "schemas")
-KEPT = "code-version"  # in the state folder: a hash of the sources' bytes, and the version
+CACHE = "code-version"  # in the state folder: a hash of the sources' bytes, and the version
 
 
 @cache
@@ -32,24 +32,18 @@ def version() -> str:
     """
     sources = sorted(source for package in PACKAGES for source in _sources(files(package), package))
     bytes_hash = _hash(sources)
-    kept = state_dir() / KEPT
-    if (known := _kept(kept, bytes_hash)) is not None:
-        return known
-    found = f"{VERSION}+{_hash((path, _syntax(content)) for path, content in sources)[:12]}"
-    if kept.parent.is_dir():
+    cached = state_dir() / CACHE
+    with suppress(OSError, UnicodeDecodeError):
+        of, _, known = cached.read_text().strip().partition(" ")
+        if of == bytes_hash and known:
+            return known
+    current = f"{VERSION}+{_hash((path, _syntax(content)) for path, content in sources)[:12]}"
+    if cached.parent.is_dir():
         with suppress(OSError):
-            partial = kept.with_name(f"{KEPT}.{os.getpid()}")
-            partial.write_text(f"{bytes_hash} {found}\n")
-            partial.replace(kept)
-    return found
-
-
-def _kept(file: Path, bytes_hash: str) -> str | None:
-    try:
-        of, _, found = file.read_text().strip().partition(" ")
-    except (OSError, UnicodeDecodeError):
-        return None
-    return found if of == bytes_hash and found else None
+            partial = cached.with_name(f"{CACHE}.{os.getpid()}")
+            partial.write_text(f"{bytes_hash} {current}\n")
+            partial.replace(cached)
+    return current
 
 
 def _hash(contents: Iterable[tuple[str, bytes]]) -> str:
@@ -83,8 +77,8 @@ def _add_syntax(node: Any, parts: list[str]) -> None:
         parts.append(type(node).__name__)
         for name in node._fields:
             value = getattr(node, name, None)
-            if name == "body" and isinstance(value, list) and _is_docstring(value[0] if value else None):
-                value = value[1:]
+            if name == "body" and isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+                value = node.body[1:]
             if value is not None and value != []:
                 parts.append(name)
                 _add_syntax(value, parts)
@@ -95,11 +89,3 @@ def _add_syntax(node: Any, parts: list[str]) -> None:
         parts.append("]")
     else:
         parts.append(repr(node))
-
-
-def _is_docstring(statement: ast.stmt | None) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    )

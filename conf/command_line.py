@@ -76,7 +76,6 @@ def split_words(text: str) -> list[str]:
 
 
 def positive_number(text: str) -> float:
-    """Read an option that is a number above 0."""
     try:
         number = float(text)
     except ValueError:

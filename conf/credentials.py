@@ -6,11 +6,14 @@ package is installed recognise it, too: loaded, this needs the standard library 
 
 import datetime as dt
 import re
-import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conf.errors import TidemarkError
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 SHOWN_CHARACTERS = 60
 
@@ -125,21 +128,12 @@ def _is_secret(name: str) -> bool:
 def require_certificates(path: str, setting: str) -> None:
     """Raise ValueError where `path`, the value of `setting`, is no file of PEM certificates that can be read, or holds
     none that is valid today."""
-    _read(path, setting)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
-    except ssl.SSLError:
-        raise ValueError(f"{setting} {path} cannot be read: it holds no PEM certificates") from None
-    _require_valid(path, setting)
+    _require_valid(_certificates(path, setting), path, setting)
 
 
 def require_key_pair(certificate: str, key: str, password: str) -> None:
     """Raise ValueError where the client certificate and its private key are not PEM, not of each other, or the key is
-    not encrypted by the password, if there is one.
-
-    Args:
-        key: empty, where it lies in the certificate's file.
-    """
+    not encrypted by the password, if there is one; `key` is empty where it lies in the certificate's file."""
     where = f"ssl_key_location {key}" if key else f"ssl_certificate_location {certificate}"
     pem = _read(certificate, "ssl_certificate_location")
     held = _read(key, "ssl_key_location") if key else pem
@@ -150,16 +144,11 @@ def require_key_pair(certificate: str, key: str, password: str) -> None:
         raise ValueError(f"{where} is encrypted: set ssl_key_password")
     if password and not is_encrypted:
         raise ValueError(f"{where} is not encrypted, though ssl_key_password is set")
-    from cryptography import x509  # here: it takes longer to load than all else, and most settings name no certificate
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
 
     form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    try:
-        first = x509.load_pem_x509_certificates(pem)[0]
-    except ValueError:
-        what = f"ssl_certificate_location {certificate} cannot be read"
-        raise ValueError(f"{what}: it holds no PEM certificates") from None
+    first = _certificates(certificate, "ssl_certificate_location")[0]
     try:
         private = serialization.load_pem_private_key(held, password.encode() if password else None)
     except UnsupportedAlgorithm as exc:
@@ -173,7 +162,8 @@ def require_key_pair(certificate: str, key: str, password: str) -> None:
         raise ValueError(f"{what}: {exc}") from None
     if public != private.public_key().public_bytes(*form):
         raise ValueError(f"{where} is not the key of the certificate in {certificate}")
-    _require_valid(certificate, "ssl_certificate_location")
+    # In a client's chain only the first is its own.
+    _require_valid([first], certificate, "ssl_certificate_location")
 
 
 def key_for_java(path: str, password: str) -> str | None:
@@ -192,8 +182,7 @@ def key_for_java(path: str, password: str) -> str | None:
 
 
 def certificate_subject(path: str) -> str:
-    """Return the subject of the first certificate in the file, as brokers name the user who shows it:
-    `CN=app,O=org`."""
+    """Return the subject of the file's first certificate, as brokers name the user who shows it: `CN=app,O=org`."""
     from cryptography import x509
 
     return x509.load_pem_x509_certificates(Path(path).read_bytes())[0].subject.rfc4514_string()
@@ -206,16 +195,20 @@ def _read(path: str, setting: str) -> bytes:
         raise ValueError(f"{setting} {path} cannot be read: {exc.strerror}") from None
 
 
-def _require_valid(path: str, setting: str) -> None:
-    """Raise ValueError where every certificate of the file is expired, or begins later."""
-    from cryptography import x509
+def _certificates(path: str, setting: str) -> "list[Certificate]":
+    from cryptography import x509  # here: it takes longer to load than all else, and most settings name no certificate
 
-    now = dt.datetime.now(dt.UTC)
-    certificates = x509.load_pem_x509_certificates(Path(path).read_bytes())
-    first = certificates[0]
-    # In a client's chain only the first is its own; among authorities any one will do.
-    judged = [first] if setting == "ssl_certificate_location" else certificates
-    if not any(known.not_valid_before_utc <= now <= known.not_valid_after_utc for known in judged):
+    pem = _read(path, setting)
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        raise ValueError(f"{setting} {path} cannot be read: it holds no PEM certificates") from None
+
+
+def _require_valid(certificates: "list[Certificate]", path: str, setting: str) -> None:
+    """Raise ValueError where every certificate is expired, or begins later."""
+    now, first = dt.datetime.now(dt.UTC), certificates[0]
+    if not any(known.not_valid_before_utc <= now <= known.not_valid_after_utc for known in certificates):
         if first.not_valid_before_utc > now:
             raise ValueError(f"{setting} {path} is not valid before {first.not_valid_before_utc:%Y-%m-%d %H:%M} UTC")
         raise ValueError(f"{setting} {path} expired at {first.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")

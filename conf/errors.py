@@ -91,13 +91,16 @@ def exit_on_error(main: Callable[[], int]) -> NoReturn:
         code = 1
         if _debug():
             raise
-        _tell(f"error: {_told(error)}")
+        if isinstance(error, OSError):
+            error = of_system(error)
+        _tell(f"error: {error if isinstance(error, TidemarkError) else of_ours(error)}")
     sys.exit(code)
 
 
 def of_system(error: OSError) -> TidemarkError:
     """Return the error for what the system refuses: STATE_NOT_WRITABLE in the state folder, IO_FAILED elsewhere."""
-    state, path = state_dir(), _place(error)
+    state, name = state_dir(), error.filename
+    path = os.fsdecode(name).replace("\n", "\\n") if isinstance(name, str | bytes) else ""
     what = _first_lines(error.strerror or str(error)) or type(error).__name__
     if path and error.errno in (*FULL, *REFUSED, *NO_FOLDER) and (state == Path(path) or state in Path(path).parents):
         mend = "free space on its disk" if error.errno in FULL else "let it be a folder that this user can write"
@@ -118,18 +121,17 @@ def of_ours(error: Exception) -> TidemarkError:
     what = f"{type(error).__name__}: {_first_lines(str(error))}".removesuffix(": ")
     # Without the values of variables: they may be secrets.
     text = "".join(traceback.format_exception(error))
+    path = state_dir() / "logs" / TRACEBACKS
     try:
-        where = f"in {_keep(text)}"
+        path.parent.mkdir(exist_ok=True)  # a state folder that is not there is not made for it
+        truncate = os.O_TRUNC if path.exists() and path.stat().st_size > TRACEBACKS_BYTES else 0
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | truncate, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"==== {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} pid {os.getpid()}\n{text}")
     except OSError:
         _tell(text.rstrip())
-        where = "above"
-    return TidemarkError("INTERNAL", what, f"the traceback is {where}")
-
-
-def _told(error: Exception) -> TidemarkError:
-    if isinstance(error, TidemarkError):
-        return error
-    return of_system(error) if isinstance(error, OSError) else of_ours(error)
+        return TidemarkError("INTERNAL", what, "the traceback is above")
+    return TidemarkError("INTERNAL", what, f"the traceback is in {path}")
 
 
 def _tell(line: str) -> None:
@@ -137,26 +139,9 @@ def _tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _place(error: OSError) -> str:
-    """Return the path that the system speaks of, empty where it names none."""
-    name = error.filename
-    return os.fsdecode(name).replace("\n", "\\n") if isinstance(name, str | bytes) else ""
-
-
 def _first_lines(text: str) -> str:
     """Return the beginning of a text as one line; Java's first line alone says nothing."""
     return " ".join(text.split("\n", 2)[:2]).strip()[:SHOWN_CHARACTERS]
-
-
-def _keep(text: str) -> Path:
-    """Append to the file of tracebacks, and return it; a state folder that is not there is not made for it."""
-    path = state_dir() / "logs" / TRACEBACKS
-    path.parent.mkdir(exist_ok=True)
-    anew = os.O_TRUNC if path.exists() and path.stat().st_size > TRACEBACKS_BYTES else 0
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | anew, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(f"==== {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} pid {os.getpid()}\n{text}")
-    return path
 
 
 def _open_missing_streams() -> None:

@@ -224,34 +224,27 @@ class Kafka(Section):
 
         A client's messages go to Python's log: by itself it would write to the terminal, whatever its log level.
         """
-        config: dict[str, Any] = {
-            **self.client,
+        config = {
             "bootstrap.servers": self.require_bootstrap_servers(),
             "client.id": f"{self.client_id}.python",
             "security.protocol": self.security_protocol,
-            "logger": CLIENT_LOG,
+            "ssl.ca.location": self.ssl_ca_location,
         }
         if self.uses_oauth:
-            config |= self._oauth_config()
+            config |= {
+                "sasl.mechanism": OAUTHBEARER,
+                "sasl.oauthbearer.method": "oidc",
+                "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
+                "sasl.oauthbearer.client.id": self.oauth_client_id,
+                "sasl.oauthbearer.client.secret": self.oauth_client_secret.get_secret_value(),
+                "sasl.oauthbearer.scope": self.oauth_scope,
+                "https.ca.location": self.oauth_ca_location,
+            }
         elif self.security_protocol.startswith("SASL"):
             config |= {"sasl.mechanism": self.sasl_mechanism, "sasl.username": self.sasl_username}
             config["sasl.password"] = self.sasl_password.get_secret_value()
-        if self.ssl_ca_location:
-            config["ssl.ca.location"] = self.ssl_ca_location
         if self.ssl_certificate_location:
             config["ssl.certificate.location"] = self.ssl_certificate_location
             config["ssl.key.location"] = self.ssl_key_location or self.ssl_certificate_location
-            if password := self.ssl_key_password.get_secret_value():
-                config["ssl.key.password"] = password
-        return config
-
-    def _oauth_config(self) -> dict[str, str]:
-        config = {
-            "sasl.mechanism": OAUTHBEARER,
-            "sasl.oauthbearer.method": "oidc",
-            "sasl.oauthbearer.token.endpoint.url": self.oauth_token_url,
-            "sasl.oauthbearer.client.id": self.oauth_client_id,
-            "sasl.oauthbearer.client.secret": self.oauth_client_secret.get_secret_value(),
-        }
-        config |= {"sasl.oauthbearer.scope": self.oauth_scope} if self.oauth_scope else {}
-        return config | ({"https.ca.location": self.oauth_ca_location} if self.oauth_ca_location else {})
+            config["ssl.key.password"] = self.ssl_key_password.get_secret_value()
+        return {**self.client, **{name: value for name, value in config.items() if value}, "logger": CLIENT_LOG}

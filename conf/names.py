@@ -55,14 +55,10 @@ def within(root: str, *names: str) -> str:
 
 
 def require_url(setting: str, text: str, login: str, form: str = "http://HOST… or https://HOST…") -> SplitResult:
-    """Return the parts of the address `text`, the value of `setting`.
+    """Return the parts of the address `text`, the value of `setting`; raises ValueError where no client would take it.
 
-    Args:
-        login: what to do with a user and password, which it must not hold.
-        form: what it must look like.
-
-    Raises:
-        ValueError: no client would take it; the text is not shown, which may hold a password.
+    The error says what it must look like (`form`), or what to do with a user and password (`login`), which it must not
+    hold; the text is not shown.
     """
     if holds_login(text):
         raise ValueError(f"{setting} must hold no user and password: {login}")

@@ -8,7 +8,6 @@ automata", 1991: the criteria EDA and IDA).
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from typing import Literal, TypeVar
@@ -55,12 +54,12 @@ def growth(pattern: str) -> Growth:
 
 def _power(tree: Node, points: list[int]) -> int | None:
     """Return the power of a text's length that its ways grow by; None: they grow exponentially."""
-    if _Ways(_Automaton.of(tree, points, FEW)).are_exponential():
+    if _Ways(_Automaton(tree, points, FEW)).are_exponential():
         return None
     try:
-        return _Ways(_Automaton.of(tree, points, SEVERAL)).power()
+        return _Ways(_Automaton(tree, points, SEVERAL)).power()
     except _TooLargeError:
-        return _Ways(_Automaton.of(tree, points, FEW)).power()
+        return _Ways(_Automaton(tree, points, FEW)).power()
 
 
 def _parts(tree: Node) -> tuple[Node, ...]:
@@ -85,25 +84,19 @@ def _calls_itself(tree: Node) -> bool:
     return any(map(_calls_itself, _parts(tree)))
 
 
-@dataclass
 class _Automaton:
-    """A state for each place of the pattern that takes a character.
+    """A state for each place of the pattern that takes a character; {n,m} up to `few` rounds are copies.
 
     `chars` are sets of characters, as the bits of a number; `follow` the states that may come next, one as often as
     there are ways to it.
     """
 
-    points: list[int]
-    few: int
-    chars: list[int] = field(default_factory=list)
-    follow: list[list[int]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, tree: Node, points: list[int], few: int) -> "_Automaton":
-        """Return the automaton of a tree in which {n,m} up to `few` rounds are copies; raises _TooLargeError."""
-        automaton = cls(points, few)
-        automaton._add(tree, once=False)
-        return automaton
+    def __init__(self, tree: Node, points: list[int], few: int) -> None:
+        """Raises _TooLargeError."""
+        self.points, self.few = points, few
+        self.chars: list[int] = []
+        self.follow: list[list[int]] = []
+        self._add(tree, once=False)
 
     def _add(self, tree: Node, once: bool) -> tuple[bool, list[int], list[int]]:
         """Add a part: whether it can be empty, and its first and last states; `once`: repetitions have one round."""

@@ -2,27 +2,19 @@
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Mapping
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError, field_validator, model_validator
 
 from conf import ROOT
 from conf.errors import TidemarkError, nearest
 from conf.regex_growth import LONGEST_TEXT, growth
 from conf.setting_sources import read_toml
-from conf.setting_types import Duration
+from conf.setting_types import Duration, Section
 
 LARGEST = sys.float_info.max
 HEADER = re.compile(r"""\s*\[\[\s*("[^"]+"|'[^']+'|[\w-]+)\s*\]\]""")
@@ -31,9 +23,7 @@ Action = Literal["warn", "quarantine", "stop"]
 FieldPath = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 
 
-class _Rule(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
+class _Rule(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     on_failure: Action
 
@@ -148,14 +138,8 @@ def fields_of(rule: Rule) -> tuple[str, ...]:
 
 
 def load_rules(topics: Collection[str], path: Path | None = None) -> dict[str, tuple[Rule, ...]]:
-    """Return every topic's rules, in the order of the file.
-
-    Args:
-        topics: those that may have rules.
-
-    Raises:
-        TidemarkError: BAD_RULES, with the file, the line, the topic, the rule and the key.
-    """
+    """Return the rules of each of `topics` that has some, in the file's order; raises TidemarkError BAD_RULES, with the
+    file, the line, the topic, the rule and the key."""
     path = path or ROOT / "conf" / "rules.toml"
     declared, text = read_toml(path, "BAD_RULES")
     lines = _lines_of_rules(text)
@@ -169,24 +153,22 @@ def _lines_of_rules(text: str) -> dict[str, list[int]]:
     """Find the lines on which the rules of each topic begin, in order; tomllib does not tell."""
     lines: dict[str, list[int]] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        if found := HEADER.match(line):
-            lines.setdefault(found[1].strip("\"'"), []).append(number)
+        if header := HEADER.match(line):
+            lines.setdefault(header[1].strip("\"'"), []).append(number)
     return lines
 
 
 def _rules(path: Path, topic: str, tables: Any, lines: list[int]) -> tuple[Rule, ...]:
     where = f"{path}: topic `{topic}`"
     if not isinstance(tables, list):
-        raise TidemarkError(
-            "BAD_RULES", f"{where} is not a list of rules", "write each as [[topic]] with its keys below"
-        )
+        remedy = "write each as [[topic]] with its keys below"
+        raise TidemarkError("BAD_RULES", f"{where} is not a list of rules", remedy)
     places = [f"{path}, line {line}: topic `{topic}`" for line in lines] if len(lines) == len(tables) else []
     if not all(isinstance(table, dict) for table in tables):
         raise TidemarkError("BAD_RULES", f"{where} has a rule that is no table", "write each as [[topic]]")
     rules = tuple(_rule(place, table) for place, table in zip(places or repeat(where), tables, strict=False))
-    names = [rule.name for rule in rules]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(rule.name for rule in rules).items():
+        if count > 1:
             raise TidemarkError("BAD_RULES", f"{where} has two rules `{name}`", "give each a name of its own")
     return rules
 

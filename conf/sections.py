@@ -97,7 +97,6 @@ class Batching(Section):
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
     def client_config(self) -> dict[str, str | int]:
-        """Return librdkafka properties of a producer that batches so."""
         return {"linger.ms": self.linger_ms, "batch.size": self.batch_bytes, "compression.type": self.compression}
 
 

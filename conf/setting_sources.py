@@ -73,7 +73,6 @@ class SecretFile(SecretStr):
         self.path = path
 
     def get_secret_value(self) -> str:
-        """Return the secret as the file has it now."""
         with suppress(OSError, UnicodeDecodeError):
             self._secret_value = _text_of(self.path) or self._secret_value
         return self._secret_value
@@ -101,12 +100,8 @@ def file(model: Model, path: Path) -> InitSettingsSource:
 
 def texts(model: Model, values: Mapping[str, str]) -> tuple[InitSettingsSource, EnvSettingsSource]:
     """Return the texts by `section.key`, taken apart as pydantic-settings does with environment variables; before them,
-    what they say of files with secrets.
-
-    Raises:
-        TidemarkError: BAD_SETTING, where such a file cannot be read, or the secret is given, too, or where the text of
-            a table is no JSON.
-    """
+    what they say of files with secrets. Raises TidemarkError BAD_SETTING, where such a file cannot be read, or the
+    secret is given, too, or where the text of a table is no JSON."""
     for key in _open_tables(model):
         try:
             is_table = isinstance(json.loads(values.get(key, "{}")), dict)

@@ -44,7 +44,7 @@ WITH_VALUE = ("--add-modules", "--add-opens", "--add-exports", "--add-reads", "-
 
 
 class Section(BaseModel):
-    """A table of the settings; frozen."""
+    """A table of the settings, or of another TOML file; frozen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -148,7 +148,6 @@ def require_listening_host(text: str) -> str:
 
 
 def require_place(text: str) -> str:
-    """Take a folder or a URI."""
     _refuse_login(text)
     try:
         parts = urlsplit(text)
@@ -201,17 +200,15 @@ def read_clock(value: Any) -> Any:
     if value == "":
         return None
     example = "write a time with its zone, as 2026-01-31T12:00:00Z"
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"{shown(value)} is no time: {example}") from None
-    if not isinstance(value, datetime):
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{shown(value)} is no time: {example}") from None
+    if not isinstance(at, datetime):
         raise ValueError(f"{value!r} is no time: {example}")
-    if value.tzinfo is None:
-        raise ValueError(f"{shown(str(value))} names no zone: {example}")
-    moment(value.isoformat())
-    return value
+    if at.tzinfo is None:
+        raise ValueError(f"{shown(str(at))} names no zone: {example}")
+    return moment(at.isoformat())
 
 
 def _refuse_login(text: str) -> None:

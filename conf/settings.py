@@ -98,7 +98,6 @@ class Settings(BaseSettings):
         return self
 
     def source_of(self, job: str) -> Source:
-        """Return the settings of the sources of `job`."""
         return self.jobs.get(job, Job()).source(self.source)
 
     def real_time_batch(self, job: str) -> str:
@@ -115,11 +114,8 @@ class Settings(BaseSettings):
 def load(environment: str | None = None, overrides: Sequence[str] = ()) -> Settings:
     """Return the merged settings of `environment` ("local" where neither it nor `$TIDEMARK_ENV` says otherwise).
 
-    Args:
-        overrides: `section.key=value`, each stronger than files and environment variables.
-
-    Raises:
-        TidemarkError: UNKNOWN_SETTING, MISSING_SETTING or BAD_SETTING, with where it was set and the nearest name.
+    `overrides` are `section.key=value`, each stronger than files and environment variables. Raises TidemarkError
+    UNKNOWN_SETTING, MISSING_SETTING or BAD_SETTING, with where it was set and the nearest name.
     """
     environment = environment or os.environ.get("TIDEMARK_ENV") or "local"
     if environment not in ENVIRONMENTS:
@@ -148,8 +144,7 @@ def secret_variables(environ: Mapping[str, str]) -> list[str]:
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` for a program that need not know the secrets of the settings: without the variables that hold
-    one."""
+    """Return `environ` for a program that need not know the settings' secrets: without the variables that hold one."""
     secret = secret_variables(environ)
     return {name: value for name, value in environ.items() if name not in secret}
 

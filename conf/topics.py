@@ -1,6 +1,6 @@
 """Loads the topics that `topics.toml` declares: what each should be, apart from the cluster that holds it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -62,8 +62,7 @@ class Topic:
 
     @property
     def streams(self) -> dict[str, str]:
-        """Return the contract of each stream, by the stream's name:
-        the topic's own, or `<topic>/<event>` for each type."""
+        """Return the contract of each stream, by its name: the topic's own, or `<topic>/<event>` for each type."""
         if self.format == "json":
             return {}
         return {f"{self.name}/{event}": event for event in self.schemas} or {self.name: self.schema}
@@ -84,9 +83,8 @@ def load_topics(path: Path | None = None) -> dict[str, Topic]:
 def find_topic(name: str, topics: dict[str, Topic]) -> Topic:
     """Return the declared topic `name`; UNKNOWN_TOPIC with the nearest name otherwise."""
     if name not in topics:
-        raise TidemarkError(
-            "UNKNOWN_TOPIC", f"topic `{name}` is not declared in conf/topics.toml", nearest(name, list(topics))
-        )
+        what = f"topic `{name}` is not declared in conf/topics.toml"
+        raise TidemarkError("UNKNOWN_TOPIC", what, nearest(name, list(topics)))
     return topics[name]
 
 
@@ -107,44 +105,35 @@ def _topic(path: Path, name: str, table: Any) -> Topic:
             raise _bad(path, name, "has a schema, and format = 'json'", "leave one of them out")
     elif ("schema" in table) == ("schemas" in table):
         raise _bad(path, name, "lacks `schema`, or has `schemas` beside it", "write one of them")
-    values = {field.name: table[field.name] for field in fields(Topic) if field.name in table}
+    values = {key: table[key] for key in DECLARED - {"retention"} if key in table}
     if "schemas" in values:
-        values["schemas"] = _several(path, name, table)
-    topic = Topic(name=name, retention_ms=_retention_ms(path, name, table.get("retention", "forever")), **values)
-    _check(path, topic)
-    return topic
-
-
-def _several(path: Path, name: str, table: dict[str, Any]) -> tuple[str, ...]:
-    listed = table["schemas"]
-    is_list = isinstance(listed, list) and all(isinstance(schema, str) and schema for schema in listed)
-    if not is_list or not listed or len(set(listed)) < len(listed):
-        raise _bad(path, name, f"has schemas = {listed!r}", "write a list of different names in quotes")
-    if table.get("cleanup_policy") == "compact":
-        what = "is compacted and has several schemas: a record without a value would not say of which type it is"
-        raise _bad(path, name, what, "give each type a topic of its own")
-    return tuple(listed)
-
-
-def _check(path: Path, topic: Topic) -> None:
-    for key, count in (("partitions", topic.partitions), ("replication_factor", topic.replication_factor)):
-        if count is not None and (type(count) is not int or not 1 <= count <= MOST[key]):
-            raise _bad(path, topic.name, f"has {key} = {count!r}", f"write a whole number from 1 to {MOST[key]:,}")
-    schema = None if topic.schemas or topic.format == "json" else topic.schema
-    for key, text in (("key", topic.key), ("schema", schema), ("event_time", topic.event_time)):
-        if text is not None and not (isinstance(text, str) and text):
-            raise _bad(path, topic.name, f"has {key} = {text!r}", "write a name in quotes")
-    if topic.cleanup_policy not in get_args(CleanupPolicy):
-        raise _bad(path, topic.name, f"has cleanup_policy = {topic.cleanup_policy!r}", "write `delete` or `compact`")
-
-
-def _retention_ms(path: Path, name: str, text: Any) -> int:
-    if text == "forever":
-        return FOREVER_MS
+        listed = values["schemas"]
+        is_list = isinstance(listed, list) and all(isinstance(schema, str) and schema for schema in listed)
+        if not is_list or not listed or len(set(listed)) < len(listed):
+            raise _bad(path, name, f"has schemas = {listed!r}", "write a list of different names in quotes")
+        if table.get("cleanup_policy") == "compact":
+            what = "is compacted and has several schemas: a record without a value would not say of which type it is"
+            raise _bad(path, name, what, "give each type a topic of its own")
+        values["schemas"] = tuple(listed)
+    retention = table.get("retention", "forever")
     try:
-        return milliseconds(str(text))
+        values["retention_ms"] = FOREVER_MS if retention == "forever" else milliseconds(str(retention))
     except ValueError:
-        raise _bad(path, name, f"has retention = {text!r}", f'write "forever", or {DURATION_EXAMPLE}') from None
+        raise _bad(path, name, f"has retention = {retention!r}", f'write "forever", or {DURATION_EXAMPLE}') from None
+    _check(path, name, table)
+    return Topic(name=name, **values)
+
+
+def _check(path: Path, name: str, table: dict[str, Any]) -> None:
+    for key, most in MOST.items():
+        if key in table and (type(table[key]) is not int or not 1 <= table[key] <= most):
+            raise _bad(path, name, f"has {key} = {table[key]!r}", f"write a whole number from 1 to {most:,}")
+    for key in ("key", "schema", "event_time"):
+        if key in table and not (isinstance(table[key], str) and table[key]):
+            raise _bad(path, name, f"has {key} = {table[key]!r}", "write a name in quotes")
+    policy = table.get("cleanup_policy", "delete")
+    if policy not in get_args(CleanupPolicy):
+        raise _bad(path, name, f"has cleanup_policy = {policy!r}", "write `delete` or `compact`")
 
 
 def _bad(path: Path, name: str, what: str, remedy: str) -> TidemarkError:

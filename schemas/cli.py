@@ -10,7 +10,7 @@ from conf.errors import TidemarkError
 from conf.sections import CompatibilityLevel
 from schemas.compatibility import obstacles
 from schemas.contracts import contract, require_event, subject_of_stream
-from schemas.registry import FileRegistry, RegisteredSchema, Registry, open_registry, require_registry_in
+from schemas.registry import FileRegistry, Registry, open_registry, require_registry_in
 from schemas.schema_text import normalized
 
 
@@ -61,12 +61,9 @@ def register_contracts(registry: Registry) -> int:
 
 def check_contracts(folder: Path, level: CompatibilityLevel) -> int:
     """Compare every declared topic's contract with its earlier versions in the file store `folder`; asks no network.
-
-    Returns:
-        1 where one may not follow them or is none that jobs can read, each conflict printed on a line of its own.
+    Returns 1 where one may not follow them or is none that jobs can read, each conflict printed on a line of its own.
     """
     registry, broken = FileRegistry(folder), 0
-    registered = set(registry.subjects())
     for subject, name in _declared().items():
         text = contract(name)
         try:
@@ -75,7 +72,10 @@ def check_contracts(folder: Path, level: CompatibilityLevel) -> int:
             print(exc)
             broken += 1
             continue
-        earlier = _before(text, registry.versions(subject) if subject in registered else [])
+        earlier = registry.all_versions(subject)
+        known = [normalized(version.text) for version in earlier]
+        if normalized(text) in known:  # it is a version: those before it
+            earlier = earlier[: known.index(normalized(text))]
         problems = obstacles(text, earlier, level)
         for problem in problems:
             print(f"{subject} {problem.what}; {problem.remedy}")
@@ -87,15 +87,8 @@ def check_contracts(folder: Path, level: CompatibilityLevel) -> int:
 
 def _declared() -> dict[str, str]:
     """Return the contract of each declared topic's streams, by subject."""
-    streams = [pair for topic in topics.load_topics().values() for pair in topic.streams.items()]
-    return {subject_of_stream(stream): name for stream, name in streams}
-
-
-def _before(text: str, versions: list[RegisteredSchema]) -> list[RegisteredSchema]:
-    """Return the versions before the one that `text` is; all of them, where it is new."""
-    new_text = normalized(text)
-    at = next((index for index, version in enumerate(versions) if normalized(version.text) == new_text), len(versions))
-    return versions[:at]
+    declared = topics.load_topics().values()
+    return {subject_of_stream(stream): name for topic in declared for stream, name in topic.streams.items()}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,23 +22,19 @@ Reader = Callable[[bytes], Any]
 
 
 def frame(schema_id: int, payload: bytes) -> bytes:
-    """Return the framed record value."""
     return HEADER.pack(MAGIC, schema_id) + payload
 
 
 def unframe(value: bytes) -> tuple[int, bytes]:
     """Return the schema id and the Avro binary of a framed record value; raises TidemarkError NOT_FRAMED, where the
     header is cut short or does not start with the magic byte."""
-    if len(value) < HEADER_LENGTH:
-        raise _not_framed(f"a value of {len(value)} bytes is shorter than the {HEADER_LENGTH}-byte header")
-    magic, schema_id = HEADER.unpack_from(value)
+    magic, schema_id = HEADER.unpack_from(value) if len(value) >= HEADER_LENGTH else (None, 0)
     if magic != MAGIC:
-        raise _not_framed(f"a value starts with byte {magic}, not {MAGIC}")
+        what = f"a value starts with byte {magic}, not {MAGIC}"
+        if magic is None:
+            what = f"a value of {len(value)} bytes is shorter than the {HEADER_LENGTH}-byte header"
+        raise TidemarkError("NOT_FRAMED", what, "the producer must write Confluent's wire format")
     return schema_id, value[HEADER_LENGTH:]
-
-
-def _not_framed(what: str) -> TidemarkError:
-    return TidemarkError("NOT_FRAMED", what, "the producer must write Confluent's wire format")
 
 
 class CodecError(TidemarkError):
@@ -48,10 +44,9 @@ class CodecError(TidemarkError):
 class Encoder:
     """Encodes dicts as framed bytes, by one schema.
 
-    A field that the schema does not name is an error, one that the dict lacks takes its default. As in
-    fastavro, a timestamp may be given as int in the unit of the logical type, and numbers are not checked
-    against their type: an int field takes True, 1.5 (as 1) and 2**40. Values of unknown origin go through
-    `schemas.values` first.
+    A field that the schema does not name is an error, one that the dict lacks takes its default. As in fastavro, a
+    timestamp may be given as int in the unit of the logical type, and numbers are not checked against their type: an
+    int field takes True, 1.5 (as 1) and 2**40. Values of unknown origin go through `schemas.values` first.
     """
 
     def __init__(self, schema_id: int, text: str) -> None:

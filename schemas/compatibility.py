@@ -87,11 +87,8 @@ def obstacles(
     text: str, earlier: Sequence[Version], level: CompatibilityLevel
 ) -> Sequence[VersionConflict | ColumnConflict]:
     """Return all that keeps `text` from following the versions in `earlier`: the conflicts under `level`, and, unless
-    that is none, what silver's columns cannot follow. A column is of all versions, whatever the level.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA.
-    """
+    that is none, what silver's columns cannot follow. A column is of all versions, whatever the level. Raises
+    TidemarkError INVALID_SCHEMA."""
     breaking = conflicts(text, earlier, level)
     if level == "none":
         return breaking

@@ -9,7 +9,7 @@ from conf.errors import TidemarkError, nearest
 from conf.names import within
 from conf.topics import Topic, subject_of
 from schemas.pii import pii_fields_of
-from schemas.spark_limits import require_storable
+from schemas.spark_limits import require_storable, types_within
 from schemas.validity import parse_text
 
 FOLDER = Path(__file__).resolve().parent
@@ -45,14 +45,8 @@ def require_event(subject: str, text: str) -> None:
 
 
 def with_fields(text: str, names: Collection[str], beside: Collection[str] = ()) -> str:
-    """Return the schema `text` of an event with the fields `names` alone, and those that declare a type of theirs.
-
-    Args:
-        beside: further fields, where there are such.
-
-    Raises:
-        TidemarkError: UNKNOWN_FIELD, with the nearest name.
-    """
+    """Return the schema `text` of an event with the fields `names` alone, those of `beside` that there are, and those
+    that declare a type of theirs; raises TidemarkError UNKNOWN_FIELD, with the nearest name."""
     schema = parse_text(text)
     known = [field["name"] for field in schema["fields"]]
     for name in names:
@@ -75,14 +69,10 @@ def _named(avro_type: Any) -> tuple[set[str], set[str]]:
     """Return the names of the types that are declared within a type, and of those that it refers to, in parsed form."""
     if isinstance(avro_type, str):
         return set(), {avro_type}
-    if isinstance(avro_type, list):
-        inner = avro_type
-    else:
-        inner = [avro_type[part] for part in ("type", "items", "values") if part in avro_type]
-        inner += [field["type"] for field in avro_type.get("fields", ())]
-    found = [_named(part) for part in inner]
-    own = {avro_type["name"]} if isinstance(avro_type, dict) and "name" in avro_type else set()
-    return own.union(*(declared for declared, _ in found)), set().union(*(used for _, used in found))
+    inner = avro_type if isinstance(avro_type, list) else [avro_type["type"], *types_within(avro_type)]
+    within = [_named(part) for part in inner]
+    named = {avro_type["name"]} if isinstance(avro_type, dict) and "name" in avro_type else set()
+    return named.union(*(declared for declared, _ in within)), set().union(*(used for _, used in within))
 
 
 def subject_of_stream(stream: str) -> str:
@@ -112,11 +102,11 @@ def subject_for(topic: str, text: str, declared: Topic | None) -> str:
     if declared is None or not declared.schemas:
         return subject_of(topic)
     subjects = [subject_of_stream(stream) for stream in declared.streams]
-    subject = f"{topic}-{_record_name(text)}"
-    if subject not in subjects:
-        what = f"topic {topic} has no events of type {_record_name(text)}"
+    name = _record_name(text)
+    if f"{topic}-{name}" not in subjects:
+        what = f"topic {topic} has no events of type {name}"
         raise TidemarkError("UNKNOWN_EVENT", what, f"its types are those of {', '.join(declared.schemas)}")
-    return subject
+    return f"{topic}-{name}"
 
 
 def _record_name(text: str) -> str:

@@ -40,9 +40,7 @@ PLAIN: dict[type, tuple[str, ...]] = {
     **{str: ("string", "enum"), bytes: ("bytes",)},
     list: ("array",),  # an empty one would be a map too, which Arrow gives as a list of pairs
 }
-LOGICAL: dict[type, tuple[str, ...]] = {
-    **{datetime: ("timestamp", "local-timestamp"), date: ("date",), time: ("time",)},
-}
+LOGICAL: dict[type, tuple[str, ...]] = {datetime: ("timestamp", "local-timestamp"), date: ("date",), time: ("time",)}
 # How much it weighs that a field is left out, that a whole number was written with a point, or a number otherwise than
 # it is printed.
 LEFT_OUT, WITH_POINT, OTHER_TEXT = 1_000_000, 2, 1
@@ -70,8 +68,7 @@ def scalar(declared: Mapping[str, Any], clock: WallClock, from_text: bool, from_
 
 
 def bare(value: Any) -> Any:
-    """Return the value of a pair of a type's name and a value,
-    which readers of Avro files give for a union's branch."""
+    """Return the value of a pair of a type's name and a value, which readers of Avro files give for a branch."""
     return value[1] if isinstance(value, tuple) and len(value) == 2 else value
 
 
@@ -149,23 +146,18 @@ def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-FROM_VALUE: dict[str, Convert] = {
-    "null": _only(type(None)),
-    "boolean": _only(bool),
-    "int": to_integer(32, "int", from_text=False),
-    "long": to_integer(64, "long", from_text=False),
-    "float": to_float(FLOAT_MAX, "float", from_text=False),
-    "double": to_float(math.inf, "double", from_text=False),
-    "string": _only(str),
-}
-FROM_TEXT: dict[str, Convert] = {
-    "boolean": _boolean_of_text,
-    "int": to_integer(32, "int", from_text=True),
-    "long": to_integer(64, "long", from_text=True),
-    "float": to_float(FLOAT_MAX, "float", from_text=True),
-    "double": to_float(math.inf, "double", from_text=True),
-    "string": _only(str),
-}
+def _of_primitives(from_text: bool) -> dict[str, Convert]:
+    return {
+        "int": to_integer(32, "int", from_text),
+        "long": to_integer(64, "long", from_text),
+        "float": to_float(FLOAT_MAX, "float", from_text),
+        "double": to_float(math.inf, "double", from_text),
+        "string": _only(str),
+    }
+
+
+FROM_VALUE = {"null": _only(type(None)), "boolean": _only(bool), **_of_primitives(from_text=False)}
+FROM_TEXT = {"boolean": _boolean_of_text, **_of_primitives(from_text=True)}
 WHOLE_NUMBERS = tuple(forms[kind] for forms in (FROM_VALUE, FROM_TEXT) for kind in ("int", "long"))
 
 
@@ -201,10 +193,6 @@ class Branch:
     convert: Convert
 
     @property
-    def name(self) -> str:
-        return branch_name(self.declared)
-
-    @property
     def base(self) -> Any:
         """Avro's own type."""
         return self.declared["type"] if isinstance(self.declared, Mapping) else self.declared
@@ -218,11 +206,6 @@ class Branch:
     def is_json(self) -> bool:
         """Whether it takes any value, as its JSON text."""
         return isinstance(self.declared, Mapping) and bool(self.declared.get("json"))
-
-    @property
-    def is_plain_text(self) -> bool:
-        """Whether it keeps any text as it is."""
-        return self.base == "string" and not self.logical and not self.is_json
 
     def rank(self, kind: type) -> int:
         """Return how far it is from such a value's own kind: a number becomes no date, a text no time, if avoidable."""
@@ -239,9 +222,7 @@ class Branch:
 
 def branch_name(branch: Any) -> str:
     """Return what fastavro calls a branch of a union: the full name of a named type, the type of any other."""
-    if isinstance(branch, Mapping):
-        return str(branch.get("name", branch["type"]))
-    return str(branch)
+    return str(branch.get("name", branch["type"]) if isinstance(branch, Mapping) else branch)
 
 
 def to_branch(branches: Sequence[Branch], from_text: bool, losses: Losses) -> Convert:
@@ -251,9 +232,12 @@ def to_branch(branches: Sequence[Branch], from_text: bool, losses: Losses) -> Co
     least. A pair of a branch's name and a value, as readers of Avro files give, has chosen.
     """
     branches = _exact_first(branches)
-    by_name = {branch.name: branch.convert for branch in branches}
-    keeps_text = from_text and any(branch.is_plain_text for branch in branches)
-    attempts = [(branch.name, _weighed(branch, losses) if keeps_text else branch.convert) for branch in branches]
+    names = [branch_name(branch.declared) for branch in branches]
+    by_name = {name: branch.convert for name, branch in zip(names, branches, strict=True)}
+    # Whether one of them keeps any text as it is.
+    keeps_text = from_text and any(b.base == "string" and not b.logical and not b.is_json for b in branches)
+    converts = [_weighed(branch, losses) if keeps_text else branch.convert for branch in branches]
+    attempts = [*zip(names, converts, strict=True)]
     orders: dict[type, list[tuple[str, Convert]]] = {}
 
     def convert(value: Any) -> Any:

@@ -8,12 +8,13 @@ that has a name holds wherever the name is used. A mark that nothing would treat
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from conf.errors import TidemarkError, nearest
 from schemas.schema_text import NAMED, PRIMITIVE, full_name
+from schemas.spark_limits import types_within
 from schemas.validity import load_schema
 
 Treatment = Literal["hash", "mask", "drop"]
@@ -41,7 +42,6 @@ class PiiFields:
         return mark.covers(rest) if isinstance(mark, PiiFields) and rest else mark is not None
 
     def treatments(self) -> Iterator[Treatment]:
-        """Yield every treatment that is asked for."""
         # A record that many fields are of has its marks once.
         left, seen = [self], {id(self)}
         while left:
@@ -90,7 +90,7 @@ Named = Mapping[str, tuple[Mapping[str, Any], str]]
 
 
 def _named_types(kind: Any, namespace: str) -> Iterator[tuple[str, tuple[Mapping[str, Any], str]]]:
-    for part in _branches(kind):
+    for part in kind if isinstance(kind, list) else [kind]:
         if not isinstance(part, dict):
             continue
         within = namespace
@@ -98,15 +98,8 @@ def _named_types(kind: Any, namespace: str) -> Iterator[tuple[str, tuple[Mapping
             name = full_name(part["name"], part.get("namespace", namespace) or "")
             within = name.rpartition(".")[0]
             yield name, (part, namespace)
-        for inner in _parts(part):
+        for inner in types_within(part):
             yield from _named_types(inner, within)
-
-
-def _parts(kind: Mapping[str, Any]) -> list[Any]:
-    """Return the types that an object directly holds."""
-    if kind["type"] in ("array", "map"):
-        return [kind["items" if kind["type"] == "array" else "values"]]
-    return [declared["type"] for declared in kind["fields"]] if kind["type"] in ("record", "error") else []
 
 
 class _Reader:
@@ -156,15 +149,11 @@ class _Reader:
             marks = self.record(kind, path, namespace)
             inner = "drop" if self.is_gone(kind, marks) else marks or None
         elif outer != "drop" and kind["type"] in ("array", "map"):
-            inner = self._items(kind, path, namespace)
+            (items,) = types_within(kind)
+            inner = self._type(items, path, namespace)
+            if inner == "drop" and not self._kinds(items, namespace) & {"record", "error"}:
+                raise _bad(path, f"what an {kind['type']} holds cannot be dropped from it", "drop the field")
         return self._both(outer, inner, kind, path, namespace)
-
-    def _items(self, kind: Mapping[str, Any], path: str, namespace: str) -> Mark:
-        (items,) = _parts(kind)
-        mark = self._type(items, path, namespace)
-        if mark == "drop" and not self._kinds(items, namespace) & {"record", "error"}:
-            raise _bad(path, f"what an {kind['type']} holds cannot be dropped from it", "drop the field")
-        return mark
 
     def _union(self, branches: list[Any], path: str, namespace: str) -> Mark:
         marked = [(self._kinds(branch, namespace), self._type(branch, path, namespace)) for branch in branches]
@@ -210,9 +199,7 @@ def _treatment(declared: Mapping[str, Any], path: str) -> Treatment | None:
 def _refuse_strays(declared: Any, path: str, *walked: str, is_type: bool = False) -> None:
     """Raise BAD_SCHEMA where a mark is misspelt, or lies in an attribute in which no marks are looked for.
 
-    Args:
-        walked: the attributes that are looked at otherwise, or hold data.
-        is_type: whether `declared` is a field or a type, which a mark may stand on.
+    The attributes `walked` are looked at otherwise, or hold data. On a field or a type, `is_type`, a mark may stand.
     """
     for key, value in _attributes(declared):
         if _is_mark(key) and not (is_type and path and key == ATTRIBUTE):
@@ -233,10 +220,6 @@ def _attributes(declared: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(declared, list):
         for value in declared:
             yield from _attributes(value)
-
-
-def _branches(kind: Any) -> Iterable[Any]:
-    return kind if isinstance(kind, list) else [kind]
 
 
 def _bad(path: str, what: str, remedy: str) -> TidemarkError:

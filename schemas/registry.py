@@ -66,6 +66,8 @@ class Registry(Protocol):
     NOT_A_REGISTRY; where it is a folder, REGISTRY_DAMAGED.
     """
 
+    place: str  # its folder, or its URL
+
     def register(self, subject: str, text: str) -> int:
         """Return the id of `text` under `subject`; the same schema has the same id, however often registered.
 
@@ -85,6 +87,10 @@ class Registry(Protocol):
     def versions(self, subject: str) -> list[RegisteredSchema]:
         """Return every version that is Avro, oldest first; raises TidemarkError UNKNOWN_SUBJECT; UNSUPPORTED_SCHEMA,
         where none of them is Avro."""
+        versions = self.all_versions(subject)
+        if not versions:
+            raise _unknown_subject(subject, self.place, self.subjects())
+        return avro_of(versions)
 
     def all_versions(self, subject: str) -> list[RegisteredSchema]:
         """Return every version, of whatever type, oldest first; none where there is no such subject."""
@@ -94,11 +100,8 @@ class Registry(Protocol):
 
 
 def open_registry(settings: RegistrySettings, retry: "RetryPolicy | None" = None) -> Registry:
-    """Return the registry that the settings name: over HTTP where `registry.url` is set, else a folder.
-
-    Args:
-        retry: how long a registry that does not answer is waited for; a command's, where it is left out.
-    """
+    """Return the registry that the settings name: over HTTP where `registry.url` is set, else a folder. One that does
+    not answer is waited for as a command does, where no `retry` is given."""
     if not settings.url:
         return FileRegistry(settings.path, settings.compatibility)
     from schemas.registry_http import HttpRegistry  # here: it takes as long to load as all else that a command does
@@ -118,7 +121,7 @@ def avro_of(versions: Sequence[RegisteredSchema]) -> list[RegisteredSchema]:
     return avro
 
 
-def unknown_subject(subject: str, registry: str, known: Sequence[str]) -> TidemarkError:
+def _unknown_subject(subject: str, registry: str, known: Sequence[str]) -> TidemarkError:
     """Return the stop UNKNOWN_SUBJECT of a registry that has the subjects `known`, with what helps."""
     topic = subject.removesuffix("-value")
     types = [name for name in known if name.startswith(f"{topic}-") and not name.endswith(("-value", "-key"))]
@@ -134,8 +137,6 @@ def fingerprint(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A version in the index of a folder."""
-
     id: int
     subject: str
     version: int
@@ -149,7 +150,7 @@ class FileRegistry(Registry):
     """
 
     def __init__(self, path: Path, level: CompatibilityLevel = "none") -> None:
-        self._path, self._level = path, level
+        self._path, self._level, self.place = path, level, str(path)
 
     def register(self, subject: str, text: str) -> int:
         load_schema(text)
@@ -168,12 +169,6 @@ class FileRegistry(Registry):
         what = f"no schema has id {schema_id} in {self._path}"
         remedy = f"known ids: {', '.join(map(str, sorted({entry.id for entry in entries}))) or 'none'}"
         raise TidemarkError("UNKNOWN_SCHEMA_ID", what, remedy)
-
-    def versions(self, subject: str) -> list[RegisteredSchema]:
-        versions = self.all_versions(subject)
-        if not versions:
-            raise unknown_subject(subject, str(self._path), self.subjects())
-        return versions
 
     def all_versions(self, subject: str) -> list[RegisteredSchema]:
         return self._registered([entry for entry in self._entries() if entry.subject == subject])
@@ -276,12 +271,10 @@ class UnavailableError(Exception):
 
 
 class RetryPolicy:
-    """Asks a registry again until there is an answer.
+    """Asks a registry again until there is an answer, for so many seconds at most.
 
-    Args:
-        seconds: how long at most.
-        once_answered: without a bound, once this registry has answered: it is the right address, and will be back.
-        ending: ends every wait when it is set.
+    `once_answered`: without a bound, once this registry has answered: it is the right address, and will be back.
+    `ending` ends every wait when it is set.
     """
 
     def __init__(

@@ -17,7 +17,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from conf.errors import TidemarkError
 from conf.settings import Registry as RegistrySettings
 from schemas.compatibility import require_compatible
-from schemas.registry import RegisteredSchema, Registry, RetryPolicy, UnavailableError, avro_of, unknown_subject
+from schemas.registry import RegisteredSchema, Registry, RetryPolicy, UnavailableError
 from schemas.schema_text import AVRO, RawSchema, Reference, inlined, kind_of, normalized, referenced_texts
 from schemas.validity import load_schema
 
@@ -65,7 +65,7 @@ class HttpRegistry(Registry):
     """A registry over HTTP. Texts never change and are asked for once; what is registered is asked anew each time."""
 
     def __init__(self, settings: RegistrySettings, retry: RetryPolicy) -> None:
-        self._url, self._level, self._retry = settings.url, settings.compatibility, retry
+        self.place, self._level, self._retry = settings.url, settings.compatibility, retry
         # Retries are ours: the client's own say nothing, and end.
         config: dict[str, object] = {"url": settings.url, "timeout": REQUEST_SECONDS, "max.retries": 0}
         if settings.username:
@@ -89,23 +89,17 @@ class HttpRegistry(Registry):
 
     def schema(self, schema_id: int) -> str:
         try:
-            found = self._ask(f"schema {schema_id}", lambda: _raw(self._client.get_schema(schema_id)))
+            raw = self._ask(f"schema {schema_id}", lambda: _raw(self._client.get_schema(schema_id)))
         except _MissingError as exc:
             remedy = "register it, or find out who wrote records with it"
-            raise TidemarkError("UNKNOWN_SCHEMA_ID", f"no schema has id {schema_id} in {self._url}", remedy) from exc
-        if found.kind != AVRO:
-            what = f"schema id {schema_id} in {self._url} is of type {found.kind}, and only Avro is read here"
+            raise TidemarkError("UNKNOWN_SCHEMA_ID", f"no schema has id {schema_id} in {self.place}", remedy) from exc
+        if raw.kind != AVRO:
+            what = f"schema id {schema_id} in {self.place} is of type {raw.kind}, and only Avro is read here"
             raise TidemarkError("UNSUPPORTED_SCHEMA", what, "find out who wrote records with it")
-        text, problem = self._resolved(found)
+        text, problem = self._resolved(raw)
         if problem is not None:
-            raise TidemarkError("BAD_SCHEMA", f"schema id {schema_id} in {self._url}: {problem[0]}", problem[1])
+            raise TidemarkError("BAD_SCHEMA", f"schema id {schema_id} in {self.place}: {problem[0]}", problem[1])
         return text
-
-    def versions(self, subject: str) -> list[RegisteredSchema]:
-        versions = self.all_versions(subject)
-        if not versions:
-            raise unknown_subject(subject, self._url, self.subjects())
-        return avro_of(versions)
 
     def subjects(self) -> list[str]:
         return sorted(self._ask("the subjects", lambda: _list_of(str, self._client.get_subjects())))
@@ -122,20 +116,20 @@ class HttpRegistry(Registry):
             version = self._client.get_version(subject, number)
             return _id(version.schema_id), _raw(version.schema)
 
-        schema_id, found = self._ask(f"version {number} of {subject}", ask)
-        text, problem = self._resolved(found)
-        return RegisteredSchema(schema_id, subject, number, text, found.kind, problem)
+        schema_id, raw = self._ask(f"version {number} of {subject}", ask)
+        text, problem = self._resolved(raw)
+        return RegisteredSchema(schema_id, subject, number, text, raw.kind, problem)
 
-    def _resolved(self, found: RawSchema) -> tuple[str, tuple[str, str] | None]:
+    def _resolved(self, raw: RawSchema) -> tuple[str, tuple[str, str] | None]:
         """Return the text with the types that it refers to, and why some cannot be there."""
-        if found.kind != AVRO or not found.references:
-            return found.text, None
-        if found not in self._whole_texts:
+        if raw.kind != AVRO or not raw.references:
+            return raw.text, None
+        if raw not in self._whole_texts:
             try:
-                self._whole_texts[found] = inlined(found.text, tuple(referenced_texts(found, self._referenced)))
+                self._whole_texts[raw] = inlined(raw.text, tuple(referenced_texts(raw, self._referenced)))
             except TidemarkError as exc:
-                return found.text, (exc.message, exc.remedy)
-        return self._whole_texts[found], None
+                return raw.text, (exc.message, exc.remedy)
+        return self._whole_texts[raw], None
 
     def _referenced(self, subject: str, number: int) -> RawSchema | None:
         """Return a version that others refer to; None where it is not there. One that was deleted since, and is kept
@@ -169,23 +163,24 @@ class HttpRegistry(Registry):
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
                 raise self._not_a_registry(f"no JSON of a registry: {type(exc).__name__}") from exc
 
-        return self._retry.ask(self._url, what, ask_once)
+        return self._retry.ask(self.place, what, ask_once)
 
     def _error(self, what: str, exc: SchemaRegistryError) -> Exception:
-        status = exc.http_status_code
-        if (status, exc.error_code) in MISSING:
+        status, code = exc.http_status_code, exc.error_code
+        if (status, code) in MISSING:
             self._retry.answered = True
             remedy = "if it was there a moment ago, it was deleted: ask again"
-            return _MissingError("UNKNOWN_VERSION", f"{self._url} does not know {what}", remedy)
-        if status in OF_REGISTRY and _is_of(status, exc.error_code):
+            return _MissingError("UNKNOWN_VERSION", f"{self.place} does not know {what}", remedy)
+        # 42201 with 422, but not 404 with 404, which is anybody's.
+        if status in OF_REGISTRY and isinstance(code, int) and (code // 100 == status or code == status == 409):
             self._retry.answered = True
-            name, remedy = REFUSED.get(exc.error_code, ("REGISTRY_REFUSED", ASK))
+            name, remedy = REFUSED.get(code, ("REGISTRY_REFUSED", ASK))
             message = " ".join(str(exc.error_message).split())
-            return TidemarkError(name, f"{self._url} refuses {what}: {message} ({exc.error_code})", remedy)
+            return TidemarkError(name, f"{self.place} refuses {what}: {message} ({code})", remedy)
         if status in REFUSALS:
-            return TidemarkError("REGISTRY_REFUSED", f"{self._url} answers {status} to {what}", REFUSALS[status])
+            return TidemarkError("REGISTRY_REFUSED", f"{self.place} answers {status} to {what}", REFUSALS[status])
         if status in BUSY or status >= 500:
-            failure = FAILURES.get(exc.error_code)
+            failure = FAILURES.get(code)
             return UnavailableError(f"HTTP {status}, {failure}" if failure else f"HTTP {status}")
         return self._not_a_registry(f"HTTP {status} without an error code that a registry has for {what}")
 
@@ -193,7 +188,7 @@ class HttpRegistry(Registry):
         cause: BaseException | None = exc
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
-                what = f"the certificate of {self._url} is not trusted: {cause.verify_message}"
+                what = f"the certificate of {self.place} is not trusted: {cause.verify_message}"
                 return TidemarkError(
                     "REGISTRY_REFUSED", what, "set registry.ca_location to the authority's certificate"
                 )
@@ -205,7 +200,7 @@ class HttpRegistry(Registry):
         if self._retry.answered:
             return UnavailableError(what)
         remedy = "correct registry.url: it ends where /subjects would follow"
-        return TidemarkError("NOT_A_REGISTRY", f"{self._url} answers, but not as a registry does: {what}", remedy)
+        return TidemarkError("NOT_A_REGISTRY", f"{self.place} answers, but not as a registry does: {what}", remedy)
 
 
 class UnfitAnswerError(Exception):
@@ -300,9 +295,3 @@ def _raw(schema: Schema | None) -> RawSchema:
             raise TypeError("no reference")
     kind = kind_of(schema.schema_str, str(schema.schema_type or AVRO).upper())
     return RawSchema(schema.schema_str, kind, cast(tuple[Reference, ...], references))
-
-
-def _is_of(status: int, code: object) -> bool:
-    """Return whether a registry gives that code with an HTTP status: 42201 with 422, but not 404 with 404, which
-    is anybody's."""
-    return isinstance(code, int) and (code // 100 == status or (code == status == 409))

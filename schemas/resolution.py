@@ -36,7 +36,6 @@ class Type:
 
     @property
     def short_name(self) -> str:
-        """Return the name without its namespace."""
         return self.name.rpartition(".")[2]
 
     def __str__(self) -> str:
@@ -50,8 +49,6 @@ class Type:
 
 @dataclass(frozen=True)
 class Field:
-    """A record's field."""
-
     name: str
     type: Type
     aliases: tuple[str, ...]
@@ -84,15 +81,9 @@ def _named(kind: str, schema: Mapping[str, Any], namespace: str, names: dict[str
     named_type = Type(kind, name, aliases, _logical_type(schema), schema.get("size", 0), symbols, default)
     # Before its fields, which may be of this very type.
     names[name] = named_type
-    for declared in schema.get("fields", ()):
-        named_type.fields.append(
-            Field(
-                declared["name"],
-                _type(declared["type"], inner, names),
-                tuple(declared.get("aliases", ())),
-                "default" in declared,
-            )
-        )
+    for part in schema.get("fields", ()):
+        part_type, part_aliases = _type(part["type"], inner, names), tuple(part.get("aliases", ()))
+        named_type.fields.append(Field(part["name"], part_type, part_aliases, "default" in part))
     return named_type
 
 
@@ -134,7 +125,7 @@ def incompatibilities(reader: Type, writer: Type) -> list[Incompatibility]:
     Raises:
         TidemarkError: BAD_SCHEMA, where the two hold themselves in so many ways that it would take too long to tell.
     """
-    return list(_Resolution().of(reader, writer, ""))
+    return list(_Resolution().of(reader, writer))
 
 
 WHOLE = "the record"
@@ -152,7 +143,7 @@ class _Resolution:
         self._within = sys.maxsize
         self._compared = 0
 
-    def of(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
+    def of(self, reader: Type, writer: Type, path: str = "") -> Iterator[Incompatibility]:
         for problem in self._found(reader, writer):
             yield replace(problem, path=_joined(path, problem.path))
 
@@ -169,7 +160,7 @@ class _Resolution:
             raise TidemarkError("BAD_SCHEMA", what, "refer to records that hold themselves less often")
         outer, self._within = self._within, sys.maxsize
         self._pairs[pair] = len(self._pairs)
-        found = _first(self._of(reader, writer, ""))
+        found = _first(self._of(reader, writer))
         place = self._pairs.pop(pair)
         if self._within >= place:  # it stands on its own
             self._known[pair] = found
@@ -178,73 +169,77 @@ class _Resolution:
             self._within = min(self._within, outer)
         return found
 
-    def _of(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
+    def _of(self, reader: Type, writer: Type) -> Iterator[Incompatibility]:
         if writer.kind == "union":
-            yield from _merged_branches(reader, writer, path)
+            yield from _merged_branches(reader, writer)
             for branch in writer.inner:
-                yield from self.of(reader, branch, path)
+                yield from self.of(reader, branch)
         elif reader.kind == "union":
-            yield from self._from_union(reader, writer, path)
+            yield from self._from_union(reader, writer)
         elif reader.kind == writer.kind:
-            yield from self._same_kind(reader, writer, path)
+            yield from self._same_kind(reader, writer)
         elif reader.kind in PROMOTIONS.get(writer.kind, ()):
-            yield from _logical(reader, writer, path)
+            yield from _logical(reader, writer)
         else:
-            yield _problem("type", path, "reads {reader} where {writer} was written", reader, writer)
+            yield _problem("type", "reads {reader} where {writer} was written", reader, writer)
 
-    def _from_union(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
+    def _from_union(self, reader: Type, writer: Type) -> Iterator[Incompatibility]:
         # Readers take the branch of the same name, then of the same type, then the first that the type promotes to.
         alike = sorted(reader.inner, key=lambda branch: (branch.kind != writer.kind, branch.name != writer.name))
         for branch in alike:
-            problems = list(self.of(branch, writer, path))
+            problems = list(self.of(branch, writer))
             if all(problem.strict for problem in problems):
                 yield from problems
-                yield from _namespace(branch, writer, path)
+                if branch.kind in ("enum", "fixed") and writer.name not in (branch.name, *branch.aliases):
+                    what = "has {reader} in a union where {writer} was written"
+                    what = f"{what}, and there Java's reader compares namespaces"
+                    yield _problem("namespace", what, branch, writer)
                 return
         if alike and alike[0].kind == writer.kind and _names_match(alike[0], writer):
-            yield from self.of(alike[0], writer, path)
+            yield from self.of(alike[0], writer)
         else:
-            yield _problem("branch", path, "has no branch for {writer} in {reader}", reader, writer)
+            yield _problem("branch", "has no branch for {writer} in {reader}", reader, writer)
 
-    def _same_kind(self, reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
+    def _same_kind(self, reader: Type, writer: Type) -> Iterator[Incompatibility]:
         if reader.kind in NAMED and not _names_match(reader, writer):
-            yield _problem("name", path, "knows {reader}, what was written is {writer}", reader, writer)
+            yield _problem("name", "knows {reader}, what was written is {writer}", reader, writer)
             return
         if reader.kind == "record":
             for field in reader.fields:
-                yield from self._field(field, writer, path)
+                yield from self._field(field, writer)
         elif reader.kind in ("array", "map"):
-            yield from self.of(reader.inner[0], writer.inner[0], path + ("[]" if reader.kind == "array" else "{}"))
+            yield from self.of(reader.inner[0], writer.inner[0], "[]" if reader.kind == "array" else "{}")
         elif reader.kind == "enum":
-            yield from _symbols(reader, writer, path)
+            unknown = ", ".join(symbol for symbol in writer.symbols if symbol not in reader.symbols)
+            if unknown and reader.default_symbol not in reader.symbols:
+                yield _problem("symbols", f"does not know the symbols {unknown} of {{writer}}", reader, writer)
         elif reader.kind == "fixed" and reader.size != writer.size:
-            yield _problem("size", path, f"has {reader.size} bytes where {writer.size} were written", reader, writer)
+            yield _problem("size", f"has {reader.size} bytes where {writer.size} were written", reader, writer)
         else:
-            yield from _logical(reader, writer, path)
+            yield from _logical(reader, writer)
 
-    def _field(self, field: Field, writer: Type, path: str) -> Iterator[Incompatibility]:
-        place = f"{path}.{field.name}" if path else field.name
+    def _field(self, field: Field, writer: Type) -> Iterator[Incompatibility]:
         written = {writer_field.name: writer_field for writer_field in writer.fields}
         sources = [written[name] for name in dict.fromkeys((field.name, *field.aliases)) if name in written]
         if len(sources) > 1:
             one, other = (source.name for source in sources[:2])
             what = f"takes `{one}` and `{other}`, which were both written, for one field by an alias"
-            yield _problem("alias", place, what, field.type, writer)
+            yield _problem("alias", what, field.type, writer, field.name)
         elif sources:
-            yield from self.of(field.type, sources[0].type, place)
+            yield from self.of(field.type, sources[0].type, field.name)
         elif not field.has_default:
-            yield _problem("default", place, "needs this field, which was not written", field.type, writer)
+            yield _problem("default", "needs this field, which was not written", field.type, writer, field.name)
 
 
 def _first(problems: Iterable[Incompatibility]) -> list[Incompatibility]:
     """Return the first MOST problems, and as many that Avro's rules would let pass: the verdict needs both kinds."""
     left = {True: MOST, False: MOST}
-    found = []
+    first = []
     for problem in problems:
         left[problem.strict] -= 1
         if left[problem.strict] >= 0:
-            found.append(problem)
-    return found
+            first.append(problem)
+    return first
 
 
 def _joined(outer: str, inner: str) -> str:
@@ -258,34 +253,22 @@ def _names_match(reader: Type, writer: Type) -> bool:
     return reader.short_name == writer.short_name or writer.name in reader.aliases
 
 
-def _merged_branches(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
+def _merged_branches(reader: Type, writer: Type) -> Iterator[Incompatibility]:
     """Yield what Java's reader, which renames by aliases before it reads, makes one type of."""
     for branch in reader.inner if reader.kind == "union" else [reader]:
         one = [other.name for other in writer.inner if other.name and other.name in (branch.name, *branch.aliases)]
         if len(one) > 1:
             what = f"takes {one[0]} and {one[1]}, which one union had, for one type by an alias"
-            yield _problem("branch alias", path, what, branch, writer)
+            yield _problem("branch alias", what, branch, writer)
 
 
-def _namespace(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
-    if reader.kind in ("enum", "fixed") and reader.name != writer.name and writer.name not in reader.aliases:
-        what = "has {reader} in a union where {writer} was written, and there Java's reader compares namespaces"
-        yield _problem("namespace", path, what, reader, writer)
-
-
-def _symbols(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
-    unknown = [symbol for symbol in writer.symbols if symbol not in reader.symbols]
-    if unknown and reader.default_symbol not in reader.symbols:
-        yield _problem("symbols", path, f"does not know the symbols {', '.join(unknown)} of {{writer}}", reader, writer)
-
-
-def _logical(reader: Type, writer: Type, path: str) -> Iterator[Incompatibility]:
+def _logical(reader: Type, writer: Type) -> Iterator[Incompatibility]:
     # A text that was known to be a UUID is still the same text.
     if reader.logical != writer.logical and not (writer.logical == "uuid" and reader.kind == "string"):
         what = "reads {reader} where {writer} was written: Avro lets it pass, and values change their meaning"
-        yield _problem("logical", path, what, reader, writer)
+        yield _problem("logical", what, reader, writer)
 
 
-def _problem(kind: Kind, path: str, what: str, reader: Type, writer: Type) -> Incompatibility:
+def _problem(kind: Kind, what: str, reader: Type, writer: Type, path: str = WHOLE) -> Incompatibility:
     names = {"reader": f"{reader}", "writer": f"{writer}"}
-    return Incompatibility(kind, path or WHOLE, what.format(**names), **names)
+    return Incompatibility(kind, path, what.format(**names), **names)

@@ -160,10 +160,7 @@ def referenced_texts(schema: RawSchema, find: Callable[[str, int], RawSchema | N
     """Return the texts that `schema` refers to, and those that these refer to, each behind what it refers to itself.
 
     As in Confluent's registry, of two schemas that are referred to by the same name, the one that is come to first
-    stands for both.
-
-    Args:
-        find: returns a version of a subject, None where it is not there.
+    stands for both. `find` returns a version of a subject, None where it is not there.
 
     Raises:
         TidemarkError: BAD_SCHEMA, where one is not there, is no Avro, or there are too many; and what `find` raises.
@@ -199,11 +196,7 @@ def _bad(what: str, remedy: str) -> TidemarkError:
 
 def inlined(text: str, referenced: Sequence[str]) -> str:
     """Return the schema `text` with each type that it lacks defined where it is first used; a name that is nowhere
-    stays as it is.
-
-    Args:
-        referenced: the texts of all that it refers to, and of what those refer to; of two that define the same name,
-            the earlier one holds.
+    stays as it is. Of two in `referenced`, all that it refers to, that define the same name, the earlier one holds.
 
     Raises:
         TidemarkError: INVALID_SCHEMA, where one of the texts is no JSON; BAD_SCHEMA, where one text cannot say it all.
@@ -249,7 +242,9 @@ class _Inliner:
         if isinstance(schema, list):
             return [self.of(branch, namespace) for branch in schema]
         if isinstance(schema, str):
-            return self._named(schema, namespace)
+            # As in Java: what is not there within the namespace may be there without one.
+            full = next((known for known in (full_name(schema, namespace), schema) if known in self._lent), "")
+            return schema if schema in PRIMITIVE or not full else self._lend(full, namespace)
         if not isinstance(schema, dict):
             return schema
         if _is_definition(schema):
@@ -259,11 +254,6 @@ class _Inliner:
                 return self._lend(name, namespace)
             namespace = name.rpartition(".")[0]
         return self._parts(schema, namespace)
-
-    def _named(self, name: str, namespace: str) -> str | dict[str, Any]:
-        # As in Java: what is not there within the namespace may be there without one.
-        full = next((known for known in (full_name(name, namespace), name) if known in self._lent), "")
-        return name if name in PRIMITIVE or not full else self._lend(full, namespace)
 
     def _lend(self, name: str, within: str) -> str | dict[str, Any]:
         if name in self._placed:

@@ -5,7 +5,7 @@ bytes, one type into a union of several. Of such a union the column is a struct,
 not null, by the places that they had when they came.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -105,7 +105,7 @@ def column_conflicts(text: str, earlier: Sequence[Version]) -> list[ColumnConfli
     new = _columns_of_event(text, 0)
     if new is None:
         return []
-    there: Column | None = None
+    current: Column | None = None
     newest: Column | None = None
     for version in earlier:
         try:
@@ -113,28 +113,27 @@ def column_conflicts(text: str, earlier: Sequence[Version]) -> list[ColumnConfli
         except TidemarkError:
             newest = None  # no job can read it
         if newest is not None:
-            there = newest if there is None else merged(there, newest, takes_changed=False)
-    if there is None:
+            current = newest if current is None else merged(current, newest, takes_changed=False)
+    if current is None:
         return []
-    before = set() if newest is None else {conflict.path for conflict in conflicts_of(there, newest)}
+    before = set() if newest is None else {conflict.path for conflict in conflicts_of(current, newest)}
     since = set() if newest is None else {conflict.path for conflict in conflicts_of(newest, new)}
-    return [conflict for conflict in conflicts_of(there, new) if conflict.path not in before or conflict.path in since]
+    return [
+        conflict for conflict in conflicts_of(current, new) if conflict.path not in before or conflict.path in since
+    ]
 
 
 def columns_over(texts: Sequence[str]) -> Column | None:
     """Return the columns of events over all versions, oldest first: each type of a union in the place that it came to.
 
     Where a column has become another, which no table can follow, it is the newer one. None, where there is none.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA.
     """
-    there: Column | None = None
+    current: Column | None = None
     for number, text in enumerate(texts, 1):
         new = _columns_of_event(text, number)
         if new is not None:
-            there = new if there is None else merged(there, new, takes_changed=True)
-    return there
+            current = new if current is None else merged(current, new, takes_changed=True)
+    return current
 
 
 def _columns_of_event(text: str, version: int) -> Column | None:
@@ -149,11 +148,7 @@ def _columns_of_event(text: str, version: int) -> Column | None:
 
 
 def column_of(schema: Any, names: NamedTypes, version: int, outer: tuple[str, ...] = ()) -> Column:
-    """Return the column of a type, in fastavro's parsed form.
-
-    Args:
-        outer: the records that it lies in.
-    """
+    """Return the column of a type, in fastavro's parsed form, that lies in the records `outer`."""
     branches = names.branches(schema)
     if len(branches) > 1:
         kinds = frozenset(names.of(branch)["type"] for branch in branches)
@@ -187,25 +182,22 @@ def _member(branch: Any, names: NamedTypes, version: int, outer: tuple[str, ...]
     return Member(declared["type"], name, aliases, column_of(branch, names, version, outer))
 
 
-def places(there: Sequence[Member], new: Sequence[Member]) -> list[int]:
-    """Return the place of each type of a union in the column that has the members `there`; those that it lacks come
+def places(current: Sequence[Member], new: Sequence[Member]) -> list[int]:
+    """Return the place of each type of a union in the column that has the members `current`; those that it lacks come
     behind them."""
     # By full names first, as readers do.
-    known = {i: place for place, old in enumerate(there) if (i := _first_like(old, new, _is_named_so)) is not None}
-    for place, old in enumerate(there):
-        i = None if place in known.values() else _first_like(old, new, _is_like)
-        if i is not None and i not in known:
-            known[i] = place
-    behind = iter(range(len(there), len(there) + len(new)))
+    known: dict[int, int] = {}
+    for place, old in enumerate(current):
+        for i, member in enumerate(new):
+            if old.kind == member.kind and (old.name == member.name or old.name in member.aliases):
+                known[i] = place
+                break
+    for place, old in enumerate(current):
+        like = next((i for i, member in enumerate(new) if _is_like(old, member)), None)
+        if like is not None and like not in known and place not in known.values():
+            known[like] = place
+    behind = iter(range(len(current), len(current) + len(new)))
     return [known[i] if i in known else next(behind) for i in range(len(new))]
-
-
-def _first_like(old: Member, new: Sequence[Member], is_like: Callable[[Member, Member], bool]) -> int | None:
-    return next((i for i, member in enumerate(new) if is_like(old, member)), None)
-
-
-def _is_named_so(old: Member, new: Member) -> bool:
-    return old.kind == new.kind and (old.name == new.name or old.name in new.aliases)
 
 
 def _is_like(old: Member, new: Member) -> bool:
@@ -215,66 +207,66 @@ def _is_like(old: Member, new: Member) -> bool:
     return (old.column.type, new.column.type) in WIDENINGS
 
 
-def conflicts_of(there: Column, new: Column, path: str = "") -> Iterator[ColumnConflict]:
-    """Yield where the columns `there` cannot follow those of a `new` version; what one of them lacks is no conflict."""
-    if there.type == new.type == "struct":
+def conflicts_of(current: Column, new: Column, path: str = "") -> Iterator[ColumnConflict]:
+    """Yield where the `current` columns cannot follow those of a `new` version; what one lacks is no conflict."""
+    if current.type == new.type == "struct":
         for key, (name, inner) in new.fields.items():
-            if key in there.fields:
-                yield from _of_field(*there.fields[key], name, inner, f"{path}.{name}".lstrip("."))
-    elif there.type == new.type == "members":
-        yield from _of_members(there, new, path)
-    elif there.inner and new.inner and there.type == new.type:
-        yield from conflicts_of(there.inner, new.inner, path + ("[]" if there.type == "array" else "{}"))
-    elif there.type != new.type and not _widens(there, new):
-        yield ColumnConflict("type", path, there.version, f"it is {there}, which cannot become {new}")
+            if key not in current.fields:
+                continue
+            spelled, before = current.fields[key]
+            place = f"{path}.{name}".lstrip(".")
+            if spelled != name:
+                what = f"it is called `{spelled}`, and `{name}` is no other name to it"
+                yield ColumnConflict("case", place, before.version, what)
+            yield from conflicts_of(before, inner, place)
+    elif current.type == new.type == "members":
+        yield from _of_members(current, new, path)
+    elif current.inner and new.inner and current.type == new.type:
+        yield from conflicts_of(current.inner, new.inner, path + ("[]" if current.type == "array" else "{}"))
+    elif current.type != new.type and not _widens(current, new):
+        yield ColumnConflict("type", path, current.version, f"it is {current}, which cannot become {new}")
 
 
-def _of_field(spelled: str, there: Column, name: str, new: Column, path: str) -> Iterator[ColumnConflict]:
-    if spelled != name:
-        what = f"it is called `{spelled}`, and `{name}` is no other name to it"
-        yield ColumnConflict("case", path, there.version, what)
-    yield from conflicts_of(there, new, path)
-
-
-def _of_members(there: Column, new: Column, path: str) -> Iterator[ColumnConflict]:
-    at = places(there.members, new.members)
+def _of_members(current: Column, new: Column, path: str) -> Iterator[ColumnConflict]:
+    at = places(current.members, new.members)
     for i, (member, place) in enumerate(zip(new.members, at, strict=True)):
         if i != place:
-            was = f"`{there.members[i]}` is its member{i}" if i < len(there.members) else f"`{member}` is no member{i}"
-            yield ColumnConflict("members", path, there.version, f"{was}, and the union has `{member}` in that place")
+            was = (
+                f"`{current.members[i]}` is its member{i}"
+                if i < len(current.members)
+                else f"`{member}` is no member{i}"
+            )
+            yield ColumnConflict("members", path, current.version, f"{was}, and the union has `{member}` in that place")
             return
-    for old, member in zip(there.members, new.members, strict=False):
+    for old, member in zip(current.members, new.members, strict=False):
         yield from conflicts_of(old.column, member.column, f"{path}.{member}")
 
 
-def merged(there: Column, new: Column, takes_changed: bool) -> Column:
-    """Return the columns after a `new` version has come.
-
-    Args:
-        takes_changed: whether a column that cannot follow is the new one from then on, rather than what it was.
-    """
-    if there.type == new.type == "struct":
-        fields = dict(there.fields)
+def merged(current: Column, new: Column, takes_changed: bool) -> Column:
+    """Return the columns after a `new` version has come; one that cannot follow is the new one from then on, where
+    `takes_changed`, rather than what it was."""
+    if current.type == new.type == "struct":
+        fields = dict(current.fields)
         for key, (name, inner) in new.fields.items():
             known = fields.get(key)
             fields[key] = (known[0], merged(known[1], inner, takes_changed)) if known else (name, inner)
-        return replace(there, fields=fields)
-    if there.type == new.type == "members":
-        at = places(there.members, new.members)
+        return replace(current, fields=fields)
+    if current.type == new.type == "members":
+        at = places(current.members, new.members)
         if not takes_changed and at != [*range(len(at))]:
-            return there
-        members = dict(enumerate(there.members))
+            return current
+        members = dict(enumerate(current.members))
         for place, member in zip(at, new.members, strict=True):
             old = members.get(place)
             column = merged(old.column, member.column, takes_changed) if old else member.column
             members[place] = replace(member, column=column)
-        version = new.version if len(members) > len(there.members) else there.version
-        return replace(there, version=version, members=tuple(members[place] for place in sorted(members)))
-    if there.inner and new.inner and there.type == new.type:
-        return replace(there, inner=merged(there.inner, new.inner, takes_changed))
-    is_same = there.type == new.type
-    return new if _widens(there, new) or (takes_changed and not is_same) else there
+        version = new.version if len(members) > len(current.members) else current.version
+        return replace(current, version=version, members=tuple(members[place] for place in sorted(members)))
+    if current.inner and new.inner and current.type == new.type:
+        return replace(current, inner=merged(current.inner, new.inner, takes_changed))
+    is_same = current.type == new.type
+    return new if _widens(current, new) or (takes_changed and not is_same) else current
 
 
-def _widens(there: Column, new: Column) -> bool:
-    return there.type == "void" or (there.type, new.type) in WIDENINGS
+def _widens(current: Column, new: Column) -> bool:
+    return current.type == "void" or (current.type, new.type) in WIDENINGS

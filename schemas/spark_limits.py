@@ -1,6 +1,6 @@
 """Refuses schemas whose events Spark cannot read as what they are, or a table cannot hold."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from conf.errors import TidemarkError
@@ -44,7 +44,7 @@ class NamedTypes:
                     self._collect(inner)
 
 
-def types_within(declared: dict[str, Any]) -> list[Any]:
+def types_within(declared: Mapping[str, Any]) -> list[Any]:
     """Return the types that an object directly holds: a record's fields', an array's or a map's one."""
     if declared["type"] in ("record", "error"):
         return [field["type"] for field in declared["fields"]]
@@ -81,18 +81,14 @@ def event_schema(text: str) -> dict[str, Any]:
 def require_storable(text: str) -> None:
     """Raise TidemarkError BAD_SCHEMA, with the field, where a Delta table has no column for the events of a schema."""
     schema = event_schema(text)
-    storable = _Storable(NamedTypes(schema))
+    names = NamedTypes(schema)
     for field in schema["fields"]:
-        storable.type(field["type"], field["name"], in_list=False)
+        _require_storable(field["type"], field["name"], False, names)
 
 
 def require_expandable(schema: Any) -> None:
     """Raise TidemarkError BAD_SCHEMA where a schema has too many types, or too deep ones, once each name in it is
-    replaced by what it stands for.
-
-    Args:
-        schema: in fastavro's parsed form, its own or a writer's.
-    """
+    replaced by what it stands for; `schema`, its own or a writer's, is in fastavro's parsed form."""
     size, depth = _Expanded(NamedTypes(schema)).of(schema)
     if size > EXPANDED:
         what = f"its types, each as often as it is referred to, are {size:,}, and {EXPANDED:,} are the most"
@@ -103,11 +99,8 @@ def require_expandable(schema: Any) -> None:
 
 
 def require_finite(schema: Any) -> None:
-    """Raise TidemarkError BAD_SCHEMA, with the field, where a few bytes may claim to be any number of values.
-
-    Args:
-        schema: in fastavro's parsed form.
-    """
+    """Raise TidemarkError BAD_SCHEMA, with the field, where a few bytes may claim to be any number of values of
+    `schema`, in fastavro's parsed form."""
     _Finite(NamedTypes(schema)).type(schema, "", ())
 
 
@@ -136,27 +129,22 @@ class _Expanded:
         return counted
 
 
-class _Storable:
+def _require_storable(schema: Any, path: str, in_list: bool, names: NamedTypes) -> None:
     """Delta stores no struct without fields, where one of type null is none, and nothing of type null in a list."""
-
-    def __init__(self, names: NamedTypes) -> None:
-        self._names = names
-
-    def type(self, schema: Any, path: str, in_list: bool) -> None:
-        branches = self._names.branches(schema)
-        if (isinstance(schema, list) and not branches) or (in_list and not branches):
-            raise _bad(path, "nothing but null can be there, for which a table has no column", "leave it out")
-        for branch in branches:
-            declared = self._names.of(branch)
-            if declared["type"] in ("array", "map"):
-                self.type(types_within(declared)[0], path, in_list=True)
-            elif declared["type"] in ("record", "error"):
-                fields = declared["fields"]
-                if not any(self._names.branches(field["type"]) for field in fields):
-                    what = f"record `{declared['name']}` has no fields that hold anything, and a table no column for it"
-                    raise _bad(path, what, "give it a field, or leave it out")
-                for field in fields:
-                    self.type(field["type"], f"{path}.{field['name']}", in_list)
+    branches = names.branches(schema)
+    if not branches and (isinstance(schema, list) or in_list):
+        raise _bad(path, "nothing but null can be there, for which a table has no column", "leave it out")
+    for branch in branches:
+        declared = names.of(branch)
+        if declared["type"] in ("array", "map"):
+            _require_storable(types_within(declared)[0], path, True, names)
+        elif declared["type"] in ("record", "error"):
+            fields = declared["fields"]
+            if not any(names.branches(field["type"]) for field in fields):
+                what = f"record `{declared['name']}` has no fields that hold anything, and a table no column for it"
+                raise _bad(path, what, "give it a field, or leave it out")
+            for field in fields:
+                _require_storable(field["type"], f"{path}.{field['name']}", in_list, names)
 
 
 class _Check:
@@ -236,7 +224,10 @@ class _Finite(_Check):
             if declared["type"] in ("record", "error"):
                 self._require_no_loop(declared, path, outer)
                 fields = declared["fields"] if declared["name"] not in self._seen else ()
-                self._require_few(declared["name"], fields, path)
+                free = sum(self._without_bytes(field["type"]) for field in fields)
+                if free > EXPANDED:
+                    what = f"record `{declared['name']}` holds {free:,} values that take no bytes"
+                    raise _bad(path, f"{what}, and {EXPANDED:,} are the most", "leave them out")
                 for field in fields:
                     self.type(field["type"], f"{path}.{field['name']}".lstrip("."), (*outer, declared["name"]))
                 self._seen.add(declared["name"])
@@ -245,12 +236,6 @@ class _Finite(_Check):
                 if declared["type"] == "array":
                     self._require_items(items, path, outer)
                 self.type(items, path, outer)
-
-    def _require_few(self, name: str, fields: Sequence[dict[str, Any]], path: str) -> None:
-        free = sum(self._without_bytes(field["type"]) for field in fields)
-        if free > EXPANDED:
-            what = f"record `{name}` holds {free:,} values that take no bytes, and {EXPANDED:,} are the most"
-            raise _bad(path, what, "leave them out")
 
     def _without_bytes(self, schema: Any) -> int:
         """Return how many values one of a type is, itself among them, where it takes no bytes; else 0."""
@@ -275,9 +260,6 @@ def _misread_type(schema: Any, default: Any, names: NamedTypes) -> str | None:
 
     In Java's reader the default of a union is of the first type that `takes_json`. The form that Spark is given has a
     fixed of one byte for each boolean, so that booleans and text are of one kind there.
-
-    Args:
-        default: in JSON, valid.
     """
     if isinstance(schema, list):
         kinds = [names.of(branch)["type"] for branch in schema]

@@ -7,6 +7,7 @@ no error: the specification has readers ignore it, and read what lies below.
 """
 
 import json
+import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -53,7 +54,6 @@ def parse_text(text: str) -> Any:
 
 
 def is_valid(text: str) -> bool:
-    """Return whether `load_schema` takes the text."""
     try:
         load_schema(text)
     except TidemarkError:
@@ -105,11 +105,11 @@ class _Check:
             chosen = self._chosen(schema, value, namespace) if isinstance(schema, list) else schema
             if chosen is None:
                 kinds = ", ".join(self._kind(branch, namespace) for branch in schema)
-                yield f"{place}: the default {_shown(value)} is of none of the union's types ({kinds})", field
-                continue
-            what = f"the default {_shown(value)} is none that {self._kind(chosen, namespace)} can hold"
-            more = ", the union's first type that readers take it for" if isinstance(schema, list) else ""
-            yield f"{place}: {what}{more}", field
+                what = f"is of none of the union's types ({kinds})"
+            else:
+                more = ", the union's first type that readers take it for" if isinstance(schema, list) else ""
+                what = f"is none that {self._kind(chosen, namespace)} can hold{more}"
+            yield f"{place}: the default {_shown(value)} {what}", field
 
     def type(self, schema: Any, place: str, namespace: str, depth: int) -> None:
         _require(depth <= DEPTH, place, f"types lie deeper than {DEPTH} levels inside each other")
@@ -212,11 +212,7 @@ class _Check:
         return str(schema["type"]) if space is None else full_name(schema["name"], space)
 
     def _fits(self, schema: Any, namespace: str, value: Any, filled: tuple[int, ...] = ()) -> bool:
-        """Return whether `value`, a default in JSON, is one of a type.
-
-        Args:
-            filled: the records that are being made of nothing but their own defaults.
-        """
+        """Return whether `value`, a default in JSON, is one of a type; the fields `filled` are being made of theirs."""
         self._values += 1
         what = f"its defaults, and the defaults that those are made of, hold more than {DEFAULT_VALUES:,} values"
         _require(self._values <= DEFAULT_VALUES, "schema", what)
@@ -231,8 +227,8 @@ class _Check:
         if kind == "array":
             return isinstance(value, list) and all(self._fits(schema["items"], space, item, filled) for item in value)
         if kind == "map":
-            inner = value.values() if isinstance(value, dict) else ()
-            return isinstance(value, dict) and all(self._fits(schema["values"], space, item, filled) for item in inner)
+            is_map = isinstance(value, dict)
+            return is_map and all(self._fits(schema["values"], space, item, filled) for item in value.values())
         if kind == "enum":
             return value in schema["symbols"]
         return _fits_plain(kind, schema.get("size"), value)
@@ -288,7 +284,11 @@ def _fits_plain(kind: str, size: int | None, value: Any) -> bool:
         low, high = RANGES[kind]
         return type(value) is int and low <= value <= high
     if kind in FLOATS:
-        return type(value) in (int, float) and _is_float(value, FLOATS[kind])
+        try:
+            struct.pack(FLOATS[kind], value)
+        except (OverflowError, struct.error):
+            return False
+        return type(value) in (int, float) and math.isfinite(value)
     if kind in ("bytes", "fixed"):
         # Each character stands for the byte of its number.
         is_bytes = isinstance(value, str) and all(character <= "\xff" for character in value)
@@ -310,14 +310,6 @@ def takes_json(kind: str, value: Any) -> bool:
     """Return whether Java's reader takes a default in JSON for one of an Avro type, if no earlier one of a union does:
     it looks at the kind of JSON, and not even at that where the type is no plain one."""
     return kind in TAKE_ANY or kind in JSON_KINDS.get(type(value), ())
-
-
-def _is_float(value: float, code: str) -> bool:
-    try:
-        struct.pack(code, value)
-    except (OverflowError, struct.error):
-        return False
-    return value not in (float("inf"), float("-inf"))
 
 
 def _names(declared: Mapping[str, Any], place: str) -> list[str]:

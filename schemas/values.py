@@ -68,11 +68,7 @@ def record_converter(
     """Return a callable from a record (source name -> value) to what `Encoder` takes; it raises UnfitError.
 
     A field that is missing takes its default. `notes` takes a line for each value of which more than one reading was
-    possible.
-
-    Raises:
-        TidemarkError: INVALID_SCHEMA.
-        ValueError: where the schema is no record's.
+    possible. Raises TidemarkError INVALID_SCHEMA, ValueError where the schema is no record's.
     """
     schema = parse_text(schema_text)
     if not isinstance(schema, dict) or schema["type"] != "record":
@@ -84,13 +80,11 @@ def record_converter(
     def convert_or_refuse(record: Mapping[str, Any]) -> dict[str, Any]:
         try:
             converted: dict[str, Any] = convert(record)
-        except RecursionError as exc:
-            raise UnfitError("it is nested too deeply") from exc
-        except UnfitError:
-            raise
-        except MISFITS as exc:
+            return converted
+        except (RecursionError, *MISFITS) as exc:
+            if isinstance(exc, UnfitError):
+                raise
             raise UnfitError(_reason(exc)) from exc
-        return converted
 
     return convert_or_refuse
 
@@ -111,13 +105,13 @@ def source_names(fields: Fields, names: Iterable[str]) -> dict[str, str]:
     A source comes before the name of a field, and that before its aliases, in their order.
     """
     given = set(names)
-    found = {source: source for source in map(source_name, fields) if source in given}
+    known = {source: source for source in map(source_name, fields) if source in given}
     for field in fields:
         others = (field["name"], *field.get("aliases", ()))
-        other = next((name for name in others if name in given and name not in found), None)
+        other = next((name for name in others if name in given and name not in known), None)
         if source_name(field) not in given and other is not None:
-            found[other] = source_name(field)
-    return found
+            known[other] = source_name(field)
+    return known
 
 
 def _placing(fields: Fields) -> Callable[[Mapping[str, Any]], tuple[dict[str, Any], list[str]]]:
@@ -148,7 +142,6 @@ class _Types:
         self._reading, self._decoder = reading, decoder
         self._losses = Losses(notes)
         self._clock = WallClock(reading.zone, reading.ambiguous, notes)
-        self._notes = notes
         self._named: dict[str, Convert] = {}
         self._records: set[str] = set()
 
@@ -159,7 +152,6 @@ class _Types:
         return types.cell(field["type"]) if self._reading.from_text else types.value(field["type"])
 
     def value(self, schema: Any) -> Convert:
-        """Return the conversion of a value that has a type of its own."""
         if isinstance(schema, list):
             return self._union(schema, self.value)
         declared = schema if isinstance(schema, dict) else {"type": schema}
@@ -179,7 +171,7 @@ class _Types:
             fields.append((field["name"], source_name(field), compiled, "default" in field))
         sources = {source for _, source, _, _ in fields}
         ignore_extra, place = self._reading.ignore_extra, _placing(declared["fields"])
-        notes, losses = self._notes, self._losses
+        losses = self._losses
 
         def convert(value: Any) -> dict[str, Any]:
             value = bare(value)
@@ -189,7 +181,7 @@ class _Types:
                 value, extra = place(value)
                 if extra and not ignore_extra:
                     raise UnfitError(f"the schema has no field `{min(extra)}`")
-                notes.extend(map(left_out, extra))
+                losses.notes.extend(map(left_out, extra))
                 losses.weight += LEFT_OUT * len(extra)
             return dict(_converted(value, fields))
 
@@ -278,6 +270,8 @@ def _converted(value: Mapping[str, Any], fields: list[tuple[str, str, Convert, b
 
 
 def _reason(exc: Exception) -> str:
+    if isinstance(exc, RecursionError):
+        return "it is nested too deeply"
     # What libraries say of a value that nobody foresaw helps nobody.
     return str(exc) if isinstance(exc, ValueError) else f"its value cannot be converted ({type(exc).__name__})"
 

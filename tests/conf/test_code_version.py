@@ -134,10 +134,10 @@ def test_what_came_of_the_same_sources_is_kept_in_the_state_folder_and_of_others
     assert not (tmp_path / "state").exists()
     (tmp_path / "state").mkdir()
     assert version_in(few_sources) == found
-    kept = tmp_path / "state" / code_version.KEPT
+    kept = tmp_path / "state" / code_version.CACHE
     sources, _, version = kept.read_text().strip().partition(" ")
     assert version == found
-    assert [path.name for path in kept.parent.iterdir()] == [code_version.KEPT]
+    assert [path.name for path in kept.parent.iterdir()] == [code_version.CACHE]
     kept.write_text(f"{sources} kept")
     assert version_in(few_sources) == "kept"
     for damaged in (f"{sources[:-1]} kept", sources, "", "\n \n"):
