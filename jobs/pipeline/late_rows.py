@@ -56,14 +56,11 @@ class LateRows:
 
     def __init__(self, spark: SparkSession, settings: Settings, output: Output, folder: str, tables_root: str) -> None:
         self._spark, self._settings, self._output, self._folder = spark, settings, output, folder
+        self.query = output.query
         self._table = delta_table.Table(LATE, paths.table(tables_root, LATE))
         self._is_needed = plan_analysis.drops_late_rows(output.frame)
         self._query: StreamingQuery | None = None
         self._done: int | None = None
-
-    @property
-    def query(self) -> str:
-        return self._output.query
 
     def follow(self, query: StreamingQuery) -> None:
         """Ask `query`, which has just been started, how many rows each micro-batch dropped."""

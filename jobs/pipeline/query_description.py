@@ -109,7 +109,6 @@ class QueryDescription:
         )
 
     def of_kind(self, kind: str) -> tuple[Step, ...]:
-        """Return the steps of a kind."""
         return tuple(step for step in self.steps if step.kind == kind)
 
     def below_state(self) -> tuple[Step, ...]:

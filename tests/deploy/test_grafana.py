@@ -5,7 +5,7 @@ import re
 
 from conf import ROOT
 from deploy.grafana import dashboard
-from jobs.pipeline.monitoring.exporter import series
+from tests.jobs.pipeline.monitoring.serving import series
 
 BOARD = json.loads(dashboard.PATH.read_text())
 PANELS = [panel for panel in BOARD["panels"] if panel["type"] != "row"]

@@ -106,12 +106,6 @@ Start = Callable[..., Any]
 BY_LABEL = ((ROWS_OUT, "rows_out"), (REJECTED, "rejected_by_code"), (FAILED_RULES, "failed_rules"))
 
 
-def series() -> set[str]:
-    """Return the names under which Prometheus knows the metrics."""
-    endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
-    return {metric.name + ending for metric in METRICS for ending in endings[metric.kind]}
-
-
 class Exporter:
     """Keeps the values of all metrics, whether or not they are served."""
 

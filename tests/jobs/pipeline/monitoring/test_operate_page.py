@@ -5,7 +5,8 @@ import re
 import yaml
 
 from conf import ROOT
-from jobs.pipeline.monitoring.exporter import METRICS, series
+from jobs.pipeline.monitoring.exporter import METRICS
+from tests.jobs.pipeline.monitoring.serving import series
 
 PAGE = (ROOT / "docs" / "operate.md").read_text()
 RULES = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yaml").read_text())
