@@ -73,10 +73,11 @@ class _Pairs:
         others = branches(wanted)
         if len(others) == 1:
             return None, self._between(declared, self._wanted.of(others[0]))
-        ranks = [_rank(declared, self._wanted.of(branch)) for branch in others]
+        wanted_types = [self._wanted.of(branch) for branch in others]
+        ranks = [_rank(declared, branch) for branch in wanted_types]
         best = min(ranks, default=UNSUITED)
         if best == UNSUITED:  # the value may fit one all the same, as one of a file that knows no branches
-            return None, self._meaning(declared)
+            return None, self._meaning(declared) or _refused_by_any(declared, wanted_types)
         branch = others[ranks.index(best)]
         return branch_name(branch), self._between(declared, self._wanted.of(branch))
 
@@ -232,6 +233,17 @@ def _refused(written: ScalarType, wanted: ScalarType) -> Convert:
         raise ValueError(f"the file has a {written}, which is no {wanted}")
 
     return refuse
+
+
+def _refused_by_any(written: Declared, wanted: Sequence[Declared]) -> Convert | None:
+    """Return a refusal of bytes that stand for what Python has nothing for (a duration), where one of the `wanted`
+    types would take bytes for something else; None where none would.
+    """
+    if written["type"] not in ("bytes", "fixed") or not ScalarType.of(written, STANDS_FOR).logical:
+        return None
+    scalars = [ScalarType.of(branch, "logicalType") for branch in wanted if branch["type"] in ("bytes", "fixed")]
+    other = next((scalar for scalar in scalars if scalar.logical), None)
+    return other and _refused(ScalarType.of(written, STANDS_FOR), other)
 
 
 def _rescaled(written: ScalarType, wanted: ScalarType) -> Convert:
