@@ -29,6 +29,7 @@ from jobs.connectors.delta.commit import (
 )
 from jobs.connectors.delta.log import History, snapshot
 from jobs.connectors.delta.schema_evolution import RAISED, admit_types, refusal
+from jobs.connectors.hadoop_files import Entry, Folders
 from jobs.connectors.spark_internals import MERGE_COLUMNS, configured, nullable_schema
 
 # Other modules import what they need of Delta from here.
@@ -137,8 +138,18 @@ def create_if_missing(frame: DataFrame, table: Table) -> None:
             builder.execute()
         except (DeltaConcurrentModificationException, AnalysisException):
             # Another process may have made it at the same moment.
-            if not exists(spark, table.path):
+            if exists(spark, table.path):
+                return
+            # Or a kill, or a full disk, has left a log without a commit: only a write goes on with that.
+            if any(_is_stored(file) for file in Folders(spark).files(table.path)):
                 raise
+            empty = spark.createDataFrame([], columns).write.format("delta").mode("append")
+            empty.partitionBy(*table.partition_by).save(table.path)
+
+
+def _is_stored(file: Entry) -> bool:
+    """Return whether a file is a table's own: a commit, a checkpoint or data, not what a writer left on its way."""
+    return not file.name.startswith(".") and file.name.endswith((".json", ".parquet"))
 
 
 def newest(

@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 
 from conf import code_version
 from jobs.connectors.delta import table as delta_table
+from jobs.connectors.delta.reading import find_table
 from jobs.connectors.delta.table import Commit, Table
 from jobs.connectors.spark_internals import DeltaSnapshot, in_parallel
 from tests.jobs.connectors.delta.delta_tables import batch, commits, events, stored
@@ -229,6 +230,30 @@ def test_queries_that_begin_together_write_into_one_new_table(spark: SparkSessio
     with ThreadPoolExecutor(6) as pool:
         assert all(pool.map(write, range(6)))
     assert [row[0] for row in stored(spark, appended)] == list(range(6))
+
+
+@pytest.mark.parametrize("left", ["_delta_log/_staged_commits", "_delta_log/.00000000000000000000.json.a1.tmp"])
+def test_a_table_whose_making_was_cut_short_before_its_first_commit_is_made(
+    left: str, spark: SparkSession, tmp_path: Path
+) -> None:
+    table = Table("id", str(tmp_path / "cut"), partition_by=("at",))
+    (tmp_path / "cut" / left).mkdir(parents=True)
+    assert find_table(table.path) is None
+    delta_table.write(events(spark, (1, 2, "x")), table, batch(0))
+    assert stored(spark, table) == [(1, 2, "x")]
+    assert DeltaLake(table.path).metadata().partition_columns == ["at"]
+
+
+@pytest.mark.parametrize("left", ["part-0.snappy.parquet", "_delta_log/00000000000000000007.json"])
+def test_a_table_of_which_something_is_left_is_not_begun_anew(left: str, spark: SparkSession, tmp_path: Path) -> None:
+    table = Table("id", str(tmp_path / "damaged"))
+    file = tmp_path / "damaged" / left
+    file.parent.mkdir(parents=True)
+    (tmp_path / "damaged" / "_delta_log").mkdir(exist_ok=True)
+    file.write_bytes(b"{}")
+    with pytest.raises(Exception, match=r"DELTA_|Delta"):
+        delta_table.write(events(spark, (1, 2, "x")), table, batch(0))
+    assert not (tmp_path / "damaged" / "_delta_log" / "00000000000000000000.json").exists()
 
 
 @pytest.mark.slow
