@@ -24,9 +24,9 @@ from bench.workbench import ratios, read_options, seconds, take_turns
 from conf import state_dir
 from conf.errors import exit_on_error
 from conf.settings import load
-from jobs.connectors.avro import codec
-from jobs.connectors.avro.codec import encode
-from local.driver import spark_session
+from jobs.connectors.avro import decode
+from jobs.connectors.avro.encode import encode
+from local.session import spark_session
 from schemas.codec import HEADER_LENGTH
 from schemas.contracts import contract
 from schemas.registry import RegisteredSchema
@@ -137,11 +137,11 @@ def _bare(records: DataFrame, schema: str) -> DataFrame:
 
 
 def _ours(records: DataFrame, versions: list[RegisteredSchema]) -> DataFrame:
-    return _events(codec.decode(records, versions, versions[-1].text))
+    return _events(decode.decode(records, versions, versions[-1].text))
 
 
 def _counted(records: DataFrame, versions: list[RegisteredSchema]) -> DataFrame:
-    decoded = codec.decode(records, versions, versions[-1].text)
+    decoded = decode.decode(records, versions, versions[-1].text)
     return _events(decoded.observe(Observation(), F.count_if(F.col("error").isNotNull()).alias("rejected")))
 
 

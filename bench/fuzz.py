@@ -11,7 +11,7 @@ from collections import Counter
 from bench.workbench import read_options
 from conf.errors import exit_on_error
 from conf.settings import load
-from local.driver import spark_session
+from local.session import spark_session
 from tests.jobs.connectors.avro.fuzzing import fuzz
 
 SHOWN = 50  # disagreements; the causes are fewer than the cases

@@ -28,7 +28,7 @@ from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from local.broker import Cluster
 from local.demo import records_in
-from local.driver import spark_session
+from local.session import spark_session
 
 POLL_SECONDS = 0.1
 BATCHING = {"linger.ms": 50, "batch.size": 1_000_000, "compression.type": "lz4"}

@@ -81,7 +81,7 @@ def job_rights(settings: Settings, names: Sequence[str]) -> dict[str, list[Right
         return {}
     # Here, so that no JVM is started, and no PySpark loaded, for commands that need none.
     from jobs.pipeline.run import DeclaredRun
-    from local.driver import spark_session
+    from local.session import spark_session
     from local.submit import quiet_start
 
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": settings.kafka.bootstrap_servers or SERVERS})

@@ -37,10 +37,14 @@ fi
 TIDEMARK_VENV=$TIDEMARK_STATE/venv
 TIDEMARK_LOG=$TIDEMARK_STATE/logs/setup.log
 
-# Units, cron and containers set no locale, and Java would take no file name that is not ASCII.
-case ${LC_ALL:-${LC_CTYPE:-${LANG:-}}} in
-    "" | C | POSIX) if [[ -n ${LC_ALL:-} ]]; then export LC_ALL=C.UTF-8; else export LC_CTYPE=C.UTF-8; fi 2>/dev/null ;;
-esac
+# Units, cron and containers set no locale, or one that is not installed, and Java would take no file name that is not
+# ASCII: it writes `t??` for `té`. In such a locale the letter is two characters to bash.
+_tidemark_letter='é'
+if ((${#_tidemark_letter} > 1)); then
+    if [[ -n ${LC_ALL:-} ]]; then export LC_ALL=C.UTF-8; else export LC_CTYPE=C.UTF-8; fi 2>/dev/null
+fi
+# Packages read their own docstrings, which these would leave out, and asserts are checks.
+unset PYTHONOPTIMIZE
 
 _tidemark_error() { echo "error: $*" >&2; }
 

@@ -11,7 +11,6 @@ running a small job, and maps it into memory where Java and class path are those
 
 import hashlib
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -19,18 +18,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from conf import ROOT, state_dir
 from conf.credentials import holds_login
 from conf.errors import TidemarkError
 from conf.settings import Settings, load
 from local import jars
-from local.processes import exclusive, java, require_account
-from local.state_folder import with_temporary_folder
-
-if TYPE_CHECKING:  # whoever becomes spark-submit needs no PySpark, and it takes half a second to import
-    from pyspark.sql import SparkSession
+from local.processes import exclusive, java
 
 PROPERTIES = ROOT / "conf" / "spark-defaults.conf"
 # Only a driver that runs alone uses it: executors elsewhere get our packages too late.
@@ -52,41 +46,6 @@ ARCHIVED_SETTINGS = {
     "spark.master": "local[2]",
 }
 MAKING = "making-"
-
-
-def spark_session(settings: Settings, name: str = "notebook", log: Path | None = None) -> "SparkSession":
-    """Return the session of this process, made on the first call: for notebooks and tests, as jobs have it.
-
-    Raises:
-        TidemarkError: BAD_JAR_LOCK, where no jars are locked.
-    """
-    from pyspark.sql import SparkSession
-
-    from jobs.pipeline.session import hide_secrets
-
-    log = log or log_file(settings, name)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    # Workers must find the packages that this process has.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    require_account()
-    with with_temporary_folder():
-        daemon = f"-D{WORKER_DAEMON} " if is_local(settings.spark.master) else ""
-        # The driver's memory and options hold only when its JVM is started with them.
-        words = ["--driver-memory", settings.spark.driver_memory, "--properties-file", str(PROPERTIES)]
-        words += ["--driver-class-path", class_path(jar_sets(settings))]
-        # The daemon first, so that the settings' own options may say otherwise.
-        words += ["--driver-java-options", daemon + java_options(settings, log, name)]
-        for key, value in object_store_options(settings, os.environ).items():
-            words += ["--conf", f"{key}={value}"]
-        os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*words, "pyspark-shell"])
-        builder = SparkSession.builder.appName(name).master(settings.spark.master)
-        builder = builder.config("spark.sql.shuffle.partitions", settings.spark.shuffle_partitions)
-        for key, value in settings.spark.properties().items():
-            builder = builder.config(key, value)
-        spark = builder.config("spark.sql.warehouse.dir", str(state_dir() / "warehouse")).getOrCreate()
-        hide_secrets(spark)
-        return spark
 
 
 def is_local(master: str) -> bool:

@@ -14,7 +14,7 @@ from producers.kafka.pacing import MAX_BATCH, Interrupt
 from producers.kafka.publisher import Batch, Publisher, Report
 from schemas.codec import Encoder
 from schemas.contracts import contract
-from schemas.registry import open_registry
+from schemas.open_registry import open_registry
 
 TOPIC = "friendships"
 # Few people and whole minutes: every region tells of the same pairs, at times of the same minute.

@@ -10,7 +10,8 @@ from conf.errors import TidemarkError
 from conf.sections import CompatibilityLevel
 from schemas.compatibility import obstacles
 from schemas.contracts import contract, require_event, subject_of_stream
-from schemas.registry import FileRegistry, Registry, open_registry, require_registry_in
+from schemas.open_registry import open_registry
+from schemas.registry import FileRegistry, Registry, require_registry_in
 from schemas.schema_text import normalized
 
 

@@ -20,7 +20,6 @@ from typing import Any, Protocol, TypeVar
 
 from conf.errors import TidemarkError, nearest
 from conf.sections import CompatibilityLevel
-from conf.settings import Registry as RegistrySettings
 from schemas.compatibility import require_compatible
 from schemas.schema_text import AVRO, normalized
 from schemas.validity import load_schema
@@ -97,16 +96,6 @@ class Registry(Protocol):
 
     def subjects(self) -> list[str]:
         """Return every subject, sorted."""
-
-
-def open_registry(settings: RegistrySettings, retry: "RetryPolicy | None" = None) -> Registry:
-    """Return the registry that the settings name: over HTTP where `registry.url` is set, else a folder. One that does
-    not answer is waited for as a command does, where no `retry` is given."""
-    if not settings.url:
-        return FileRegistry(settings.path, settings.compatibility)
-    from schemas.registry_http import HttpRegistry  # here: it takes as long to load as all else that a command does
-
-    return HttpRegistry(settings, retry or RetryPolicy())
 
 
 def avro_of(versions: Sequence[RegisteredSchema]) -> list[RegisteredSchema]:

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from conf.settings import load
 from local.broker import Cluster
-from local.driver import spark_session
+from local.session import spark_session
 from tests.jvm import CODE, GENERATED, INTERPRETED, OPTIONS
 from tests.secured import SecuredCluster, secured_cluster
 

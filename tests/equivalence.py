@@ -51,7 +51,7 @@ from jobs.pipeline.supervision import await_all
 from local.broker import Cluster
 from local.processes import end_group, wait_for
 from schemas.codec import Encoder
-from schemas.registry import open_registry
+from schemas.open_registry import open_registry
 from tests.again import SEEDED, VARIABLE
 from tests.jvm import OPTIONS
 from tests.sent import Record, send

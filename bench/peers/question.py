@@ -25,7 +25,8 @@ from producers.kafka.pacing import MAX_BATCH
 from producers.kafka.publisher import Batch, Publisher
 from schemas.codec import HEADER_LENGTH
 from schemas.columnar import ColumnarEncoder
-from schemas.registry import FileRegistry, open_registry
+from schemas.open_registry import open_registry
+from schemas.registry import FileRegistry
 
 BIDS, COUNTS = "bids", "bid_counts"  # the topics of the question, and of the answer
 WINDOW_MS = 10_000

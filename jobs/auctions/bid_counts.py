@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.auctions.hot_auctions import LATENESS, WINDOW
-from jobs.connectors.avro.codec import encode
+from jobs.connectors.avro.encode import encode
 from jobs.pipeline.run import Run
 from schemas.registry import RegisteredSchema
 

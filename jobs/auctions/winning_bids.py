@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from jobs.auctions.transforms import bids_within_reach
-from jobs.connectors.avro.codec import encode
+from jobs.connectors.avro.encode import encode
 from jobs.pipeline.run import Run
 from schemas.registry import RegisteredSchema
 

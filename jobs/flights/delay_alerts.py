@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from jobs.connectors.avro.codec import encode
+from jobs.connectors.avro.encode import encode
 from jobs.pipeline.run import Run
 from schemas.registry import RegisteredSchema
 

@@ -11,19 +11,19 @@ from pyspark.sql import functions as F
 from conf.errors import TidemarkError
 from conf.rules import Rule
 from conf.settings import Quarantine
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from jobs.connectors.kafka import source_sink
 from jobs.pipeline import rules, tombstones, validation
 
 VERDICT_CHANGED = "VERDICT_CHANGED"
 NOT_JSON, NOT_ECS = "NOT_JSON", "NOT_ECS"  # of log lines
 REASONS = {
-    codec.NO_VALUE: "the record has no value, and the topic is not a compacted one, where that would delete the key",
+    decode.NO_VALUE: "the record has no value, and the topic is not a compacted one, where that would delete the key",
     tombstones.BAD_KEY: "the record deletes a key, and its own is not the text that a value of the key field has",
-    codec.BAD_FRAMING: "the value does not begin with a zero byte and a schema id",
-    codec.UNKNOWN_SCHEMA_ID: "no schema with this id is registered for the topic",
+    decode.BAD_FRAMING: "the value does not begin with a zero byte and a schema id",
+    decode.UNKNOWN_SCHEMA_ID: "no schema with this id is registered for the topic",
     validation.NOT_AVRO: "the schema with this id is registered for the topic, and is no Avro: PROTOBUF, JSON or such",
-    codec.UNDECODABLE: "the bytes after the schema id are not one whole event of that schema",
+    decode.UNDECODABLE: "the bytes after the schema id are not one whole event of that schema",
     NOT_JSON: "the value is no JSON object",
     NOT_ECS: "the JSON object lacks @timestamp, log.level or message, or its @timestamp is no time",
     rules.NO_EVENT_TIME: "the field that conf/topics.toml declares as `event_time` is null",

@@ -14,7 +14,7 @@ from pyspark.sql.types import DataType, StructType
 
 from conf.errors import TidemarkError
 from conf.rules import OnEvent, Rule
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from jobs.connectors.delta import schema_evolution
 from jobs.connectors.delta import table as delta_table
 from jobs.pipeline import paths, rules
@@ -267,7 +267,7 @@ def _without_held(validated: DataFrame, held: DataFrame) -> DataFrame:
 
 
 def _is_tombstone() -> Column:
-    return F.col("error").eqNullSafe(codec.NO_VALUE)
+    return F.col("error").eqNullSafe(decode.NO_VALUE)
 
 
 def _coordinates() -> list[Column]:

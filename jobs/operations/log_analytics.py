@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from conf import code_version
 from conf.regex_growth import LONGEST_TEXT
 from conf.setting_types import milliseconds
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import source_sink
 from jobs.ingest import quarantine
@@ -75,7 +75,7 @@ def parse_lines(records: DataFrame, clock: Column, max_ahead: str) -> DataFrame:
     is_ecs = F.col("at").isNotNull() & _field("log.level").isNotNull() & F.col(LINE)["message"].isNotNull()
     ahead = F.col("at") > clock + F.expr(f"INTERVAL {milliseconds(max_ahead) // 1000} SECONDS")
     error = (
-        F.when(F.col("value").isNull(), codec.NO_VALUE)
+        F.when(F.col("value").isNull(), decode.NO_VALUE)
         .when(F.col(LINE).isNull() | F.col(LINE)[CORRUPT].isNotNull(), quarantine.NOT_JSON)
         .when(~is_ecs, quarantine.NOT_ECS)
         .when(ahead, rules.FUTURE_EVENT_TIME)

@@ -24,7 +24,8 @@ from jobs.pipeline.guards import SchemaGuard
 from jobs.pipeline.progress import OF_DECODING, REJECTED, SIZE
 from jobs.pipeline.validation import Validator, Versions, declared_rules, naming_schema, reject_counts
 from schemas.contracts import stream_of, subject_of_stream, with_fields
-from schemas.registry import RegisteredSchema, Registry, RetryPolicy, open_registry
+from schemas.open_registry import open_registry
+from schemas.registry import RegisteredSchema, Registry, RetryPolicy
 
 
 class Ranges:

@@ -16,8 +16,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError, nearest
-from jobs.connectors.avro import codec
-from jobs.connectors.avro.codec import ERA
+from jobs.connectors.avro import decode
+from jobs.connectors.avro.decode import ERA
 from schemas.compatibility import conflicts
 from schemas.registry import RegisteredSchema
 from schemas.spark_limits import NamedTypes, event_schema
@@ -58,10 +58,10 @@ def with_deleted_keys(
         TidemarkError: BAD_TOPICS, where `key` is no field of the event, or of a type that no record key can be read as.
     """
     event = event_schema(schema)
-    is_framed, text_value = codec.carries(of_keys, "key"), key_value(topic, event, key)
+    is_framed, text_value = decode.carries(of_keys, "key"), key_value(topic, event, key)
     framed = _with_framed_keys(decoded, _key_type(topic, event, key), of_keys)
     named = framed.withColumn(NAMED, F.when(is_framed, F.col(FRAMED)).otherwise(text_value))
-    is_tombstone, field = F.col("error").eqNullSafe(codec.NO_VALUE), F.col("event").getField(key)
+    is_tombstone, field = F.col("error").eqNullSafe(decode.NO_VALUE), F.col("event").getField(key)
     is_other = F.col("error").isNull() & field.isNotNull() & ~field.eqNullSafe(F.col(NAMED))
     is_bad = is_tombstone & F.col(NAMED).isNull()
     columns = {
@@ -164,7 +164,7 @@ def _with_framed_keys(
         return decoded.withColumn(FRAMED, F.lit(None))
     aside = {name: f"tidemark_aside_{name}" for name in DECODED}
     keys = decoded.withColumnsRenamed(aside).withColumn("value", F.col("key"))
-    read = codec.decode(keys, writers, _as_record(["null", declared]))
+    read = decode.decode(keys, writers, _as_record(["null", declared]))
     value = F.when(F.col("error").isNull(), F.col("event").getField(KEY))
     back = {name: plain for plain, name in aside.items()}
     return read.withColumn(FRAMED, value).drop(*DECODED).withColumnsRenamed(back)

@@ -17,7 +17,7 @@ from conf import code_version
 from conf.errors import TidemarkError
 from conf.sections import Delivery
 from conf.settings import Settings
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.exactly_once.adopt import Held, adopt
 from jobs.connectors.exactly_once.ledger import BatchId, offsets_hash, sink_rights
@@ -81,7 +81,7 @@ def with_event_time(records: DataFrame, field: str, versions: Versions) -> DataF
     """
     columns, times = records.columns, []
     for number, registered in enumerate(versions.values()):
-        decoded = codec.decode(records, registered, registered[-1].text)
+        decoded = decode.decode(records, registered, registered[-1].text)
         times.append(f"{source_sink.TIMESTAMP}_{number}")
         at = F.when(F.col("error").isNull(), F.col("event").getField(field))
         records = decoded.select(*records.columns, at.cast("timestamp").alias(times[-1]))

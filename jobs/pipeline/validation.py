@@ -12,7 +12,7 @@ from conf.errors import TidemarkError, nearest
 from conf.rules import Reference, Rule, Unique, fields_of, load_rules
 from conf.settings import Settings
 from conf.topics import Topic
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.pipeline import paths, rules, tombstones
 from jobs.pipeline.progress import REJECTED_AS
@@ -26,7 +26,7 @@ NOT_AVRO = "NOT_AVRO"
 RULE_STOPPED = "RULE_STOPPED"
 # All codes of rejects but VERDICT_CHANGED, which only a batch that is run again has.
 REJECT_CODES = (
-    *(codec.NO_VALUE, codec.BAD_FRAMING, codec.UNKNOWN_SCHEMA_ID, codec.UNDECODABLE),
+    *(decode.NO_VALUE, decode.BAD_FRAMING, decode.UNKNOWN_SCHEMA_ID, decode.UNDECODABLE),
     *(NOT_AVRO, tombstones.BAD_KEY, rules.NO_EVENT_TIME, rules.FUTURE_EVENT_TIME, rules.RULE_FAILED),
 )
 
@@ -133,10 +133,10 @@ class Validator:
             if fields is not None:
                 asked = [event_time or "", key or "", *(name for rule in declared for name in fields_of(rule))]
                 newest = with_fields(newest, fields, beside=[name.partition(".")[0] for name in asked])
-            decoded = codec.decode(of_stream, versions[stream], reader=newest)
+            decoded = decode.decode(of_stream, versions[stream], reader=newest)
             decoded = decoded.withColumn("rule", F.lit(None).cast("string"))
         if versions.not_avro:
-            is_other = F.col("error").eqNullSafe(codec.UNKNOWN_SCHEMA_ID) & F.col("schema_id").isin(*versions.not_avro)
+            is_other = F.col("error").eqNullSafe(decode.UNKNOWN_SCHEMA_ID) & F.col("schema_id").isin(*versions.not_avro)
             decoded = decoded.withColumn("error", F.when(is_other, NOT_AVRO).otherwise(F.col("error")))
         if key:
             decoded = tombstones.with_deleted_keys(decoded, stream, newest, key, versions.of_keys)
@@ -184,7 +184,7 @@ class Validator:
         foreign = [version for other in versions if other != stream for version in versions[other]]
         if not foreign:
             return records
-        return records.where(~codec.carries(foreign) if owns_unmatched else codec.carries(versions[stream]))
+        return records.where(~decode.carries(foreign) if owns_unmatched else decode.carries(versions[stream]))
 
     def rules_of(self, stream: str) -> tuple[Rule, ...]:
         return self.rules_by_stream.get(stream, ())

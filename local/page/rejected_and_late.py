@@ -22,7 +22,8 @@ from local.page.charts import Chart, counts_over_time
 from producers.quarantine import inspection, marker_log
 from producers.quarantine.selection import Selection
 from producers.quarantine.table import Count, Quarantine, Slice, count_rejects
-from schemas.registry import RetryPolicy, open_registry
+from schemas.open_registry import open_registry
+from schemas.registry import RetryPolicy
 
 SAMPLES = 5
 REGISTRY_SECONDS = 5.0

@@ -9,7 +9,8 @@ from conf.topics import FOREVER_MS, Topic, load_topics
 from jobs.connectors.kafka.offsets import edges
 from local.page.background import Brokers
 from local.topics import Change, Existing, plan, read_cluster
-from schemas.registry import RegisteredSchema, RetryPolicy, open_registry
+from schemas.open_registry import open_registry
+from schemas.registry import RegisteredSchema, RetryPolicy
 
 REGISTRY_SECONDS = 5.0
 DAY_MS = 86_400_000

@@ -243,7 +243,7 @@ def _refused_by_any(written: Declared, wanted: Sequence[Declared]) -> Convert | 
         return None
     scalars = [ScalarType.of(branch, "logicalType") for branch in wanted if branch["type"] in ("bytes", "fixed")]
     other = next((scalar for scalar in scalars if scalar.logical), None)
-    return other and _refused(ScalarType.of(written, STANDS_FOR), other)
+    return None if other is None else _refused(ScalarType.of(written, STANDS_FOR), other)
 
 
 def _rescaled(written: ScalarType, wanted: ScalarType) -> Convert:

@@ -29,7 +29,8 @@ from producers.kafka.publish_progress import digest_of_files, earlier_runs
 from producers.kafka.publisher import Publisher, Report, connection_config
 from producers.kafka.transactional import TransactionalPublisher
 from schemas.contracts import FOLDER, contract_path, require_event, subject_for
-from schemas.registry import fingerprint, open_registry
+from schemas.open_registry import open_registry
+from schemas.registry import fingerprint
 
 
 def publish_files(settings: Settings, request: FileRequest, interrupt: Interrupt, folder: Path = FOLDER) -> Report:

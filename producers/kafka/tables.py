@@ -13,7 +13,7 @@ from producers.kafka.pacing import Interrupt, Pacer
 from producers.kafka.publisher import Batch, Publisher, Report
 from schemas.columnar import ColumnarEncoder
 from schemas.contracts import contract
-from schemas.registry import open_registry
+from schemas.open_registry import open_registry
 
 Integers = npt.NDArray[np.int64]
 

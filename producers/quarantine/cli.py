@@ -25,7 +25,7 @@ from producers.quarantine.selection import Selection, add_into_compacted, add_se
 from producers.quarantine.table import Quarantine, count_lines, count_rejects, slices
 from producers.quarantine.work_queue import QueueFiller, status
 from producers.quarantine.worker import KINDS, Worker, ask_command, ask_person, decide_always
-from schemas.registry import open_registry
+from schemas.open_registry import open_registry
 
 DESCRIPTION = "Records that were rejected: how many, why, and the way back; see docs/redrive.md."
 EXIT_CODES = "exit code: 0 done, 1 failure, 2 wrong usage, 130 interrupted (what is committed is counted)"

@@ -13,7 +13,7 @@ from local.processes import wait_for
 from producers.files.publish import publish_files
 from producers.files.request import FileRequest
 from producers.kafka.pacing import Interrupt
-from schemas.registry import open_registry
+from schemas.open_registry import open_registry
 from tests.contracts.apicurio import Apicurio
 from tests.jobs.scratch import Scratch
 from tests.producers.desk import GOOD, HEADER, KEYED, ORDERS

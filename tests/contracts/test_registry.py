@@ -16,7 +16,8 @@ from conf.sections import CompatibilityLevel
 from conf.settings import load
 from schemas.cli import main
 from schemas.contracts import contract
-from schemas.registry import Registry, open_registry
+from schemas.open_registry import open_registry
+from schemas.registry import Registry
 from tests.contracts.apicurio import Apicurio
 from tests.leaks.search import LOOPBACK, listening
 

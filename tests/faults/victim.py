@@ -22,7 +22,7 @@ from conf.settings import load
 from jobs.pipeline.run import Run
 from jobs.pipeline.supervision import await_all
 from jobs.pipeline.termination import QUERY_FAILED, stopped_by
-from local.driver import spark_session
+from local.session import spark_session
 
 Plan = dict[str, Any]
 

@@ -223,6 +223,8 @@ def test_no_home_is_needed_but_for_a_state_folder_in_it(machine: Machine) -> Non
         ("LC_ALL=POSIX", "C.UTF-8/"),
         ("LANG=de_DE.UTF-8", "/"),
         ("LC_ALL=C.UTF-8", "C.UTF-8/"),
+        ("LC_ALL=xx_XX.UTF-8", "C.UTF-8/"),
+        ("LANG=xx_XX.UTF-8", "/C.UTF-8"),
     ],
 )
 def test_a_locale_without_names_beyond_ascii_is_replaced(machine: Machine, locale: str, expected: str) -> None:

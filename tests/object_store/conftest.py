@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from conf.settings import Settings, load
 from local.broker import Cluster
-from local.driver import spark_session
+from local.session import spark_session
 from tests.jobs.scratch import Row, Scratch
 from tests.jvm import INTERPRETING_OPTIONS
 from tests.object_store.s3proxy import BUCKET, S3Proxy, in_environment

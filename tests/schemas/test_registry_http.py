@@ -17,7 +17,8 @@ from conf.settings import load
 from local.processes import wait_for
 from schemas import registry as registry_module
 from schemas import registry_http
-from schemas.registry import Registry, RetryPolicy, open_registry
+from schemas.open_registry import open_registry
+from schemas.registry import Registry, RetryPolicy
 from tests.certificates import certify
 from tests.schemas.fake_registry import answering
 
@@ -371,7 +372,7 @@ def test_a_program_without_a_registry_url_does_not_import_the_client() -> None:
     program = """
 import sys
 from conf.settings import load
-from schemas.registry import open_registry
+from schemas.open_registry import open_registry
 open_registry(load("local").registry).subjects()
 print([name for name in ("httpx2", "authlib", "confluent_kafka.schema_registry") if name in sys.modules])
 """

@@ -27,7 +27,7 @@ from local.broker import Cluster
 from local.topics import bring_in_step
 from producers import cli
 from schemas.codec import Decoder
-from schemas.registry import open_registry
+from schemas.open_registry import open_registry
 from tests.flight_files import flight_files
 from tests.kinds import of_a_kind
 

@@ -15,7 +15,7 @@ from fastavro import parse_schema, schemaless_writer
 from pyspark.sql import functions as F
 
 from conf.topics import Topic
-from jobs.connectors.avro import codec as avro_codec
+from jobs.connectors.avro import decode as avro_decode
 from local.broker import Cluster
 from schemas.codec import frame
 from tests.jobs.scratch import Scratch
@@ -177,10 +177,10 @@ def test_of_hostile_records_none_is_lost_none_stops_the_query_and_silver_says_wh
     scratch.ingest(topic, overrides=["quarantine.max_ratio=1", "source.max_offsets_per_trigger=100"])
 
     rejected = {
-        **dict.fromkeys(unsound, avro_codec.UNDECODABLE),
-        **dict.fromkeys(unknown, avro_codec.UNKNOWN_SCHEMA_ID),
-        **dict.fromkeys(unframed, avro_codec.BAD_FRAMING),
-        **dict.fromkeys(empty, avro_codec.NO_VALUE),
+        **dict.fromkeys(unsound, avro_decode.UNDECODABLE),
+        **dict.fromkeys(unknown, avro_decode.UNKNOWN_SCHEMA_ID),
+        **dict.fromkeys(unframed, avro_decode.BAD_FRAMING),
+        **dict.fromkeys(empty, avro_decode.NO_VALUE),
     }
     assert {row[0]: row[1] for row in scratch.rows("quarantine", "offset", "error")} == rejected
     assert {row[0] for row in scratch.rows(f"bronze/{topic}", "offset")} == sound.keys() | rejected.keys()

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
-from jobs.connectors.avro import codec as avro_codec
+from jobs.connectors.avro import decode as avro_decode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.delta.table import Commit, Table
 from jobs.connectors.kafka import source_sink
@@ -53,15 +53,15 @@ def test_corrupt_records_go_to_quarantine_with_bytes_coordinates_and_reason_and_
     good = scratch.reading(topic, "a", 1)
     assert good.value
     bad: dict[bytes | None, str] = {
-        b"{}": avro_codec.BAD_FRAMING,
-        frame(99, b"x"): avro_codec.UNKNOWN_SCHEMA_ID,
-        good.value[:-1]: avro_codec.UNDECODABLE,
+        b"{}": avro_decode.BAD_FRAMING,
+        frame(99, b"x"): avro_decode.UNKNOWN_SCHEMA_ID,
+        good.value[:-1]: avro_decode.UNDECODABLE,
     }
     sent = scratch.send(topic, *(Record(value, b"k", 1) for value in bad), Record(None, b"gone", 1), good)
     scratch.ingest(topic)
     columns = ("partition", "offset", "value", "key", "error", "reason", "topic")
     found = scratch.rows("quarantine", *columns)
-    rejects = bad | {None: avro_codec.NO_VALUE}
+    rejects = bad | {None: avro_decode.NO_VALUE}
     assert [(row[0], row[1], row[2] and bytes(row[2]), row[4]) for row in found] == [
         (*place, value, error) for place, (value, error) in zip(sent, rejects.items(), strict=False)
     ]
@@ -207,7 +207,7 @@ def test_of_a_compacted_topic_the_newest_record_of_a_key_stays_and_a_tombstone_m
     expected = [("a", None, 5, True), ("b", 2, 4, False), ("c", 1, 3, False)]
     columns = ("id", "level", "_offset", "_deleted")
     assert scratch.rows(f"silver/{topic}", *columns) == expected
-    assert scratch.rows("quarantine", "offset", "error") == [(6, avro_codec.BAD_FRAMING)]
+    assert scratch.rows("quarantine", "offset", "error") == [(6, avro_decode.BAD_FRAMING)]
     assert len(scratch.rows(f"bronze/{topic}")) == 7
     scratch.send(topic, scratch.reading(topic, "a", 3))
     scratch.ingest(topic)
@@ -277,12 +277,12 @@ def test_rows_that_go_missing_between_bronze_and_silver_stop_the_query(
 ) -> None:
     topic = scratch.topic()
     scratch.send(topic, scratch.reading(topic, "a", 1), scratch.reading(topic, "b", 1))
-    decode = avro_codec.decode
+    decode = avro_decode.decode
 
     def decode_less(records: DataFrame, *arguments: Any, **more: Any) -> DataFrame:
         return decode(records.where("offset > 0"), *arguments, **more)
 
-    monkeypatch.setattr(avro_codec, "decode", decode_less)
+    monkeypatch.setattr(avro_decode, "decode", decode_less)
     with pytest.raises(TidemarkError, match=r"UNACCOUNTED: batch 0 of .* 2 records went to bronze, 1 to silver"):
         scratch.ingest(topic)
 

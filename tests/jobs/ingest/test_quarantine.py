@@ -8,7 +8,7 @@ import pytest
 from conf import code_version
 from conf.errors import TidemarkError
 from conf.rules import Range
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import source_sink
 from jobs.ingest import quarantine
@@ -67,7 +67,7 @@ def test_a_quarantine_of_before_gets_the_new_columns_and_keeps_its_rows(scratch:
     kinds = (
         "key binary, value binary, topic string, partition int, offset long, schema_id int, error string, reason string"
     )
-    row = (None, bytearray(b"x"), "older", 0, 7, None, codec.BAD_FRAMING, "r")
+    row = (None, bytearray(b"x"), "older", 0, 7, None, decode.BAD_FRAMING, "r")
     scratch.spark.createDataFrame([row], kinds).select(*older).write.format("delta").save(path)
     scratch.send(topic, Record(b"bad"))
     scratch.ingest(topic)
@@ -88,7 +88,7 @@ def test_a_schema_registered_between_a_crash_and_the_restart_loses_nothing(scrat
         assert coordinates(scratch, f"silver/{topic}", "_") == [sent[0]]
         assert verdicts(scratch) == [
             (*sent[1], quarantine.VERDICT_CHANGED, None),
-            (*sent[2], codec.BAD_FRAMING, None),
+            (*sent[2], decode.BAD_FRAMING, None),
         ]
     more = scratch.send(topic, Record(newer, partition=1))
     scratch.ingest(topic)
@@ -129,7 +129,7 @@ def test_of_a_compacted_topic_nothing_but_what_a_newer_event_replaced_is_missing
     assert verdicts(scratch) == [
         (0, 1, quarantine.VERDICT_CHANGED, None),
         (0, 5, RULE_FAILED, "level_is_low"),
-        (0, 7, codec.BAD_FRAMING, None),
+        (0, 7, decode.BAD_FRAMING, None),
     ]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from conf.errors import TidemarkError
 from conf.topics import Topic
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from schemas.codec import Encoder, frame
 from schemas.contracts import contract, subject_for, subject_of_stream
 from tests.jobs.scratch import Scratch
@@ -41,11 +41,11 @@ def test_ingest_gives_each_type_a_table_and_every_record_one_place(scratch: Scra
     assert scratch.rows(f"silver/{topic}/plane", "tail_number", "_offset") == [("N1", 0), ("N1", 7)]
     assert scratch.rows(f"silver/{topic}/weather_observation", "station", "_offset") == [("JFK", 1)]
     assert scratch.rows("quarantine", "offset", "error") == [
-        (2, codec.NO_VALUE),
-        (3, codec.BAD_FRAMING),
-        (4, codec.UNKNOWN_SCHEMA_ID),
-        (5, codec.UNDECODABLE),
-        (6, codec.UNDECODABLE),
+        (2, decode.NO_VALUE),
+        (3, decode.BAD_FRAMING),
+        (4, decode.UNKNOWN_SCHEMA_ID),
+        (5, decode.UNDECODABLE),
+        (6, decode.UNDECODABLE),
     ]
     assert len(scratch.rows(f"bronze/{topic}")) == len(sent)
 

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
 from conf.rules import Pattern, Range
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from jobs.pipeline import pii
 from notebooks import tables
 from schemas.pii import PiiFields, pii_fields_of
@@ -304,7 +304,7 @@ def test_no_marked_value_is_left_wherever_its_mark_stands(spark: SparkSession, m
         schema["fields"].append({"name": f"again{number}", "type": each["type"]["name"]})
         event[f"again{number}"] = event[each["name"]]
     writer = version(1, json.dumps(schema))
-    frame = events_of(codec.decode(records(spark, [framed(writer, event)]), [writer], writer.text))
+    frame = events_of(decode.decode(records(spark, [framed(writer, event)]), [writer], writer.text))
     protected = pii.Protection(pii_fields_of(writer.text), pii.hash_key(spark, KEY))(frame)
     row = str(protected.collect()[0].asDict(recursive=True))
     assert SECRET not in row

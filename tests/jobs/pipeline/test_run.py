@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
 from conf.rules import Range
-from jobs.connectors.avro.codec import encode
+from jobs.connectors.avro.encode import encode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.kafka import source_sink
 from jobs.pipeline.outputs import Batch

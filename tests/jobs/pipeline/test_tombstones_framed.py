@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from jobs.pipeline.tombstones import BAD_KEY, DELETED_KEY, OTHER_KEY, with_deleted_keys
 from schemas.codec import frame
 from schemas.registry import RegisteredSchema
@@ -94,7 +94,7 @@ def test_a_tombstone_in_another_form_deletes_nothing_and_is_kept_and_one_in_this
         event = json.dumps({"type": "record", "name": "Event", "fields": [{"name": "id", "type": kind}]})
         rows = [(number, key, None) for number, (_, _, key) in enumerate(made)]
         records = spark.createDataFrame(rows, "number int, key binary, value binary")
-        decoded = codec.decode(records, [RegisteredSchema(1, "t-value", 1, event)], event)
+        decoded = decode.decode(records, [RegisteredSchema(1, "t-value", 1, event)], event)
         named = with_deleted_keys(decoded, "t", event, "id", OF_KEYS)
         assert named.columns == [*decoded.columns, DELETED_KEY, OTHER_KEY]
         found = named.select("number", "error", DELETED_KEY, OTHER_KEY).orderBy("number").collect()
@@ -121,6 +121,6 @@ def test_an_events_own_record_key_is_held_against_its_field(spark: SparkSession)
     keys = [b"u1", avro(71, "u1"), avro(72, "u1"), b'"u1"', b"u2", struct.pack(">q", 7), avro(73, 1), None]
     rows = [*((number, key, value) for number, key in enumerate(keys)), (8, b"x", of_null), (9, b"x", b"no event")]
     records = spark.createDataFrame(rows, "number int, key binary, value binary")
-    decoded = codec.decode(records, [RegisteredSchema(1, "t-value", 1, event)], event)
+    decoded = decode.decode(records, [RegisteredSchema(1, "t-value", 1, event)], event)
     named = with_deleted_keys(decoded, "t", event, "id", OF_KEYS).where(F.col(OTHER_KEY))
     assert [row.number for row in named.orderBy("number").collect()] == [3, 4, 5, 6, 7]

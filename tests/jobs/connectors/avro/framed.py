@@ -9,7 +9,7 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from pyspark.sql import Column, DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from schemas.codec import frame
 from schemas.registry import RegisteredSchema
 
@@ -40,7 +40,7 @@ def records(spark: SparkSession, values: Sequence[bytes | None]) -> DataFrame:
 
 
 def decoded(spark: SparkSession, values: Sequence[bytes | None], *writers: RegisteredSchema) -> list[Row]:
-    return codec.decode(records(spark, values), writers, reader=writers[-1].text).orderBy("row").collect()
+    return decode.decode(records(spark, values), writers, reader=writers[-1].text).orderBy("row").collect()
 
 
 def events_of(decoded: DataFrame, *beside: Column) -> DataFrame:
@@ -49,7 +49,7 @@ def events_of(decoded: DataFrame, *beside: Column) -> DataFrame:
 
 
 def accepted(spark: SparkSession, values: Sequence[bytes | None], *writers: RegisteredSchema) -> list[dict[str, Any]]:
-    events = events_of(codec.decode(records(spark, values), writers, reader=writers[-1].text), F.col("row"))
+    events = events_of(decode.decode(records(spark, values), writers, reader=writers[-1].text), F.col("row"))
     rows = [row.asDict(recursive=True) for row in events.orderBy("row").collect()]
     return [{name: value for name, value in row.items() if name != "row"} for row in rows]
 

@@ -21,7 +21,7 @@ from fastavro.schema import expand_schema
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from schemas.codec import HEADER_LENGTH, LIBRARY_ERRORS, frame, reader, unframe
 from schemas.contracts import contract
 from schemas.registry import RegisteredSchema
@@ -142,7 +142,7 @@ def same(found: Any, expected: Any) -> bool:
 
 def by_the_job(spark: SparkSession, values: list[bytes], versions: list[RegisteredSchema]) -> list[dict[str, Any]]:
     table = pa.table({"row": list(range(len(values))), "value": pa.array(values, pa.binary())})
-    decoded = codec.decode(spark.createDataFrame(table), versions, versions[-1].text)
+    decoded = decode.decode(spark.createDataFrame(table), versions, versions[-1].text)
     # What a rejected event holds need not fit Python's types.
     event = F.col("event")
     kept = decoded.select("row", "error", F.when(F.col("error").isNull(), event).alias("event"))

@@ -22,7 +22,7 @@ from pyspark.sql.types import (
 )
 
 from conf.errors import TidemarkError
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from jobs.connectors.avro.spark_schema import moves, promoted_ints
 from jobs.connectors.delta.schema_evolution import is_widening
 from schemas.silver_columns import Column, column_of, columns_over, conflicts_of
@@ -57,7 +57,7 @@ def test_each_type_becomes_the_column_that_the_gate_takes_it_for(spark: SparkSes
     text = json.dumps(example[0])
     there = columns_over([text])
     assert there is not None
-    schema = codec.decode(records(spark, []), [version(1, text)], text).schema
+    schema = decode.decode(records(spark, []), [version(1, text)], text).schema
     assert schema["event"].dataType.simpleString() == by_members(there)
 
 

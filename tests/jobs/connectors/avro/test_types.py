@@ -16,8 +16,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
-from jobs.connectors.avro import codec
-from jobs.connectors.avro.codec import encode
+from jobs.connectors.avro import decode
+from jobs.connectors.avro.encode import encode
 from schemas.codec import frame, reader
 from schemas.registry import RegisteredSchema
 from tests.jobs.connectors.avro.framed import accepted, body, events_of, fastavro_reads, record, records, version
@@ -101,7 +101,7 @@ def test_every_type_is_decoded_to_fastavros_value_and_encoded_so_that_fastavro_r
 
 def decode_all(spark: SparkSession, writer: RegisteredSchema, payloads: Sequence[bytes]) -> DataFrame:
     values = records(spark, [frame(writer.id, payload) for payload in payloads])
-    return events_of(codec.decode(values, [writer], writer.text))
+    return events_of(decode.decode(values, [writer], writer.text))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_version_whose_bytes_mean_something_else_to_the_newest_is_refused_by_n
 ) -> None:
     versions = [version(1, record(("at", old))), version(2, record(("at", new)))]
     with pytest.raises(TidemarkError, match="BAD_SCHEMA: field `at` of `Order` was"):
-        codec.decode(records(spark, []), versions, versions[-1].text)
+        decode.decode(records(spark, []), versions, versions[-1].text)
 
 
 MALFORMED: list[tuple[Any, bytes]] = [
@@ -191,8 +191,8 @@ def test_bytes_that_sparks_reader_would_take_for_another_value_are_rejected(
     avro_type: Any, payload: bytes, spark: SparkSession
 ) -> None:
     writer = version(1, record(("value", avro_type)))
-    frame_ = codec.decode(records(spark, [frame(1, payload)]), [writer], writer.text)
-    assert frame_.select("error").collect() == [(codec.UNDECODABLE,)]
+    frame_ = decode.decode(records(spark, [frame(1, payload)]), [writer], writer.text)
+    assert frame_.select("error").collect() == [(decode.UNDECODABLE,)]
 
 
 # Entries of longs: in one block, in two, in one that says its size, and a key that is empty.

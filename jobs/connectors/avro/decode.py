@@ -1,4 +1,4 @@
-"""Encodes and decodes Avro in the Confluent framing on the JVM, and checks what it decoded: is it what the bytes say?
+"""Decodes Avro in the Confluent framing on the JVM, and checks what came out: is it what the bytes say?
 
 A framed value is a zero byte, the schema id (4 bytes, big-endian) and the Avro binary body. Each id is decoded by its
 own writer schema into the reader schema. Spark's `from_avro` stops reading where the schema ends and turns a short body
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.avro.functions import from_avro, to_avro
+from pyspark.sql.avro.functions import from_avro
 
 from conf.errors import TidemarkError
 from jobs.connectors.avro.spark_schema import (
@@ -67,12 +67,6 @@ def decode(records: DataFrame, writers: Sequence[RegisteredSchema], reader: str)
     steps = _steps(tuple(writers), reader)
     judged = records.select("*", steps.read).select(*records.columns, READ, *steps.judged)
     return judged.select(*records.columns, "schema_id", steps.event, "error")
-
-
-def encode(event: Column, schema: RegisteredSchema) -> Column:
-    """Return a framed value (binary) of the struct `event`, written by `schema`."""
-    header = F.lit(bytearray(frame(schema.id, b"")))
-    return F.concat(header, to_avro(event, schema.text))
 
 
 class _Steps(NamedTuple):

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from conf.errors import TidemarkError
-from jobs.connectors.avro import codec
+from jobs.connectors.avro import decode
 from schemas.codec import frame
 from tests.jobs.connectors.avro.framed import (
     accepted,
@@ -59,19 +59,19 @@ def test_the_largest_and_smallest_int_are_read_in_a_wider_type(wider: str, large
 
 
 REJECTS: list[tuple[bytes | None, str, int | None]] = [
-    (None, codec.NO_VALUE, None),
-    (b"", codec.BAD_FRAMING, None),
-    (b"\0\0\0\0", codec.BAD_FRAMING, None),
-    (b'{"id": 7}', codec.BAD_FRAMING, None),
-    (GOOD[5:], codec.BAD_FRAMING, None),
-    (b"\1" + GOOD[1:], codec.BAD_FRAMING, None),
-    (b"\0\xff\xff\xff\xff" + GOOD[5:], codec.UNKNOWN_SCHEMA_ID, -1),
-    (frame(2, GOOD[5:]), codec.UNKNOWN_SCHEMA_ID, 2),
-    (frame(2**31 - 1, GOOD[5:]), codec.UNKNOWN_SCHEMA_ID, 2**31 - 1),
-    (frame(1, b""), codec.UNDECODABLE, 1),
-    (GOOD + b"\0", codec.UNDECODABLE, 1),
-    (GOOD + GOOD, codec.UNDECODABLE, 1),
-    (GOOD.replace(b"rope", b"ro\xffe"), codec.UNDECODABLE, 1),
+    (None, decode.NO_VALUE, None),
+    (b"", decode.BAD_FRAMING, None),
+    (b"\0\0\0\0", decode.BAD_FRAMING, None),
+    (b'{"id": 7}', decode.BAD_FRAMING, None),
+    (GOOD[5:], decode.BAD_FRAMING, None),
+    (b"\1" + GOOD[1:], decode.BAD_FRAMING, None),
+    (b"\0\xff\xff\xff\xff" + GOOD[5:], decode.UNKNOWN_SCHEMA_ID, -1),
+    (frame(2, GOOD[5:]), decode.UNKNOWN_SCHEMA_ID, 2),
+    (frame(2**31 - 1, GOOD[5:]), decode.UNKNOWN_SCHEMA_ID, 2**31 - 1),
+    (frame(1, b""), decode.UNDECODABLE, 1),
+    (GOOD + b"\0", decode.UNDECODABLE, 1),
+    (GOOD + GOOD, decode.UNDECODABLE, 1),
+    (GOOD.replace(b"rope", b"ro\xffe"), decode.UNDECODABLE, 1),
 ]
 
 
@@ -87,13 +87,13 @@ def rejected(decoded_: DataFrame) -> DataFrame:
 
 
 def test_rejected_and_accepted_rows_are_apart_and_none_is_lost(spark: SparkSession) -> None:
-    frame = codec.decode(records(spark, [GOOD, None, b"x", GOOD]), [ORDER], ORDER.text)
+    frame = decode.decode(records(spark, [GOOD, None, b"x", GOOD]), [ORDER], ORDER.text)
     assert [row["row"] for row in events_of(frame, F.col("row")).orderBy("row").collect()] == [0, 3]
     bad = rejected(frame).orderBy("row")
     assert bad.columns == ["row", "value", "schema_id", "error"]
     assert [tuple(row) for row in bad.collect()] == [
-        (1, None, None, codec.NO_VALUE),
-        (2, bytearray(b"x"), None, codec.BAD_FRAMING),
+        (1, None, None, decode.NO_VALUE),
+        (2, bytearray(b"x"), None, decode.BAD_FRAMING),
     ]
 
 
@@ -109,7 +109,7 @@ def test_a_schema_without_required_fields_rejects_every_body_cut_short_or_too_lo
     longer = [whole + bytes(count) for count in range(1, 5)]
     found = decoded(spark, [whole, empty, *cut, *longer], NULLABLE)
     assert [row.error for row in found[:2]] == [None, None]
-    assert [row.error for row in found[2:]] == [codec.UNDECODABLE] * (len(cut) + len(longer))
+    assert [row.error for row in found[2:]] == [decode.UNDECODABLE] * (len(cut) + len(longer))
 
 
 def test_random_and_damaged_bytes_are_accepted_only_where_fastavro_reads_the_same_value(spark: SparkSession) -> None:
@@ -157,11 +157,11 @@ def test_bytes_that_claim_a_huge_value_are_one_rejected_record_and_not_the_end_o
     # A record of one long is in Avro's encoding that number alone: a length or a count.
     values = [frame(1, body(record(("a", "long")), {"a": claimed}) + b"\2\2\2") for claimed in claims]
     found = decoded(spark, values, version(1, record(("a", kind))))
-    assert [row.error for row in found] == [codec.UNDECODABLE] * len(claims)
+    assert [row.error for row in found] == [decode.UNDECODABLE] * len(claims)
 
 
 def test_a_record_is_decoded_once_however_often_its_event_is_used(spark: SparkSession) -> None:
-    frame_ = codec.decode(records(spark, [GOOD]), [ORDER], ORDER.text)
+    frame_ = decode.decode(records(spark, [GOOD]), [ORDER], ORDER.text)
     kept = events_of(frame_, F.col("row")).where("price > 1 AND item LIKE 'r%'").select("id", "item", "price", "row")
     for used in (kept, rejected(frame_)):
         plan = used._jdf.queryExecution().executedPlan().toString()
@@ -170,7 +170,7 @@ def test_a_record_is_decoded_once_however_often_its_event_is_used(spark: SparkSe
 
 def test_an_event_whose_fields_are_used_is_not_made_whole_before(spark: SparkSession) -> None:
     writer = version(1, record(*((f"n{number}", "int") for number in range(20))))
-    fields = events_of(codec.decode(records(spark, []), [writer], writer.text))
+    fields = events_of(decode.decode(records(spark, []), [writer], writer.text))
     plan = fields._jdf.queryExecution().executedPlan().toString()
     assert "n19" in plan and "struct(" not in plan, plan
 
@@ -184,15 +184,15 @@ def test_a_stage_too_long_for_the_compiler_is_compiled_all_the_same(spark: Spark
 
 def test_without_a_registered_schema_nothing_can_be_decoded(spark: SparkSession) -> None:
     with pytest.raises(TidemarkError, match="UNKNOWN_SUBJECT"):
-        codec.decode(records(spark, [GOOD]), [], ORDER.text)
+        decode.decode(records(spark, [GOOD]), [], ORDER.text)
 
 
 def test_an_event_must_be_a_record(spark: SparkSession) -> None:
     with pytest.raises(TidemarkError, match="BAD_SCHEMA"):
-        codec.decode(records(spark, [GOOD]), [version(1, '"string"')], '"string"')
+        decode.decode(records(spark, [GOOD]), [version(1, '"string"')], '"string"')
 
 
 def test_a_writer_that_java_s_reader_would_expand_without_end_is_refused(spark: SparkSession) -> None:
     hostile = version(1, KINDS["numbers"])
     with pytest.raises(TidemarkError, match="BAD_SCHEMA: its types, each as often as it is referred to, are "):
-        codec.decode(records(spark, [GOOD]), [hostile], record(("id", "string"), name="Top"))
+        decode.decode(records(spark, [GOOD]), [hostile], record(("id", "string"), name="Top"))
