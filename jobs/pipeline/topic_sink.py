@@ -20,8 +20,8 @@ from conf.settings import Settings
 from jobs.connectors.avro import decode
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.exactly_once.adopt import Held, adopt
+from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.ledger import BatchId, offsets_hash, sink_rights
-from jobs.connectors.exactly_once.process import fail_point
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.access import Right

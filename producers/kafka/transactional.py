@@ -16,8 +16,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
 from conf.settings import Settings
+from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.ledger import Published
-from jobs.connectors.exactly_once.process import fail_point
 from jobs.connectors.exactly_once.transaction import FENCED, fenced, reason
 from jobs.connectors.kafka.access import CODES
 from jobs.connectors.kafka.refusals import SizeLimits, shown_key

@@ -23,7 +23,7 @@ from confluent_kafka import AcknowledgeType, KafkaException, Message, ShareConsu
 
 from conf.errors import TidemarkError
 from conf.settings import Settings, without_secrets
-from jobs.connectors.exactly_once.process import fail_point
+from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.kafka.access import Right, client_error
 from producers.kafka.pacing import Progress
 from producers.kafka.preflight import connect

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs.connectors.exactly_once.process import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
 from local.processes import wait_for
 
 SECONDS = 60.0

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from conf import ROOT
-from jobs.connectors.exactly_once.process import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
 from local.processes import wait_for
 from tests.jvm import INTERPRETING_OPTIONS
 

@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from conf import ROOT
-from jobs.connectors.exactly_once.process import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
 from local.broker import Cluster
 from local.processes import wait_for
 from tests.faults.host import SECONDS, Driver, Hosts

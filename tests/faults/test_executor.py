@@ -12,7 +12,7 @@ import pytest
 
 from conf import ROOT
 from conf.settings import load
-from jobs.connectors.exactly_once.process import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
 from local.submit import command
 from tests.faults.conftest import SceneOf
 from tests.faults.host import SECONDS, Driver

@@ -29,7 +29,7 @@ SCHEMA = """{"type": "record", "name": "Row", "fields":
 PROGRAM = f"""
 import sys
 from conf.errors import exit_on_error
-from jobs.connectors.exactly_once.process import fail_point
+from jobs.connectors.exactly_once.fail_points import fail_point
 from producers import cli
 from producers.files import records, rows
 from producers.kafka import pacing, publisher, transactional

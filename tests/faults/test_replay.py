@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from conf import ROOT
 from conf.settings import load
 from conf.topics import load_topics
-from jobs.connectors.exactly_once.process import VARIABLE
+from jobs.connectors.exactly_once.fail_points import VARIABLE
 from jobs.connectors.kafka.access import connect
 from local.broker import Cluster
 from local.processes import end_group, wait_for

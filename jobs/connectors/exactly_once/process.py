@@ -1,18 +1,11 @@
-"""Names a process for all times, says whether it has ended, and holds it where a test has set a point.
+"""Names a process for all times, and says whether it has ended.
 
 A transaction lives in the memory of the process that began it: once that is gone, nobody can commit it. Linux names a
 process for all times by boot, PID namespace, PID and start.
-
-Points hold a process to kill, pause or pass it; without $TIDEMARK_FAILPOINTS they do nothing. A test arms a point of
-one sink by a file `<sink>/<point>.armed` in that folder, which may say which attempt it means, as JSON: every key in it
-must equal what the point is reached with. The process that comes by takes the file's place, once: it writes its pid to
-`<point>.reached` and waits for `<point>.release`, or for its end.
 """
 
-import json
 import os
 import socket
-import time
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -23,8 +16,6 @@ PROC = Path("/proc")
 STARTED = 19
 # These states mean that a process has ended, and that its parent has not asked how.
 STATE, ENDED = 0, ("Z", "X")
-VARIABLE = "TIDEMARK_FAILPOINTS"
-POLL_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -89,22 +80,3 @@ def _stat(pid: int) -> list[str] | None:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-
-
-def fail_point(point: str, sink: str = "", **where: object) -> None:
-    """Wait here, if a test has armed `point` of `sink` for `where`."""
-    if not (folder := os.environ.get(VARIABLE)):
-        return
-    place = Path(folder) / sink / point
-    armed, taken = place.with_suffix(".armed"), place.with_suffix(f".{os.getpid()}")
-    try:
-        condition = json.loads(armed.read_text() or "{}")
-        if any(where.get(key) != value for key, value in condition.items()):
-            return
-        armed.rename(taken)  # of two processes that come by, one succeeds
-    except FileNotFoundError:
-        return
-    taken.write_text(str(os.getpid()))
-    taken.rename(place.with_suffix(".reached"))
-    while not place.with_suffix(".release").exists():
-        time.sleep(POLL_SECONDS)

@@ -16,8 +16,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from conf.errors import TidemarkError
 from jobs.connectors.exactly_once.bulk import PARTITIONER, bulk_of
+from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.ledger import Done
-from jobs.connectors.exactly_once.process import fail_point
 from jobs.connectors.exactly_once.transaction import CONSEQUENCES, METADATA_SECONDS, batch_too_large
 from jobs.connectors.kafka.access import CODES, client_error
 from jobs.connectors.kafka.refusals import AHEAD_LIMIT, BY_ERROR, SizeLimits, alter_topic, shown_key

@@ -23,8 +23,8 @@ from typing import Any, Self
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from conf.errors import TidemarkError
+from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.ledger import Done, Plan, open_marker, parse
-from jobs.connectors.exactly_once.process import fail_point
 from jobs.connectors.kafka.access import CLUSTER, Right, client_error, kafka_failed, login_refused, writing
 from jobs.connectors.kafka.consumer import read_to_end
 from jobs.connectors.kafka.refusals import BY_ERROR, UNREACHABLE

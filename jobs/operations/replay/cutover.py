@@ -13,8 +13,8 @@ from jobs.connectors.delta import table as delta_table
 from jobs.connectors.delta.log import History, snapshot
 from jobs.connectors.delta.schema_evolution import admit_types
 from jobs.connectors.delta.table import CONFLICT
+from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.exactly_once.ledger import BatchId, offsets_hash
-from jobs.connectors.exactly_once.process import fail_point
 from jobs.connectors.exactly_once.sink import BatchFacts, LedgerSink
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.kafka import source_sink

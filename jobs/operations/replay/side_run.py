@@ -21,7 +21,7 @@ from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.delta.log import snapshot
-from jobs.connectors.exactly_once.process import fail_point
+from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.kafka import source_sink
 from jobs.connectors.kafka.offsets import OffsetLookup, Partitions

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from conf.settings import Settings
 from jobs.connectors.delta import table as delta_table
 from jobs.connectors.delta.log import snapshot
-from jobs.connectors.exactly_once.process import fail_point
+from jobs.connectors.exactly_once.fail_points import fail_point
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.kafka import source_sink
 from jobs.operations.replay.record import Part, Replacement, Replay, ReplayPaths
