@@ -8,7 +8,7 @@ from typing import Any
 from conf.errors import TidemarkError, nearest
 from conf.names import within
 from conf.topics import Topic, subject_of
-from schemas.pii import pii_fields_of
+from schemas.pii_marks import pii_fields_of
 from schemas.spark_limits import require_storable, types_within
 from schemas.validity import parse_text
 

@@ -24,7 +24,7 @@ from jobs.pipeline.progress import rejects_by_code
 from jobs.pipeline.tombstones import DELETED_KEY
 from jobs.pipeline.validation import reject_counts
 from schemas.contracts import subject_of_stream
-from schemas.pii import PiiFields
+from schemas.pii_marks import PiiFields
 
 COORDINATES = ("topic", "partition", "offset", "timestamp", "schema_id")
 

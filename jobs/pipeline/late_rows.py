@@ -22,8 +22,8 @@ from conf.settings import Settings
 from jobs.connectors.causes import cause_line, causes
 from jobs.connectors.delta import table as delta_table
 from jobs.pipeline import checkpoint, checkpoint_format, paths, plan_analysis
-from jobs.pipeline.dropped_rows import FOUND, Reread, RereadError, dropped_rows
 from jobs.pipeline.errors import known_error
+from jobs.pipeline.late_detection import FOUND, Reread, RereadError, dropped_rows
 from jobs.pipeline.outputs import Output
 from jobs.pipeline.paths import LATE, LATE_FILE
 

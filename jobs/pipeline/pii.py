@@ -14,7 +14,7 @@ from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructT
 
 from conf.errors import TidemarkError
 from conf.settings import PersonalData
-from schemas.pii import PiiFields, Treatment, pii_fields_of
+from schemas.pii_marks import PiiFields, Treatment, pii_fields_of
 
 BLOCK_BYTES = 64
 INNER, OUTER = 0x36, 0x5C

@@ -17,7 +17,7 @@ from jobs.connectors.delta import table as delta_table
 from jobs.pipeline import paths, rules, tombstones
 from jobs.pipeline.progress import REJECTED_AS
 from schemas.contracts import subject_of_stream, with_fields
-from schemas.pii import PiiFields, pii_fields_of
+from schemas.pii_marks import PiiFields, pii_fields_of
 from schemas.registry import RegisteredSchema, Registry, avro_of
 from schemas.spark_limits import require_storable
 from schemas.validity import is_valid

@@ -17,7 +17,7 @@ from producers.kafka.publisher import Headers
 from schemas.codec import CodecError
 from schemas.conversions import MISFITS
 from schemas.numbers import Convert
-from schemas.pii import pii_fields_of
+from schemas.pii_marks import pii_fields_of
 from schemas.timestamps import EPOCH, EPOCH_DAY, LOCAL_EPOCH, UNIT_NS, WallClock, nanoseconds
 from schemas.validity import load_schema
 from schemas.values import UnfitError, branches, record_converter, source_name, source_names

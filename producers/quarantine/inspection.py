@@ -17,7 +17,7 @@ from fastavro.schema import parse_schema
 from conf.errors import TidemarkError
 from producers.quarantine.records import Rejected
 from schemas.codec import HEADER_LENGTH, LIBRARY_ERRORS, unframe
-from schemas.pii import ATTRIBUTE, pii_fields_of, seems_marked
+from schemas.pii_marks import ATTRIBUTE, pii_fields_of, seems_marked
 from schemas.registry import RegisteredSchema, Registry
 from schemas.validity import load_schema
 from schemas.wire import DecodeError, compile_check

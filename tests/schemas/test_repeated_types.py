@@ -16,7 +16,7 @@ from schemas.codec import Encoder, reader
 from schemas.columnar import ColumnarEncoder
 from schemas.compatibility import conflicts
 from schemas.contracts import require_event, with_fields
-from schemas.pii import pii_fields_of
+from schemas.pii_marks import pii_fields_of
 from schemas.spark_limits import EXPANDED, event_schema, require_expandable, require_finite
 from schemas.validity import DEPTH, is_valid, load_schema, parse_text, without_unfit_defaults
 from schemas.values import Reading, record_converter

@@ -20,7 +20,7 @@ from jobs.ingest.silver import CompactedTable
 from jobs.pipeline import tombstones
 from jobs.pipeline.pii import Protection
 from schemas.codec import frame
-from schemas.pii import PiiFields
+from schemas.pii_marks import PiiFields
 from schemas.registry import FileRegistry, RegisteredSchema
 from tests.jobs.scratch import Row, Scratch
 from tests.kinds import of_a_kind

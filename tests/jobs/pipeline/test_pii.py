@@ -20,7 +20,7 @@ from conf.rules import Pattern, Range
 from jobs.connectors.avro import decode
 from jobs.pipeline import pii
 from notebooks import tables
-from schemas.pii import PiiFields, pii_fields_of
+from schemas.pii_marks import PiiFields, pii_fields_of
 from tests.jobs.connectors.avro.avro_examples import named
 from tests.jobs.connectors.avro.framed import events_of, framed, records, version
 from tests.jobs.pipeline.test_progress import lines

@@ -24,7 +24,7 @@ from jobs.pipeline.pii import Protection, hash_key
 from jobs.pipeline.run import Run
 from jobs.pipeline.termination import stopped_by
 from local.processes import wait_for
-from schemas.pii import PiiFields
+from schemas.pii_marks import PiiFields
 from tests.faults.oracle import read_all
 from tests.jobs.scratch import Scratch
 from tests.sent import Record

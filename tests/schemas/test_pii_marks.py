@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from conf.errors import TidemarkError
-from schemas.pii import PiiFields, pii_fields_of
+from schemas.pii_marks import PiiFields, pii_fields_of
 
 
 def record(*fields: dict[str, Any], name: str = "Person") -> dict[str, Any]:
