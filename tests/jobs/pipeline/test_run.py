@@ -23,7 +23,7 @@ from jobs.pipeline.supervision import Failures, make_restart, supervise
 from local.processes import wait_for
 from schemas.codec import frame
 from tests.jobs.scratch import TIME, Row, Scratch
-from tests.sent import Record
+from tests.sent import T0, Record
 
 Readings = list[Row]
 
@@ -439,10 +439,10 @@ def test_fields_that_are_wanted_come_alone_and_rules_see_theirs_too(scratch: Scr
     topic = scratch.topic(event_time="at")
     scratch.register(topic, {"name": "at", "type": ["null", TIME], "default": None}, {"name": "note", "type": "string"})
     scratch.declare(topic, Range(field="level", max=5, name="low", on_failure="quarantine"))
-    sound = scratch.reading(topic, "a", 1, note="x" * 9)
+    sound = scratch.reading(topic, "a", 1, at=T0, note="x" * 9)
     assert sound.value
     broken_note, cut_short = Record(sound.value[:-9] + b"\xff" * 9, b"a"), Record(sound.value[:-1], b"a")
-    scratch.send(topic, sound, scratch.reading(topic, "b", 6, note=""), broken_note, cut_short)
+    scratch.send(topic, sound, scratch.reading(topic, "b", 6, at=T0, note=""), broken_note, cut_short)
     for fields, expected in ((("id",), [("a",), ("a",)]), (("note", "id"), [("x" * 9, "a")])):
         events = scratch.run(bounds=("earliest", "latest")).read(topic, fields=fields)
         assert [tuple(row) for row in events.collect()] == expected

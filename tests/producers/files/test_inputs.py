@@ -56,10 +56,12 @@ def test_bytes_that_the_encoding_does_not_have_reject_their_row(tmp_path: Path) 
 def packed(kind: str, text: bytes) -> bytes:
     """The file as one of that kind holds it: `in.csv` in gzip, in a zip archive, in gzip within an archive."""
     if kind == "in.csv.gz":
-        return gzip.compress(text)
+        return gzip.compress(text, mtime=0)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as within:
-        within.writestr("in.csv.gz" if "gz" in kind else "in.csv", gzip.compress(text) if "gz" in kind else text)
+        within.writestr(
+            "in.csv.gz" if "gz" in kind else "in.csv", gzip.compress(text, mtime=0) if "gz" in kind else text
+        )
     return archive.getvalue()
 
 
