@@ -136,12 +136,13 @@ def create_if_missing(frame: DataFrame, table: Table) -> None:
             builder = builder.partitionedBy(*table.partition_by)
         try:
             builder.execute()
-        except (DeltaConcurrentModificationException, AnalysisException):
+        except (DeltaConcurrentModificationException, AnalysisException) as exc:
             # Another process may have made it at the same moment.
             if exists(spark, table.path):
                 return
             # Or a kill, or a full disk, has left a log without a commit: only a write goes on with that.
-            if any(_is_stored(file) for file in Folders(spark).files(table.path)):
+            is_cut_short = exc.getCondition() == "DELTA_TABLE_NOT_FOUND"
+            if not is_cut_short or any(_is_stored(file) for file in Folders(spark).files(table.path)):
                 raise
             empty = spark.createDataFrame([], columns).write.format("delta").mode("append")
             empty.partitionBy(*table.partition_by).save(table.path)
