@@ -181,7 +181,7 @@ def test_a_signal_amid_batches_ends_a_job_in_one_line_and_a_later_run_goes_on(
     assert sum(int(str(row[3])) for row in hours(tmp_path)) == departures_by_the_file()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(400)
 def test_under_isolate_a_query_that_fails_leaves_the_others_at_work_and_the_run_ends_by_its_name(
     flights: Cluster, tmp_path: Path

@@ -110,6 +110,7 @@ def test_a_query_stops_by_name_while_two_of_three_nodes_are_down_and_a_later_run
     require_clean(crime)
 
 
+@pytest.mark.exhaustive
 def test_a_query_goes_on_while_a_leader_hangs_and_does_not_mind_when_it_wakes(trio: Cluster, scene: SceneOf) -> None:
     crime = scene(trio, replication=3)
     for _ in range(2):

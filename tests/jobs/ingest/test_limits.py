@@ -81,6 +81,7 @@ def test_small_batches_are_not_judged_by_their_ratio(scratch: Scratch) -> None:
     assert len(coordinates(scratch, "quarantine")) == 2
 
 
+@pytest.mark.exhaustive
 def test_rejects_in_a_row_are_counted_over_batches_and_over_a_restart(scratch: Scratch) -> None:
     topic = scratch.topic()
     good, bad = scratch.reading(topic, "a", 1), Record(b"bad")

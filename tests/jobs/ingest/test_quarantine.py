@@ -145,6 +145,7 @@ def test_rejects_that_go_missing_on_the_way_to_quarantine_are_said(
         scratch.ingest(topic)
 
 
+@pytest.mark.exhaustive
 def test_a_topic_whose_checkpoint_was_deleted_is_told_how_to_begin_anew_and_then_can(scratch: Scratch) -> None:
     topic, other = scratch.topic(), scratch.topic()
     for each in (topic, other):

@@ -151,7 +151,9 @@ class OpenSearchServer:
         if self._process.poll() is not None:
             raise AssertionError(f"OpenSearch ended: see {self._log}")
         try:
-            return bool(self.ask("GET", "/")["version"]["number"] == VERSION)
+            # Until the shards of indices that were there are found again, it answers, and has none of their documents.
+            health = self.ask("GET", "/_cluster/health")["status"]
+            return bool(health in ("green", "yellow") and self.ask("GET", "/")["version"]["number"] == VERSION)
         except (URLError, ConnectionError, KeyError):
             return False
 

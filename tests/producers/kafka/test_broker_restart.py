@@ -96,6 +96,7 @@ def sender_that_loses_the_broker(cluster: Cluster) -> type[TransactionSender]:
     return LosingSender
 
 
+@pytest.mark.exhaustive
 def test_an_interrupt_within_a_transaction_whose_broker_is_away_aborts_it_after_a_while(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

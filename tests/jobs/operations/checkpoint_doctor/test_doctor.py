@@ -176,7 +176,7 @@ def test_what_spark_refuses_is_to_be_rebuilt(name: str, scratch: Scratch, ran: s
     assert totals(scratch) == [("a", 2), ("b", 1)]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_field_that_got_wider_stops_its_totals_until_the_job_casts_it_back(scratch: Scratch, topic: str) -> None:
     most = Job(totals=(("most", "max(level)"),))
 
@@ -364,7 +364,7 @@ def start_or_ask(scratch: Scratch, topic: str, kind: str, is_asked: bool) -> Dia
     return None
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_variables_of_transform_with_state_are_compared(scratch: Scratch) -> None:
     topic = scratch.topic()
     scratch.send(topic, scratch.reading(topic, "a", 1), scratch.reading(topic, "b", 1))

@@ -77,7 +77,7 @@ def test_rows_that_were_late_are_folded_in_and_taken_out_again(past: Past) -> No
         past.steps().undo(again)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_catch_up_goes_on_behind_a_period_without_a_record(past: Past, capsys: pytest.CaptureFixture[str]) -> None:
     past.send(("a", 1, 0, 30), ("a", 2, 1, 40), ("a", 3, 0, 24 * 60 * 3 + 600), ("a", 4, 1, 24 * 60 * 5))
     past.live()
