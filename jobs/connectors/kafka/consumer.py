@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-import numpy.typing as npt
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from conf.errors import TidemarkError
 from jobs.connectors.kafka.access import CODES, not_authorized, reading
+
+if TYPE_CHECKING:  # whoever becomes spark-submit imports this, and has no array
+    import numpy as np
+    import numpy.typing as npt
 
 READ_COMMITTED = {
     "isolation.level": "read_committed",
@@ -30,7 +32,6 @@ MESSAGES = 10_000
 POLL_SECONDS = 0.02
 # Reading so many records takes no longer than to have a consumer begin at another offset.
 NEAR = 5_000
-Offsets = npt.NDArray[np.int64]
 Runs = Sequence[tuple[int, int]]
 
 
@@ -110,11 +111,13 @@ class ReadCommittedConsumer:
         if self._opened is not None:
             self._opened.close()
 
-    def records_within(self, topic: str, partition: int, runs: Runs) -> Offsets:
+    def records_within(self, topic: str, partition: int, runs: Runs) -> "npt.NDArray[np.int64]":
         """Return which offsets within `runs` (each from its first to before its second, in order) hold a record.
 
         The others hold what readers do not get: markers and records of transactions, or what compaction removed.
         """
+        import numpy as np
+
         held = [
             int(message.offset() or 0)
             for start, stop in _joined(runs)
