@@ -6,7 +6,7 @@ The list of processes, the shell's history and a scheduler's records show every 
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from conf import credentials, setting_sources
 from conf.errors import TidemarkError
@@ -101,3 +101,19 @@ def count_up_to(most: int, least: int = 1) -> Callable[[str], int]:
 
 whole_number = count_up_to(LONG, least=0)
 positive_count = count_up_to(LONG)
+
+
+def table_lines(rows: Sequence[Sequence[str]], numbers: Collection[str]) -> list[str]:
+    """Return a table for people, a line for each row, of which the first has the headings.
+
+    Args:
+        numbers: the headings of columns that end below one another.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            text.rjust(width) if heading in numbers else text.ljust(width)
+            for heading, text, width in zip(rows[0], row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]

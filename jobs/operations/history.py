@@ -125,11 +125,9 @@ def rows_of(batches: pa.Table) -> list[dict[str, Any]]:
 def lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return the micro-batches as a table for people, one a line; the cause below one that did not end well."""
     table = [HEADINGS, *map(cells, rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADINGS))]
     found = []
-    for row, batch in zip(table, [None, *rows], strict=True):
-        texts = zip(HEADINGS, row, widths, strict=True)
-        found.append("  ".join(text.rjust(w) if name in NUMBERS else text.ljust(w) for name, text, w in texts).rstrip())
+    for line, batch in zip(command_line.table_lines(table, NUMBERS), [None, *rows], strict=True):
+        found.append(line)
         if batch and batch["error"]:
             found.append(f"    {batch['error']}")
     return found

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from conf import command_line
 from conf.errors import TidemarkError, nearest
 from conf.rules import load_rules
 from conf.settings import Settings
@@ -222,15 +223,7 @@ def count_rejects(table: Quarantine, selection: Selection, redriven: MarkerLog |
 def count_lines(counts: Iterable[Count]) -> list[str]:
     """Return the counts as a table for people."""
     rows = [HEADINGS, *(tuple(map(_shown, count.to_json().values())) for count in counts)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    numbers = range(3, 7)
-    return [
-        "  ".join(
-            text.rjust(width) if column in numbers else text.ljust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    return command_line.table_lines(rows, HEADINGS[3:7])
 
 
 def _in_ms(batch: pa.RecordBatch) -> pa.RecordBatch:

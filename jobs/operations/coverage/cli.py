@@ -80,7 +80,9 @@ def text_lines(coverage: Coverage) -> list[str]:
             counts = str(sink.batch), f"{sink.records:,}", _time(sink.at)
             topics += [(*who, *_span_texts(span), *counts) for span in sink.chain.spans]
     parts = [
-        _aligned([heading, *rows]) for heading, rows in ((TABLES, held), (SINKS, topics), (REPLACED, replaced)) if rows
+        command_line.table_lines([heading, *rows], NUMBERS)
+        for heading, rows in ((TABLES, held), (SINKS, topics), (REPLACED, replaced))
+        if rows
     ]
     parts += [lost] if lost else []
     return [line for part in parts for line in ["", *part]][1:] or ["no table and no output topic says what it holds"]
@@ -92,18 +94,6 @@ def _span_texts(span: Span) -> tuple[str, ...]:
 
 def _time(at: datetime | None) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%SZ}" if at else ""
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    headings = rows[0]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
-    return [
-        "  ".join(
-            text.rjust(width) if heading in NUMBERS else text.ljust(width)
-            for heading, text, width in zip(headings, row, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def main(argv: Sequence[str]) -> int:
