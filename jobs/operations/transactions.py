@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from conf.errors import TidemarkError
 from conf.settings import Kafka
-from jobs.connectors.exactly_once.ledger import author_of
+from jobs.connectors.exactly_once.ledger import author_of, ledger_topic, sink_of
 from jobs.connectors.exactly_once.process import Author, is_gone
 from jobs.connectors.kafka.access import connect, granting
 from jobs.connectors.kafka.acls import cluster_operations
@@ -81,8 +81,8 @@ def ledger_of(transactional_id: str, topics: Collection[str]) -> str | None:
     """Return the ledger of the sink or publisher that writes under an id; None where there is none."""
     # A publisher's id is its sink's; shards and plans of a query's sink add their number or `plan`.
     for sink in (transactional_id, transactional_id.rpartition(".")[0]):
-        if sink and f"__{sink}.ledger" in topics:
-            return f"__{sink}.ledger"
+        if sink and ledger_topic(sink) in topics:
+            return ledger_topic(sink)
     for writes, (log, _) in QUARANTINE.items():
         application, is_one, _ = transactional_id.partition(writes)
         if is_one and f"{application}{log}" in topics:
@@ -95,7 +95,7 @@ def owner_of(transactional_id: str, ledger: str) -> str:
     for writes, (log, what) in QUARANTINE.items():
         if ledger.endswith(log):
             return f"{what} {transactional_id.partition(writes)[2]}".rstrip()
-    sink = ledger.removeprefix("__").removesuffix(".ledger")
+    sink = sink_of(ledger)
     part = transactional_id.removeprefix(sink).removeprefix(".")
     if not part:
         return f"publisher {sink}"

@@ -18,6 +18,7 @@ from jobs.connectors.exactly_once.ledger import (
     BatchId,
     Ledger,
     Published,
+    ledger_topic,
     require_timeout_below_cap,
 )
 from jobs.connectors.exactly_once.transaction import Transaction, Writer
@@ -139,7 +140,7 @@ def open_progress(
     """
     timeout_ms = settings.ledger.transaction_timeout_ms
     sink = publisher_id(settings, input_kind, name)
-    ledger = Ledger(f"__{sink}.ledger", settings.kafka.replication_factor)
+    ledger = Ledger(ledger_topic(sink), settings.kafka.replication_factor)
     require_timeout_below_cap(admin, timeout_ms)
     ledger.require_shards(admin, 0, settings.kafka.client_config())
     limits = [*topics.values(), *topic_limits(admin, [ledger.name]).values()]

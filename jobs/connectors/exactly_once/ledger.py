@@ -285,6 +285,21 @@ class Ledger:
             time.sleep(PAUSE_SECONDS)
 
 
+def ledger_topic(sink: str) -> str:
+    """Return the topic that holds the markers of the sink with that id."""
+    return f"__{sink}.ledger"
+
+
+def sink_of(ledger: str) -> str:
+    """Return the id of the sink whose ledger that topic is."""
+    return ledger.removeprefix("__").removesuffix(".ledger")
+
+
+def is_ledger(topic: str, application: str) -> bool:
+    """Return whether a topic is the ledger of a sink of the installation `application`."""
+    return sink_of(topic).startswith(f"{application}.") and topic == ledger_topic(sink_of(topic))
+
+
 def sink_rights(sink: str, topics: Iterable[str], is_prefix: bool = False, shards: bool = True) -> list[Right]:
     """Return the rights that publishing to `topics` by way of a ledger needs.
 
@@ -292,7 +307,7 @@ def sink_rights(sink: str, topics: Iterable[str], is_prefix: bool = False, shard
         sink: its id, or, where `is_prefix`, what the ids of several begin with.
         shards: whether transactional ids are the sink's id, a dot and more, as for queries.
     """
-    ledger = f"__{sink}" if is_prefix else f"__{sink}.ledger"
+    ledger = f"__{sink}" if is_prefix else ledger_topic(sink)
     ids = f"{sink}." if shards and not is_prefix else sink
     without = "a ledger.transaction_timeout_ms above the brokers' limit is known only when a transaction begins"
     return [

@@ -30,6 +30,7 @@ from jobs.connectors.exactly_once.ledger import (
     Layout,
     Ledger,
     Plan,
+    ledger_topic,
     plan_due,
     require_timeout_below_cap,
 )
@@ -138,7 +139,7 @@ class LedgerSink:
 
     @property
     def ledger(self) -> Ledger:
-        return Ledger(f"__{self.id}.ledger", self.kafka.replication_factor)
+        return Ledger(ledger_topic(self.id), self.kafka.replication_factor)
 
     def open(self) -> None:
         """Check the settings against the brokers, and create the ledger.

@@ -14,7 +14,7 @@ from pyarrow import fs
 from conf.errors import TidemarkError, nearest
 from conf.settings import Settings
 from jobs.connectors.delta.log import REPLAYS, log_damaged, tables_under
-from jobs.connectors.exactly_once.ledger import PLAN_PARTITION, Done, Plan, parse
+from jobs.connectors.exactly_once.ledger import PLAN_PARTITION, Done, Plan, is_ledger, parse, sink_of
 from jobs.connectors.files import lacks_folder, storage
 from jobs.connectors.kafka.consumer import ReadCommittedConsumer
 from jobs.connectors.kafka.offsets import Edges, edges
@@ -211,10 +211,7 @@ def sink_coverages(
     Raises:
         TidemarkError: KAFKA_FAILED.
     """
-    begin, end = f"__{application}.", ".ledger"
-    names = [
-        name for name in sorted(admin.list_topics(timeout=30).topics) if name.startswith(begin) and name.endswith(end)
-    ]
+    names = sorted(name for name in admin.list_topics(timeout=30).topics if is_ledger(name, application))
     ends = edges(admin, names)
     most = VERIFIED_TAIL if verify else PLAN_TAIL
     found = (_sink(reader, name, {p: at for (topic, p), at in ends.items() if topic == name}, most) for name in names)
@@ -228,7 +225,7 @@ def _sink(reader: ReadCommittedConsumer, ledger: str, ends: dict[int, Edges], mo
     newest, message = plans[-1]
     done = [_done(reader, ledger, shard, ends) for shard in range(newest.shards)]
     missing = tuple(n for n, marker in enumerate(done) if marker is None or marker.id != newest.id)
-    sink = ledger.removeprefix("__").removesuffix(".ledger")
+    sink = sink_of(ledger)
     commits = [_offset_commit(sink, plan, written) for plan, written in plans]
     if missing:
         commits[-1] = _commit_before(commits[-1])

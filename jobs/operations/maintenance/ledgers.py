@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from conf.errors import TidemarkError
 from conf.settings import Settings
 from jobs import catalog
-from jobs.connectors.exactly_once.ledger import SECONDS
+from jobs.connectors.exactly_once.ledger import SECONDS, is_ledger, sink_of
 from jobs.connectors.hadoop_files import Folders
 from jobs.connectors.kafka.access import Right, client_error
 from jobs.operations.maintenance.checkpoints import (
@@ -100,9 +100,7 @@ class LedgerMaintenance:
 
 def ledger_sink(topic: str, application: str) -> str | None:
     """Return the sink that a topic is the ledger of, without the application's name; None for other topics."""
-    start, end = f"__{application}.", ".ledger"
-    is_one = topic.startswith(start) and topic.endswith(end) and len(topic) > len(start) + len(end)
-    return topic.removeprefix(start).removesuffix(end) if is_one else None
+    return sink_of(topic).removeprefix(f"{application}.") if is_ledger(topic, application) else None
 
 
 def use_of_sink(sink: str, queries: set[str], jobs: set[str]) -> str:
